@@ -1,0 +1,35 @@
+# Two commands do everything: `make demo` and `make test`. Each sets up what it needs, once.
+VENV   ?= .venv
+PYTHON ?= python3
+BIN     = $(VENV)/bin
+NATIVE  = $(shell find csrc -type f) CMakeLists.txt setup.py fkdx/_version.py
+
+# Development builds compile the CUDA part for one target only; `pip install .` builds them all.
+export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
+export FKDX_BUILD_DIR  ?= build/dev
+
+.PHONY: demo test build fmt lint clean
+demo: build            ## draw scenes, train a teacher, store its labels, train students
+	$(BIN)/python -m fkdx.demo
+
+test: build            ## all tests and the linters
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
+	$(BIN)/python -m pytest
+
+build: $(VENV)/built   ## the virtual environment and the extension
+
+fmt: build             ## format all code
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
+
+$(VENV)/installed: pyproject.toml tools/setup.sh
+	sh tools/setup.sh $(PYTHON) $(VENV)
+	touch $@
+
+$(VENV)/built: $(VENV)/installed $(NATIVE)
+	PATH="$(abspath $(BIN)):$$PATH" FKDX_WERROR=1 $(BIN)/pip install -q --no-build-isolation --no-deps -e .
+	touch $@
+
+clean:                 ## remove what was built; `rm -r .venv` removes the installation too
+	rm -rf build dist *.egg-info fkdx/_C*.so $(VENV)/built

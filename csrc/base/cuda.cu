@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/cuda.h"
+
+#include <cuda_runtime.h>
+
+#include "base/check.h"
+
+namespace fkdx {
+
+void cuda_check(int error, const char* what) {
+  if (error == cudaSuccess) return;
+  throw std::runtime_error(message(what, ": ", cudaGetErrorString(static_cast<cudaError_t>(error))));
+}
+
+int cuda_device_count() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+}  // namespace fkdx

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/pybind11.h>
+
+#include "bindings/rooms.h"
+
+namespace fkdx {
+
+void bind_batch(pybind11::module_&) {}
+
+}  // namespace fkdx

@@ -1,0 +1,36 @@
+"""fkdx: fast knowledge distillation from stored crops and packed soft labels.
+
+The public names below are imported on first use, so that `import fkdx` needs neither torch nor a GPU.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from fkdx._version import __version__
+
+_HOMES = {
+    "ImageError": "fkdx._C",
+    "FormatError": "fkdx._C",
+    "decode_crops": "fkdx.image",
+    "LabelFile": "fkdx.labels",
+    "LabelWriter": "fkdx.labels",
+    "CropLoader": "fkdx.loader",
+    "ValidationLoader": "fkdx.loader",
+    "SparseTarget": "fkdx.target",
+    "soft_cross_entropy": "fkdx.loss",
+    "loss_and_grad": "fkdx.loss",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fkdx' has no attribute '{name}'")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,44 @@
+"""The `fkdx` command: one verb a job, each verb one `main(argv)` in a module of the package."""
+
+import sys
+from importlib import import_module
+
+from fkdx._version import __version__
+
+# verb: (module, what it does)
+VERBS = {
+    "generate": ("fkdx.generate", "run a teacher over stored crops of every image and write a label file"),
+    "pack": ("fkdx.pack", "pack existing soft labels (FKD, SRe2L, TinyViT, ...) into a label file"),
+    "train": ("fkdx.train", "train a student from a label file"),
+    "doctor": ("fkdx.doctor", "show what was built and what this machine offers"),
+}
+
+
+def usage() -> str:
+    lines = [
+        f"fkdx {__version__}: fast knowledge distillation from stored crops",
+        "",
+        "usage: fkdx VERB [...]",
+        "",
+    ]
+    lines += [f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join([*lines, "", "`fkdx VERB --help` explains one verb."])
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    verb, *rest = argv
+    if verb not in VERBS:
+        print(f"fkdx: unknown verb, got '{verb}', expected one of {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    return import_module(VERBS[verb][0]).main(rest) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

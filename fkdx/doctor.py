@@ -1,0 +1,66 @@
+"""`fkdx doctor`: what was built, which CPU variant runs, and what this machine offers."""
+
+import argparse
+import os
+import platform
+from importlib import metadata
+
+from fkdx._version import __version__
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="fkdx doctor", description=__doc__)
+    parser.parse_args(argv)
+    width = max(len(name) for name, _ in report())
+    for name, value in report():
+        print(f"{name:<{width}}  {value}")
+    return 0
+
+
+def report() -> list[tuple[str, str]]:
+    """The lines of the report as (name, value)."""
+    return [
+        ("fkdx", __version__),
+        ("python", f"{platform.python_version()} on {platform.platform()}"),
+        ("cores", str(len(os.sched_getaffinity(0)))),
+        *_extension(),
+        *((name, _installed(name)) for name in ("numpy", "pillow", "torch", "torchvision", "timm")),
+        ("gpu", _gpu()),
+    ]
+
+
+def _extension() -> list[tuple[str, str]]:
+    try:
+        from fkdx import _C
+    except ImportError as error:
+        return [("extension", f"missing ({error}); build it with `pip install .` or `make build`")]
+    info = _C.build_info()
+    targets = info["cuda_targets"]
+    return [
+        ("extension", f"{info['version']}, compiler {info['compiler']}"),
+        ("libjpeg-turbo", info["jpeg"]),
+        ("cpu variant", f"{_C.selected_cpu()} (this machine can: {', '.join(_C.supported_cpus())})"),
+        (
+            "cuda part",
+            f"built for {targets}" if targets else "not built (no nvcc, or FKDX_CUDA=0)",
+        ),
+    ]
+
+
+def _installed(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _gpu() -> str:
+    try:
+        import torch
+    except ImportError:
+        return "unknown (torch is not installed)"
+    if not torch.cuda.is_available():
+        return "none seen by torch"
+    count = torch.cuda.device_count()
+    names = {torch.cuda.get_device_name(i) for i in range(count)}
+    return f"{count} x {', '.join(sorted(names))}, CUDA {torch.version.cuda}"

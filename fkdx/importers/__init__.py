@@ -1,0 +1,1 @@
+"""Readers of foreign soft-label formats; one file a format."""

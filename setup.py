@@ -1,0 +1,50 @@
+"""Build the extension `fkdx._C` with CMake. All metadata is in pyproject.toml.
+
+Environment:
+    FKDX_CUDA        auto (default: on if nvcc is found) | 1 | 0
+    FKDX_CUDA_ARCHS  all (default) | native | a list such as "80;90"
+    FKDX_WERROR      1 turns compiler warnings into errors
+    FKDX_SANITIZE    for example "address,undefined" or "thread"
+    FKDX_BUILD_DIR   a folder to keep, for incremental builds (default: a fresh temporary one)
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
+import pybind11
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+class CMakeBuild(build_ext):
+    """Configure and build the whole CMake project; it has one extension."""
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        kept = os.environ.get("FKDX_BUILD_DIR")
+        with nullcontext(kept) if kept else tempfile.TemporaryDirectory() as build_dir:
+            configure = [
+                "cmake",
+                f"-S{ROOT}",
+                f"-B{build_dir}",
+                "-GNinja",
+                f"-DCMAKE_BUILD_TYPE={os.environ.get('FKDX_BUILD_TYPE', 'Release')}",
+                f"-DPython_EXECUTABLE={sys.executable}",
+                f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+                f"-DFKDX_VERSION={self.distribution.get_version()}",
+                f"-DFKDX_OUTPUT={target}",
+            ]
+            for option in ("CUDA", "CUDA_ARCHS", "WERROR", "SANITIZE"):
+                if value := os.environ.get(f"FKDX_{option}"):
+                    configure.append(f"-DFKDX_{option}={value}")
+            subprocess.run(configure, check=True)
+            subprocess.run(["cmake", "--build", build_dir], check=True)
+
+
+setup(ext_modules=[Extension("fkdx._C", sources=[])], cmdclass={"build_ext": CMakeBuild})

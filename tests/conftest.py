@@ -1,0 +1,34 @@
+"""What all tests share: the gpu mark and fresh random numbers that can be replayed."""
+
+import os
+import zlib
+
+import numpy as np
+import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip gpu tests honestly where there is no GPU; FKDX_REQUIRE_CUDA=1 forbids the skip."""
+    if os.environ.get("FKDX_REQUIRE_CUDA") == "1" or _gpu_present():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA GPU"))
+
+
+def _gpu_present() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def run_seed() -> int:
+    """Differs from run to run; set FKDX_TEST_SEED to replay a failure."""
+    return int(os.environ.get("FKDX_TEST_SEED", str(int.from_bytes(os.urandom(3), "little"))))
+
+
+@pytest.fixture
+def rng(run_seed: int, request: pytest.FixtureRequest) -> np.random.Generator:
+    print(f"FKDX_TEST_SEED={run_seed}")  # pytest shows it when the test fails
+    return np.random.default_rng([run_seed, zlib.crc32(request.node.nodeid.encode())])
