@@ -3,19 +3,19 @@
 One section a room, in the order of docs/design.md.
 """
 
-# ---- image: boxes cut, resized and flipped exactly as Pillow does ------------------------------------------
+# ---- image: boxes cut, resized and flipped exactly as Pillow does ----------------------------------------
 
 
-# ---- labels: a second reader of the label file, written from docs/format.md alone ---------------------------
+# ---- labels: a second reader of the label file, written from docs/format.md alone -------------------------
 
 
-# ---- crops: random boxes and flips --------------------------------------------------------------------------
+# ---- crops: random boxes and flips ------------------------------------------------------------------------
 
 
-# ---- sampler: which image and crop at which step ------------------------------------------------------------
+# ---- sampler: which image and crop at which step ----------------------------------------------------------
 
 
-# ---- loss: targets and soft cross-entropy, dense ------------------------------------------------------------
+# ---- loss: targets and soft cross-entropy, dense ----------------------------------------------------------
 
 
-# ---- batch: images on the device ----------------------------------------------------------------------------
+# ---- batch: images on the device --------------------------------------------------------------------------
