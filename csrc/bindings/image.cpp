@@ -1,10 +1,122 @@
 // SPDX-License-Identifier: Apache-2.0
+// Crops of one image. Arguments were checked in fkdx/image.py; arrays are C-contiguous.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <string_view>
+
 #include "bindings/rooms.h"
+#include "image/crops.h"
+
+namespace py = pybind11;
 
 namespace fkdx {
+namespace {
 
-void bind_image(pybind11::module_&) {}
+using Bytes = py::array_t<uint8_t, py::array::c_style>;
+using Boxes = py::array_t<int32_t, py::array::c_style>;
+
+static_assert(sizeof(Box) == 4 * sizeof(int32_t), "a row of boxes is a Box");
+
+const uint8_t* bytes_of(std::string_view data) { return reinterpret_cast<const uint8_t*>(data.data()); }
+
+CropSpec crop_spec(const Boxes& boxes, const Bytes& flips, int size, bool bicubic, bool pillow13,
+                   bool allow_warnings) {
+  return {reinterpret_cast<const Box*>(boxes.data()),
+          flips.data(),
+          static_cast<int>(boxes.shape(0)),
+          size,
+          bicubic ? Interpolation::kBicubic : Interpolation::kBilinear,
+          pillow13 ? ResampleRule::kPillow13 : ResampleRule::kPillow12,
+          allow_warnings};
+}
+
+ValidationSpec validation_spec(int resize, int size, bool bicubic, bool pillow13, bool allow_warnings) {
+  return {resize, size, bicubic ? Interpolation::kBicubic : Interpolation::kBilinear,
+          pillow13 ? ResampleRule::kPillow13 : ResampleRule::kPillow12, allow_warnings};
+}
+
+Pixels pixels_of(const Bytes& image) {
+  return {image.data(),
+          {static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1))},
+          ptrdiff_t{3} * image.shape(1)};
+}
+
+py::tuple read_size(CropDecoder& decoder, std::string_view data) {
+  ImageSize size;
+  {
+    py::gil_scoped_release release;
+    size = decoder.read_size(bytes_of(data), data.size());
+  }
+  return py::make_tuple(size.height, size.width);
+}
+
+void decode_crops(CropDecoder& decoder, std::string_view data, const Boxes& boxes, const Bytes& flips,
+                  int size, bool bicubic, bool pillow13, bool allow_warnings, Bytes out) {
+  const CropSpec spec = crop_spec(boxes, flips, size, bicubic, pillow13, allow_warnings);
+  uint8_t* pixels = out.mutable_data();
+  py::gil_scoped_release release;
+  decoder.decode_crops(bytes_of(data), data.size(), spec, pixels);
+}
+
+void resize_crops(CropDecoder& decoder, const Bytes& image, const Boxes& boxes, const Bytes& flips, int size,
+                  bool bicubic, bool pillow13, Bytes out) {
+  const CropSpec spec = crop_spec(boxes, flips, size, bicubic, pillow13, false);
+  const Pixels source = pixels_of(image);
+  uint8_t* pixels = out.mutable_data();
+  py::gil_scoped_release release;
+  decoder.resize_crops(source, spec, pixels);
+}
+
+void decode_validation(CropDecoder& decoder, std::string_view data, int resize, int size, bool bicubic,
+                       bool pillow13, bool allow_warnings, Bytes out) {
+  const ValidationSpec spec = validation_spec(resize, size, bicubic, pillow13, allow_warnings);
+  uint8_t* pixels = out.mutable_data();
+  py::gil_scoped_release release;
+  decoder.decode_validation(bytes_of(data), data.size(), spec, pixels);
+}
+
+void resize_validation(CropDecoder& decoder, const Bytes& image, int resize, int size, bool bicubic,
+                       bool pillow13, Bytes out) {
+  const ValidationSpec spec = validation_spec(resize, size, bicubic, pillow13, false);
+  const Pixels source = pixels_of(image);
+  uint8_t* pixels = out.mutable_data();
+  py::gil_scoped_release release;
+  decoder.resize_validation(source, spec, pixels);
+}
+
+void decode_region_only(CropDecoder& decoder, std::string_view data, const Boxes& boxes) {
+  const CropSpec spec = crop_spec(boxes, Bytes(), 1, false, false, true);
+  py::gil_scoped_release release;
+  decoder.decode_region_only(bytes_of(data), data.size(), spec);
+}
+
+void decode_coefficients_only(CropDecoder& decoder, std::string_view data) {
+  py::gil_scoped_release release;
+  decoder.decode_coefficients_only(bytes_of(data), data.size());
+}
+
+py::dict times(const CropDecoder& decoder) {
+  py::dict stages;
+  stages["decode"] = decoder.times().decode * 1e-9;
+  stages["resize"] = decoder.times().resize * 1e-9;
+  return stages;
+}
+
+}  // namespace
+
+void bind_image(py::module_& m) {
+  m.def("is_jpeg", [](std::string_view data) { return is_jpeg(bytes_of(data), data.size()); });
+  py::class_<CropDecoder>(m, "CropDecoder", "One a thread: decodes an image once for all its crops.")
+      .def(py::init<>())
+      .def("read_size", &read_size)
+      .def("decode_crops", &decode_crops)
+      .def("resize_crops", &resize_crops)
+      .def("decode_validation", &decode_validation)
+      .def("resize_validation", &resize_validation)
+      .def("decode_region_only", &decode_region_only, "The ceiling of decode_crops, for benchmarks.")
+      .def("decode_coefficients_only", &decode_coefficients_only, "Entropy decoding alone, for benchmarks.")
+      .def_property_readonly("times", &times, "Seconds by stage since the decoder was made.");
+}
 
 }  // namespace fkdx

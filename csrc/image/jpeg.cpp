@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/jpeg.h"
+
+#include <jerror.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace fkdx {
+namespace {
+
+constexpr uint64_t kMaxPixels =
+    178956970;  // twice Pillow's MAX_IMAGE_PIXELS: from there on Pillow refuses too
+constexpr int kMaxScans = 100;
+constexpr long kMaxMemory = 256L << 20;
+
+// Fancy upsampling mixes a pixel with neighbours up to two pixels away, and treats the edges of what it
+// decodes as edges of the image. So much more is decoded at each side.
+constexpr int kMargin = 4;
+
+// Pillow's CMYK (which Adobe stores inverted) to RGB.
+void convert_cmyk(const uint8_t* cmyk, int width, uint8_t* rgb) {
+  for (int x = 0; x < width; ++x, cmyk += 4, rgb += 3) {
+    const int white = cmyk[3];
+    for (int c = 0; c < 3; ++c) {
+      const int product = (255 - cmyk[c]) * white + 128;
+      rgb[c] = static_cast<uint8_t>(std::max(0, white - ((product + (product >> 8)) >> 8)));
+    }
+  }
+}
+
+}  // namespace
+
+JpegReader::JpegReader() {
+  jpeg_.err = jpeg_std_error(&errors_.base);
+  errors_.base.error_exit = on_error;
+  errors_.base.emit_message = on_message;
+  errors_.base.output_message = [](j_common_ptr) {};
+  guarded([this] { jpeg_create_decompress(&jpeg_); });
+  jpeg_.mem->max_memory_to_use = kMaxMemory;
+  progress_.progress_monitor = on_progress;
+  jpeg_.progress = &progress_;
+}
+
+JpegReader::~JpegReader() { jpeg_destroy_decompress(&jpeg_); }
+
+void JpegReader::on_error(j_common_ptr jpeg) {
+  auto* errors = reinterpret_cast<Errors*>(jpeg->err);
+  if (errors->base.msg_code == JERR_NO_BACKING_STORE) {
+    std::snprintf(errors->text, sizeof(errors->text), "decoding needs more than %ld MiB inside libjpeg",
+                  kMaxMemory >> 20);
+  } else {
+    errors->base.format_message(jpeg, errors->text);
+  }
+  longjmp(errors->escape, 1);
+}
+
+void JpegReader::on_message(j_common_ptr jpeg, int level) {
+  auto* errors = reinterpret_cast<Errors*>(jpeg->err);
+  if (level < 0 && !errors->allow_warnings) on_error(jpeg);
+}
+
+void JpegReader::on_progress(j_common_ptr jpeg) {
+  if (reinterpret_cast<j_decompress_ptr>(jpeg)->input_scan_number <= kMaxScans) return;
+  auto* errors = reinterpret_cast<Errors*>(jpeg->err);
+  std::snprintf(errors->text, sizeof(errors->text), "more than %d scans", kMaxScans);
+  longjmp(errors->escape, 1);
+}
+
+// Runs a step of C code. Nothing with a destructor may live in it: errors leave it by longjmp.
+template <typename Step>
+void JpegReader::guarded(Step step) {
+  if (setjmp(errors_.escape) != 0) {
+    jpeg_abort(reinterpret_cast<j_common_ptr>(&jpeg_));
+    throw ImageError(message("jpeg: ", errors_.text));
+  }
+  step();
+}
+
+ImageSize JpegReader::open(const uint8_t* data, size_t size, bool allow_warnings) {
+  check<ImageError>(size > 0, "jpeg: empty file");
+  errors_.allow_warnings = allow_warnings;
+  guarded([this, data, size] {
+    jpeg_abort_decompress(&jpeg_);
+    jpeg_mem_src(&jpeg_, data, size);
+    jpeg_read_header(&jpeg_, TRUE);
+  });
+  check_header();
+  return {static_cast<int>(jpeg_.image_height), static_cast<int>(jpeg_.image_width)};
+}
+
+void JpegReader::check_header() {
+  check<ImageError>(uint64_t{jpeg_.image_height} * jpeg_.image_width <= kMaxPixels, "jpeg: size, got ",
+                    jpeg_.image_width, " x ", jpeg_.image_height, ", expected at most ", kMaxPixels,
+                    " pixels");
+  const int components = jpeg_.num_components;
+  check<ImageError>(components == 1 || components == 3 || components == 4, "jpeg: components, got ",
+                    components, ", expected 1, 3 or 4");
+}
+
+Pixels JpegReader::read(const Box& region) {
+  const bool cmyk = jpeg_.num_components == 4;
+  JDIMENSION left = static_cast<JDIMENSION>(std::max(region.left - kMargin, 0));
+  JDIMENSION width = std::min<JDIMENSION>(region.left + region.width + kMargin, jpeg_.image_width) - left;
+  guarded([this, cmyk, &left, &width, top = static_cast<JDIMENSION>(region.top)] {
+    jpeg_.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
+    jpeg_start_decompress(&jpeg_);
+    if (!jpeg_has_multiple_scans(&jpeg_)) {
+      jpeg_crop_scanline(&jpeg_, &left, &width);
+      if (top > 0) jpeg_skip_scanlines(&jpeg_, top);
+    }
+  });
+  if (jpeg_has_multiple_scans(&jpeg_)) left = 0;
+  const ptrdiff_t stride = (ptrdiff_t{3} * jpeg_.output_width + 63) / 64 * 64;
+  const int first_row = static_cast<int>(jpeg_.output_scanline);
+  const int rows = region.top + region.height - first_row;
+  pixels_.reserve(static_cast<size_t>(rows) * stride + kOverread);
+  cmyk ? read_cmyk_rows(rows, stride) : read_rows(rows, stride);
+  const ptrdiff_t origin = (region.top - first_row) * stride + 3 * (region.left - ptrdiff_t{left});
+  return {pixels_.data() + origin, {region.height, region.width}, stride};
+}
+
+void JpegReader::read_rows(int count, ptrdiff_t stride) {
+  rows_.resize(count);
+  for (int y = 0; y < count; ++y) rows_[y] = pixels_.data() + y * stride;
+  guarded([this, count] {
+    for (int y = 0; y < count;) y += static_cast<int>(jpeg_read_scanlines(&jpeg_, &rows_[y], count - y));
+    jpeg_abort_decompress(&jpeg_);
+  });
+}
+
+void JpegReader::read_cmyk_rows(int count, ptrdiff_t stride) {
+  cmyk_row_.reserve(size_t{4} * jpeg_.output_width);
+  guarded([this, count, stride] {
+    JSAMPROW row = cmyk_row_.data();
+    for (int y = 0; y < count; ++y) {
+      jpeg_read_scanlines(&jpeg_, &row, 1);
+      convert_cmyk(row, static_cast<int>(jpeg_.output_width), pixels_.data() + y * stride);
+    }
+    jpeg_abort_decompress(&jpeg_);
+  });
+}
+
+void JpegReader::read_coefficients() {
+  guarded([this] {
+    jpeg_read_coefficients(&jpeg_);
+    jpeg_abort_decompress(&jpeg_);
+  });
+}
+
+}  // namespace fkdx

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// A region of one JPEG at a time, through libjpeg-turbo: exactly the pixels that a full decode gives.
+#pragma once
+
+#include <csetjmp>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>  // jpeglib.h needs FILE
+#include <string>
+#include <vector>
+
+#include <jpeglib.h>
+
+#include "image/buffer.h"
+#include "image/crops.h"
+
+namespace fkdx {
+
+class JpegReader {
+ public:
+  JpegReader();
+  ~JpegReader();
+  JpegReader(const JpegReader&) = delete;
+  JpegReader& operator=(const JpegReader&) = delete;
+
+  // Reads the header and keeps `data` until the next call. Throws ImageError.
+  ImageSize open(const uint8_t* data, size_t size, bool allow_warnings);
+
+  // Decodes the pixels of `region`, which lies inside the image; their first one is at the view's data. The
+  // view holds until the next call. Corruption behind the region goes unseen.
+  Pixels read(const Box& region);
+
+  // Entropy decoding of the whole image, nothing else.
+  void read_coefficients();
+
+ private:
+  struct Errors {
+    jpeg_error_mgr base;  // first, so that libjpeg's pointer is a pointer to Errors
+    jmp_buf escape;
+    bool allow_warnings;
+    char text[JMSG_LENGTH_MAX];
+  };
+
+  static void on_error(j_common_ptr jpeg);
+  static void on_message(j_common_ptr jpeg, int level);
+  static void on_progress(j_common_ptr jpeg);
+
+  template <typename Step>
+  void guarded(Step step);
+  void check_header();
+  void read_rows(int count, ptrdiff_t stride);
+  void read_cmyk_rows(int count, ptrdiff_t stride);
+
+  jpeg_decompress_struct jpeg_{};
+  Errors errors_{};
+  jpeg_progress_mgr progress_{};
+  Buffer<uint8_t> pixels_;
+  Buffer<uint8_t> cmyk_row_;
+  std::vector<JSAMPROW> rows_;
+};
+
+}  // namespace fkdx

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inner loops of a resize, one set a CPU variant, all equal bit for bit.
+//
+// Rows travel in strips: a few neighbouring rows interleaved column by column, so that one 32-bit word holds
+// what the vertical pass multiplies in one instruction. A column is one colour of one pixel.
+#pragma once
+
+#include <cstdint>
+
+#include "image/buffer.h"
+#include "image/taps.h"
+
+namespace fkdx {
+
+// The weights of the horizontal pass in the order in which a kernel reads them; each kernel set has its own
+// layout.
+struct RowTable {
+  const Taps* taps;
+  bool clamp;  // weights may be negative, so sums may leave 0..255
+  int groups;
+  int steps;
+  Buffer<int32_t> offsets;
+  Buffer<uint8_t> shuffles;
+  Buffer<int32_t> weights;
+};
+
+struct Kernels {
+  int strip_rows;    // rows a strip
+  int weight_words;  // 32-bit words that hold the weights of one strip's rows
+
+  // Weights of the strip_rows rows of a strip -> weight_words words.
+  void (*pack_weights)(const int32_t* weights, int32_t* words);
+
+  // Lays out taps for row_pass. False: these taps are not for this kernel set.
+  bool (*fill_table)(const Taps& taps, RowTable* table);
+
+  // Horizontal pass over strip_rows rows of RGB pixels -> a strip of 3 columns an output pixel.
+  void (*row_pass)(const uint8_t* const* rows, const RowTable& table, uint32_t* strip);
+
+  // strip_rows rows of bytes -> a strip.
+  void (*interleave)(const uint8_t* const* rows, int columns, uint32_t* strip);
+
+  // Vertical pass: weighted sum of `count` strips -> a row of bytes.
+  void (*column_pass)(const uint32_t* const* strips, int count, const int32_t* words, bool clamp, int columns,
+                      uint8_t* out);
+};
+
+// Columns that a strip has room for, so that vector code may write whole vectors.
+constexpr int padded_columns(int columns) { return (columns + 63) / 64 * 64 + 64; }
+
+constexpr int kMaxStripRows = 4;
+
+extern const Kernels kScalarKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+
+// The AVX-512 kernels need VNNI and VBMI, which not every AVX-512 CPU has.
+bool avx512_kernels_run_here();
+#endif
+
+}  // namespace fkdx

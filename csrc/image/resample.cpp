@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/resample.h"
+
+#include <algorithm>
+
+namespace fkdx {
+namespace {
+
+const Kernels& selected_kernels() { return kScalarKernels; }
+
+// Pillow 12 turns the order round for sources that are more than a hundred times taller than wide, Pillow 13
+// where the height shrinks by more than twice as many pixels as the width.
+bool columns_go_first(const Axis& vertical, const Axis& horizontal, ResampleRule rule) {
+  if (vertical.out >= vertical.in) return false;
+  if (rule == ResampleRule::kPillow12) return vertical.in > int64_t{100} * horizontal.in;
+  return vertical.in - vertical.out > 2 * (horizontal.in - horizontal.out);
+}
+
+Span rebase(Taps* taps) {
+  const Span span = source_span(*taps);
+  for (int32_t& first : taps->first) first -= span.begin;
+  return span;
+}
+
+}  // namespace
+
+Box Resampler::plan(const Axis& vertical, const Axis& horizontal, bool flip, Interpolation interpolation,
+                    ResampleRule rule) {
+  clamp_ = interpolation == Interpolation::kBicubic;
+  columns_first_ = columns_go_first(vertical, horizontal, rule);
+  make_taps(vertical, interpolation, &vertical_);
+  make_taps(horizontal, interpolation, &horizontal_);
+  if (flip) reverse(&horizontal_);
+  const Span rows = rebase(&vertical_);
+  const Span columns = rebase(&horizontal_);
+  kernels_ = &selected_kernels();
+  table_.clamp = clamp_;
+  kernels_->fill_table(horizontal_, &table_);
+  region_ = {rows.begin, columns.begin, rows.end - rows.begin, columns.end - columns.begin};
+  return region_;
+}
+
+void Resampler::run(const uint8_t* source, ptrdiff_t stride, uint8_t* out, ptrdiff_t out_stride) {
+  const Rows rows{source, stride, region_.height};
+  if (!columns_first_) return rows_first(rows, vertical_, out, out_stride);
+  const Rows between = columns_alone(rows);
+  Taps copy;
+  make_taps({between.count, between.count, 0, between.count}, Interpolation::kBilinear, &copy);
+  rows_first(between, copy, out, out_stride);
+}
+
+// Vertical pass. make_strip(index, strip) is called once for each strip, in order, just before it is needed.
+template <typename MakeStrip>
+void Resampler::column_pass(const Taps& taps, int columns, MakeStrip make_strip, uint8_t* out,
+                            ptrdiff_t stride) {
+  const int strip_rows = kernels_->strip_rows;
+  const int ring = taps.width / strip_rows + 2;  // strips that one output row may read
+  const size_t strip_words = padded_columns(columns);
+  strips_.reserve(ring * strip_words);
+  strip_list_.resize(ring);
+  weights_.resize(size_t(ring) * strip_rows);
+  words_.resize(size_t(ring) * kernels_->weight_words);
+  int made = taps.first[0] / strip_rows;
+  for (int y = 0; y < taps.outputs(); ++y, out += stride) {
+    const int first = taps.first[y] / strip_rows;
+    const int last = (taps.first[y] + taps.width - 1) / strip_rows;
+    for (; made <= last; ++made) make_strip(made, strips_.data() + made % ring * strip_words);
+    std::fill(weights_.begin(), weights_.end(), 0);
+    std::copy_n(&taps.weights[size_t(y) * taps.width], taps.width, &weights_[taps.first[y] % strip_rows]);
+    for (int s = 0; s <= last - first; ++s) {
+      strip_list_[s] = strips_.data() + (first + s) % ring * strip_words;
+      kernels_->pack_weights(&weights_[size_t(s) * strip_rows], &words_[size_t(s) * kernels_->weight_words]);
+    }
+    kernels_->column_pass(strip_list_.data(), last - first + 1, words_.data(), clamp_, columns, out);
+  }
+}
+
+void Resampler::rows_first(const Rows& source, const Taps& vertical, uint8_t* out, ptrdiff_t stride) {
+  const int strip_rows = kernels_->strip_rows;
+  const auto make_strip = [&](int index, uint32_t* strip) {
+    const uint8_t* rows[kMaxStripRows];
+    for (int r = 0; r < strip_rows; ++r) {
+      rows[r] = source.data + std::min(index * strip_rows + r, source.count - 1) * source.stride;
+    }
+    kernels_->row_pass(rows, table_, strip);
+  };
+  column_pass(vertical, 3 * horizontal_.outputs(), make_strip, out, stride);
+}
+
+// The vertical pass over the source itself.
+Resampler::Rows Resampler::columns_alone(const Rows& source) {
+  const int strip_rows = kernels_->strip_rows;
+  const int columns = 3 * region_.width;
+  const int rows = vertical_.outputs();
+  const ptrdiff_t stride = padded_columns(columns);
+  between_.reserve(rows * stride + kOverread);
+  const auto make_strip = [&](int index, uint32_t* strip) {
+    const uint8_t* rows[kMaxStripRows];
+    for (int r = 0; r < strip_rows; ++r) {
+      rows[r] = source.data + std::min(index * strip_rows + r, source.count - 1) * source.stride;
+    }
+    kernels_->interleave(rows, columns, strip);
+  };
+  column_pass(vertical_, columns, make_strip, between_.data(), stride);
+  return {between_.data(), stride, rows};
+}
+
+}  // namespace fkdx

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// One axis of a resize: which source pixels make an output pixel, and with which weights.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "image/crops.h"
+
+namespace fkdx {
+
+constexpr int kWeightBits = 22;  // fraction bits of a weight
+
+struct Taps {
+  int width = 0;                 // weights an output pixel, the last ones may be 0
+  std::vector<int32_t> first;    // [outputs] first source pixel
+  std::vector<int32_t> weights;  // [outputs, width]
+
+  int outputs() const { return static_cast<int>(first.size()); }
+};
+
+// A stretch of one axis: `count` of the `out` pixels that `in` source pixels are resized to, from `begin` on.
+struct Axis {
+  int in;
+  int out;
+  int begin;
+  int count;
+};
+
+// Pillow's antialiasing weights: the filter is widened where the axis shrinks, cut off at the ends of the
+// source, normalised in double precision and rounded to 22 bits. An axis that keeps its length is a copy.
+void make_taps(const Axis& axis, Interpolation interpolation, Taps* taps);
+
+// Mirrors the outputs.
+void reverse(Taps* taps);
+
+// First source pixel and the end of those that the taps read.
+struct Span {
+  int begin;
+  int end;
+};
+Span source_span(const Taps& taps);
+
+}  // namespace fkdx

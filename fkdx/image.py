@@ -1,0 +1,194 @@
+"""Crops of one image, exactly as Pillow makes them, decoded once for all crops of the image.
+
+The pixels are those of `Image.open(file).convert("RGB")`, cut by `crop(box)`, resized by
+`resize((size, size))` and mirrored where the flip says so, bit for bit; EXIF orientation is ignored.
+JPEG goes through libjpeg-turbo and no further than the crops need; everything else goes through Pillow.
+
+`resample` names the order of the two passes of the resize: "pillow12" (rows before columns, what every
+published label was made with) or "pillow13" (columns first where the height shrinks by more than twice as
+many pixels as the width, as Pillow does from version 13 on).
+"""
+
+import io
+import math
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fkdx import _C
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+RESAMPLES = ("pillow12", "pillow13")
+
+_thread = threading.local()
+
+
+def decode_crops(
+    data: bytes | str | os.PathLike[str],
+    boxes: npt.ArrayLike,
+    flips: npt.ArrayLike,
+    size: int,
+    interpolation: str = "bilinear",
+    resample: str = "pillow12",
+    allow_warnings: bool = False,
+) -> np.ndarray:
+    """Decode an image once and cut its crops.
+
+    Args:
+        data: the encoded image, or the path of its file.
+        boxes: (m, 4) integers: top, left, height, width in pixels of the decoded image.
+        flips: (m,) bool: mirror left and right.
+        size: pixels of a side of the result.
+        interpolation: "bilinear" or "bicubic", both antialiased.
+        resample: "pillow12" or "pillow13", see the module.
+        allow_warnings: accept what libjpeg calls corrupt but decodes somehow.
+
+    Returns:
+        (m, size, size, 3) uint8 RGB.
+
+    Raises:
+        ImageError: a broken or oversized image, or a box outside of it; the text has the path.
+        OSError: the file cannot be read.
+        ValueError: any other bad argument.
+    """
+    boxes, flips = _checked_crops("decode_crops", boxes, flips)
+    bicubic, pillow13 = _checked_options("decode_crops", size, interpolation, resample)
+    out = np.empty((len(boxes), size, size, 3), np.uint8)
+    with _named(data):
+        encoded = _encoded(data)
+        if _C.is_jpeg(encoded):
+            _decoder().decode_crops(encoded, boxes, flips, size, bicubic, pillow13, allow_warnings, out)
+        else:
+            _decoder().resize_crops(_pillow_pixels(encoded), boxes, flips, size, bicubic, pillow13, out)
+    return out
+
+
+def resize_crops(
+    image: npt.NDArray[np.uint8],
+    boxes: npt.ArrayLike,
+    flips: npt.ArrayLike,
+    size: int,
+    interpolation: str = "bilinear",
+    resample: str = "pillow12",
+) -> np.ndarray:
+    """`decode_crops` for an image that is decoded already: (H, W, 3) uint8 RGB."""
+    boxes, flips = _checked_crops("resize_crops", boxes, flips)
+    bicubic, pillow13 = _checked_options("resize_crops", size, interpolation, resample)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"resize_crops: image, got {image.dtype} {image.shape}, expected uint8 (H, W, 3)")
+    out = np.empty((len(boxes), size, size, 3), np.uint8)
+    _decoder().resize_crops(np.ascontiguousarray(image), boxes, flips, size, bicubic, pillow13, out)
+    return out
+
+
+def validation_crop(
+    data: bytes | str | os.PathLike[str],
+    size: int = 224,
+    crop_ratio: float = 0.875,
+    interpolation: str = "bilinear",
+    resample: str = "pillow12",
+    allow_warnings: bool = False,
+) -> np.ndarray:
+    """The centre crop that classifiers are evaluated on.
+
+    The shorter side is resized to `floor(size / crop_ratio)` and the centre `size` x `size` cut out, bit for
+    bit what torchvision's Resize and CenterCrop give for a Pillow image; a ratio above 1 pads with black as
+    they do.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
+
+    Raises:
+        ImageError, OSError, ValueError: as `decode_crops`.
+    """
+    bicubic, pillow13 = _checked_options("validation_crop", size, interpolation, resample)
+    if not (math.isfinite(crop_ratio) and 0 < crop_ratio <= size):
+        raise ValueError(
+            f"validation_crop: crop_ratio, got {crop_ratio}, expected above 0 and at most {size}"
+        )
+    resize = math.floor(size / crop_ratio)
+    out = np.empty((size, size, 3), np.uint8)
+    with _named(data):
+        encoded = _encoded(data)
+        if _C.is_jpeg(encoded):
+            _decoder().decode_validation(encoded, resize, size, bicubic, pillow13, allow_warnings, out)
+        else:
+            _decoder().resize_validation(_pillow_pixels(encoded), resize, size, bicubic, pillow13, out)
+    return out
+
+
+def image_size(data: bytes | str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) of an image, read from its header alone."""
+    with _named(data):
+        encoded = _encoded(data)
+        if _C.is_jpeg(encoded):
+            return _decoder().read_size(encoded)
+        with _open(encoded) as image:
+            return image.height, image.width
+
+
+class _named:
+    """Puts the path into the text of errors that know only what is wrong with the bytes."""
+
+    def __init__(self, data: bytes | str | os.PathLike[str]) -> None:
+        self.data = data
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, _C.ImageError) and not isinstance(self.data, bytes):
+            raise _C.ImageError(f"{error}, {os.fspath(self.data)}") from None
+
+
+def _decoder() -> _C.CropDecoder:
+    if not hasattr(_thread, "decoder"):
+        _thread.decoder = _C.CropDecoder()
+    return _thread.decoder
+
+
+def _encoded(data: bytes | str | os.PathLike[str]) -> bytes:
+    return data if isinstance(data, bytes) else Path(data).read_bytes()
+
+
+def _open(encoded: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(encoded))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _C.ImageError(f"image: format, got {len(encoded)} bytes, expected an image: {error}") from None
+
+
+def _pillow_pixels(encoded: bytes) -> np.ndarray:
+    with _open(encoded) as image:
+        try:
+            return np.ascontiguousarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, EOFError) as error:
+            raise _C.ImageError(f"image: {image.format} data, got a corrupt file: {error}") from None
+
+
+def _checked_crops(name: str, boxes: npt.ArrayLike, flips: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    boxes = np.asarray(boxes)
+    flips = np.asarray(flips)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.issubdtype(boxes.dtype, np.integer):
+        raise ValueError(f"{name}: boxes, got {boxes.dtype} {boxes.shape}, expected integers (m, 4)")
+    if flips.shape != boxes.shape[:1]:
+        raise ValueError(f"{name}: flips, got {flips.shape}, expected {boxes.shape[:1]}")
+    if boxes.size and (boxes.min() < -(2**31) or boxes.max() >= 2**31):
+        raise ValueError(f"{name}: boxes, got {boxes.min()} .. {boxes.max()}, expected 32-bit integers")
+    return np.ascontiguousarray(boxes, np.int32), np.ascontiguousarray(flips, bool).view(np.uint8)
+
+
+def _checked_options(name: str, size: int, interpolation: str, resample: str) -> tuple[bool, bool]:
+    if not 1 <= size <= 16384:
+        raise ValueError(f"{name}: size, got {size}, expected 1 .. 16384")
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(
+            f"{name}: interpolation, got {interpolation!r}, expected {' or '.join(INTERPOLATIONS)}"
+        )
+    if resample not in RESAMPLES:
+        raise ValueError(f"{name}: resample, got {resample!r}, expected {' or '.join(RESAMPLES)}")
+    return interpolation == "bicubic", resample == "pillow13"
