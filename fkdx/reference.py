@@ -3,6 +3,8 @@
 One section a room, in the order of docs/design.md.
 """
 
+import numpy as np
+
 # ---- image: boxes cut, resized and flipped exactly as Pillow does ----------------------------------------
 
 
@@ -16,6 +18,48 @@ One section a room, in the order of docs/design.md.
 
 
 # ---- loss: targets and soft cross-entropy, dense ----------------------------------------------------------
+
+
+def dense_target(ids, values, num_classes: int, kind: str) -> np.ndarray:
+    """(B, C) float64 targets from top-K labels, one row and one class after the other."""
+    dense = np.zeros((len(ids), num_classes))
+    for row, row_ids, row_values in zip(dense, ids, np.asarray(values, np.float64)):
+        if kind in ("hard", "smoothing"):
+            best = int(np.argmax(row_values))
+            row_ids, row_values = row_ids[best : best + 1], row_values[best : best + 1]
+        if kind == "hard":
+            row_values = np.ones(1)
+        base = 0.0
+        if kind == "marginal_renorm":
+            row_values = row_values / max(row_values.sum(), 1e-12)
+        elif kind != "hard" and len(row_ids) < num_classes:
+            base = (1.0 - row_values.sum()) / (num_classes - len(row_ids))
+        row += base
+        for class_id, value in zip(row_ids, row_values):
+            row[class_id] += value - base
+    return dense
+
+
+def soft_cross_entropy(logits, target, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Loss of every row (B,) and d loss[b] / d logits[b] (B, C), float64; target (B, C), 0 * log 0 = 0."""
+    t = np.asarray(logits, np.float64) / temperature
+    t = t - t.max(1, keepdims=True)
+    total = np.exp(t).sum(1, keepdims=True)
+    # log(total) keeps its digits near 0 when the largest terms, which are 1, are counted apart
+    ties = (t == 0).sum(1, keepdims=True)
+    log_total = np.log(ties) + np.log1p(np.where(t == 0, 0.0, np.exp(t)).sum(1, keepdims=True) / ties)
+    with np.errstate(invalid="ignore"):
+        terms = np.where(target == 0, 0.0, target * (log_total - t))
+    grad = (target.sum(1, keepdims=True) * np.exp(t) / total - target) / temperature
+    return terms.sum(1), grad
+
+
+def binary_cross_entropy(logits, target) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over classes of -y log s - (1 - y) log(1 - s), s = sigmoid(logits), and its gradient, float64."""
+    z = np.asarray(logits, np.float64)
+    loss = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - target * z
+    sigmoid = np.where(z < 0, np.exp(-np.abs(z)), 1.0) / (1.0 + np.exp(-np.abs(z)))
+    return loss.mean(1), (sigmoid - target) / z.shape[1]
 
 
 # ---- batch: images on the device --------------------------------------------------------------------------

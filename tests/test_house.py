@@ -21,7 +21,7 @@ CSRC_ARROWS = {
 FLOORS = [
     {"_version", "_C"},
     {"reference", "doctor", "target", "image", "labels", "progress"},
-    {"loss", "batch", "crops", "importers"},
+    {"loss", "batch", "teacher_topk", "crops", "importers"},
     {"sampler", "sources", "mix", "calibrate"},
     {"loader", "model"},
     {"generate", "pack", "train", "report", "demo"},

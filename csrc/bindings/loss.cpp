@@ -1,10 +1,83 @@
 // SPDX-License-Identifier: Apache-2.0
+// Pointers and sizes from fkdx/loss.py, which has checked them.
+#include "loss/loss.h"
+
 #include <pybind11/pybind11.h>
 
+#include <vector>
+
 #include "bindings/rooms.h"
+#include "loss/variants.h"
+
+namespace py = pybind11;
 
 namespace fkdx {
+namespace {
 
-void bind_loss(pybind11::module_&) {}
+template <typename T>
+T* pointer(const py::handle& address) {
+  return reinterpret_cast<T*>(address.cast<uintptr_t>());
+}
+
+// (ids, ids type, ids stride, values, values type, values stride, rows of the table, k, rows, weights,
+// weight, tail)
+Source source_of(const py::tuple& t) {
+  Source s{};
+  s.ids = pointer<const void>(t[0]);
+  s.ids_type = static_cast<Int>(t[1].cast<int>());
+  s.ids_stride = t[2].cast<int64_t>();
+  s.values = pointer<const void>(t[3]);
+  s.values_type = static_cast<Float>(t[4].cast<int>());
+  s.values_stride = t[5].cast<int64_t>();
+  s.num_rows = t[6].cast<int64_t>();
+  s.k = t[7].cast<int>();
+  s.rows = pointer<const int64_t>(t[8]);
+  s.weights = pointer<const float>(t[9]);
+  s.weight = t[10].cast<float>();
+  s.tail = t[11].cast<bool>();
+  return s;
+}
+
+// logits: (address, type, rows, classes, stride); dense: () or (address, type, stride, 1 / temperature)
+// scale: (factor, address of factors, stride); grad: (address, stride)
+void loss(const py::tuple& logits, const py::tuple& sources, const py::tuple& dense, int link,
+          double inv_temperature, const py::tuple& scale, uintptr_t loss, const py::tuple& grad,
+          int threads) {
+  std::vector<Source> table;
+  table.reserve(sources.size());
+  for (const py::handle& source : sources)
+    table.push_back(source_of(py::reinterpret_borrow<py::tuple>(source)));
+  LossCall call{};
+  call.logits = pointer<const void>(logits[0]);
+  call.type = static_cast<Float>(logits[1].cast<int>());
+  call.rows = logits[2].cast<int64_t>();
+  call.classes = logits[3].cast<int64_t>();
+  call.logits_stride = logits[4].cast<int64_t>();
+  call.sources = table.data();
+  call.num_sources = static_cast<int>(table.size());
+  if (!dense.empty()) {
+    call.dense = {pointer<const void>(dense[0]), dense[2].cast<int64_t>(), dense[3].cast<float>(),
+                  static_cast<Float>(dense[1].cast<int>())};
+  }
+  call.link = static_cast<Link>(link);
+  call.inv_temperature = inv_temperature;
+  call.scale = scale[0].cast<double>();
+  call.scales = pointer<const void>(scale[1]);
+  call.scale_stride = scale[2].cast<int64_t>();
+  call.loss = reinterpret_cast<void*>(loss);
+  call.grad = pointer<void>(grad[0]);
+  call.grad_stride = grad[1].cast<int64_t>();
+  const py::gil_scoped_release unlocked;
+  loss_cpu(call, threads);
+}
+
+}  // namespace
+
+void bind_loss(py::module_& m) {
+  m.def("loss_cpu", &loss, "Soft or binary cross-entropy of every row; see csrc/loss/loss.h.");
+  m.def(
+      "vector_exp", [](float x) { return selected_loss().exp(x); },
+      "exp(x), x <= 0, as the loss computes it.");
+}
 
 }  // namespace fkdx

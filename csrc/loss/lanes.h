@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sixteen floats (or eight doubles) at a time in the compiler's vector types: SSE, AVX2, AVX-512 or NEON, as
+// the including file's target says. Included by the variants of the row code, inside an unnamed namespace.
+
+template <typename Real>
+struct LanesOf;
+template <>
+struct LanesOf<float> {
+  typedef float Values __attribute__((vector_size(64)));
+  typedef int32_t Mask __attribute__((vector_size(64)));
+};
+template <>
+struct LanesOf<double> {
+  typedef double Values __attribute__((vector_size(64)));
+  typedef int64_t Mask __attribute__((vector_size(64)));
+};
+template <typename Real>
+using Lanes = typename LanesOf<Real>::Values;
+template <typename Real>
+using Mask = typename LanesOf<Real>::Mask;
+template <typename Real>
+constexpr int kLanes = 64 / sizeof(Real);
+
+typedef uint16_t Halves __attribute__((vector_size(32)));
+typedef uint32_t Bits __attribute__((vector_size(64)));
+
+template <typename To, typename From>
+inline To bits_of(From from) {
+  To to;
+  static_assert(sizeof(to) == sizeof(from));
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+template <typename Real>
+inline Lanes<Real> all(Real x) {
+  return x - Lanes<Real>{};
+}
+
+// ---- logits types: element type in memory, type of the arithmetic, conversions
+// ------------------------------
+
+struct F32 {
+  using Real = float;
+  using Stored = float;
+  using Packed = Lanes<float>;
+  static Lanes<float> widen(Packed x) { return x; }
+  static Packed narrow(Lanes<float> x) { return x; }
+};
+
+struct F64 {
+  using Real = double;
+  using Stored = double;
+  using Packed = Lanes<double>;
+  static Lanes<double> widen(Packed x) { return x; }
+  static Packed narrow(Lanes<double> x) { return x; }
+};
+
+struct Bf16 {
+  using Real = float;
+  using Stored = uint16_t;
+  using Packed = Halves;
+  static Lanes<float> widen(Packed x) {
+    return bits_of<Lanes<float>>(__builtin_convertvector(x, Bits) << 16);
+  }
+  static Packed narrow(Lanes<float> x) {  // round to nearest even
+    const Bits u = bits_of<Bits>(x);
+    const Bits rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    return __builtin_convertvector(x != x ? (u >> 16) | 0x40u : rounded, Halves);
+  }
+};
+
+struct F16 {
+  using Real = float;
+  using Stored = uint16_t;
+  using Packed = Halves;
+  static Lanes<float> widen(Packed x) {
+    const Bits h = __builtin_convertvector(x, Bits);
+    const Bits exponent = h & 0x7c00u;
+    const Bits magnitude = ((h & 0x7fffu) << 13) + (112u << 23);
+    const Bits special = magnitude + (112u << 23);                                        // infinity and NaN
+    const Lanes<float> small = bits_of<Lanes<float>>(magnitude + (1u << 23)) - 0x1p-14f;  // subnormal
+    Bits u = exponent == 0x7c00u ? special : magnitude;
+    u = exponent == 0u ? bits_of<Bits>(small) : u;
+    return bits_of<Lanes<float>>(u | ((h & 0x8000u) << 16));
+  }
+  static Packed narrow(Lanes<float> x) {  // round to nearest even; too large becomes infinity
+    const Bits u = bits_of<Bits>(x);
+    const Bits magnitude = u & 0x7fffffffu;
+    const Bits normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    const Bits subnormal = bits_of<Bits>(bits_of<Lanes<float>>(magnitude) + 0.5f) - 0x3f000000u;
+    Bits h = magnitude < (113u << 23) ? subnormal : normal;
+    h = magnitude >= (143u << 23) ? Bits{} + 0x7c00u : h;
+    h = x != x ? Bits{} + 0x7e00u : h;
+    return __builtin_convertvector(h | ((u >> 16) & 0x8000u), Halves);
+  }
+};
+
+template <typename T>
+inline Lanes<typename T::Real> load(const void* from) {
+  typename T::Packed packed;
+  std::memcpy(&packed, from, sizeof(packed));
+  return T::widen(packed);
+}
+
+// The first n lanes are read, the others are `fill`.
+template <typename T>
+inline Lanes<typename T::Real> load_some(const void* from, int n, typename T::Real fill) {
+  typename T::Packed packed = T::narrow(all<typename T::Real>(fill));
+  std::memcpy(&packed, from, n * sizeof(typename T::Stored));
+  return T::widen(packed);
+}
+
+template <typename T>
+inline void store_some(void* to, Lanes<typename T::Real> x, int n) {
+  const typename T::Packed packed = T::narrow(x);
+  std::memcpy(to, &packed, n * sizeof(typename T::Stored));
+}
+
+template <typename T>
+inline typename T::Real load_one(const void* from, int64_t index) {
+  const char* at = static_cast<const char*>(from) + index * sizeof(typename T::Stored);
+  return load_some<T>(at, 1, 0)[0];
+}
+
+template <typename Real>
+inline Mask<Real> first(int n) {
+  Mask<Real> live;
+  for (int i = 0; i < kLanes<Real>; ++i) live[i] = i < n ? -1 : 0;
+  return live;
+}
+
+// ---- elementary functions
+// ------------------------------------------------------------------------------------
+
+// exp(x) for x <= 0 to within 1 ulp; below -87.3 the answer is 0. NaN stays NaN.
+// Cody-Waite reduction x = n ln 2 + r, |r| <= ln 2 / 2, then Taylor's polynomial of degree 7 in r.
+inline Lanes<float> exp_lanes(Lanes<float> x) {
+  constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+  const Lanes<float> clamped = x < -88.f ? all(-88.f) : x;
+  const Lanes<float> shifted = clamped * 1.44269504f + kRound;
+  const Lanes<float> n = shifted - kRound;
+  const Lanes<float> r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+  Lanes<float> p = all(1.f / 5040);
+  p = p * r + 1.f / 720;
+  p = p * r + 1.f / 120;
+  p = p * r + 1.f / 24;
+  p = p * r + 1.f / 6;
+  p = p * r + 0.5f;
+  p = p * (r * r) + r + 1.f;
+  const Bits power = (bits_of<Bits>(shifted) - bits_of<uint32_t>(kRound) + 127u) << 23;
+  const Lanes<float> y = p * bits_of<Lanes<float>>(power);
+  return x < -87.3f ? Lanes<float>{} : y;
+}
+
+inline Lanes<double> exp_lanes(Lanes<double> x) {
+  for (int i = 0; i < kLanes<double>; ++i) x[i] = std::exp(x[i]);
+  return x;
+}
+
+// log(1 + x) for 0 <= x <= 1: the series 2 (s + s^3/3 + s^5/5 ...) with s = x / (2 + x) <= 1/3.
+template <typename Real>
+inline Lanes<Real> log1p_lanes(Lanes<Real> x) {
+  const Lanes<Real> s = x / (x + Real(2));
+  const Lanes<Real> square = s * s;
+  Lanes<Real> p{};
+  for (int n = sizeof(Real) == 8 ? 35 : 15; n >= 1; n -= 2) p = p * square + Real(2) / Real(n);
+  return s * p;
+}
+
+template <typename Real>
+inline double sum_lanes(Lanes<Real> x) {
+  double total = 0;
+  for (int i = 0; i < kLanes<Real>; ++i) total += x[i];
+  return total;
+}

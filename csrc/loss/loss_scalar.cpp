@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include "loss/entries.h"
+#include "loss/variants.h"
+
+namespace fkdx {
+namespace {
+
+#include "loss/lanes.h"
+#include "loss/rows.h"
+
+}  // namespace
+
+LossVariant loss_scalar() { return {loss_any_type, exp_of}; }
+
+}  // namespace fkdx

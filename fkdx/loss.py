@@ -1,0 +1,373 @@
+"""Soft cross-entropy straight from stored labels: no (B, C) target, no recovery, loss and gradient in one
+pass.
+
+The native part (csrc/loss) has one entry for the CPU and one for CUDA; both take rows of logits, a target and
+factors for the gradient. Eager mode reaches it through `torch.autograd.Function`, `torch.compile` through the
+custom operators ``fkdx::loss`` and ``fkdx::loss_and_grad``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fkdx import _C
+from fkdx.target import SparseTarget
+
+SOFTMAX, SIGMOID = 0, 1
+REDUCTIONS = ("mean", "sum", "none")
+_FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+_INTS = {torch.int16: 0, torch.int32: 1, torch.int64: 2}
+# A target travels through autograd and the operators as a list of tensors, one layout and one constant a
+# source.
+_VALUES, _ROWS, _WEIGHTS, _TAIL, _DENSE = 1, 2, 4, 8, 16
+_FUSED_ENTRIES, _FUSED_SOURCES = 64, 8  # more on CUDA: the target is made dense first; the answer is the same
+
+
+def soft_cross_entropy(
+    logits: Tensor,
+    target: SparseTarget | Tensor,
+    temperature: float = 1.0,
+    reduction: str = "mean",
+    *,
+    teacher_temperature: float | None = None,
+    check: bool = False,
+) -> Tensor:
+    """``-sum_c y[b, c] * log_softmax(logits[b] / temperature)[c]`` of every row b, reduced.
+
+    Args:
+        logits: (B, C) float32, bfloat16, float16 or (CPU only) float64, on the CPU or a CUDA device.
+        target: a `SparseTarget`, or (B, C) probabilities of any floating dtype, on the same device. It gets
+            no gradient.
+        temperature: divides the student's logits. No factor temperature**2 is applied (FKD uses none).
+        reduction: "mean" over rows, "sum", or "none" for (B,).
+        teacher_temperature: the dense target holds a teacher's logits, to be divided by this and softmaxed
+            (self-supervised FKD).
+        check: on CUDA, look for class ids outside [0, C) and raise; this waits for the device. Without it
+            such a row's loss and gradient are NaN. On the CPU they are always an error.
+
+    Returns:
+        The loss in float32 (float64 for float64 logits). Its gradient has the logits' dtype; what flows in
+        from above (1 / B, a GradScaler's factor) is multiplied in before rounding to it.
+
+    Raises:
+        ValueError: wrong dtype, shape, device, temperature or reduction.
+        IndexError: a class id outside [0, C), naming the row.
+    """
+    flat = _checked("soft_cross_entropy", logits, target, temperature, teacher_temperature, check)
+    return _reduced(_rows(logits, flat, SOFTMAX, temperature), reduction)
+
+
+def binary_cross_entropy(
+    logits: Tensor, target: SparseTarget | Tensor, reduction: str = "mean", *, check: bool = False
+) -> Tensor:
+    """Binary cross-entropy with logits of every (row, class); a row's loss is the mean over its classes.
+
+    So "mean" equals ``F.binary_cross_entropy_with_logits(logits, target.to_dense())``. Arguments and errors
+    are those of `soft_cross_entropy`.
+    """
+    flat = _checked("binary_cross_entropy", logits, target, 1.0, None, check)
+    return _reduced(_rows(logits, flat, SIGMOID, 1.0), reduction)
+
+
+def loss_and_grad(
+    logits: Tensor,
+    target: SparseTarget | Tensor,
+    temperature: float = 1.0,
+    scale: float | Tensor | None = None,
+    *,
+    teacher_temperature: float | None = None,
+    check: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The loss of every row, (B,), and the gradient of ``scale * loss.mean()``, (B, C) in the logits' dtype.
+
+    Each logit is read once and each gradient written once, in one launch on CUDA. ``logits.backward(grad)``
+    goes on from there. scale is a number or a one-element float32 tensor on the logits' device, such as a
+    GradScaler's (`scaler._scale`); None is 1. Other arguments and errors are those of `soft_cross_entropy`.
+    """
+    flat = _checked("loss_and_grad", logits, target, temperature, teacher_temperature, check)
+    factor = 1.0 / max(len(logits), 1)
+    if isinstance(scale, Tensor):
+        _expect(
+            "loss_and_grad",
+            scale.numel() == 1 and scale.dtype == _loss_dtype(logits),
+            "scale",
+            (tuple(scale.shape), scale.dtype),
+            f"one {_loss_dtype(logits)}",
+        )
+        _expect("loss_and_grad", scale.device == logits.device, "scale's device", scale.device, logits.device)
+        scales = scale.reshape(1).expand(len(logits))
+    else:
+        factor, scales = factor * (1.0 if scale is None else scale), None
+    native = _operator_with_grad if torch.compiler.is_compiling() else _native_with_grad
+    return native(logits.detach(), *flat, SOFTMAX, temperature, factor, scales)
+
+
+# ---- the ways to the native part ---------------------------------------------------------------------------
+
+
+def _rows(logits: Tensor, flat: tuple, link: int, temperature: float) -> Tensor:
+    if torch.compiler.is_compiling():
+        return _operator(logits, *flat, link, temperature)
+    if torch.is_grad_enabled() and logits.requires_grad:
+        tensors, *rest = flat
+        return _Rows.apply(logits, rest, link, temperature, *tensors)
+    return _native(logits, *flat, link, temperature)[0]
+
+
+class _Rows(torch.autograd.Function):
+    """Losses of rows; the gradient is computed when the factors from above are known, so it is rounded
+    once."""
+
+    @staticmethod
+    def forward(ctx, logits, flat, link, temperature, *tensors):
+        ctx.save_for_backward(logits, *tensors)
+        ctx.rest = (*flat, link, temperature)
+        return _native(logits, tensors, *ctx.rest)[0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_rows):
+        logits, *tensors = ctx.saved_tensors
+        _, grad = _native(logits, tensors, *ctx.rest, 1.0, grad_rows, want_loss=False)
+        return grad, None, None, None, *(None for _ in tensors)
+
+
+def _native_with_grad(
+    logits: Tensor,
+    tensors: Sequence[Tensor],
+    layouts: Sequence[int],
+    constants: Sequence[float],
+    link: int,
+    temperature: float,
+    factor: float,
+    scales: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    return _native(logits, tensors, layouts, constants, link, temperature, factor, scales)
+
+
+def _native(logits, tensors, layouts, constants, link, temperature, factor=None, scales=None, want_loss=True):
+    """(loss rows or None, gradient or None); there is a gradient where there is a factor for it."""
+    rows, classes = logits.shape
+    if (classes > 1 and logits.stride(1) != 1) or (rows > 1 and logits.stride(0) < classes):
+        logits = logits.contiguous()
+    loss = torch.empty(rows, dtype=_loss_dtype(logits), device=logits.device) if want_loss else None
+    grad = None if factor is None else _empty_grad(logits)
+    if rows == 0:
+        return loss, grad
+    sources, dense = _described(tensors, layouts, constants)
+    arguments = (
+        (logits.data_ptr(), _FLOATS[logits.dtype], rows, classes, logits.stride(0)),
+        sources,
+        dense,
+        link,
+        1.0 / temperature,
+        (0.0 if factor is None else factor, _address(scales), 0 if scales is None else scales.stride(0)),
+        _address(loss),
+        (_address(grad), 0 if grad is None else grad.stride(0)),
+    )
+    if logits.device.type == "cuda":
+        device = logits.device.index
+        _C.loss_cuda(*arguments, device, torch._C._cuda_getCurrentRawStream(device))
+    else:
+        _C.loss_cpu(*arguments, torch.get_num_threads())
+    return loss, grad
+
+
+def _empty_grad(logits: Tensor) -> Tensor:
+    """Uninitialised (B, C) whose rows start at the same place within 16 bytes as the logits' rows do."""
+    rows, classes = logits.shape
+    stride = classes + (logits.stride(0) - classes) % (16 // logits.element_size())
+    return logits.new_empty_strided((rows, classes), (stride, 1))
+
+
+def _described(tensors, layouts, constants):
+    """Addresses, types and strides of a target, as csrc/bindings/loss.cpp reads them."""
+    tensors = iter(tensors)
+    if layouts[0] == _DENSE:
+        return (), (*_matrix(next(tensors)), constants[0])
+    sources = []
+    for layout, constant in zip(layouts, constants):
+        ids = next(tensors)
+        values = next(tensors) if layout & _VALUES else None
+        rows = next(tensors) if layout & _ROWS else None
+        weights = next(tensors) if layout & _WEIGHTS else None
+        sources.append(
+            (
+                *(ids.data_ptr(), _INTS[ids.dtype], ids.stride(0)),
+                *(
+                    (0, 0, 0)
+                    if values is None
+                    else (values.data_ptr(), _FLOATS[values.dtype], values.stride(0))
+                ),
+                *(*ids.shape, _address(rows), _address(weights), constant, bool(layout & _TAIL)),
+            )
+        )
+    return tuple(sources), ()
+
+
+def _matrix(tensor: Tensor) -> tuple[int, int, int]:
+    return tensor.data_ptr(), _FLOATS[tensor.dtype], tensor.stride(0)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _loss_dtype(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+# ---- custom operators, for torch.compile -------------------------------------------------------------------
+
+
+@torch.library.custom_op("fkdx::loss", mutates_args=())
+def _operator(
+    logits: Tensor,
+    tensors: Sequence[Tensor],
+    layouts: Sequence[int],
+    constants: Sequence[float],
+    link: int,
+    temperature: float,
+) -> Tensor:
+    return _native(logits, tensors, layouts, constants, link, temperature)[0]
+
+
+_operator_with_grad = torch.library.custom_op("fkdx::loss_and_grad", _native_with_grad, mutates_args=())
+
+
+@_operator.register_fake
+def _(logits, tensors, layouts, constants, link, temperature):
+    return logits.new_empty(logits.shape[0], dtype=_loss_dtype(logits))
+
+
+@_operator_with_grad.register_fake
+def _(logits, tensors, layouts, constants, link, temperature, factor, scales):
+    return logits.new_empty(logits.shape[0], dtype=_loss_dtype(logits)), logits.new_empty(logits.shape)
+
+
+def _setup_context(ctx, inputs, output):
+    logits, tensors, *ctx.rest = inputs
+    ctx.save_for_backward(logits, *tensors)
+
+
+def _backward(ctx, grad_rows):
+    logits, *tensors = ctx.saved_tensors
+    grad = _operator_with_grad(logits, tensors, *ctx.rest, 1.0, grad_rows)[1]
+    return grad, [None for _ in tensors], None, None, None, None
+
+
+_operator.register_autograd(_backward, setup_context=_setup_context)
+
+
+# ---- arguments ---------------------------------------------------------------------------------------------
+
+
+def _checked(name, logits, target, temperature, teacher_temperature, check):
+    """The target as (tensors, layouts, constants), after all checks that need no look at the data."""
+    _expect(
+        name,
+        isinstance(logits, Tensor) and logits.dtype in _FLOATS,
+        "logits",
+        getattr(logits, "dtype", type(logits)),
+        "a float32, bfloat16, float16 or float64 tensor",
+    )
+    _expect(
+        name,
+        logits.ndim == 2 and logits.shape[1] >= 1,
+        "logits' shape",
+        tuple(logits.shape),
+        "(B, C), C >= 1",
+    )
+    _expect(name, logits.device.type in ("cpu", "cuda"), "logits' device", logits.device, "cpu or cuda")
+    _expect(
+        name,
+        not (logits.is_cuda and logits.dtype == torch.float64),
+        "logits' dtype",
+        logits.dtype,
+        "float32, bfloat16 or float16 on CUDA",
+    )
+    _expect(name, temperature > 0, "temperature", temperature, "a positive number")
+    _expect(
+        name,
+        teacher_temperature is None or teacher_temperature > 0,
+        "teacher_temperature",
+        teacher_temperature,
+        "a positive number or None",
+    )
+    if isinstance(target, SparseTarget):
+        _expect(
+            name,
+            teacher_temperature is None,
+            "teacher_temperature",
+            teacher_temperature,
+            "None with a SparseTarget: its values are probabilities",
+        )
+        shape = (len(target), target.num_classes)
+    else:
+        _expect(
+            name,
+            isinstance(target, Tensor) and target.dtype in _FLOATS,
+            "target",
+            getattr(target, "dtype", type(target)),
+            "a SparseTarget or a floating (B, C) tensor; SparseTarget.from_classes makes one of classes",
+        )
+        _expect(
+            name, not target.requires_grad, "target", "a tensor that requires a gradient", "target.detach()"
+        )
+        shape = tuple(target.shape)
+    _expect(name, tuple(logits.shape) == shape, "shapes", (tuple(logits.shape), shape), "equal")
+    flat = _flat(target, teacher_temperature)
+    if logits.is_cuda and (len(flat[1]) > _FUSED_SOURCES or _entries(target) > _FUSED_ENTRIES):
+        flat = _flat(target.to_dense(), None)
+    for tensor in flat[0]:
+        _expect(name, tensor.device == logits.device, "target's device", tensor.device, logits.device)
+    if check and logits.is_cuda and isinstance(target, SparseTarget):
+        _check_ids(name, target)
+    return flat
+
+
+def _flat(target: SparseTarget | Tensor, teacher_temperature: float | None) -> tuple[list, list, list]:
+    if isinstance(target, Tensor):
+        if target.stride(1) != 1 and target.shape[1] > 1:
+            target = target.contiguous()
+        return [target], [_DENSE], [0.0 if teacher_temperature is None else 1.0 / teacher_temperature]
+    tensors, layouts, constants = [], [], []
+    for source in target.sources:
+        weights = source.weight if isinstance(source.weight, Tensor) else None
+        layout = _TAIL if source.tail else 0
+        tensors.append(source.ids)
+        for bit, tensor in ((_VALUES, source.values), (_ROWS, source.rows), (_WEIGHTS, weights)):
+            if tensor is not None:
+                tensors.append(tensor)
+                layout |= bit
+        layouts.append(layout)
+        constants.append(1.0 if weights is not None else float(source.weight))
+    return tensors, layouts, constants
+
+
+def _entries(target: SparseTarget | Tensor) -> int:
+    return 0 if isinstance(target, Tensor) else sum(source.ids.shape[1] for source in target.sources)
+
+
+def _check_ids(name: str, target: SparseTarget) -> None:
+    for source in target.sources:
+        wrong = ((source.ids < 0) | (source.ids >= target.num_classes)).any(1).nonzero()
+        if len(wrong):
+            row = int(wrong[0])
+            raise IndexError(
+                f"{name}: class id in row {row}, got {source.ids[row].tolist()}, "
+                f"expected 0 <= id < {target.num_classes}"
+            )
+
+
+def _reduced(rows: Tensor, reduction: str) -> Tensor:
+    _expect("loss", reduction in REDUCTIONS, "reduction", repr(reduction), f"one of {', '.join(REDUCTIONS)}")
+    return rows.mean() if reduction == "mean" else rows.sum() if reduction == "sum" else rows
+
+
+def _expect(name: str, ok: bool, what: str, got: object, expected: object) -> None:
+    if not ok:
+        raise ValueError(f"{name}: {what}, got {got}, expected {expected}")

@@ -1,0 +1,275 @@
+"""SparseTarget: every soft label as a floor and a few classes above it, never a (B, C) matrix.
+
+All label kinds of FKD (Shen & Xing, ECCV 2022, section 3.2), ensembles and mixtures of them and any blend
+with hard labels have one form, ``y = base + sum_k delta_k e[ids_k]``. A target keeps the labels as they are
+stored; the loss recovers base and deltas itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+KINDS = ("marginal_smoothing", "marginal_renorm", "smoothing", "hard")
+_SMALLEST = 1e-12  # a row whose values sum to less is divided by this
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One table of labels inside a target, times a weight.
+
+    ids:    (N, K) int16, int32 or int64
+    values: (N, K) floating, or None where all are 1
+    tail:   True: what the values lack to 1 is spread evenly over the other C - K classes; False: they are
+            divided by their sum
+    rows:   (B,) int64, row b of the batch uses row ``rows[b]`` of the table; None: row b
+    weight: factor of every row, or (B,) float32
+    """
+
+    ids: Tensor
+    values: Tensor | None
+    tail: bool
+    rows: Tensor | None = None
+    weight: float | Tensor = 1.0
+
+    def __len__(self) -> int:
+        return len(self.ids if self.rows is None else self.rows)
+
+
+class SparseTarget:
+    """Targets of B rows over ``num_classes`` classes: a weighted sum of `Source` tables.
+
+    Made by `from_topk` and `from_classes`, composed by `ensemble`, `mix` and `blend_hard`. Two classes of
+    one row that are named twice add up. Ids are not checked here but by the loss, which reads them anyway.
+    """
+
+    def __init__(self, sources: Sequence[Source], num_classes: int, kind: str) -> None:
+        self.sources = tuple(sources)
+        self.num_classes = num_classes
+        self.kind = kind
+
+    # ---- making ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_topk(
+        cls, ids: Tensor | np.ndarray, values: Tensor | np.ndarray, num_classes: int, kind: str = KINDS[0]
+    ) -> SparseTarget:
+        """Targets from stored top-K labels: ids (B, K) integers, values (B, K) teacher probabilities.
+
+        ========================  ====================================================================
+        kind                      target
+        ========================  ====================================================================
+        ``marginal_smoothing``    the K values as stored, (1 - their sum) / (C - K) for all others
+        ``marginal_renorm``       the K values divided by their sum (at least 1e-12), 0 for all others
+        ``smoothing``             the largest value p as stored, (1 - p) / (C - 1) for all others
+        ``hard``                  1 for the class with the largest value (the first of equals)
+        ========================  ====================================================================
+
+        With K >= C no class is left for the missing mass, and it stays missing. ValueError for anything else
+        than two matrices of one shape and device, for an unknown kind, and for `smoothing` or `hard` with K
+        = 0.
+        """
+        ids, values = _integers(ids), _floats(values)
+        _expect(kind in KINDS, "kind", repr(kind), f"one of {', '.join(KINDS)}")
+        _expect(num_classes >= 1, "num_classes", num_classes, "at least 1")
+        _expect(
+            ids.ndim == 2 and ids.shape == values.shape,
+            "shapes",
+            (tuple(ids.shape), tuple(values.shape)),
+            "ids and values (B, K)",
+        )
+        _expect(ids.device == values.device, "devices", (ids.device, values.device), "one device")
+        if kind in ("smoothing", "hard"):
+            _expect(ids.shape[1] >= 1, "K", 0, f"at least 1 for kind '{kind}'")
+            if ids.shape[1] > 1:
+                best = values.argmax(1, keepdim=True)
+                ids, values = ids.gather(1, best), values.gather(1, best)
+        tail = kind in ("marginal_smoothing", "smoothing")
+        return cls(
+            [Source(_rows_of(ids), None if kind == "hard" else _rows_of(values), tail)], num_classes, kind
+        )
+
+    @classmethod
+    def from_classes(
+        cls, classes: Tensor | np.ndarray, num_classes: int, smoothing: float = 0.0
+    ) -> SparseTarget:
+        """One-hot targets of classes (B,); with smoothing the class gets 1 - smoothing and each other class
+        smoothing / (C - 1)."""
+        ids = _integers(classes)
+        _expect(ids.ndim == 1, "classes", tuple(ids.shape), "(B,)")
+        ids = ids[:, None]
+        if smoothing == 0.0:
+            return cls([Source(_rows_of(ids), None, False)], num_classes, "hard")
+        values = torch.full(ids.shape, 1.0 - smoothing, device=ids.device)
+        return cls.from_topk(ids, values, num_classes, "smoothing")
+
+    # ---- composing -------------------------------------------------------------------------------------
+
+    @classmethod
+    def weighted_sum(
+        cls, targets: Sequence[SparseTarget], weights: Sequence[float | Tensor | np.ndarray]
+    ) -> SparseTarget:
+        """``sum_i weights[i] * targets[i]``; a weight is a number or one a row, (B,)."""
+        _expect(
+            len(targets) >= 1 and len(targets) == len(weights),
+            "targets and weights",
+            (len(targets), len(weights)),
+            "as many weights as targets, at least 1",
+        )
+        first = targets[0]
+        sources = []
+        for target, weight in zip(targets, weights):
+            _expect(
+                target.num_classes == first.num_classes, "num_classes", target.num_classes, first.num_classes
+            )
+            _expect(len(target) == len(first), "rows", len(target), len(first))
+            sources += target._scaled(weight)
+        return cls(sources, first.num_classes, "composed")
+
+    @classmethod
+    def ensemble(cls, targets: Sequence[SparseTarget]) -> SparseTarget:
+        """The mean of several teachers' targets of the same crops (FerKD, section 3.4)."""
+        return cls.weighted_sum(targets, [1.0 / len(targets)] * len(targets))
+
+    def mix(self, permutation: Tensor | np.ndarray, lam: float | Tensor | np.ndarray) -> SparseTarget:
+        """``lam * self + (1 - lam) * self[permutation]``: Mixup, CutMix and SelfMix of targets.
+
+        permutation (B,) integers, lam a number or (B,), both on the target's device.
+        """
+        permutation = _integers(permutation).to(torch.int64)
+        _expect(permutation.shape == (len(self),), "permutation", tuple(permutation.shape), (len(self),))
+        other = [
+            replace(
+                source,
+                rows=permutation if source.rows is None else source.rows[permutation],
+                weight=source.weight[permutation] if isinstance(source.weight, Tensor) else source.weight,
+            )
+            for source in self.sources
+        ]
+        lam = lam if isinstance(lam, (int, float)) else _floats(lam)
+        mixed = SparseTarget(other, self.num_classes, self.kind)
+        return SparseTarget.weighted_sum([self, mixed], [lam, 1 - lam])
+
+    def blend_hard(self, classes: Tensor | np.ndarray, alpha: float | Tensor | np.ndarray) -> SparseTarget:
+        """``alpha * one_hot(classes) + (1 - alpha) * self``; alpha a number or one a row, (B,)."""
+        hard = SparseTarget.from_classes(classes, self.num_classes)
+        alpha = alpha if isinstance(alpha, (int, float)) else _floats(alpha)
+        return SparseTarget.weighted_sum([hard, self], [alpha, 1 - alpha])
+
+    # ---- reading ---------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.sources[0])
+
+    def __repr__(self) -> str:
+        tables = ", ".join(f"{tuple(source.ids.shape)}" for source in self.sources)
+        shape = (len(self), self.num_classes)
+        return f"SparseTarget(kind={self.kind!r}, shape={shape}, ids {tables})"
+
+    @property
+    def ids(self) -> Tensor:
+        """(B, K) ids of a target that is not composed; ValueError otherwise."""
+        return self._only().ids
+
+    @property
+    def values(self) -> Tensor:
+        """(B, K) values of a target that is not composed; ValueError otherwise."""
+        source = self._only()
+        return torch.ones(source.ids.shape, device=self.device) if source.values is None else source.values
+
+    @property
+    def device(self) -> torch.device:
+        return self.sources[0].ids.device
+
+    def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The target as a (B, C) matrix; for reference and for what has no sparse path."""
+        dense = torch.zeros(len(self), self.num_classes, dtype=dtype, device=self.device)
+        for source in self.sources:
+            dense += _dense(source, self.num_classes, dtype)
+        return dense
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> SparseTarget:
+        """The same target on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> SparseTarget:
+        """The same target in page-locked memory, from which `to` copies without waiting."""
+        return self._map(Tensor.pin_memory)
+
+    def _only(self) -> Source:
+        _expect(
+            len(self.sources) == 1 and self.sources[0].rows is None,
+            "target",
+            "a composed one",
+            "one made by from_topk or from_classes",
+        )
+        return self.sources[0]
+
+    def _scaled(self, weight: float | Tensor | np.ndarray) -> list[Source]:
+        if not isinstance(weight, (int, float)):
+            weight = _floats(weight).to(torch.float32).contiguous()
+            _expect(weight.shape == (len(self),), "weight", tuple(weight.shape), (len(self),))
+            _expect(weight.device == self.device, "weight's device", weight.device, self.device)
+        return [replace(source, weight=source.weight * weight) for source in self.sources]
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> SparseTarget:
+        changed: dict[int, Tensor] = {}  # tables that two sources share stay shared
+
+        def once(tensor):
+            if not isinstance(tensor, Tensor):
+                return tensor
+            if id(tensor) not in changed:
+                changed[id(tensor)] = change(tensor)
+            return changed[id(tensor)]
+
+        sources = [
+            Source(once(s.ids), once(s.values), s.tail, once(s.rows), once(s.weight)) for s in self.sources
+        ]
+        return SparseTarget(sources, self.num_classes, self.kind)
+
+
+def _dense(source: Source, classes: int, dtype: torch.dtype) -> Tensor:
+    ids = source.ids.to(torch.int64)
+    values = torch.ones(ids.shape, device=ids.device) if source.values is None else source.values
+    values = values.to(dtype)
+    total = values.sum(1, keepdim=True)
+    base = torch.zeros_like(total)
+    if not source.tail:
+        values = values / total.clamp(min=_SMALLEST)
+    elif ids.shape[1] < classes:
+        base = (1 - total) / (classes - ids.shape[1])
+    dense = base.repeat(1, classes).scatter_add_(1, ids, values - base)
+    if source.rows is not None:
+        dense = dense[source.rows]
+    weight = source.weight
+    return dense * (weight.to(dtype)[:, None] if isinstance(weight, Tensor) else weight)
+
+
+def _integers(x: Tensor | np.ndarray) -> Tensor:
+    x = torch.as_tensor(x)
+    _expect(
+        not (x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool),
+        "ids",
+        x.dtype,
+        "integers",
+    )
+    return x if x.dtype in (torch.int16, torch.int32, torch.int64) else x.to(torch.int32)
+
+
+def _floats(x: Tensor | np.ndarray) -> Tensor:
+    x = torch.as_tensor(x)
+    _expect(x.dtype.is_floating_point, "values", x.dtype, "a floating dtype")
+    return x.detach()
+
+
+def _rows_of(x: Tensor) -> Tensor:
+    return x if x.shape[1] <= 1 or x.stride(1) == 1 else x.contiguous()
+
+
+def _expect(ok: bool, what: str, got: object, expected: object) -> None:
+    if not ok:
+        raise ValueError(f"SparseTarget: {what}, got {got}, expected {expected}")
