@@ -1,10 +1,287 @@
 // SPDX-License-Identifier: Apache-2.0
+// Label files: _C.LabelSet reads, _C.LabelCodec makes the blocks that fkdx.labels.LabelWriter puts into
+// files.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <cstring>
+
+#include "base/check.h"
 #include "bindings/rooms.h"
+#include "labels/crc32c.h"
+#include "labels/label_set.h"
+
+namespace py = pybind11;
 
 namespace fkdx {
+namespace {
 
-void bind_labels(pybind11::module_&) {}
+template <typename T>
+using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
+template <typename T>
+py::array_t<T> empty(std::vector<py::ssize_t> shape) {
+  return py::array_t<T>(std::move(shape));
+}
+
+// ---- reading ----------------------------------------------------------------------------------------------
+
+struct Request {
+  Array<int64_t> images, crops;  // [n], [n, m]
+  py::ssize_t n, m;
+
+  Request(Array<int64_t> images_in, Array<int64_t> crops_in)
+      : images(std::move(images_in)), crops(std::move(crops_in)) {
+    const bool fits = images.ndim() == 1 && crops.ndim() == 2 && crops.shape(0) == images.shape(0);
+    check<std::invalid_argument>(fits, "gather: images and crops, expected shapes (n,) and (n, m)");
+    n = images.shape(0);
+    m = crops.shape(1);
+  }
+
+  void run(const LabelSet& set, const CropArrays& out) const {
+    const int64_t* image = images.data();
+    const int64_t* crop = crops.data();
+    py::gil_scoped_release release;
+    set.gather(image, static_cast<size_t>(n), crop, static_cast<size_t>(m), out);
+  }
+};
+
+py::tuple gather(const LabelSet& set, Array<int64_t> images, Array<int64_t> crops) {
+  const Request ask(std::move(images), std::move(crops));
+  const Layout& layout = set.first().layout();
+  auto flips = empty<bool>({ask.n, ask.m});
+  auto ids = empty<int32_t>({ask.n, ask.m, layout.id_count()});
+  auto values = empty<float>({ask.n, ask.m, layout.kept});
+  CropArrays out;
+  out.flips = reinterpret_cast<uint8_t*>(flips.mutable_data());
+  out.ids = ids.mutable_data();
+  out.values = values.mutable_data();
+  if (layout.ratios()) {
+    auto ratios = empty<float>({ask.n, ask.m, 4});
+    out.ratios = ratios.mutable_data();
+    ask.run(set, out);
+    return py::make_tuple(ratios, flips, ids, values);
+  }
+  auto boxes = empty<int32_t>({ask.n, ask.m, 4});
+  out.boxes = boxes.mutable_data();
+  ask.run(set, out);
+  return py::make_tuple(boxes, flips, ids, values);
+}
+
+py::array_t<float> gather_tails(const LabelSet& set, Array<int64_t> images, Array<int64_t> crops) {
+  check<std::invalid_argument>(set.first().layout().kind == Kind::kTopkLogits,
+                               "gather_tails: kind, expected topk_logits, ", set.first().path());
+  const Request ask(std::move(images), std::move(crops));
+  auto tails = empty<float>({ask.n, ask.m});
+  CropArrays out;
+  out.tails = tails.mutable_data();
+  ask.run(set, out);
+  return tails;
+}
+
+py::tuple gather_mixes(const LabelSet& set, Array<int64_t> images, Array<int64_t> crops) {
+  const Layout& layout = set.first().layout();
+  check<std::invalid_argument>(layout.two_views(), "gather_mixes: views, got 1, expected 2, ",
+                               set.first().path());
+  const Request ask(std::move(images), std::move(crops));
+  auto partners = empty<uint32_t>({ask.n, ask.m});
+  auto operations = empty<uint8_t>({ask.n, ask.m});
+  auto lambdas = empty<float>({ask.n, ask.m});
+  auto mix_boxes = empty<int32_t>({ask.n, ask.m, 4});
+  CropArrays out;
+  out.partners = partners.mutable_data();
+  out.operations = operations.mutable_data();
+  out.lambdas = lambdas.mutable_data();
+  out.mix_boxes = mix_boxes.mutable_data();
+  if (layout.ratios()) {
+    auto ratios = empty<float>({ask.n, ask.m, 4});
+    out.partner_ratios = ratios.mutable_data();
+    ask.run(set, out);
+    return py::make_tuple(partners, ratios, operations, lambdas, mix_boxes);
+  }
+  auto boxes = empty<int32_t>({ask.n, ask.m, 4});
+  out.partner_boxes = boxes.mutable_data();
+  ask.run(set, out);
+  return py::make_tuple(partners, boxes, operations, lambdas, mix_boxes);
+}
+
+py::array read_only(py::array array) {
+  array.attr("flags").attr("writeable") = false;
+  return array;
+}
+
+// (bytes, crops, height, width, offset of the flip bits, offset of the extra bytes); the bytes stay in the
+// map if there is one.
+py::tuple block(const py::object& self, int64_t image) {
+  const auto& set = self.cast<const LabelSet&>();
+  const LabelSet::Place at = set.place(image);
+  std::vector<uint8_t> scratch;
+  const Block block = at.file->block(at.image, &scratch);
+  const auto bytes = static_cast<py::ssize_t>(block.size.bytes);
+  const py::array data = scratch.empty() ? py::array_t<uint8_t>(bytes, block.data, self)
+                                         : py::array_t<uint8_t>(bytes, block.data);
+  return py::make_tuple(read_only(data), block.entry.crops, block.entry.height, block.entry.width,
+                        block.size.flips, block.size.extra, block.entry.extra);
+}
+
+// The checked index of file `number` as bytes, 24 an image.
+py::array index_bytes(const py::object& self, size_t number) {
+  const LabelFile& file = *self.cast<const LabelSet&>().files().at(number);
+  const auto* index = reinterpret_cast<const uint8_t*>(file.checked_index());
+  return read_only(
+      py::array_t<uint8_t>(static_cast<py::ssize_t>(file.images() * sizeof(IndexEntry)), index, self));
+}
+
+py::str key(const LabelSet& set, int64_t image) {
+  const LabelSet::Place at = set.place(image);
+  at.file->check_keys();
+  const std::string_view key = at.file->key(at.image);
+  return py::str(key.data(), key.size());
+}
+
+py::dict facts(const LabelSet& set) {
+  const LabelFile& file = set.first();
+  const Layout& layout = file.layout();
+  py::dict facts;
+  facts["kind"] = static_cast<int>(layout.kind);
+  facts["encoding"] = static_cast<int>(layout.encoding);
+  facts["value_type"] = static_cast<int>(layout.value_type);
+  facts["num_classes"] = layout.classes;
+  facts["k"] = layout.kept;
+  facts["required"] = layout.required;
+  facts["crops"] = file.preamble().crops;
+  facts["mix_size"] = file.preamble().mix_size;
+  return facts;
+}
+
+py::list files(const LabelSet& set) {
+  py::list files;
+  for (const auto& file : set.files()) {
+    const Footer& footer = file->footer();
+    py::dict facts;
+    facts["path"] = file->path();
+    facts["images"] = footer.images;
+    facts["bytes"] = footer.length;
+    facts["digest"] = py::bytes(reinterpret_cast<const char*>(footer.digest.data()), footer.digest.size());
+    facts["header"] = py::bytes(file->header());
+    files.append(facts);
+  }
+  return files;
+}
+
+// ---- writing ----------------------------------------------------------------------------------------------
+
+// Makes the blocks of one file.
+class LabelCodec {
+ public:
+  LabelCodec(int kind, int encoding, int value_type, uint32_t classes, uint32_t kept, uint32_t required,
+             uint32_t mix_size, uint64_t images)
+      : layout_{Kind(kind), Encoding(encoding), ValueType(value_type), classes, kept, required},
+        mix_size_(mix_size),
+        images_(images) {
+    try {
+      layout_.check("LabelWriter");
+    } catch (const FormatError& error) {
+      throw std::invalid_argument(error.what());
+    }
+  }
+
+  uint64_t stride(uint32_t height, uint32_t width) const {
+    return record_fields(layout_, height, width).stride;
+  }
+
+  // Checks the crops of an image and encodes them. `arrays` holds contiguous arrays of the format's shapes
+  // and the types of CropArrays, by its names; check may sort and mend them in place. Returns (block,
+  // repairs).
+  py::tuple encode(uint32_t height, uint32_t width, const py::dict& arrays, const std::string& extra,
+                   bool repair) const {
+    const auto crops = static_cast<uint32_t>(arrays["flips"].cast<py::array>().shape(0));
+    const CropArrays in = pointers(arrays);
+    const CropBounds bounds{height, width, mix_size_, images_};
+    const RecordFields fields = record_fields(layout_, height, width);
+    const BlockSize size = block_size(fields, crops, static_cast<uint32_t>(extra.size()));
+    std::vector<uint8_t> block(size.bytes + 8);
+    Repairs repairs;
+    {
+      py::gil_scoped_release release;
+      repairs = check_crops(layout_, bounds, in, crops, repair);
+      encode_crops(layout_, fields, in, crops, block.data());
+    }
+    std::memcpy(block.data() + size.extra, extra.data(), extra.size());
+    return py::make_tuple(
+        py::bytes(reinterpret_cast<const char*>(block.data()), size.bytes),
+        py::make_tuple(repairs.boxes, repairs.values, repairs.sums, repairs.ids, repairs.duplicates));
+  }
+
+ private:
+  template <typename T>
+  static T* pointer(const py::dict& arrays, const char* name) {
+    if (!arrays.contains(name)) return nullptr;
+    const auto array = arrays[name].cast<py::array>();
+    const bool fits =
+        array.itemsize() == sizeof(T) && (array.flags() & py::array::c_style) && array.writeable();
+    check<std::invalid_argument>(fits, "LabelCodec: ", name, ", expected a writeable contiguous array");
+    return static_cast<T*>(const_cast<void*>(array.data()));
+  }
+
+  static CropArrays pointers(const py::dict& arrays) {
+    CropArrays in;
+    in.boxes = pointer<int32_t>(arrays, "boxes");
+    in.ratios = pointer<float>(arrays, "ratios");
+    in.flips = pointer<uint8_t>(arrays, "flips");
+    in.ids = pointer<int32_t>(arrays, "ids");
+    in.values = pointer<float>(arrays, "values");
+    in.tails = pointer<float>(arrays, "tails");
+    in.partners = pointer<uint32_t>(arrays, "partners");
+    in.partner_boxes = pointer<int32_t>(arrays, "partner_boxes");
+    in.partner_ratios = pointer<float>(arrays, "partner_ratios");
+    in.operations = pointer<uint8_t>(arrays, "operations");
+    in.lambdas = pointer<float>(arrays, "lambdas");
+    in.mix_boxes = pointer<int32_t>(arrays, "mix_boxes");
+    return in;
+  }
+
+  Layout layout_;
+  uint32_t mix_size_;
+  uint64_t images_;
+};
+
+uint32_t crc32c_of(const py::buffer& data, uint32_t crc) {
+  const py::buffer_info info = data.request();
+  py::gil_scoped_release release;
+  return crc32c(crc, info.ptr, static_cast<size_t>(info.size * info.itemsize));
+}
+
+}  // namespace
+
+void bind_labels(py::module_& m) {
+  py::class_<LabelSet>(m, "LabelSet")
+      .def(py::init([](const std::vector<std::string>& paths, const std::string& io) {
+             return std::make_unique<LabelSet>(paths, io_named(io));
+           }),
+           py::arg("paths"), py::arg("io"), py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("images", &LabelSet::images)
+      .def("facts", &facts)
+      .def("files", &files)
+      .def("key", &key, py::arg("image"))
+      .def("find", &LabelSet::find, py::arg("key"))
+      .def("block", &block, py::arg("image"))
+      .def("index_bytes", &index_bytes, py::arg("file"))
+      .def("gather", &gather, py::arg("images"), py::arg("crops"))
+      .def("gather_tails", &gather_tails, py::arg("images"), py::arg("crops"))
+      .def("gather_mixes", &gather_mixes, py::arg("images"), py::arg("crops"))
+      .def(
+          "verify", [](const LabelSet& set, size_t file) { set.files().at(file)->verify(); }, py::arg("file"),
+          py::call_guard<py::gil_scoped_release>());
+  py::class_<LabelCodec>(m, "LabelCodec")
+      .def(py::init<int, int, int, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t>(), py::arg("kind"),
+           py::arg("encoding"), py::arg("value_type"), py::arg("num_classes"), py::arg("k"),
+           py::arg("required"), py::arg("mix_size"), py::arg("images"))
+      .def("stride", &LabelCodec::stride, py::arg("height"), py::arg("width"), "Bits of a record.")
+      .def("encode", &LabelCodec::encode, py::arg("height"), py::arg("width"), py::arg("arrays"),
+           py::arg("extra"), py::arg("repair"));
+  m.def("crc32c", &crc32c_of, py::arg("data"), py::arg("crc") = 0, "CRC-32C of a buffer, continuing `crc`.");
+}
 
 }  // namespace fkdx

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "labels/codec.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "labels/half.h"
+
+namespace fkdx {
+namespace {
+
+// Widths are at most 32, so that a field and the bits before it fit one 64-bit word.
+inline uint32_t read_bits(const uint8_t* block, uint64_t at, uint32_t width) {
+  uint64_t word;
+  std::memcpy(&word, block + at / 8, 8);
+  return static_cast<uint32_t>(word >> (at & 7) & ((uint64_t{1} << width) - 1));
+}
+
+inline void write_bits(uint8_t* block, uint64_t at, uint32_t width, uint32_t value) {
+  uint64_t word;
+  std::memcpy(&word, block + at / 8, 8);
+  word |= (value & ((uint64_t{1} << width) - 1)) << (at & 7);
+  std::memcpy(block + at / 8, &word, 8);
+}
+
+// One record of a block.
+class Record {
+ public:
+  Record(const RecordFields& fields, const uint8_t* block, uint32_t crop)
+      : block_(block), at_(fields.stride * crop) {}
+  uint32_t get(const Field& field, uint32_t i = 0) const {
+    return read_bits(block_, at_ + field.at + uint64_t{field.width} * i, field.width);
+  }
+
+ private:
+  const uint8_t* block_;
+  uint64_t at_;
+};
+
+class RecordWriter {
+ public:
+  RecordWriter(const RecordFields& fields, uint8_t* block, uint32_t crop)
+      : block_(block), at_(fields.stride * crop) {}
+  void put(const Field& field, uint32_t value, uint32_t i = 0) {
+    write_bits(block_, at_ + field.at + uint64_t{field.width} * i, field.width, value);
+  }
+
+ private:
+  uint8_t* block_;
+  uint64_t at_;
+};
+
+// ---- log8 -------------------------------------------------------------------------------------------------
+
+constexpr double kStepsPerOctave = 15;
+
+struct Log8 {
+  std::array<float, 256> level{};
+  Log8() {
+    for (int code = 1; code < 256; ++code) {
+      level[code] = static_cast<float>(std::exp2(-(1 + (255 - code) / kStepsPerOctave)));
+    }
+  }
+};
+const Log8 kLog8;
+
+// The code with the nearest logarithm; below half of the smallest level, 0.
+uint8_t log8_code(double probability) {
+  if (probability < kLog8.level[1] / 2) return 0;
+  const double code = 255 + kStepsPerOctave * (std::log2(probability) + 1);
+  return static_cast<uint8_t>(std::clamp(std::nearbyint(code), 1.0, 255.0));
+}
+
+void encode_log8(const RecordFields& fields, const float* values, uint32_t kept, RecordWriter* record) {
+  const bool rest = values[0] >= 0.5f;
+  double first = values[0];
+  if (rest) {
+    first = 1;
+    for (uint32_t k = 0; k < kept; ++k) first -= values[k];
+  }
+  record->put(fields.rest, rest);
+  record->put(fields.values, log8_code(first), 0);
+  for (uint32_t k = 1; k < kept; ++k) record->put(fields.values, log8_code(values[k]), k);
+}
+
+void decode_log8(const RecordFields& fields, const Record& record, uint32_t kept, float* values) {
+  for (uint32_t k = 0; k < kept; ++k) values[k] = kLog8.level[record.get(fields.values, k)];
+  if (record.get(fields.rest)) {
+    double others = 0;
+    for (uint32_t k = 0; k < kept; ++k) others += values[k];
+    values[0] = static_cast<float>(std::max(0.0, 1 - others));
+  }
+}
+
+// ---- floats and boxes
+// ----------------------------------------------------------------------------------------
+
+void decode_values(const Layout& layout, const RecordFields& fields, const Record& record, float* values) {
+  switch (layout.value_type) {
+    case ValueType::kNone:
+      values[0] = 1;
+      break;
+    case ValueType::kFloat16:
+      for (uint32_t k = 0; k < layout.kept; ++k) {
+        values[k] = half_to_float(static_cast<uint16_t>(record.get(fields.values, k)));
+      }
+      break;
+    case ValueType::kFloat32:
+      for (uint32_t k = 0; k < layout.kept; ++k) values[k] = float_of(record.get(fields.values, k));
+      break;
+    case ValueType::kLog8:
+      decode_log8(fields, record, layout.kept, values);
+      break;
+  }
+}
+
+void encode_values(const Layout& layout, const RecordFields& fields, const float* values,
+                   RecordWriter* record) {
+  switch (layout.value_type) {
+    case ValueType::kNone:
+      break;
+    case ValueType::kFloat16:
+      for (uint32_t k = 0; k < layout.kept; ++k) record->put(fields.values, float_to_half(values[k]), k);
+      break;
+    case ValueType::kFloat32:
+      for (uint32_t k = 0; k < layout.kept; ++k) record->put(fields.values, bits_of(values[k]), k);
+      break;
+    case ValueType::kLog8:
+      encode_log8(fields, values, layout.kept, record);
+      break;
+  }
+}
+
+void decode_floats(const Field& field, const Record& record, float* out) {
+  for (uint32_t i = 0; i < field.count; ++i) out[i] = float_of(record.get(field, i));
+}
+
+void encode_mix(const RecordFields& fields, const CropArrays& in, bool ratios, RecordWriter* record) {
+  record->put(fields.partner, *in.partners);
+  for (uint32_t i = 0; i < 4; ++i) {
+    const uint32_t edge = ratios ? bits_of(in.partner_ratios[i]) : static_cast<uint32_t>(in.partner_boxes[i]);
+    record->put(fields.partner_box, edge, i);
+    record->put(fields.mix_box, static_cast<uint32_t>(in.mix_boxes[i]), i);
+  }
+  record->put(fields.operation, *in.operations);
+  record->put(fields.lambda, bits_of(*in.lambdas));
+}
+
+void decode_mix(const RecordFields& fields, const Record& record, const CropArrays& out) {
+  *out.partners = record.get(fields.partner);
+  if (out.partner_ratios) decode_floats(fields.partner_box, record, out.partner_ratios);
+  for (uint32_t i = 0; i < 4; ++i) {
+    if (out.partner_boxes) out.partner_boxes[i] = static_cast<int32_t>(record.get(fields.partner_box, i));
+    out.mix_boxes[i] = static_cast<int32_t>(record.get(fields.mix_box, i));
+  }
+  *out.operations = static_cast<uint8_t>(record.get(fields.operation));
+  *out.lambdas = float_of(record.get(fields.lambda));
+}
+
+template <typename T>
+T* step(T* array, size_t items) {
+  return array ? array + items : nullptr;
+}
+
+}  // namespace
+
+CropArrays CropArrays::from(size_t n, const Layout& layout) const {
+  return {step(boxes, 4 * n),
+          step(ratios, 4 * n),
+          step(flips, n),
+          step(ids, layout.id_count() * n),
+          step(values, layout.kept * n),
+          step(tails, n),
+          step(partners, n),
+          step(partner_boxes, 4 * n),
+          step(partner_ratios, 4 * n),
+          step(operations, n),
+          step(lambdas, n),
+          step(mix_boxes, 4 * n)};
+}
+
+void encode_crops(const Layout& layout, const RecordFields& fields, const CropArrays& arrays, uint32_t crops,
+                  uint8_t* block) {
+  uint8_t* flips = block + block_size(fields, crops, 0).flips;
+  for (uint32_t crop = 0; crop < crops; ++crop) {
+    RecordWriter record(fields, block, crop);
+    const CropArrays in = arrays.from(crop, layout);
+    const Field* edges[] = {&fields.top, &fields.left, &fields.height, &fields.width};
+    for (int i = 0; i < 4; ++i) {
+      record.put(*edges[i], layout.ratios() ? bits_of(in.ratios[i]) : static_cast<uint32_t>(in.boxes[i]));
+    }
+    for (uint32_t k = 0; k < layout.id_count(); ++k) {
+      record.put(fields.ids, static_cast<uint32_t>(in.ids[k]), k);
+    }
+    encode_values(layout, fields, in.values, &record);
+    if (fields.tail.count) record.put(fields.tail, bits_of(*in.tails));
+    if (layout.two_views()) encode_mix(fields, in, layout.ratios(), &record);
+  }
+  // Last, because writing a field rewrites the bytes behind it.
+  for (uint32_t crop = 0; crop < crops; ++crop) {
+    if (arrays.flips[crop]) flips[crop / 8] |= static_cast<uint8_t>(1u << (crop % 8));
+  }
+}
+
+void decode_crop(const Layout& layout, const RecordFields& fields, const uint8_t* block, uint64_t flips,
+                 uint32_t crop, const CropArrays& out) {
+  const Record record(fields, block, crop);
+  const Field* edges[] = {&fields.top, &fields.left, &fields.height, &fields.width};
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t edge = record.get(*edges[i]);
+    if (out.ratios) out.ratios[i] = float_of(edge);
+    if (out.boxes) out.boxes[i] = static_cast<int32_t>(edge);
+  }
+  if (out.flips) *out.flips = block[flips + crop / 8] >> (crop % 8) & 1;
+  for (uint32_t k = 0; out.ids && k < layout.id_count(); ++k) {
+    out.ids[k] = static_cast<int32_t>(record.get(fields.ids, k));
+  }
+  if (out.values) decode_values(layout, fields, record, out.values);
+  if (out.tails) decode_floats(fields.tail, record, out.tails);
+  if (out.partners) decode_mix(fields, record, out);
+}
+
+float log8_level(uint8_t code) { return kLog8.level[code]; }
+
+}  // namespace fkdx

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// CRC-32C (Castagnoli): the checksum of the label file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace fkdx {
+
+// Extends `crc` (0 to begin) by `size` bytes. Uses SSE4.2 where the selected CPU variant allows.
+uint32_t crc32c(uint32_t crc, const void* data, size_t size);
+
+}  // namespace fkdx

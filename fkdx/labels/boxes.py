@@ -1,0 +1,23 @@
+"""Boxes that foreign formats store as parts of the image."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def boxes_from_ratios(ratios: ArrayLike, height: int, width: int) -> np.ndarray:
+    """The pixel boxes that Pillow cuts for boxes given as parts of the image.
+
+    Args:
+        ratios: (..., 4) floats: top / H, left / W, height / H, width / W.
+        height, width: of the decoded image, in pixels.
+
+    Returns:
+        (..., 4) int32: top, left, height, width. Edges are rounded one by one, half to even, in float64, as
+        `PIL.Image.crop` rounds them.
+    """
+    ratios = np.asarray(ratios, np.float64)
+    sizes = np.array([height, width], np.float64)
+    begin = ratios[..., :2] * sizes
+    end = begin + ratios[..., 2:] * sizes
+    begin, end = np.rint(begin), np.rint(end)
+    return np.concatenate([begin, end - begin], axis=-1).astype(np.int32)

@@ -1,0 +1,251 @@
+"""LabelFile: a label file, or a folder of shards, as a sequence of images."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fkdx import _C
+from fkdx.labels import layout
+from fkdx.labels.shards import shard_paths
+
+
+@dataclass(frozen=True, slots=True)
+class Mixes:
+    """What M crops were mixed with, before the teacher saw them.
+
+    Attributes:
+        partners: M keys of the other images; None where a crop is not mixed.
+        boxes: (M, 4) of the other crops, like the crops' own boxes.
+        flips: (M,) bool of the other crops.
+        operations: (M,) integers, the sum of 1 (mixup: lambda a + (1 - lambda) b) and 2 (cutmix, after it),
+            or 0.
+        lambdas: (M,) float32, the weight of the image itself in mixup.
+        mix_boxes: (M, 4) int32 top, left, height, width of the rectangle that cutmix takes from the partner,
+            in pixels of the mixed image.
+    """
+
+    partners: Sequence[str | None]
+    boxes: np.ndarray
+    flips: np.ndarray
+    operations: np.ndarray
+    lambdas: np.ndarray
+    mix_boxes: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLabels:
+    """The labels of all M crops of one image.
+
+    Attributes:
+        key: path of the image relative to the data set's folder.
+        boxes: (M, 4) int32 top, left, height, width in pixels; float32 parts of the image in files with
+            ratios.
+        flips: (M,) bool.
+        ids: (M, K) classes; (M, 0) for dense kinds. A view of the file (uint16 or uint32) in plain files,
+            else int32.
+        values: (M, K) probabilities or logits; ones for hard labels. A view of the file (float16 or float32)
+            in plain files, else float32.
+        image_size: (H, W) in pixels, None where it is unknown.
+        tails: (M,) float32 for `topk_logits`, else None.
+        mixes: `Mixes` in files of mixed crops, else None.
+        extra: parameters of further operations, uninterpreted.
+    """
+
+    key: str
+    boxes: np.ndarray
+    flips: np.ndarray
+    ids: np.ndarray
+    values: np.ndarray
+    image_size: tuple[int, int] | None
+    tails: np.ndarray | None = None
+    mixes: Mixes | None = None
+    extra: bytes = b""
+
+
+class Keys(Sequence[str]):
+    """The keys of a label file in order, decoded when asked for."""
+
+    def __init__(self, native: "_C.LabelSet") -> None:
+        self._native = native
+
+    def __len__(self) -> int:
+        return self._native.images
+
+    def __getitem__(self, i: int | slice) -> Any:
+        if isinstance(i, slice):
+            return [self._native.key(j) for j in range(*i.indices(len(self)))]
+        return self._native.key(i + len(self) if i < 0 else i)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._native.find(key) >= 0
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} keys>"
+
+
+class LabelFile(Sequence[ImageLabels]):
+    """Labels of a data set, read-only, safe from many threads, and picklable (a copy opens the file again).
+
+    `labels[i]` and `labels[key]` are an image's labels, `labels.gather` those of a mini-batch.
+
+    Args:
+        path: a label file, a folder of shards, or its `manifest.json`.
+        io: `mmap`; `pread`, which reads each image's labels when asked for (network file systems; also the
+            only way that survives, with a FormatError, a file that is cut while open: a map ends the process
+            with SIGBUS); `preload`, which reads the file into memory.
+
+    Attributes:
+        header: the JSON header as a dictionary (of the first shard).
+        kind, encoding, value_type: names, see docs/format.md.
+        num_classes, k: C and K; K = C for dense kinds.
+        crops: of every image; None where it varies, see `crop_counts`.
+        classes: class names, None where unknown.
+        ratios: boxes are parts of the image, of unknown size.
+        mix_size: side of the mixed images in pixels; 0 where crops are not mixed.
+        extra_operations: names of further operations the labelled crops went through.
+        keys: all keys, a sequence in byte order (of each shard).
+
+    Raises OSError, and FormatError (a ValueError) where the file is incomplete, damaged or of another format.
+    """
+
+    def __init__(self, path: str | os.PathLike, io: str = "mmap") -> None:
+        self.path, self.io = os.fspath(path), io
+        self._native = _C.LabelSet(shard_paths(self.path), io)
+        facts = self._native.facts()
+        self.header: dict[str, Any] = _header(self._native.files()[0])
+        self.kind = layout.KINDS[facts["kind"]]
+        self.encoding = layout.ENCODINGS[facts["encoding"]]
+        self.value_type = layout.VALUE_TYPES[facts["value_type"]]
+        self.num_classes: int = facts["num_classes"]
+        self.k: int = facts["k"]
+        self.crops: int | None = facts["crops"] or None
+        self.classes: list[str] | None = self.header.get("classes")
+        self.ratios = bool(facts["required"] & layout.RATIO_BOXES)
+        self.mix_size: int = facts["mix_size"]
+        self.extra_operations: list[str] = self.header.get("extra", {}).get("operations", [])
+        self.keys = Keys(self._native)
+        self._required = facts["required"]
+
+    def __len__(self) -> int:
+        return self._native.images
+
+    def __getitem__(self, image: int | str) -> ImageLabels:
+        """KeyError or IndexError where there is no such image."""
+        if isinstance(image, str):
+            image = self.find(image)
+        elif image < 0:
+            image += len(self)
+        data, crops, height, width, flips, extra, extra_bytes = self._native.block(image)
+        size = None if self.ratios else (height, width)
+        if self.encoding == "plain":
+            boxes, ids, values, tails = self._plain_views(data, crops)
+        else:
+            every = np.arange(crops)[None]
+            boxes, _, ids, values = (part[0] for part in self.gather([image], every))
+            tails = self._native.gather_tails([image], every)[0] if self.kind == "topk_logits" else None
+        return ImageLabels(
+            key=self.keys[image],
+            boxes=boxes,
+            flips=np.unpackbits(data[flips:extra], count=crops, bitorder="little").view(bool),
+            ids=ids,
+            values=values,
+            image_size=size,
+            tails=tails,
+            mixes=self._mixes(image, crops) if self.mix_size else None,
+            extra=data[extra : extra + extra_bytes].tobytes(),
+        )
+
+    def _plain_views(self, data: np.ndarray, crops: int) -> tuple:
+        dtype = layout.record_dtype(self.kind, self.value_type, self.num_classes, self.k, self._required)
+        records = data[: crops * dtype.itemsize].view(dtype)
+        boxes = records["box"] if self.ratios else records["box"].astype(np.int32)
+        ids = np.empty((crops, 0), np.int32) if self.kind.startswith("dense") else records["ids"]
+        values = np.ones((crops, 1), np.float32) if self.kind == "hard" else records["values"]
+        return boxes, ids, values, records["tail"] if self.kind == "topk_logits" else None
+
+    def _mixes(self, image: int, crops: int) -> Mixes:
+        found = self._native.gather_mixes([image], np.arange(crops)[None])
+        partners, boxes, operations, lambdas, mix_boxes = (part[0] for part in found)
+        names = [self.keys[p] if o & 3 else None for p, o in zip(partners.tolist(), operations)]
+        return Mixes(names, boxes, (operations & 4) > 0, operations & 3, lambdas, mix_boxes)
+
+    def __iter__(self) -> Iterator[ImageLabels]:
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.keys
+
+    def find(self, key: str) -> int:
+        """The number of the image with this key. Raises KeyError where there is none."""
+        image = self._native.find(key)
+        if image < 0:
+            raise KeyError(f"LabelFile.find: no labels for '{key}', {self.path}")
+        return image
+
+    def gather(
+        self, images: ArrayLike, crops: ArrayLike
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Some crops of some images, in one native call; see `ImageLabels`.
+
+        Args:
+            images: (n,) numbers of images.
+            crops: (n, m) numbers of their crops.
+
+        Returns:
+            boxes (n, m, 4) int32 (float32 with ratios), flips (n, m) bool, ids (n, m, K) int32 (K = 0 for
+            dense kinds), values (n, m, K) float32.
+
+        Raises IndexError for numbers out of range, FormatError where labels are damaged.
+        """
+        return self._native.gather(images, crops)
+
+    def gather_tails(self, images: ArrayLike, crops: ArrayLike) -> np.ndarray:
+        """(n, m) float32 tails of `topk_logits`; arguments and errors as in `gather`."""
+        return self._native.gather_tails(images, crops)
+
+    def gather_mixes(self, images: ArrayLike, crops: ArrayLike) -> tuple[np.ndarray, ...]:
+        """What crops were mixed with; arguments and errors as in `gather`.
+
+        Returns:
+            partners (n, m) uint32 numbers of images, boxes (n, m, 4), operations (n, m) uint8 (1 mixup, 2
+            cutmix, 4 the partner is flipped), lambdas (n, m) float32, mix boxes (n, m, 4) int32. See `Mixes`.
+        """
+        return self._native.gather_mixes(images, crops)
+
+    @property
+    def crop_counts(self) -> np.ndarray:
+        """(N,) uint32: crops of each image; 0 for one that is only a partner in mixed crops."""
+        return self._index()["crops"]
+
+    @property
+    def image_sizes(self) -> np.ndarray:
+        """(N, 2) uint16: height and width of each image in pixels; 0 where unknown."""
+        return self._index()["size"]
+
+    def _index(self) -> np.ndarray:
+        parts = [self._native.index_bytes(i).view(layout.INDEX) for i in range(len(self._native.files()))]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def __reduce__(self) -> tuple:
+        return LabelFile, (self.path, self.io)
+
+    def __repr__(self) -> str:
+        return (
+            f"LabelFile({self.path!r}: {len(self)} images x {self.crops or 'varying'} crops, {self.kind}, "
+            f"K = {self.k} of {self.num_classes} classes, {self.encoding}, {self.value_type})"
+        )
+
+
+def _header(file: dict[str, Any]) -> dict[str, Any]:
+    try:
+        header = json.loads(file["header"])
+    except (ValueError, RecursionError) as error:
+        raise _C.FormatError(f"LabelFile: header, expected JSON ({error}), {file['path']}") from None
+    if not isinstance(header, dict):
+        raise _C.FormatError(f"LabelFile: header, expected a JSON object, {file['path']}")
+    return header

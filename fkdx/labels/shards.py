@@ -1,0 +1,101 @@
+"""Sets of label files under one manifest, so that they can be written in parallel, hosted, and resumed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fkdx import _C
+from fkdx.labels.atomic import AtomicFile
+
+MANIFEST = "manifest.json"
+FORMAT, VERSION = "fkdl-shards", 1
+
+
+def shard_path(folder: str | os.PathLike, number: int) -> Path:
+    """Where shard `number` of a set lies."""
+    return Path(folder) / f"{number:05d}.fkdl"
+
+
+def complete(path: str | os.PathLike) -> bool:
+    """Whether a label file is there and opens. Raises FormatError where something else lies there."""
+    if not os.path.exists(path):
+        return False
+    _C.LabelSet([os.fspath(path)], "mmap")
+    return True
+
+
+def write_manifest(folder: str | os.PathLike, shards: Sequence[str | os.PathLike]) -> Path:
+    """Makes complete shards in `folder` one set that `LabelFile(folder)` opens.
+
+    Raises FormatError where shards do not belong together, ValueError where one lies elsewhere.
+    """
+    folder = Path(folder)
+    paths = [Path(shard) for shard in shards]
+    for path in paths:
+        if path.parent != folder:
+            raise ValueError(f"write_manifest: shard, got {path}, expected a file in {folder}")
+    files = _C.LabelSet([str(path) for path in paths], "mmap").files()
+    digests = [file["digest"] for file in files]
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "shards": [
+            {"file": path.name, "images": file["images"], "digest": file["digest"].hex()}
+            for path, file in zip(paths, files)
+        ],
+        "seal": _seal(digests),
+    }
+    target = AtomicFile(folder / MANIFEST, overwrite=True)
+    try:
+        target.write(json.dumps(manifest, indent=1).encode() + b"\n")
+        target.commit()
+    except BaseException:
+        target.abort()
+        raise
+    return folder / MANIFEST
+
+
+def shard_paths(path: str) -> list[str]:
+    """The label files behind a path: itself or those of a manifest. Raises FormatError, FileNotFoundError."""
+    if os.path.isdir(path):
+        path = os.path.join(path, MANIFEST)
+        if not os.path.exists(path):
+            raise FileNotFoundError(
+                f"LabelFile: no {MANIFEST}; the set is incomplete or not one of labels, {path}"
+            )
+    if not path.endswith(".json"):
+        return [path]
+    folder = os.path.dirname(path)
+    paths = []
+    for shard in _shards(path):
+        file = os.path.join(folder, shard["file"])
+        facts = _C.LabelSet([file], "pread").files()[0]
+        if facts["digest"].hex() != shard["digest"] or facts["images"] != shard["images"]:
+            raise _C.FormatError(f"LabelFile: shard, got another file than the manifest names, {file}")
+        paths.append(file)
+    return paths
+
+
+def _shards(path: str) -> list[dict]:
+    with open(path, "rb") as file:
+        try:
+            manifest = json.load(file)
+            if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
+                raise ValueError(
+                    f"got {manifest['format']} {manifest['version']}, expected {FORMAT} {VERSION}"
+                )
+            shards = manifest["shards"]
+            if manifest["seal"] != _seal([bytes.fromhex(shard["digest"]) for shard in shards]):
+                raise ValueError("the seal does not hold")
+            for shard in shards:
+                if os.path.basename(shard["file"]) != shard["file"] or shard["file"] in ("", ".", ".."):
+                    raise ValueError(f"file name, got {shard['file']!r}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise _C.FormatError(f"LabelFile: manifest: {error}, {path}") from None
+    return shards
+
+
+def _seal(digests: list[bytes]) -> str:
+    return hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()

@@ -1,0 +1,334 @@
+"""LabelWriter: the one way in which label files come to be."""
+
+import hashlib
+import json
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fkdx import _C
+from fkdx._version import __version__
+from fkdx.labels import layout
+from fkdx.labels.atomic import AtomicFile
+from fkdx.labels.dataset import check_key
+from fkdx.labels.file import Mixes
+from fkdx.labels.layout import align64
+
+
+class LabelWriter:
+    """Writes one label file; a context manager. The file appears, complete, when the block ends without an
+    exception.
+
+    Args:
+        path: of the file, usually `*.fkdl`.
+        kind: `topk`, `hard`, `smoothing`, `dense`, `dense_logits` or `topk_logits`.
+        num_classes: C.
+        k: classes kept a crop; C for dense kinds and 1 for `hard` and `smoothing`, where it may be left out.
+        crops: of every image, or None where it varies.
+        classes: C names in class order, where known.
+        provenance: where the labels come from; any JSON object.
+        dataset: `fingerprint(...)` of the data set.
+        encoding: `plain`, or `compact` (about 40 % smaller, see `value_type`).
+        value_type: `float16`, `float32` or `log8` (compact `topk` and `smoothing`: at most 2.4 % off). By
+            default `log8` where it is possible, `float16` otherwise.
+        ratios: boxes are float parts of the image because its size is not known.
+        images: all keys, for crops that mix two images; partners may have no crops of their own.
+        mix_size: side in pixels of the mixed images.
+        extra: `{"operations": [names], "form": "json"}` where images carry parameters of further operations.
+        repair: mend and count faulty crops instead of refusing them.
+        overwrite: replace an existing file.
+
+    Raises ValueError for arguments that do not fit, FileExistsError, BlockingIOError (another writer).
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        kind: str = "topk",
+        *,
+        num_classes: int,
+        k: int | None = None,
+        crops: int | None = None,
+        classes: list[str] | None = None,
+        provenance: dict[str, Any] | None = None,
+        dataset: dict[str, Any] | None = None,
+        encoding: str = "plain",
+        value_type: str | None = None,
+        ratios: bool = False,
+        images: list[str] | None = None,
+        mix_size: int = 0,
+        extra: dict[str, Any] | None = None,
+        repair: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self.path = os.fspath(path)
+        self.kind, self.num_classes, self.crops = kind, num_classes, crops
+        self.k = _kept(kind, num_classes, k)
+        self.repair = repair
+        self.repairs = dict.fromkeys(("boxes", "values", "sums", "ids", "duplicates"), 0)
+        if classes is not None and len(classes) != num_classes:
+            raise ValueError(
+                f"LabelWriter: classes, got {len(classes)} names, expected {num_classes}, {path}"
+            )
+        if crops is not None and not 1 <= crops <= layout.MAX_CROPS:
+            raise ValueError(f"LabelWriter: crops, got {crops}, expected 1 to {layout.MAX_CROPS}, {path}")
+        if (images is None) != (mix_size == 0):
+            raise ValueError(f"LabelWriter: mixed crops need both images and mix_size, {path}")
+        self._partners = {key: i for i, key in enumerate(sorted(images, key=str.encode))} if images else {}
+        required = layout.RATIO_BOXES * ratios + layout.TWO_VIEWS * bool(images)
+        required += layout.EXTRA_OPERATIONS * (extra is not None)
+        if value_type is None:
+            value_type = _default_value_type(kind, encoding)
+        numbers = (
+            _number("kind", kind, layout.KINDS),
+            _number("encoding", encoding, layout.ENCODINGS),
+            _number("value_type", value_type, layout.VALUE_TYPES),
+        )
+        self._required = required
+        self._codec = _C.LabelCodec(*numbers, num_classes, self.k, required, mix_size, len(self._partners))
+        self._header = {
+            "created_by": f"fkdx {__version__}",
+            **({"classes": list(classes)} if classes is not None else {}),
+            **({"dataset": dataset} if dataset is not None else {}),
+            "provenance": provenance or {},
+            **({"extra": extra} if extra is not None else {}),
+        }
+        self._begin(numbers, mix_size, overwrite)
+
+    def _begin(self, numbers: tuple[int, int, int], mix_size: int, overwrite: bool) -> None:
+        def preamble(identity: bytes) -> bytes:
+            return layout.PREAMBLE.pack(
+                layout.MAGIC, *layout.VERSION, self._required, 0, *numbers, 0, self.num_classes, self.k,
+                self.crops or 0, mix_size, identity, 0,
+            )  # fmt: skip
+
+        seed = preamble(bytes(16)) + _json(self._header)
+        self._id = hashlib.blake2b(seed, digest_size=16).digest()
+        self._index: dict[bytes, bytes] = {}  # key: index entry
+        self._digest = hashlib.blake2b(digest_size=32)
+        self._length = 0
+        self._file: AtomicFile | None = AtomicFile(self.path, overwrite)
+        sealed = preamble(self._id)
+        self._write(sealed + _C.crc32c(sealed).to_bytes(4, "little"))
+
+    # ---- images --------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        key: str,
+        boxes: ArrayLike,
+        flips: ArrayLike,
+        ids: ArrayLike | None = None,
+        values: ArrayLike | None = None,
+        image_size: tuple[int, int] | None = None,
+        *,
+        tails: ArrayLike | None = None,
+        mixes: Mixes | None = None,
+        extra: bytes = b"",
+    ) -> None:
+        """Adds the crops of one image, in any order of images.
+
+        Args:
+            key: the image's path relative to the data set's folder, with `/`.
+            boxes: (M, 4) integers, top, left, height, width in pixels of the image; in a file with `ratios`,
+                floats: top / H, left / W, height / H, width / W.
+            flips: (M,) bool.
+            ids: (M, K) integers, the classes of `values`; (M,) for hard labels. Rows may be in any order.
+            values: (M, K) or (M, C) for dense kinds, probabilities or logits; none for hard labels.
+            image_size: (H, W) of the decoded image in pixels; not needed with `ratios`.
+            tails: (M,) for `topk_logits`: log of the sum of exp over the classes not kept.
+            mixes: what the crops were mixed with, in a file with `images`.
+            extra: parameters of further operations, in a file with `extra`.
+
+        Raises ValueError naming the key where it is not a clean relative path or a duplicate, or where a
+        box, id or value is out of its range; nothing of this image is written then, and the writer goes on.
+        """
+        if self._file is None:
+            raise RuntimeError(f"LabelWriter.add: the writer is closed, {self.path}")
+        name = check_key(key)
+        try:
+            if name in self._index:
+                raise ValueError("the key was added before")
+            if self._partners and key not in self._partners:
+                raise ValueError("the key is not one of `images`")
+            arrays = self._arrays(boxes, flips, ids, values, tails, mixes)
+            height, width = self._image_size(image_size)
+            if extra and not self._required & layout.EXTRA_OPERATIONS:
+                raise ValueError("extra bytes, expected none in this file")
+            block, repairs = self._codec.encode(height, width, arrays, extra, self.repair)
+        except ValueError as error:
+            raise ValueError(f"LabelWriter.add: {key}: {error}, {self.path}") from None
+        for sort, count in zip(self.repairs, repairs):
+            self.repairs[sort] += count
+        self._add_block(name, block, len(arrays["flips"]), height, width, len(extra))
+
+    def _add_block(self, key: bytes, block: bytes, crops: int, height: int, width: int, extra: int) -> None:
+        entry = layout.ENTRY.pack(self._length, crops, height, width, extra)
+        crc = _C.crc32c(block, _C.crc32c(self._id + entry + key))
+        self._write(block)
+        self._index[key] = entry + crc.to_bytes(4, "little")
+
+    def _arrays(self, boxes, flips, ids, values, tails, mixes) -> dict[str, np.ndarray]:
+        flips = np.array(flips, dtype=bool, ndmin=1)
+        count = len(flips)
+        if flips.ndim != 1 or count > layout.MAX_CROPS or (self.crops and count != self.crops):
+            raise ValueError(f"crops, got {count}, expected {self.crops or f'at most {layout.MAX_CROPS}'}")
+        arrays = {"flips": flips.view(np.uint8), **self._box_arrays("", boxes, count)}
+        if not self.kind.startswith("dense"):
+            ids = np.asarray(ids)
+            arrays["ids"] = _integers("ids", ids[:, None] if ids.ndim == 1 else ids, (count, self.k))
+        if self.kind != "hard":
+            values = np.asarray(values)
+            arrays["values"] = _floats(
+                "values", values[:, None] if values.ndim == 1 else values, (count, self.k)
+            )
+        if self.kind == "topk_logits":
+            arrays["tails"] = _floats("tails", tails, (count,))
+        if (mixes is not None) != bool(self._partners):
+            raise ValueError("mixes, expected in files of mixed crops and only there")
+        if mixes is not None:
+            arrays |= self._mix_arrays(mixes, count)
+        return arrays
+
+    def _box_arrays(self, view: str, boxes: ArrayLike, count: int) -> dict[str, np.ndarray]:
+        if self._required & layout.RATIO_BOXES:
+            return {f"{view}ratios": _floats("boxes", boxes, (count, 4))}
+        return {f"{view}boxes": _integers("boxes", boxes, (count, 4))}
+
+    def _mix_arrays(self, mixes: Mixes, count: int) -> dict[str, np.ndarray]:
+        try:
+            partners = [0 if key is None else self._partners[key] for key in mixes.partners]
+        except KeyError as error:
+            raise ValueError(f"partner, got {error}, expected one of `images`") from None
+        operations = _integers("operations", mixes.operations, (count,)).astype(np.uint8)
+        operations |= np.asarray(mixes.flips, bool).astype(np.uint8) << 2
+        return {
+            "partners": np.array(partners, np.uint32).reshape(count),
+            **self._box_arrays("partner_", mixes.boxes, count),
+            "operations": operations,
+            "lambdas": _floats("lambdas", mixes.lambdas, (count,)),
+            "mix_boxes": _integers("mix_boxes", mixes.mix_boxes, (count, 4)),
+        }
+
+    def _image_size(self, image_size: tuple[int, int] | None) -> tuple[int, int]:
+        if self._required & layout.RATIO_BOXES:
+            return (0, 0)
+        if image_size is None or not all(1 <= size <= 65_535 for size in image_size):
+            raise ValueError(f"image_size, got {image_size}, expected (height, width) of 1 to 65535 pixels")
+        height, width = image_size
+        return int(height), int(width)
+
+    # ---- end -----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Completes the file and puts it in place."""
+        if self._file is None:
+            return
+        for key in self._partners:
+            if key.encode() not in self._index:
+                self._add_block(key.encode(), b"", 0, 0, 0, 0)
+        if any(self.repairs.values()):
+            self._header["repairs"] = self.repairs
+        try:
+            parts = self._write_parts()
+            self._file.sync()
+            footer = layout.FOOTER.pack(*parts, 0, self._digest.digest(), self._id, self._length + 128)
+            self._write(footer + _C.crc32c(footer).to_bytes(4, "little") + layout.END_MAGIC)
+            self._file.commit()
+        except BaseException:
+            self.abort()
+            raise
+        self._file = None
+
+    def _write_parts(self) -> list[int]:
+        """Header, index and keys; returns their places and CRCs as the footer wants them."""
+        keys = sorted(self._index)
+        starts = np.zeros(len(keys) + 1, "<u4")
+        np.cumsum([len(key) for key in keys], out=starts[1:])
+        header = _json(self._header)
+        if len(header) > layout.MAX_HEADER:
+            raise ValueError(
+                f"LabelWriter: header, got {len(header)} bytes, expected at most {layout.MAX_HEADER}"
+            )
+        index = b"".join(self._index[key] for key in keys)
+        names = starts.tobytes() + b"".join(keys)
+        places, crcs = [], []
+        for part in (header, index, names):
+            padded = part.ljust(align64(len(part)), b"\0")
+            places.append(self._length)
+            crcs.append(_C.crc32c(padded))
+            self._write(padded)
+        return [places[0], len(header), places[1], len(keys), places[2], len(names), *crcs]
+
+    def abort(self) -> None:
+        """Leaves nothing behind."""
+        if self._file is not None:
+            self._file.abort()
+            self._file = None
+
+    def _write(self, data: bytes) -> None:
+        assert self._file is not None
+        try:
+            self._file.write(data)
+        except BaseException:
+            self.abort()
+            raise
+        self._digest.update(data)
+        self._length += len(data)
+
+    def __enter__(self) -> "LabelWriter":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+
+
+def _kept(kind: str, num_classes: int, k: int | None) -> int:
+    if kind.startswith("dense"):
+        return num_classes
+    if k is not None:
+        return k
+    if kind in ("hard", "smoothing"):
+        return 1
+    raise ValueError(f"LabelWriter: k, expected for {kind} labels")
+
+
+def _default_value_type(kind: str, encoding: str) -> str:
+    if kind == "hard":
+        return "none"
+    return "log8" if encoding == "compact" and kind in ("topk", "smoothing") else "float16"
+
+
+def _number(what: str, name: str, names: tuple[str, ...]) -> int:
+    if name not in names:
+        raise ValueError(f"LabelWriter: {what}, got '{name}', expected one of {', '.join(names)}")
+    return names.index(name)
+
+
+def _integers(name: str, array: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(array)
+    if array.shape != shape or (array.dtype.kind not in "iu" and array.size):
+        raise ValueError(
+            f"{name}, got {array.dtype} of shape {array.shape}, expected integers of shape {shape}"
+        )
+    if array.dtype.itemsize > 2 and array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
+        raise ValueError(f"{name}, got values up to {array.max()}, expected 32-bit integers")
+    return np.array(array, np.int32, order="C")
+
+
+def _floats(name: str, array: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(array)
+    if array.shape != shape or (array.dtype.kind not in "fiu" and array.size):
+        raise ValueError(
+            f"{name}, got {array.dtype} of shape {array.shape}, expected floats of shape {shape}"
+        )
+    return np.array(array, np.float32, order="C")
