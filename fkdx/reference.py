@@ -63,3 +63,15 @@ def binary_cross_entropy(logits, target) -> tuple[np.ndarray, np.ndarray]:
 
 
 # ---- batch: images on the device --------------------------------------------------------------------------
+
+
+def prepare(images, mean, std, partners=None, boxes=None, blend=None) -> np.ndarray:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float64, normalised; inside its box a row blends with another."""
+    pixels = np.asarray(images, np.float64)
+    mixed = pixels.copy()
+    if partners is not None:
+        for row, (top, left, height, width) in enumerate(boxes):
+            cut = (slice(top, top + height), slice(left, left + width))
+            other = pixels[partners[row]][cut]
+            mixed[row][cut] = (1 - float(blend[row])) * pixels[row][cut] + float(blend[row]) * other
+    return ((mixed / 255 - np.asarray(mean)) / np.asarray(std)).transpose(0, 3, 1, 2)

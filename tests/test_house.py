@@ -20,9 +20,9 @@ CSRC_ARROWS = {
 # Modules of fkdx by floor; a module may import lower floors only. Programs are the top floor.
 FLOORS = [
     {"_version", "_C"},
-    {"reference", "doctor", "target", "image", "labels", "progress"},
+    {"reference", "doctor", "target", "mix", "image", "labels", "progress"},
     {"loss", "batch", "teacher_topk", "crops", "importers"},
-    {"sampler", "sources", "mix", "calibrate"},
+    {"sampler", "sources", "calibrate"},
     {"loader", "model"},
     {"generate", "pack", "train", "report", "demo"},
     {"cli"},

@@ -1,0 +1,109 @@
+"""Mixup, CutMix and SelfMix as parameters of a batch's rows; `fkdx.batch.prepare` mixes the pixels.
+
+Images and targets mix alike: ``images = prepare(pixels, ..., mix=mix)`` and
+``target = target.mix(mix.permutation, mix.lam)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Mix:
+    """Row b becomes itself outside its box, and ``(1 - blend) * itself + blend * partner`` inside.
+
+    permutation: (B,) int64, the partners
+    boxes:       (B, 4) int32 top, left, height, width in pixels of the crop
+    blend:       (B,) float32, 1 for CutMix and SelfMix
+    lam:         (B,) float32, share of the row's own target: 1 - blend * area of the box / area of the crop
+    """
+
+    permutation: Tensor
+    boxes: Tensor
+    blend: Tensor
+    lam: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Mix:
+        """The same parameters on another device."""
+        return Mix(*(part.to(device, non_blocking=non_blocking) for part in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Mixer:
+    """Which mixing a recipe wants, and how strong; draws the parameters of one batch at a time.
+
+    mixup, cutmix, selfmix: the parameter a of Beta(a, a), from which the strength of every row is drawn; 0
+        is off. Of those that are on, one is taken for the whole batch, each with the same probability.
+    probability: of mixing a batch at all
+
+    Mixup is Zhang et al., ICLR 2018; CutMix Yun et al., ICCV 2019; SelfMix, CutMix among crops of one image,
+    is FerKD (Shen, ICCV 2023). ValueError for a negative parameter or a probability outside [0, 1].
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    selfmix: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.mixup, self.cutmix, self.selfmix) < 0 or not 0 <= self.probability <= 1:
+            raise ValueError(f"Mixer: got {self}, expected no negative number and 0 <= probability <= 1")
+
+    def draw(
+        self, rows: int, height: int, width: int, rng: np.random.Generator, crops_per_image: int = 1
+    ) -> Mix | None:
+        """Parameters for a batch of crops of this size, or None where it stays unmixed.
+
+        crops_per_image: so many neighbouring rows are crops of one image (SelfMix). ValueError if it does not
+        divide `rows` and SelfMix was drawn.
+        """
+        kinds = [name for name in ("mixup", "cutmix", "selfmix") if getattr(self, name) > 0]
+        if not kinds or rng.random() >= self.probability:
+            return None
+        kind = kinds[rng.integers(len(kinds))]
+        lam = rng.beta(getattr(self, kind), getattr(self, kind), rows)
+        if kind == "mixup":
+            boxes = np.tile([0, 0, height, width], (rows, 1))
+            return _mix(rng.permutation(rows), boxes, 1 - lam, height * width)
+        boxes = random_boxes(lam, height, width, rng)
+        partners = neighbours(rows, crops_per_image, rng) if kind == "selfmix" else rng.permutation(rows)
+        return _mix(partners, boxes, np.ones(rows), height * width)
+
+
+def random_boxes(lam: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """CutMix boxes (B, 4) around uniform centres, of share 1 - lam before they are clipped at the edges."""
+    side = np.sqrt(1 - lam)
+    ends = []
+    for length in (height, width):
+        half = (length * side).astype(np.int64) // 2
+        centre = rng.integers(0, length, len(lam))
+        ends.append((np.clip(centre - half, 0, length), np.clip(centre + half, 0, length)))
+    (top, bottom), (left, right) = ends
+    return np.stack([top, left, bottom - top, right - left], axis=1)
+
+
+def neighbours(rows: int, crops_per_image: int, rng: np.random.Generator) -> np.ndarray:
+    """A partner for every row among the other crops of its image; itself where there is no other."""
+    if crops_per_image < 1 or rows % crops_per_image:
+        raise ValueError(f"Mixer: crops_per_image, got {crops_per_image}, expected a divisor of {rows} rows")
+    if crops_per_image == 1:
+        return np.arange(rows)
+    first = np.arange(rows) // crops_per_image * crops_per_image
+    turn = np.repeat(rng.integers(1, crops_per_image, rows // crops_per_image), crops_per_image)
+    return first + (np.arange(rows) - first + turn) % crops_per_image
+
+
+def _mix(partners: np.ndarray, boxes: np.ndarray, blend: np.ndarray, area: int) -> Mix:
+    blend = blend.astype(np.float32)
+    lam = 1 - blend * (boxes[:, 2] * boxes[:, 3] / area)
+    return Mix(
+        torch.from_numpy(partners.astype(np.int64)),
+        torch.from_numpy(boxes.astype(np.int32)),
+        torch.from_numpy(blend),
+        torch.from_numpy(lam.astype(np.float32)),
+    )

@@ -1,0 +1,105 @@
+"""Batches on the device: normalising and mixing equal the slow twin; the parameters of mixing are what they
+say."""
+
+import numpy as np
+import pytest
+import torch
+
+from fkdx import reference
+from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
+from fkdx.mix import Mix, Mixer, neighbours
+
+MIXERS = [None, Mixer(mixup=0.8), Mixer(cutmix=1.0), Mixer(selfmix=1.0)]
+ROUNDING = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+
+
+def random_images(rng, rows=6, height=37, width=21) -> torch.Tensor:
+    return torch.from_numpy(rng.integers(0, 256, (rows, height, width, 3), dtype=np.uint8))
+
+
+def draw(mixer, images, rng, crops_per_image=3) -> Mix | None:
+    return mixer and mixer.draw(*images.shape[:3], rng, crops_per_image)
+
+
+def expected(images, mix) -> np.ndarray:
+    arguments = () if mix is None else (mix.permutation.numpy(), mix.boxes.numpy(), mix.blend.numpy())
+    return reference.prepare(images.numpy(), IMAGENET_MEAN, IMAGENET_STD, *arguments)
+
+
+@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+@pytest.mark.parametrize("mixer", MIXERS, ids=str)
+def test_prepare_equals_the_reference(rng, mixer, dtype):
+    for height, width in ((37, 21), (1, 1), (224, 224), (16, 48)):
+        images = random_images(rng, 6, height, width)
+        mix = draw(mixer, images, rng)
+        batch = prepare(images, dtype=dtype, mix=mix)
+        want = expected(images, mix)
+        assert batch.dtype == dtype
+        assert batch.shape == want.shape
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+        tolerance = ROUNDING[dtype] * np.abs(want) + 1e-6
+        assert (np.abs(batch.double().numpy() - want) <= tolerance).all()
+
+
+def test_no_rows(rng):
+    assert prepare(random_images(rng, 0, 4, 4)).shape == (0, 3, 4, 4)
+
+
+@pytest.mark.parametrize("mixer", MIXERS[1:], ids=str)
+def test_lam_is_the_share_of_own_pixels(rng, mixer):
+    height, width = 48, 32
+    mix = mixer.draw(60, height, width, rng, crops_per_image=4)
+    pixels = np.zeros((60, height, width, 3), np.uint8)
+    own = reference.prepare(pixels, [0] * 3, [1] * 3)  # black stays, white comes from the partner
+    assert own.max() == 0
+    for row in range(60):
+        pixels[:] = 255
+        pixels[row] = 0
+        partner = mix.permutation.numpy().copy()
+        mixed = reference.prepare(pixels, [0] * 3, [1] * 3, partner, mix.boxes.numpy(), mix.blend.numpy())
+        share = 1 - mixed[row].mean() if partner[row] != row else mix.lam[row]
+        np.testing.assert_allclose(mix.lam[row], share, atol=1e-6)
+
+
+def test_selfmix_stays_inside_the_image(rng):
+    partners = neighbours(40, 8, rng)
+    assert (partners // 8 == np.arange(40) // 8).all()
+    assert (partners != np.arange(40)).all()
+    assert sorted(partners) == list(range(40))
+    assert (neighbours(5, 1, rng) == np.arange(5)).all()
+    with pytest.raises(ValueError, match="divisor of 10"):
+        neighbours(10, 4, rng)
+
+
+def test_a_mixer_repeats_itself_and_takes_each_kind():
+    mixer = Mixer(mixup=0.2, cutmix=1.0, probability=0.5)
+    draws = [mixer.draw(4, 8, 8, np.random.default_rng(seed)) for seed in range(200)]
+    again = [mixer.draw(4, 8, 8, np.random.default_rng(seed)) for seed in range(200)]
+    for first, second in zip(draws, again):
+        assert (first is None) == (second is None)
+        assert first is None or all(
+            torch.equal(a, b) for a, b in zip(vars(first).values(), vars(second).values())
+        )
+    mixed = [mix for mix in draws if mix is not None]
+    assert 60 < len(mixed) < 140
+    mixups = sum(bool((mix.boxes == torch.tensor([0, 0, 8, 8])).all()) for mix in mixed)
+    assert 0.25 * len(mixed) < mixups < 0.75 * len(mixed)
+    assert Mixer().draw(4, 8, 8, np.random.default_rng(0)) is None
+
+
+def test_refusals(rng):
+    images = random_images(rng)
+    mix = MIXERS[1].draw(5, 37, 21, rng)
+    cases = [
+        (lambda: prepare(images.float()), "uint8"),
+        (lambda: prepare(images[..., :2]), "uint8"),
+        (lambda: prepare(images, mean=(0.5, 0.5)), "mean"),
+        (lambda: prepare(images, std=(0.5, 0.0, 0.5)), "std"),
+        (lambda: prepare(images, dtype=torch.float64), "dtype"),
+        (lambda: prepare(images, mix=mix), "mix"),
+        (lambda: Mixer(mixup=-1.0), "Mixer"),
+        (lambda: Mixer(probability=1.5), "probability"),
+    ]
+    for call, words in cases:
+        with pytest.raises(ValueError, match=words):
+            call()
