@@ -10,6 +10,7 @@ VERBS = {
     "generate": ("fkdx.generate", "run a teacher over stored crops of every image and write a label file"),
     "pack": ("fkdx.pack", "pack existing soft labels (FKD, SRe2L, TinyViT, ...) into a label file"),
     "train": ("fkdx.train", "train a student from a label file"),
+    "demo": ("fkdx.demo", "draw a data set and run the whole road on it"),
     "doctor": ("fkdx.doctor", "show what was built and what this machine offers"),
 }
 

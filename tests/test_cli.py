@@ -1,0 +1,69 @@
+"""The command, its verbs, the doctor, and the public names."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fkdx
+from fkdx import cli, doctor
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("name", fkdx.__all__)
+def test_public_name_exists(name: str) -> None:
+    assert getattr(fkdx, name) is not None
+
+
+def test_unknown_public_name() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = fkdx.nonsense
+
+
+def test_import_needs_no_torch() -> None:
+    code = "import sys, fkdx, fkdx.cli, fkdx.labels; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_version_is_the_extensions() -> None:
+    from fkdx import _C
+
+    assert _C.build_info()["version"] == fkdx.__version__
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([verb, "--help"])
+    assert stop.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+def test_usage_lists_the_verbs(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(re.search(rf"^\s+{verb}\s", shown, re.M) for verb in cli.VERBS)
+
+
+def test_unknown_verb(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["distil"]) == 2
+    assert "unknown verb, got 'distil', expected one of" in capsys.readouterr().err
+
+
+def test_doctor_reports_build_and_machine(capsys: pytest.CaptureFixture) -> None:
+    assert doctor.main([]) == 0
+    shown = capsys.readouterr().out
+    for line in ("fkdx", "libjpeg-turbo", "cpu variant", "cuda part", "gpu", "torch", "timm"):
+        assert re.search(rf"^{line} +\S", shown, re.M), f"doctor does not report {line}"
+
+
+def test_cpu_variant_can_be_forced() -> None:
+    code = "from fkdx import _C; print(_C.selected_cpu())"
+    run = [sys.executable, "-c", code]
+    shown = subprocess.run(run, cwd=ROOT, env={"FKDX_CPU": "scalar"}, capture_output=True, text=True)
+    assert shown.stdout.strip() == "scalar"
+    refused = subprocess.run(run, cwd=ROOT, env={"FKDX_CPU": "sse9"}, capture_output=True, text=True)
+    assert "FKDX_CPU, got 'sse9', expected one of scalar" in refused.stderr
