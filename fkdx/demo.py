@@ -2,7 +2,7 @@
 
 Every step is a command that you can run yourself on your own images; the demo prints each before it runs it:
 draw scenes, train a teacher, store its labels of many crops, write them as an FKD folder too, pack that and
-check that both files agree, train a student from the labels and the same one from the images' classes, compare.
+check that both files agree, train a student from the labels and the same from the images' classes, compare.
 """
 
 import argparse

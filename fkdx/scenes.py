@@ -1,7 +1,7 @@
 """Draw a data set of JPEG scenes in which a crop's true class is often not the image's.
 
 A scene is a textured background with one large object, whose class is the image's class, and several small
-objects of other classes. A random crop may show only one of those: the image's class is then a wrong label for
+objects of other classes. A random crop may show only one of those: the image's class is then a wrong label of
 it, a teacher's soft label is not. That is the situation stored crops with soft labels were made for.
 """
 
