@@ -1,0 +1,183 @@
+"""FKD and MEAL-V2 soft labels: one `.tar` file an image, a `torch.save` of [coords, flip, label].
+
+    coords  float32 or float16 (N, 4)   (top/H, left/W, height/H, width/W)
+    flip    bool (N,)                   mirrored after the crop
+    label   float (N, 2, K)             class ids (as floats) and probabilities of the top K
+            float (N, 2)                "smoothing": class id and its probability
+            int64 (N,)                  "hard": class id
+            float (N, C)                "ori": probabilities of all classes
+
+Paths end in `<class>/<image stem>.tar`, below any number of folders. (Shen and Xing, "A Fast Knowledge
+Distillation Framework for Visual Recognition", ECCV 2022.)
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from fkdx._C import FormatError
+from fkdx.importers.boxes import boxes_from_ratios, check_ratios
+from fkdx.importers.source import ImportedLabels, Layout, Settings, Source, find_files, fingerprint
+from fkdx.importers.torch_file import read_torch_file
+
+# What FKD calls a label type -> (kind in the file, rule for the classes that are not stored)
+LABEL_TYPES = {
+    "hard": ("hard", "none"),
+    "smoothing": ("smoothing", "uniform"),
+    "marginal_smoothing": ("topk", "uniform"),
+    "marginal_renorm": ("topk", "renormalise"),
+    "ori": ("dense", "none"),
+}
+
+
+class FkdSource(Source):
+    name = "fkd"
+    about = "FKD and MEAL-V2: <class>/<image>.tar, a torch.save of [coords, flip, label]"
+
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        first = _first_file(path, ".tar")
+        if first is None or first.name.startswith("batch_"):
+            return False
+        value = read_torch_file(first)
+        return type(value) is list and len(value) == 3 and all(isinstance(part, np.ndarray) for part in value)
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        files = find_files(path, ".tar")
+        if not files:
+            raise FormatError(f"FkdSource: folder, got no .tar file, expected <class>/<image>.tar, {path}")
+        self.root, self.images = path, settings.images
+        self.files = self._files_by_key(files, settings)
+        self.keys = sorted(self.files)
+        folders = self.images.classes if self.images else sorted({key.split("/")[0] for key in self.keys})
+        count = settings.num_classes or (len(settings.classes) if settings.classes else len(folders))
+        self.classes = settings.classes or (folders if len(folders) == count else None)
+        self.label_type = _label_type(settings.label_type)
+        self.layout = self._layout(count, settings)
+        self.provenance = {"source": {"format": self.name, "files": len(files), "digest": fingerprint(files)}}
+        if self.layout.kind == "topk":
+            self.provenance["tail"] = LABEL_TYPES[self.label_type][1] if self.label_type else "unknown"
+
+    def _files_by_key(self, files: dict[str, int], settings: Settings) -> dict[str, str]:
+        by_key: dict[str, str] = {}
+        for file in files:
+            stem = "/".join(file.removesuffix(".tar").split("/")[-2:])
+            if self.images is None and "/" not in stem:
+                _refuse(
+                    "path", f"'{file}'", "<class>/<image>.tar (or --images, to look the image up)", self.root
+                )
+            key = self.images.find(stem, file) if self.images else stem + settings.image_suffix
+            if key in by_key:
+                got = f"two files for '{key}' ('{by_key[key]}' and '{file}')"
+                _refuse("files", got, "one; give the folder of one split", self.root)
+            by_key[key] = file
+        return by_key
+
+    def _layout(self, num_classes: int, settings: Settings) -> Layout:
+        path = self.root / self.files[self.keys[0]]
+        kind, k, crops, is_half = self._shape(_read_parts(path)[2], path)
+        if kind == "dense":
+            if settings.num_classes and settings.num_classes != k:
+                _refuse("dense labels", f"{k} classes", f"{settings.num_classes}", path)
+            num_classes = k
+        if is_half and kind != "dense" and num_classes > 2049:
+            got = f"class ids kept as float16, of {num_classes} classes"
+            _refuse("labels", got, "at most 2049: float16 cannot tell larger ids apart", path)
+        return Layout(kind, num_classes, k, crops, ratios=self.images is None)
+
+    def _shape(self, label: np.ndarray, path: Path) -> tuple[str, int, int, bool]:
+        """(kind, K, crops, whether float16) of a label array."""
+        dense = self.label_type == "ori"
+        is_half = label.dtype == np.float16
+        if label.ndim == 1 and label.dtype.kind in "iu":
+            kind, k = "hard", 1
+        elif label.ndim == 3 and label.shape[1] == 2 and label.dtype.kind == "f":
+            kind, k = "topk", label.shape[2]
+        elif label.ndim == 2 and label.dtype.kind == "f":
+            kind, k = ("smoothing", 1) if label.shape[1] == 2 and not dense else ("dense", label.shape[1])
+        else:
+            _refuse("label", f"{label.dtype} {label.shape}", "(N, 2, K), (N, 2), (N,) or (N, C)", path)
+        expected = LABEL_TYPES[self.label_type][0] if self.label_type else kind
+        if kind != expected:
+            _refuse("label", f"kind {kind}", f"{expected}, as --label-type says", path)
+        return kind, k, len(label), is_half
+
+    def read_image(self, number: int) -> ImportedLabels:
+        key = self.keys[number]
+        path = self.root / self.files[key]
+        coords, flips, label = _read_parts(path)
+        kind, k, crops, _ = self._shape(label, path)
+        layout = self.layout
+        if (kind, k, crops) != (layout.kind, layout.k, layout.crops):
+            expected = f"{layout.kind} of {layout.crops} crops, K = {layout.k}, as in the first file"
+            _refuse("labels", f"{kind} of {crops} crops, K = {k}", expected, path)
+        # An incomplete last segment is missing from the labels alone.
+        coords, flips = coords[:crops], flips[:crops]
+        size = self.images.size(key) if self.images else None
+        boxes = boxes_from_ratios(coords, size, str(path)) if size else check_ratios(coords, str(path))
+        ids, values = _split(label, kind, layout.num_classes, path)
+        return ImportedLabels(key, boxes, flips, ids, values, size)
+
+
+def _read_parts(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    value = read_torch_file(path)
+    if type(value) is not list or len(value) != 3 or not all(isinstance(part, np.ndarray) for part in value):
+        _refuse("file", f"a {type(value).__name__}", "a list of the arrays coords, flip, label", path)
+    coords, flips, label = value
+    if coords.ndim != 2 or coords.shape[1] != 4 or coords.dtype not in (np.float32, np.float16):
+        _refuse("coords", f"{coords.dtype} {coords.shape}", "float32 (N, 4)", path)
+    if flips.shape != coords.shape[:1] or flips.dtype != np.bool_:
+        _refuse("flip", f"{flips.dtype} {flips.shape}", f"bool ({len(coords)},)", path)
+    if label.ndim == 0 or not 0 < len(label) <= len(coords):
+        _refuse("label", f"shape {label.shape}", f"one row a crop, at most {len(coords)}", path)
+    return coords, flips, label
+
+
+def _split(
+    label: np.ndarray, kind: str, num_classes: int, path: Path
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    if kind == "dense":
+        return None, label
+    if kind == "hard":
+        ids, values = label[:, None], None
+    elif kind == "smoothing":
+        ids, values = label[:, :1], label[:, 1:]
+    else:
+        ids, values = label[:, 0], label[:, 1]
+    return whole_ids(ids, num_classes, path), values
+
+
+def whole_ids(ids: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
+    """Class ids that were kept as floats, as int64; refused unless whole and in 0 ... C-1."""
+    if not (ids.min() >= 0 and ids.max() < num_classes):  # False for NaN too
+        got = f"{ids.min()} ... {ids.max()}"
+        _refuse("class ids", got, f"0 ... {num_classes - 1} (--num-classes says how many)", path)
+    whole = ids.astype(np.int64)
+    if not np.array_equal(whole, ids):
+        _refuse("class ids", "fractions", "whole numbers", path)
+    return whole
+
+
+def _label_type(name: str | None) -> str | None:
+    """FKD's own names end in `_k5` or `_k10`; K is in the files."""
+    if name is None:
+        return None
+    plain = name.split("_k")[0]
+    if plain not in LABEL_TYPES:
+        raise ValueError(f"FkdSource: label type, got '{name}', expected one of {', '.join(LABEL_TYPES)}")
+    return plain
+
+
+def _first_file(path: Path, suffix: str) -> Path | None:
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        for name in sorted(names):
+            if name.endswith(suffix):
+                return Path(folder, name)
+    return None
+
+
+def _refuse(what: str, got: Any, expected: str, path: Path) -> NoReturn:
+    raise FormatError(f"FkdSource: {what}, got {got}, expected {expected}, {path}")

@@ -1,0 +1,68 @@
+"""The data set's image folder, as importers need it: which image a label belongs to, and how large it is."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+from PIL import Image
+
+from fkdx._C import FormatError
+
+SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".pgm")
+
+
+class Images:
+    """An image folder: `root/<class>/<image>`.
+
+    Keys are paths relative to `root`. Raises OSError where the folder cannot be read, ValueError where it
+    holds no image.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.classes = sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir())
+        self.keys = sorted(
+            f"{name}/{file.name}"
+            for name in self.classes
+            for file in os.scandir(self.root / name)
+            if file.name.lower().endswith(SUFFIXES)
+        )
+        if not self.keys:
+            raise ValueError(f"Images: folder, got no image, expected <class>/<image> files, {root}")
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        return _group(self.keys, lambda key: key.rpartition(".")[0])
+
+    @cached_property
+    def _by_first_dot(self) -> dict[str, list[str]]:
+        return _group(self.keys, lambda key: key.partition(".")[0])
+
+    def find(self, stem: str, source: str) -> str:
+        """Key of the image that the label file `source` belongs to; `stem` is its path without a suffix.
+
+        Some tools cut a name at its last dot, some at the first dot of the whole path; both are tried. Raises
+        FormatError where no image or more than one fits.
+        """
+        for names in (self._by_stem, self._by_first_dot):
+            found = names.get(stem, ())
+            if len(found) > 1:
+                listed = ", ".join(found[:3])
+                raise FormatError(
+                    f"find: images for '{stem}', got {len(found)} ({listed}), expected one, {source}"
+                )
+            if found:
+                return found[0]
+        raise FormatError(f"find: image for '{stem}', got none under {self.root}, expected one, {source}")
+
+    def size(self, key: str) -> tuple[int, int]:
+        """(height, width) from the image's header; its pixels are not decoded."""
+        with Image.open(self.root / key) as image:
+            return image.height, image.width
+
+
+def _group(keys: list[str], name_of) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        groups.setdefault(name_of(key), []).append(key)
+    return groups

@@ -1,0 +1,143 @@
+"""What every importer offers: a label set opened once, then read image by image."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fkdx._C import FormatError, ImageError
+from fkdx.importers.images import Images
+
+UNREADABLE = (FormatError, ImageError, OSError)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user says of a label set because its files do not.
+
+    `num_classes`, `classes` (names in class order), `images` (the data set's folder), `label_type` (the
+    tail rule meant for top-K labels), `options` (what one format alone needs, by name).
+    """
+
+    num_classes: int | None = None
+    classes: tuple[str, ...] | None = None
+    images: Images | None = None
+    image_suffix: str = ".JPEG"
+    label_type: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shape of the label file that a source becomes; see `LabelWriter`."""
+
+    kind: str
+    num_classes: int
+    k: int
+    crops: int  # 0: differs from image to image
+    ratios: bool = False
+    mix_size: int = 0
+    operations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Views:
+    """Partners of one image's M crops: number of the partner image in key order, its box and flip, and
+    the mix.
+
+    `operations` are bits: 1 mixup, 2 cutmix (applied in this order), 0 no partner. `mix_boxes` are pixels
+    of the mixed image (top, left, height, width).
+    """
+
+    partners: np.ndarray  # (M,) int64
+    boxes: np.ndarray  # (M, 4)
+    flips: np.ndarray  # (M,) bool
+    operations: np.ndarray  # (M,) uint8
+    lam: np.ndarray  # (M,) float32
+    mix_boxes: np.ndarray  # (M, 4) int32
+
+
+@dataclass(frozen=True)
+class ImportedLabels:
+    """One image's labels: boxes (M, 4) int32 pixels, or float32 ratios where `image_size` is None."""
+
+    key: str
+    boxes: np.ndarray
+    flips: np.ndarray
+    ids: np.ndarray | None
+    values: np.ndarray | None
+    image_size: tuple[int, int] | None
+    views: Views | None = None
+    extra: bytes = b""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image whose labels could not be read, and why."""
+
+    key: str
+    reason: str
+
+
+class Source:
+    """A foreign label set. A subclass opens it in `__init__` and gives the labels of one image in
+    `read_image`.
+
+    `keys` are ascending; images are numbered in that order. `provenance` goes into the label file's header.
+    """
+
+    name: ClassVar[str]  # as in `--format`
+    about: ClassVar[str]  # one line for `--help`
+
+    keys: Sequence[str]
+    layout: Layout
+    classes: Sequence[str] | None = None
+    provenance: dict[str, Any]
+    notes: Sequence[str] = ()  # what the user should know before the labels are used
+
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        """Whether the folder looks like this format; reads a few names or one file."""
+        raise NotImplementedError
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        raise NotImplementedError
+
+    def read_image(self, number: int) -> ImportedLabels:
+        raise NotImplementedError
+
+    def read(self, numbers: range) -> Iterator[ImportedLabels | Unreadable]:
+        """Labels of some images in order; one that cannot be read is told, not skipped."""
+        for number in numbers:
+            try:
+                yield self.read_image(number)
+            except UNREADABLE as error:
+                yield Unreadable(self.keys[number], str(error))
+
+
+def find_files(root: Path, suffix: str) -> dict[str, int]:
+    """All files under `root` that end in `suffix`: {path relative to root, with "/": size in bytes}."""
+    found: dict[str, int] = {}
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                name = f"{folder}{entry.name}"
+                if entry.is_dir():
+                    folders.append(name + "/")
+                elif name.endswith(suffix):
+                    found[name] = entry.stat().st_size
+    return found
+
+
+def fingerprint(files: dict[str, int]) -> str:
+    """Digest of names and sizes, as the data set's fingerprint in docs/format.md."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(files):
+        digest.update(f"{name}\0{files[name]}\n".encode())
+    return digest.hexdigest()

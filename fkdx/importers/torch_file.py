@@ -1,0 +1,112 @@
+"""Files written by `torch.save`, read without torch and without running anything in them."""
+
+import os
+import struct
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from fkdx._C import FormatError
+from fkdx.importers import plain_pickle
+from fkdx.importers.known_globals import check_booleans
+from fkdx.importers.stored_zip import Buffer, read_stored_zip
+
+MAX_BYTES = 1 << 32
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+_LEGACY_STORAGES = 256
+
+
+def read_torch_file(path: str | Path) -> Any:
+    """What `torch.save` wrote to `path`, as plain data.
+
+    Both containers are read: the zip file of torch >= 1.6 and the row of pickles before it. Returns None,
+    bool, int, float, str, bytes, tuple, list, dict and numpy arrays (torch tensors become numpy arrays),
+    as saved. Raises FormatError with the path for anything else (see `plain_pickle` and `stored_zip`),
+    OSError where the file cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+            _refuse("more than 4 GiB", "a file of one image or one batch", path)
+        data = file.read()
+    return parse_torch_file(data, str(path))
+
+
+def parse_torch_file(data: bytes, path: str) -> Any:
+    """As `read_torch_file`, from the file's bytes; `path` is for messages."""
+    if data[:2] == b"PK":
+        return _parse_zip(data, path)
+    if data[:1] == b"\x80":
+        return _parse_legacy(data, path)
+    if data[257:262] == b"ustar":
+        _refuse("a real tar archive", "a torch.save file; unpack the archive and give its folder", path)
+    _refuse(f"first bytes {bytes(data[:4])!r}", "a torch.save file", path)
+
+
+def _parse_zip(data: bytes, path: str) -> Any:
+    entries = read_stored_zip(data, path)
+    folder = next(iter(entries), "").partition("/")[0] + "/"
+    pickled = entries.pop(folder + "data.pkl", None)
+    if pickled is None:
+        _refuse("no data.pkl", "a torch.save file", path)
+    byteorder = entries.get(folder + "byteorder")
+    if byteorder is not None and byteorder != b"little":
+        _refuse(f"byte order {bytes(byteorder[:8])!r}", "little", path)
+
+    def storage(name: str, dtype: np.dtype, count: int) -> np.ndarray:
+        body = entries[f"{folder}data/{name}"]
+        return _storage(body, dtype, count)
+
+    value, end = plain_pickle.loads(bytes(pickled), path, storage)
+    if end != len(pickled):
+        _refuse("bytes after the pickle", "one pickle", path)
+    return value
+
+
+def _parse_legacy(data: bytes, path: str) -> Any:
+    """Five pickles (magic, protocol, system, object, storage names), then every storage, its length first."""
+    magic, at = plain_pickle.loads(data, path)
+    if magic != _LEGACY_MAGIC:
+        _refuse("a bare pickle", "a torch.save file", path)
+    protocol, at = plain_pickle.loads(data, path, start=at)
+    system, at = plain_pickle.loads(data, path, start=at)
+    if protocol != _LEGACY_PROTOCOL or type(system) is not dict or system.get("little_endian") is not True:
+        _refuse("an unknown legacy header", "protocol 1001, little-endian", path)
+
+    # The storages lie behind the object that refers to them: a first pass with zeros finds where they begin.
+    storages: dict[str, np.ndarray] = {}
+
+    def zeros(name: str, dtype: np.dtype, count: int) -> np.ndarray:
+        if name not in storages:
+            room = len(data) - sum(known.nbytes for known in storages.values())
+            if not 0 <= count * dtype.itemsize <= room or len(storages) >= _LEGACY_STORAGES:
+                raise ValueError("storages larger than the file")
+            storages[name] = np.zeros(count, dtype)
+        return storages[name]
+
+    _, end = plain_pickle.loads(data, path, zeros, at)
+    names, end = plain_pickle.loads(data, path, start=end)
+    if type(names) is not list or sorted(storages) != names:
+        _refuse("storages that differ from their list", "equal names", path)
+    for name in names:
+        count, dtype = storages[name].size, storages[name].dtype
+        body = data[end + 8 : end + 8 + count * dtype.itemsize]
+        if data[end : end + 8] != struct.pack("<q", count) or len(body) != storages[name].nbytes:
+            _refuse("a truncated or damaged storage", f"{storages[name].nbytes} bytes", path)
+        storages[name] = _storage(body, dtype, count)
+        end += 8 + len(body)
+    if end != len(data):
+        _refuse("bytes after the last storage", "a torch.save file and nothing else", path)
+    return plain_pickle.loads(data, path, lambda name, dtype, count: storages[name], at)[0]
+
+
+def _storage(body: Buffer, dtype: np.dtype, count: int) -> np.ndarray:
+    if len(body) != count * dtype.itemsize:
+        raise ValueError(f"a storage of {len(body)} bytes for {count} elements of {dtype}")
+    return check_booleans(np.frombuffer(body, dtype))
+
+
+def _refuse(got: str, expected: str, path: str | Path) -> NoReturn:
+    raise FormatError(f"read_torch_file: file, got {got}, expected {expected}, {path}")
