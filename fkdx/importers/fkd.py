@@ -11,16 +11,15 @@ Paths end in `<class>/<image stem>.tar`, below any number of folders. (Shen and 
 Distillation Framework for Visual Recognition", ECCV 2022.)
 """
 
-import os
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from fkdx._C import FormatError
-from fkdx.importers.boxes import boxes_from_ratios, check_ratios
-from fkdx.importers.source import ImportedLabels, Layout, Settings, Source, find_files, fingerprint
+from fkdx.importers.source import UNREADABLE, Layout, Settings, Source, find_files, first_file
 from fkdx.importers.torch_file import read_torch_file
+from fkdx.labels import ImageLabels, boxes_from_ratios, fingerprint
 
 # What FKD calls a label type -> (kind in the file, rule for the classes that are not stored)
 LABEL_TYPES = {
@@ -38,37 +37,37 @@ class FkdSource(Source):
 
     @classmethod
     def matches(cls, path: Path) -> bool:
-        first = _first_file(path, ".tar")
-        if first is None or first.name.startswith("batch_"):
-            return False
-        value = read_torch_file(first)
-        return type(value) is list and len(value) == 3 and all(isinstance(part, np.ndarray) for part in value)
+        first = first_file(path, ".tar")
+        return (
+            first is not None and not first.name.startswith("batch_") and not first.name.endswith(".pth.tar")
+        )
 
     def __init__(self, path: Path, settings: Settings) -> None:
         files = find_files(path, ".tar")
         if not files:
             raise FormatError(f"FkdSource: folder, got no .tar file, expected <class>/<image>.tar, {path}")
         self.root, self.images = path, settings.images
-        self.files = self._files_by_key(files, settings)
-        self.keys = sorted(self.files)
+        self.files = dict(sorted(self._files_by_key(files, settings).items()))
+        self.keys = list(self.files)
         folders = self.images.classes if self.images else sorted({key.split("/")[0] for key in self.keys})
         count = settings.num_classes or (len(settings.classes) if settings.classes else len(folders))
         self.classes = settings.classes or (folders if len(folders) == count else None)
         self.label_type = _label_type(settings.label_type)
         self.layout = self._layout(count, settings)
-        self.provenance = {"source": {"format": self.name, "files": len(files), "digest": fingerprint(files)}}
+        self.provenance = {"source": {"format": self.name, **fingerprint(files.items())}}
         if self.layout.kind == "topk":
             self.provenance["tail"] = LABEL_TYPES[self.label_type][1] if self.label_type else "unknown"
 
     def _files_by_key(self, files: dict[str, int], settings: Settings) -> dict[str, str]:
         by_key: dict[str, str] = {}
         for file in files:
-            stem = "/".join(file.removesuffix(".tar").split("/")[-2:])
-            if self.images is None and "/" not in stem:
+            parts = file.removesuffix(".tar").split("/")
+            stem = "/".join(parts[-2:])
+            if self.images is None and len(parts) < 2:
                 _refuse(
                     "path", f"'{file}'", "<class>/<image>.tar (or --images, to look the image up)", self.root
                 )
-            key = self.images.find(stem, file) if self.images else stem + settings.image_suffix
+            key = self.images.find([stem, parts[-1]], file) if self.images else stem + settings.image_suffix
             if key in by_key:
                 got = f"two files for '{key}' ('{by_key[key]}' and '{file}')"
                 _refuse("files", got, "one; give the folder of one split", self.root)
@@ -76,8 +75,8 @@ class FkdSource(Source):
         return by_key
 
     def _layout(self, num_classes: int, settings: Settings) -> Layout:
-        path = self.root / self.files[self.keys[0]]
-        kind, k, crops, is_half = self._shape(_read_parts(path)[2], path)
+        path, label = self._first_label()
+        kind, k, crops, is_half = self._shape(label, path)
         if kind == "dense":
             if settings.num_classes and settings.num_classes != k:
                 _refuse("dense labels", f"{k} classes", f"{settings.num_classes}", path)
@@ -86,6 +85,16 @@ class FkdSource(Source):
             got = f"class ids kept as float16, of {num_classes} classes"
             _refuse("labels", got, "at most 2049: float16 cannot tell larger ids apart", path)
         return Layout(kind, num_classes, k, crops, ratios=self.images is None)
+
+    def _first_label(self) -> tuple[Path, np.ndarray]:
+        """The first label array that can be read."""
+        errors = []
+        for file in self.files.values():
+            try:
+                return self.root / file, _read_parts(self.root / file)[2]
+            except UNREADABLE as error:
+                errors.append(error)
+        raise errors[0]
 
     def _shape(self, label: np.ndarray, path: Path) -> tuple[str, int, int, bool]:
         """(kind, K, crops, whether float16) of a label array."""
@@ -104,7 +113,7 @@ class FkdSource(Source):
             _refuse("label", f"kind {kind}", f"{expected}, as --label-type says", path)
         return kind, k, len(label), is_half
 
-    def read_image(self, number: int) -> ImportedLabels:
+    def read_image(self, number: int) -> ImageLabels:
         key = self.keys[number]
         path = self.root / self.files[key]
         coords, flips, label = _read_parts(path)
@@ -116,9 +125,8 @@ class FkdSource(Source):
         # An incomplete last segment is missing from the labels alone.
         coords, flips = coords[:crops], flips[:crops]
         size = self.images.size(key) if self.images else None
-        boxes = boxes_from_ratios(coords, size, str(path)) if size else check_ratios(coords, str(path))
         ids, values = _split(label, kind, layout.num_classes, path)
-        return ImportedLabels(key, boxes, flips, ids, values, size)
+        return ImageLabels(key, _boxes(coords, size, path), flips, ids, values, size)
 
 
 def _read_parts(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -133,6 +141,21 @@ def _read_parts(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if label.ndim == 0 or not 0 < len(label) <= len(coords):
         _refuse("label", f"shape {label.shape}", f"one row a crop, at most {len(coords)}", path)
     return coords, flips, label
+
+
+def _boxes(coords: np.ndarray, size: tuple[int, int] | None, path: Path) -> np.ndarray:
+    """Pixels where the image's size is known, else the ratios as they are.
+
+    float32 ratios name the pixels of the generator at every size. float16 ratios do so below 2,048 pixels
+    if each number is rounded by itself (their sums, the far edges, are not precise enough).
+    """
+    if coords.dtype == np.float32:
+        return boxes_from_ratios(coords, *size) if size else coords
+    if size is None:
+        _refuse("coords", "float16", "the images (--images), without which float16 names no pixel", path)
+    if max(size) > 2047:
+        _refuse("coords", f"float16 of an image of {size[0]} x {size[1]}", "at most 2047 pixels", path)
+    return np.rint(coords * np.array([*size, *size], np.float64)).astype(np.int32)
 
 
 def _split(
@@ -168,15 +191,6 @@ def _label_type(name: str | None) -> str | None:
     if plain not in LABEL_TYPES:
         raise ValueError(f"FkdSource: label type, got '{name}', expected one of {', '.join(LABEL_TYPES)}")
     return plain
-
-
-def _first_file(path: Path, suffix: str) -> Path | None:
-    for folder, folders, names in os.walk(path):
-        folders.sort()
-        for name in sorted(names):
-            if name.endswith(suffix):
-                return Path(folder, name)
-    return None
 
 
 def _refuse(what: str, got: Any, expected: str, path: Path) -> NoReturn:

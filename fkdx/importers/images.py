@@ -4,11 +4,13 @@ import os
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image
-
-from fkdx._C import FormatError
+from fkdx._C import FormatError, ImageError
+from fkdx.image import image_size
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".pgm")
+
+
+HEADER_BYTES = 16_384  # most images say their size within
 
 
 class Images:
@@ -38,27 +40,31 @@ class Images:
     def _by_first_dot(self) -> dict[str, list[str]]:
         return _group(self.keys, lambda key: key.partition(".")[0])
 
-    def find(self, stem: str, source: str) -> str:
-        """Key of the image that the label file `source` belongs to; `stem` is its path without a suffix.
+    def find(self, stems: list[str], source: str) -> str:
+        """Key of the image that the label file `source` belongs to.
 
-        Some tools cut a name at its last dot, some at the first dot of the whole path; both are tried. Raises
-        FormatError where no image or more than one fits.
+        `stems` are paths without a suffix that may be its name, likeliest first. Some tools cut names at
+        their last dot, some at the first dot of the whole path; both are tried. Raises FormatError where no
+        image or more than one fits.
         """
-        for names in (self._by_stem, self._by_first_dot):
-            found = names.get(stem, ())
-            if len(found) > 1:
-                listed = ", ".join(found[:3])
-                raise FormatError(
-                    f"find: images for '{stem}', got {len(found)} ({listed}), expected one, {source}"
-                )
-            if found:
-                return found[0]
-        raise FormatError(f"find: image for '{stem}', got none under {self.root}, expected one, {source}")
+        for stem in stems:
+            for names in (self._by_stem, self._by_first_dot):
+                found = names.get(stem, ())
+                if len(found) > 1:
+                    got = f"{len(found)} ({', '.join(found[:3])})"
+                    raise FormatError(f"find: images for '{stem}', got {got}, expected one, {source}")
+                if found:
+                    return found[0]
+        raise FormatError(f"find: image for '{stems[0]}', got none under {self.root}, expected one, {source}")
 
     def size(self, key: str) -> tuple[int, int]:
         """(height, width) from the image's header; its pixels are not decoded."""
-        with Image.open(self.root / key) as image:
-            return image.height, image.width
+        path = self.root / key
+        with open(path, "rb", buffering=0) as file:
+            try:
+                return image_size(file.read(HEADER_BYTES))
+            except ImageError:  # a long header, or no image
+                return image_size(path)
 
 
 def _group(keys: list[str], name_of) -> dict[str, list[str]]:

@@ -1,16 +1,14 @@
 """What every importer offers: a label set opened once, then read image by image."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from fkdx._C import FormatError, ImageError
 from fkdx.importers.images import Images
+from fkdx.labels import ImageLabels
 
 UNREADABLE = (FormatError, ImageError, OSError)
 
@@ -33,46 +31,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape of the label file that a source becomes; see `LabelWriter`."""
+    """The shape of the label file that a source becomes; see `fkdx.labels.LabelWriter`."""
 
     kind: str
     num_classes: int
     k: int
-    crops: int  # 0: differs from image to image
+    crops: int | None  # of every image; None where it varies
     ratios: bool = False
-    mix_size: int = 0
-    operations: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Views:
-    """Partners of one image's M crops: number of the partner image in key order, its box and flip, and
-    the mix.
-
-    `operations` are bits: 1 mixup, 2 cutmix (applied in this order), 0 no partner. `mix_boxes` are pixels
-    of the mixed image (top, left, height, width).
-    """
-
-    partners: np.ndarray  # (M,) int64
-    boxes: np.ndarray  # (M, 4)
-    flips: np.ndarray  # (M,) bool
-    operations: np.ndarray  # (M,) uint8
-    lam: np.ndarray  # (M,) float32
-    mix_boxes: np.ndarray  # (M, 4) int32
-
-
-@dataclass(frozen=True)
-class ImportedLabels:
-    """One image's labels: boxes (M, 4) int32 pixels, or float32 ratios where `image_size` is None."""
-
-    key: str
-    boxes: np.ndarray
-    flips: np.ndarray
-    ids: np.ndarray | None
-    values: np.ndarray | None
-    image_size: tuple[int, int] | None
-    views: Views | None = None
-    extra: bytes = b""
+    mix_size: int = 0  # side of mixed images in pixels
+    operations: tuple[str, ...] = ()  # further operations, whose parameters the images carry
 
 
 @dataclass(frozen=True)
@@ -107,10 +74,11 @@ class Source:
     def __init__(self, path: Path, settings: Settings) -> None:
         raise NotImplementedError
 
-    def read_image(self, number: int) -> ImportedLabels:
+    def read_image(self, number: int) -> ImageLabels:
+        """Labels of image `number`; raises FormatError, ImageError or OSError where they cannot be read."""
         raise NotImplementedError
 
-    def read(self, numbers: range) -> Iterator[ImportedLabels | Unreadable]:
+    def read(self, numbers: range) -> Iterator[ImageLabels | Unreadable]:
         """Labels of some images in order; one that cannot be read is told, not skipped."""
         for number in numbers:
             try:
@@ -135,9 +103,11 @@ def find_files(root: Path, suffix: str) -> dict[str, int]:
     return found
 
 
-def fingerprint(files: dict[str, int]) -> str:
-    """Digest of names and sizes, as the data set's fingerprint in docs/format.md."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(files):
-        digest.update(f"{name}\0{files[name]}\n".encode())
-    return digest.hexdigest()
+def first_file(root: Path, suffix: str) -> Path | None:
+    """The first such file, folder by folder; None where there is none."""
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            if name.endswith(suffix):
+                return Path(folder, name)
+    return None

@@ -1,0 +1,81 @@
+"""Label files written back as FKD's one `.tar` an image, for comparison with tools that read those."""
+
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # no time in the files: the same labels give the same bytes
+
+
+def fkd_name(key: str) -> str:
+    """Where FKD looks for the labels of an image: its path up to the first dot."""
+    return key.split(".")[0] + ".tar"
+
+
+def fkd_bytes(
+    kind: str,
+    boxes: np.ndarray,
+    flips: np.ndarray,
+    ids: np.ndarray | None,
+    values: np.ndarray | None,
+    image_size: tuple[int, int] | None,
+) -> bytes:
+    """One image's `.tar` file, as `torch.save` would write [coords, flip, label]; see `fkd` for the arrays.
+
+    `boxes` (M, 4) are pixels, or ratios where `image_size` is None. `ids` (M, K) and `values` (M, K) are
+    those of the label file's `kind`: hard has no values, dense no ids and values (M, C). Raises
+    ValueError for other kinds.
+    """
+    if image_size is not None:
+        height, width = image_size
+        boxes = boxes / np.array([height, width, height, width], np.float64)
+    if kind == "hard":
+        label = ids[:, 0].astype(np.int64)
+    elif kind == "smoothing":
+        label = np.concatenate([ids, values], axis=1, dtype=np.float32)
+    elif kind == "topk":
+        label = np.stack([ids, values], axis=1, dtype=np.float32)
+    elif kind == "dense":
+        label = values.astype(np.float32)
+    else:
+        raise ValueError(f"fkd_bytes: kind, got {kind}, expected topk, smoothing, hard or dense")
+    arrays = [boxes.astype(np.float32), np.ascontiguousarray(flips, np.bool_), label]
+    return _torch_zip(pickle.dumps(arrays, 2))
+
+
+def export_fkd(images: Iterable, kind: str, folder: str | Path) -> int:
+    """Writes every image of a label file under `folder/train`; returns how many.
+
+    `images` are its `ImageLabels`, `kind` its kind. Raises ValueError for a kind that FKD has not, and
+    where two images would share a file.
+    """
+    owners: dict[str, str] = {}
+    for image in images:
+        name = fkd_name(image.key)
+        if name in owners:
+            got = f"'{owners[name]}' and '{image.key}'"
+            raise ValueError(f"export_fkd: images for '{name}', got {got}, expected one, {folder}")
+        owners[name] = image.key
+        data = fkd_bytes(kind, image.boxes, image.flips, image.ids, image.values, image.image_size)
+        _write_whole(Path(folder, "train", name), data)
+    return len(owners)
+
+
+def _torch_zip(pickled: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in (("data.pkl", pickled), ("byteorder", b"little"), ("version", b"3\n")):
+            archive.writestr(zipfile.ZipInfo(f"archive/{name}", _EPOCH), data)
+    return file.getvalue()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_bytes(data)
+    os.replace(unfinished, path)

@@ -1,0 +1,306 @@
+"""Pack existing soft labels of any known format into one label file.
+
+    fkdx pack FKD_labels/imagenet -o labels.fkdl --images imagenet/train
+
+No pickle in the sources is executed. Boxes become whole pixels where the images are given, and stay ratios of
+the image size where they are not.
+
+OUT appears when every source was read. Sources that cannot be read are listed in OUT.unreadable.txt, and
+nothing is written unless --allow-missing accepts as many. Work in progress is kept in OUT.parts: the same
+command goes on where an interrupted one stopped.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from fkdx.importers import FORMATS, open_source
+from fkdx.importers.fkd import LABEL_TYPES
+from fkdx.importers.images import Images
+from fkdx.importers.source import Settings, Source, Unreadable
+from fkdx.labels import ENCODINGS, VALUE_TYPES, ImageLabels, LabelFile, LabelWriter, complete, shard_path
+
+IMAGES_A_PART = 2048
+
+
+@dataclass
+class Report:
+    """What a run did: images written, bytes of the file, images whose labels could not be read."""
+
+    images: int = 0
+    bytes: int = 0
+    unreadable: list[Unreadable] = field(default_factory=list)
+
+
+class TooManyUnreadable(ValueError):
+    """Labels of more images than allowed could not be read; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A label set on its way into a label file: in parts of consecutive images, then as one file."""
+
+    source: Source
+    target: Path
+    options: dict[str, Any]  # of LabelWriter
+    images_a_part: int
+
+    @property
+    def folder(self) -> Path:
+        return Path(f"{self.target}.parts")
+
+    def parts(self) -> list[range]:
+        """Numbers of the images of each part; they do not depend on who works on it."""
+        images = range(len(self.source.keys))
+        if self.source.layout.mix_size:  # partners must lie in the same file
+            return [images]
+        return [images[first : first + self.images_a_part] for first in images[:: self.images_a_part]]
+
+    def begin(self) -> None:
+        """Makes the folder of parts. Raises ValueError where it was begun with other sources or options."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        plan = {**self.options, "layout": asdict(self.source.layout), "images_a_part": self.images_a_part}
+        text = json.dumps(plan, sort_keys=True, indent=1)
+        path = self.folder / "job.json"
+        if not path.exists():
+            path.write_text(text)
+        elif path.read_text() != text:
+            raise ValueError(
+                f"pack: unfinished work, got parts of other labels or options, expected the same as when it "
+                f"was begun; repeat that command or remove {self.folder}"
+            )
+
+    def pack_part(self, number: int) -> list[Unreadable]:
+        """Writes one part, unless it is there already with all its images."""
+        path, images = shard_path(self.folder, number), self.parts()[number]
+        if complete(path) and len(LabelFile(path)) == len(images):
+            return []
+        unreadable = []
+        with LabelWriter(path, **self.options, overwrite=True) as writer:
+            for labels in self.source.read(images):
+                if isinstance(labels, ImageLabels):
+                    labels = _add(writer, labels)
+                if labels is not None:
+                    unreadable.append(labels)
+        return unreadable
+
+    def finish(self) -> None:
+        """Joins the parts into the target and removes them."""
+        paths = [shard_path(self.folder, number) for number in range(len(self.parts()))]
+        if len(paths) == 1:
+            os.replace(paths[0], self.target)
+        else:
+            with LabelWriter(self.target, **self.options, overwrite=True) as writer:
+                for path in paths:
+                    for labels in LabelFile(path):
+                        _add(writer, labels)
+        shutil.rmtree(self.folder)
+
+
+def pack(
+    source: Source,
+    target: str | Path,
+    *,
+    workers: int = 1,
+    allow_missing: int = 0,
+    overwrite: bool = False,
+    provenance: dict[str, Any] | None = None,
+    images_a_part: int = IMAGES_A_PART,
+    **options: Any,
+) -> Report:
+    """Writes the labels of `source` to the label file `target`.
+
+    `workers` processes read and write; the file is the same whatever their number. `options` are those of
+    `LabelWriter` that the source does not know: encoding, value_type, repair.
+
+    Raises TooManyUnreadable (a ValueError) where labels of more than `allow_missing` images cannot be read,
+    FileExistsError unless `overwrite`. Nothing is written under `target` then.
+    """
+    target = Path(target)
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"pack: {target} exists; remove it or ask for overwriting")
+    job = Job(source, target, {**_options(source, provenance or {}), **options}, images_a_part)
+    job.begin()
+    parts, report = job.parts(), Report()
+    by_part: dict[int, list[Unreadable]] = {}
+    with tqdm(total=len(source.keys), unit=" images", desc=source.name, disable=None) as bar:
+        for number, unreadable in _pack_parts(job, workers):
+            by_part[number] = unreadable
+            bar.update(len(parts[number]))
+    report.unreadable = [one for number in sorted(by_part) for one in by_part[number]]
+    _list_unreadable(report.unreadable, target, allow_missing)
+    job.finish()
+    report.images = len(source.keys) - len(report.unreadable)
+    report.bytes = target.stat().st_size
+    return report
+
+
+def _options(source: Source, provenance: dict[str, Any]) -> dict[str, Any]:
+    layout = source.layout
+    return {
+        "kind": layout.kind,
+        "num_classes": layout.num_classes,
+        "k": layout.k,
+        "crops": layout.crops,
+        "classes": source.classes and list(source.classes),
+        "provenance": {**source.provenance, **provenance},
+        "ratios": layout.ratios,
+        "images": list(source.keys) if layout.mix_size else None,
+        "mix_size": layout.mix_size,
+        "extra": {"operations": list(layout.operations), "form": "json"} if layout.operations else None,
+    }
+
+
+def _add(writer: LabelWriter, labels: ImageLabels) -> Unreadable | None:
+    try:
+        writer.add(
+            labels.key,
+            labels.boxes,
+            labels.flips,
+            labels.ids,
+            labels.values,
+            labels.image_size,
+            tails=labels.tails,
+            mixes=labels.mixes,
+            extra=labels.extra,
+        )
+    except ValueError as error:
+        return Unreadable(labels.key, str(error))
+    return None
+
+
+_job: Job  # in a worker process
+
+
+def _pack_parts(job: Job, workers: int) -> Iterator[tuple[int, list[Unreadable]]]:
+    """(part, what could not be read) of all parts, in any order."""
+    numbers = range(len(job.parts()))
+    if min(workers, len(numbers)) <= 1:
+        for number in numbers:
+            yield number, job.pack_part(number)
+        return
+    with get_context("fork").Pool(min(workers, len(numbers)), _start_worker, (job,)) as pool:
+        yield from pool.imap_unordered(_pack_part, numbers)
+
+
+def _start_worker(job: Job) -> None:
+    global _job
+    _job = job
+
+
+def _pack_part(number: int) -> tuple[int, list[Unreadable]]:
+    return number, _job.pack_part(number)
+
+
+def _list_unreadable(unreadable: list[Unreadable], target: Path, allowed: int) -> None:
+    """Writes the list beside the target; raises where it is longer than allowed."""
+    path = Path(f"{target}.unreadable.txt")
+    if not unreadable:
+        path.unlink(missing_ok=True)
+        return
+    path.write_text("".join(f"{one.key}\t{one.reason}\n" for one in unreadable))
+    if len(unreadable) > allowed:
+        first = unreadable[0]
+        raise TooManyUnreadable(
+            f"pack: unreadable labels, got {len(unreadable)} images, expected at most {allowed} "
+            f"(--allow-missing), listed in {path}; the first: {first.key}: {first.reason}"
+        )
+
+
+# ---- the command ------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        images = Images(args.images) if args.images else None
+        settings = Settings(
+            num_classes=args.num_classes,
+            classes=tuple(Path(args.classes).read_text().split("\n")[:-1]) if args.classes else None,
+            images=images,
+            image_suffix=args.image_suffix,
+            label_type=args.label_type,
+        )
+        source = open_source(args.source, settings, args.format)
+        print(describe(source), file=sys.stderr)
+        report = pack(
+            source,
+            args.output,
+            workers=args.workers,
+            allow_missing=args.allow_missing,
+            overwrite=args.overwrite,
+            provenance=_provenance(args),
+            encoding=args.encoding,
+            value_type=args.value_type,
+            repair=args.repair,
+        )
+    except (ValueError, OSError) as error:
+        print(f"fkdx pack: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("fkdx pack: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+    print(f"{args.output}: {report.images:,} images, {report.bytes:,} bytes")
+    if report.unreadable:
+        print(f"{len(report.unreadable)} images left out, listed in {args.output}.unreadable.txt")
+    return 0
+
+
+def describe(source: Source) -> str:
+    layout = source.layout
+    crops = f"{layout.crops} crops" if layout.crops else "a varying number of crops"
+    lines = [
+        f"{source.name}: {len(source.keys):,} images x {crops}, {layout.kind} labels, "
+        f"K = {layout.k} of {layout.num_classes} classes",
+        *source.notes,
+    ]
+    return "\n".join(lines)
+
+
+def _provenance(args: argparse.Namespace) -> dict[str, Any]:
+    teacher = {"name": args.teacher, "size": args.teacher_size, "interpolation": args.teacher_interpolation}
+    teacher = {name: value for name, value in teacher.items() if value is not None}
+    return {
+        "teacher": teacher or "unknown",
+        "temperature": "unknown" if args.temperature is None else args.temperature,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fkdx pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("source", help="folder of the labels")
+    add("-o", "--output", required=True, metavar="OUT", help="label file to write, usually *.fkdl")
+    formats = "; ".join(f"{name}: {source.about}" for name, source in FORMATS.items())
+    add("--format", default="auto", choices=["auto", *FORMATS], help=f"by default found out. {formats}")
+    add("--images", metavar="DIR", help="folder of the labelled images, <class>/<image>")
+    add("--image-suffix", default=".JPEG", help="of the images where they are not given (.JPEG)")
+    add("--num-classes", type=int, help="of the teacher; by default the number of class folders")
+    add("--classes", metavar="FILE", help="class names in class order, one a line")
+    add("--label-type", metavar="TYPE", help=f"what FKD labels mean: {', '.join(LABEL_TYPES)}")
+    add("--teacher", metavar="NAME", help="who labelled, for the file's header")
+    add("--teacher-size", type=int, metavar="PIXELS", help="side of the crops that the teacher saw")
+    add("--teacher-interpolation", choices=["bilinear", "bicubic"], help="how they were resized")
+    add("--temperature", type=float, help="of the softmax that made the probabilities")
+    add("--encoding", default="plain", choices=ENCODINGS, help="compact is about 40 %% smaller")
+    add("--value-type", choices=VALUE_TYPES[1:], help="float16, in compact files log8, by default")
+    add("--repair", action="store_true", help="mend and count faulty labels instead of refusing them")
+    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (all cores)")
+    add("--allow-missing", type=int, default=0, metavar="N", help="leave out up to N unreadable images")
+    add("--overwrite", action="store_true", help="replace OUT where it exists")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
