@@ -25,6 +25,23 @@ inline void write_bits(uint8_t* block, uint64_t at, uint32_t width, uint32_t val
   std::memcpy(block + at / 8, &word, 8);
 }
 
+// Hands the items of a field to `put(i, raw bits)`.
+template <typename Put>
+inline void read_field(const uint8_t* block, uint64_t record, const Field& field, Put put) {
+  const uint64_t at = record + field.at;
+  if (field.width == 16 && at % 8 == 0) {  // the plain encoding's ids and values
+    const uint8_t* from = block + at / 8;
+    for (uint32_t i = 0; i < field.count; ++i) {
+      uint16_t raw;
+      std::memcpy(&raw, from + 2 * i, 2);
+      put(i, uint32_t{raw});
+    }
+    return;
+  }
+  for (uint32_t i = 0; i < field.count; ++i)
+    put(i, read_bits(block, at + uint64_t{field.width} * i, field.width));
+}
+
 // One record of a block.
 class Record {
  public:
@@ -32,6 +49,10 @@ class Record {
       : block_(block), at_(fields.stride * crop) {}
   uint32_t get(const Field& field, uint32_t i = 0) const {
     return read_bits(block_, at_ + field.at + uint64_t{field.width} * i, field.width);
+  }
+  template <typename Put>
+  void each(const Field& field, Put put) const {
+    read_field(block_, at_, field, put);
   }
 
  private:
@@ -86,7 +107,7 @@ void encode_log8(const RecordFields& fields, const float* values, uint32_t kept,
 }
 
 void decode_log8(const RecordFields& fields, const Record& record, uint32_t kept, float* values) {
-  for (uint32_t k = 0; k < kept; ++k) values[k] = kLog8.level[record.get(fields.values, k)];
+  record.each(fields.values, [values](uint32_t k, uint32_t raw) { values[k] = kLog8.level[raw]; });
   if (record.get(fields.rest)) {
     double others = 0;
     for (uint32_t k = 0; k < kept; ++k) others += values[k];
@@ -103,12 +124,12 @@ void decode_values(const Layout& layout, const RecordFields& fields, const Recor
       values[0] = 1;
       break;
     case ValueType::kFloat16:
-      for (uint32_t k = 0; k < layout.kept; ++k) {
-        values[k] = half_to_float(static_cast<uint16_t>(record.get(fields.values, k)));
-      }
+      record.each(fields.values, [values](uint32_t k, uint32_t raw) {
+        values[k] = half_to_float(static_cast<uint16_t>(raw));
+      });
       break;
     case ValueType::kFloat32:
-      for (uint32_t k = 0; k < layout.kept; ++k) values[k] = float_of(record.get(fields.values, k));
+      record.each(fields.values, [values](uint32_t k, uint32_t raw) { values[k] = float_of(raw); });
       break;
     case ValueType::kLog8:
       decode_log8(fields, record, layout.kept, values);
@@ -207,15 +228,15 @@ void encode_crops(const Layout& layout, const RecordFields& fields, const CropAr
 void decode_crop(const Layout& layout, const RecordFields& fields, const uint8_t* block, uint64_t flips,
                  uint32_t crop, const CropArrays& out) {
   const Record record(fields, block, crop);
-  const Field* edges[] = {&fields.top, &fields.left, &fields.height, &fields.width};
-  for (int i = 0; i < 4; ++i) {
-    const uint32_t edge = record.get(*edges[i]);
-    if (out.ratios) out.ratios[i] = float_of(edge);
-    if (out.boxes) out.boxes[i] = static_cast<int32_t>(edge);
+  if (out.boxes || out.ratios) {
+    const uint32_t edges[] = {record.get(fields.top), record.get(fields.left), record.get(fields.height),
+                              record.get(fields.width)};
+    static_assert(sizeof(edges) == 4 * sizeof(float));
+    std::memcpy(out.boxes ? static_cast<void*>(out.boxes) : out.ratios, edges, sizeof(edges));
   }
   if (out.flips) *out.flips = block[flips + crop / 8] >> (crop % 8) & 1;
-  for (uint32_t k = 0; out.ids && k < layout.id_count(); ++k) {
-    out.ids[k] = static_cast<int32_t>(record.get(fields.ids, k));
+  if (int32_t* ids = out.ids) {
+    record.each(fields.ids, [ids](uint32_t k, uint32_t raw) { ids[k] = static_cast<int32_t>(raw); });
   }
   if (out.values) decode_values(layout, fields, record, out.values);
   if (out.tails) decode_floats(fields.tail, record, out.tails);

@@ -28,18 +28,8 @@ bool inside(const float* box) {
          box[1] + box[3] <= 1 + kSlack;
 }
 
-std::string box_fault(const Layout& layout, const CropBounds& bounds, const CropArrays& crop) {
-  if (layout.ratios()) {
-    if (inside(crop.ratios)) return "";
-    return message("box ratios, got ", box_text(crop.ratios), ", expected parts of the image in 0 to 1");
-  }
-  if (inside(crop.boxes, bounds.height, bounds.width)) return "";
-  return message("box (top, left, height, width), got ", box_text(crop.boxes),
-                 ", expected inside an image of ", bounds.height, " x ", bounds.width);
-}
-
-bool value_ok(const Layout& layout, float value) {
-  if (layout.logits()) return std::isfinite(value);
+bool value_ok(bool logit, float value) {
+  if (logit) return std::isfinite(value);
   return value >= 0 && value <= kMaxSum;  // false for NaN
 }
 
@@ -145,7 +135,7 @@ class RowCheck {
     double sum = 0;
     bool wrong = false;
     for (uint32_t k = 0; k < layout_.kept; ++k) {
-      if (!value_ok(layout_, crop.values[k])) {
+      if (!value_ok(layout_.logits(), crop.values[k])) {
         if (!repair_) return value_fault(layout_, crop.values[k]);
         crop.values[k] = 0;
         wrong = true;
@@ -201,21 +191,39 @@ class RowCheck {
 
 }  // namespace
 
+bool in_range(const Layout& layout, const CropBounds& bounds, const CropArrays& crop) {
+  if (crop.boxes && !inside(crop.boxes, bounds.height, bounds.width)) return false;
+  if (crop.ratios && !inside(crop.ratios)) return false;
+  bool right = true;
+  for (uint32_t k = 0; crop.ids && k < layout.id_count(); ++k) {
+    right &= static_cast<uint32_t>(crop.ids[k]) < layout.classes;
+  }
+  const bool logits = layout.logits();
+  for (uint32_t k = 0; crop.values && k < layout.value_count(); ++k)
+    right &= value_ok(logits, crop.values[k]);
+  const bool all = layout.kept == layout.classes;  // then the tail is the logarithm of nothing
+  if (crop.tails && !all) right &= std::isfinite(*crop.tails);
+  return right && (!crop.partners || mix_fault(layout, bounds, crop).empty());
+}
+
 std::string range_fault(const Layout& layout, const CropBounds& bounds, const CropArrays& crop) {
-  if (crop.boxes || crop.ratios) {
-    std::string fault = box_fault(layout, bounds, crop);
-    if (!fault.empty()) return fault;
+  if (in_range(layout, bounds, crop)) return "";
+  if (crop.boxes && !inside(crop.boxes, bounds.height, bounds.width)) {
+    return message("box (top, left, height, width), got ", box_text(crop.boxes),
+                   ", expected inside an image of ", bounds.height, " x ", bounds.width);
+  }
+  if (crop.ratios && !inside(crop.ratios)) {
+    return message("box ratios, got ", box_text(crop.ratios), ", expected parts of the image in 0 to 1");
   }
   for (uint32_t k = 0; crop.ids && k < layout.id_count(); ++k) {
     if (static_cast<uint32_t>(crop.ids[k]) >= layout.classes) return id_fault(layout, crop.ids[k]);
   }
   for (uint32_t k = 0; crop.values && k < layout.value_count(); ++k) {
-    if (!value_ok(layout, crop.values[k])) return value_fault(layout, crop.values[k]);
+    if (!value_ok(layout.logits(), crop.values[k])) return value_fault(layout, crop.values[k]);
   }
-  if (crop.tails && !std::isfinite(*crop.tails) && layout.kept < layout.classes) {
+  if (crop.tails && !std::isfinite(*crop.tails))
     return message("tail, got ", *crop.tails, ", expected finite");
-  }
-  return crop.partners ? mix_fault(layout, bounds, crop) : "";
+  return mix_fault(layout, bounds, crop);
 }
 
 Repairs check_crops(const Layout& layout, const CropBounds& bounds, const CropArrays& crops, uint32_t count,
@@ -224,7 +232,8 @@ Repairs check_crops(const Layout& layout, const CropBounds& bounds, const CropAr
   RowCheck row(layout, repair, &repairs);
   for (uint32_t i = 0; i < count; ++i) {
     const CropArrays crop = crops.from(i, layout);
-    if (repair && !box_fault(layout, bounds, crop).empty()) {
+    const bool fits = layout.ratios() ? inside(crop.ratios) : inside(crop.boxes, bounds.height, bounds.width);
+    if (repair && !fits) {
       layout.ratios() ? clamp_ratios(crop.ratios) : clamp_box(bounds, crop.boxes);
       ++repairs.boxes;
     }

@@ -21,8 +21,9 @@ struct Repairs {
   uint64_t boxes = 0, values = 0, sums = 0, ids = 0, duplicates = 0;
 };
 
-// Checks the arrays that are there of one decoded crop: box inside the image, ids and values in range.
-// Returns what is wrong, or "".
+// Whether the arrays that are there of one decoded crop hold: box inside the image, ids and values in range.
+bool in_range(const Layout& layout, const CropBounds& bounds, const CropArrays& crop);
+// What is wrong with it, or "".
 std::string range_fault(const Layout& layout, const CropBounds& bounds, const CropArrays& crop);
 
 // Checks all crops before they are written, and puts each row into descending order of values. A fault throws

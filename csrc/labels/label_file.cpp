@@ -249,10 +249,15 @@ void LabelFile::read_crops(uint64_t image, const int64_t* crops, size_t count, c
     check<std::out_of_range>(crops[i] >= 0 && crops[i] < int64_t{block.entry.crops},
                              "LabelFile: crop of image ", image, ", got ", crops[i], ", expected less than ",
                              block.entry.crops, ", ", path());
+    // All crops are fetched at once instead of one after the other.
+    __builtin_prefetch(block.data + block.fields.stride * static_cast<uint64_t>(crops[i]) / 8);
+  }
+  for (size_t i = 0; i < count; ++i) {
     const CropArrays crop = out.from(i, layout_);
     decode_crop(layout_, block.fields, block.data, block.size.flips, static_cast<uint32_t>(crops[i]), crop);
-    const std::string fault = range_fault(layout_, bounds, crop);
-    if (!fault.empty()) refuse(image, message("crop ", crops[i], ": ", fault));
+    if (!in_range(layout_, bounds, crop)) {
+      refuse(image, message("crop ", crops[i], ": ", range_fault(layout_, bounds, crop)));
+    }
   }
 }
 
@@ -261,8 +266,9 @@ void LabelFile::check_all_crops(uint64_t image, const Block& block) const {
   const CropBounds bounds{block.entry.height, block.entry.width, preamble_.mix_size, images()};
   for (uint32_t crop = 0; crop < block.entry.crops; ++crop) {
     decode_crop(layout_, block.fields, block.data, block.size.flips, crop, buffer.arrays);
-    const std::string fault = range_fault(layout_, bounds, buffer.arrays);
-    if (!fault.empty()) refuse(image, message("crop ", crop, ": ", fault));
+    if (!in_range(layout_, bounds, buffer.arrays)) {
+      refuse(image, message("crop ", crop, ": ", range_fault(layout_, bounds, buffer.arrays)));
+    }
   }
 }
 
