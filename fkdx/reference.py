@@ -5,6 +5,7 @@ One section a room, in the order of docs/design.md.
 
 import hashlib
 import json
+import math
 import struct
 
 import numpy as np
@@ -124,10 +125,104 @@ def decode(top: dict, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-# ---- crops: random boxes and flips ------------------------------------------------------------------------
+# ---- crops: random boxes and flips -----------------------------------------------------------------------
+
+_WORD = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
-# ---- sampler: which image and crop at which step ----------------------------------------------------------
+def splitmix64(z: int) -> int:
+    """The output function of SplitMix64 (Steele, Lea, Flood 2014)."""
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _WORD
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _WORD
+    return z ^ (z >> 31)
+
+
+def mix_words(words: list[int]) -> int:
+    """One 64-bit number from many."""
+    state = 0
+    for word in words:
+        state = splitmix64((state ^ word) + _GOLDEN & _WORD)
+    return state
+
+
+def random_word(stream: int, counter: int) -> tuple[int, int]:
+    """Two 32-bit random numbers."""
+    word = splitmix64(stream + (counter + 1) * _GOLDEN & _WORD)
+    return word >> 32, word & 0xFFFFFFFF
+
+
+def random_box(
+    size: tuple[int, int],
+    seed: int,
+    key: str,
+    crop: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    flip: float,
+    epoch: int = 0,
+) -> tuple[tuple[int, int, int, int], bool]:
+    """One crop from counters, as torchvision's RandomResizedCrop: ((top, left, height, width), flip)."""
+    name = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+    stream = mix_words([seed & _WORD, name, epoch])
+    height, width = size
+    first = 16 * crop
+    flipped = random_word(stream, first + 11)[0] / 2**32 < flip
+    for attempt in range(10):
+        share_bits, ratio_bits = random_word(stream, first + attempt)
+        share = scale[0] + (scale[1] - scale[0]) * (share_bits / 2**32)
+        # aspect = low * (high / low) ** u, with one square root a bit of u, so that every machine agrees
+        aspect, root = ratio[0], ratio[1] / ratio[0]
+        for bit in reversed(range(32)):
+            root = math.sqrt(root)
+            if ratio_bits >> bit & 1:
+                aspect *= root
+        w = round(math.sqrt(float(height) * width * share * aspect))
+        h = round(math.sqrt(float(height) * width * share / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top_bits, left_bits = random_word(stream, first + 10)
+            return (top_bits * (height - h + 1) >> 32, left_bits * (width - w + 1) >> 32, h, w), flipped
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = max(1, round(width / ratio[0]))
+    elif width / height > ratio[1]:
+        w = max(1, round(height * ratio[1]))
+    return ((height - h) // 2, (width - w) // 2, h, w), flipped
+
+
+# ---- sampler: which image and crop at which step ---------------------------------------------------------
+
+
+def permutation(stream: int, count: int) -> list[int]:
+    """0 ... count - 1 in random order: sorted by 32 random bits, equal ones by number."""
+    return sorted(range(count), key=lambda i: (random_word(stream, i)[0], i))
+
+
+def planned_batch(
+    stored: list[int],
+    batch_images: int,
+    crops_per_image: int,
+    seed: int,
+    epoch: int,
+    step: int,
+    choice: str,
+) -> list[tuple[int, list[int]]]:
+    """The global batch of a step: (image, its crops) in order. `stored[i]` is how many crops image i has."""
+    order = permutation(mix_words([seed & _WORD, 0, epoch]), len(stored))
+    batch = []
+    for position in range(step * batch_images, (step + 1) * batch_images):
+        lap, place = divmod(position, len(order))
+        image = order[place]
+        if choice == "independent":
+            fresh = permutation(mix_words([seed & _WORD, 1, image, epoch, lap]), stored[image])
+            crops = fresh[:crops_per_image]
+        else:
+            crops = []
+            for shown in range(epoch, epoch + crops_per_image):
+                number, place = divmod(shown, stored[image])
+                crops.append(permutation(mix_words([seed & _WORD, 2, image, number]), stored[image])[place])
+        batch.append((image, crops))
+    return batch
 
 
 # ---- loss: targets and soft cross-entropy, dense ----------------------------------------------------------

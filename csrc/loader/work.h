@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// The work of one batch: for every image, which rows of the caller's arrays it fills and how.
+#pragma once
+
+#include <exception>
+#include <memory>
+#include <vector>
+
+#include "image/crops.h"
+#include "loader/random_crop.h"
+#include "loader/reader.h"
+
+namespace fkdx {
+
+// Where the boxes of a batch come from. All but kPixels are resolved into pixels once the image's size is
+// known.
+enum class BoxRule {
+  kPixels,  // as given
+  kRatios,  // shares of the image (top, left, height, width), every edge rounded as PIL rounds it
+  kRandom,  // drawn on the fly
+  kCentre,  // resize the shorter side, then cut the centre: validation
+};
+
+// How all images of a batch are looked at.
+struct View {
+  int size = 224;
+  Interpolation interpolation = Interpolation::kBilinear;
+  ResampleRule resample = ResampleRule::kPillow12;
+  bool allow_warnings = false;
+  BoxRule box_rule = BoxRule::kPixels;
+  int resize = 256;                           // kCentre: the shorter side
+  std::shared_ptr<const RandomCrops> random;  // kRandom
+};
+
+// The caller's arrays, one row a crop. The caller keeps them alive until the batch has finished or was
+// cancelled.
+struct Rows {
+  uint8_t* images;      // (B, size, size, 3), written
+  Box* boxes;           // read for kPixels, written for kRatios and kRandom
+  uint8_t* flips;       // read, but written for kRandom
+  const float* ratios;  // (B, 4), kRatios only
+};
+
+enum class State : uint8_t { kWaiting, kDone, kForeign, kFailed, kCancelled };
+
+// One image of the batch: rows [first, first + count).
+struct Image {
+  Location where;
+  int64_t index = 0;  // names it in the cache
+  int first = 0;
+  int count = 0;
+  uint64_t stream = 0;     // kRandom
+  int64_t first_crop = 0;  // kRandom
+
+  State state = State::kWaiting;
+  ImageSize size{0, 0};
+  std::exception_ptr error;              // kFailed
+  std::shared_ptr<const Bytes> encoded;  // kForeign: not a JPEG, left to the caller
+};
+
+// Nanoseconds and counts, summed over the threads of a pool.
+struct Stages {
+  int64_t read_ns = 0, decode_ns = 0, resize_ns = 0, wait_ns = 0;
+  int64_t images = 0, crops = 0, bytes = 0;
+  void add(const Stages& other);
+};
+
+// What one thread needs to do such work. Not thread-safe, but reader and cache may be shared.
+class Worker {
+ public:
+  Worker(Reader* reader, Cache* cache) : reader_(reader), cache_(cache) {}
+
+  // Fills the rows of the image, or sets its error or its encoded bytes; never throws. The caller sets the
+  // state.
+  State process(const View& view, const Rows& rows, Image* image, Stages* spent);
+
+ private:
+  std::shared_ptr<const Bytes> fetch(const Image& image);
+  void decode(const View& view, const Rows& rows, const Bytes& bytes, Image* image);
+
+  Reader* reader_;
+  Cache* cache_;
+  std::shared_ptr<Bytes> buffer_ = std::make_shared<Bytes>();
+  CropDecoder decoder_;
+};
+
+// Shares of an image to pixels: each edge on its own, half to even, as PIL.Image.crop does.
+Box pixel_box(const float ratios[4], ImageSize image);
+
+}  // namespace fkdx

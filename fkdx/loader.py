@@ -1,0 +1,400 @@
+"""Batches of crops with their targets: one image decoded once gives m crops.
+
+A batch is image after image: rows `i * m ... i * m + m - 1` are the m crops of its i-th image, so
+`images.view(-1, m, S, S, 3)` has one image a row. The tensors of a batch are the caller's: their memory
+is used again only when nobody holds them any more.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fkdx import _C
+from fkdx.crops import RATIO, SCALE, crop_stream
+from fkdx.labels import LabelFile
+from fkdx.pool import ImagePool, Pending, View, Work, run_ahead
+from fkdx.sampler import Sampler
+from fkdx.slots import Device, make_slots, on_cuda
+from fkdx.sources import Source, class_numbers, open_source
+from fkdx.target import SparseTarget
+
+_HOPELESS = 100  # images in a row that cannot be read: then it is not the images
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step trains or evaluates on, B rows.
+
+    Attributes:
+        images: (B, size, size, 3) uint8, on the loader's device.
+        target: SparseTarget of B rows, on the loader's device; None from a ValidationLoader.
+        classes: (B,) int64 ground truth; -1 where unknown.
+        keys: B keys of the images.
+        crops: (B,) int64, which of the image's stored crops each row is.
+    """
+
+    images: torch.Tensor
+    target: SparseTarget | torch.Tensor | None
+    classes: torch.Tensor
+    keys: list[str]
+    crops: torch.Tensor
+
+
+class CropLoader:
+    """Batches of stored crops with targets recovered from their labels, or of random crops with hard labels.
+
+    Which images and crops form a batch depends on (seed, epoch, step) alone: not on threads, ranks or
+    interruptions.
+
+    Args:
+        root: where the images are, see `fkdx.sources.open_source`.
+        labels: a LabelFile or its path. None: plain training with one-hot targets of the image's class
+            and random crops drawn on the fly, as torchvision's RandomResizedCrop(scale=scale,
+            ratio=ratio) and a flip half of the time.
+        batch_size: crops of the global batch; every rank gets `batch_size / world_size` of them.
+        crops_per_image: m, crops of one image in a batch; divides a rank's part of the batch.
+        size: pixels of a crop's side.
+        seed: of the order of images and the choice of crops.
+        threads: of this process; default: its cores, shared among the processes of one machine.
+        rank, world_size: this process and how many there are.
+        label_kind: how targets are recovered, see `SparseTarget.from_topk`.
+        interpolation: "bilinear" or "bicubic", antialiased as Pillow's.
+        resample: "pillow12" or "pillow13", the order of Pillow's two passes.
+        choice: "independent" (m fresh random crops) or "cycle" (every stored crop once before any again).
+        drop_last: leave out the last images of an epoch if they do not fill a batch; otherwise fill it
+            up with the epoch's first images.
+        on_error: "raise", or "skip": show the epoch's next image instead of one that cannot be read,
+            warn, and count it in `skipped`.
+        on_missing: "raise", or "ignore" images without labels and labels without images.
+        allow_warnings: accept what libjpeg calls corrupt but decodes somehow.
+        prefetch: batches that are made ahead.
+        cache_bytes: of encoded images kept in memory.
+        device: None or "cpu": batches in ordinary memory; a CUDA device: copied there on a stream of its own.
+
+    Raises:
+        ValueError: arguments that do not fit each other, images and labels that do not match.
+        ImageError, OSError: while iterating, a bad image, at the batch it belongs to, with its path.
+    """
+
+    def __init__(
+        self,
+        root: "str | os.PathLike | Source",
+        labels: "LabelFile | str | os.PathLike | None",
+        batch_size: int,
+        crops_per_image: int = 4,
+        size: int = 224,
+        *,
+        seed: int = 0,
+        threads: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        label_kind: str = "marginal_smoothing",
+        interpolation: str = "bilinear",
+        resample: str = "pillow12",
+        choice: str = "independent",
+        drop_last: bool = True,
+        on_error: str = "raise",
+        on_missing: str = "raise",
+        allow_warnings: bool = False,
+        prefetch: int = 2,
+        cache_bytes: int = 0,
+        device: Device = None,
+        scale: tuple[float, float] = SCALE,
+        ratio: tuple[float, float] = RATIO,
+    ) -> None:
+        _check_shares(batch_size, crops_per_image, rank, world_size)
+        _check_word("on_error", on_error, ("raise", "skip"))
+        _check_word("on_missing", on_missing, ("raise", "ignore"))
+        if prefetch < 1:
+            raise ValueError(f"CropLoader: prefetch, got {prefetch}, expected at least 1")
+        source = open_source(root)
+        self.labels = LabelFile(labels) if isinstance(labels, str | os.PathLike) else labels
+        self.crops_per_image, self.batch_size = crops_per_image, batch_size
+        self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
+        self.label_kind, self.on_error, self.seed = label_kind, on_error, seed
+        self._rows = batch_size // world_size
+        if self.labels is None:
+            self._images, self._label_of = np.arange(len(source)), None
+            stored = np.full(len(source), crops_per_image)
+            view = {"boxes": "random", "random": _C.RandomCrops(scale, ratio, 0.5)}
+        else:
+            self._images, self._label_of = _match(source, self.labels, on_missing)
+            stored = self.labels.crop_counts[self._label_of].astype(np.int64)
+            view = {"boxes": "ratios" if self.labels.ratios else "pixels"}
+        self.classes, self._class_of = class_numbers(source, self.labels.classes if self.labels else None)
+        self.sampler = Sampler(
+            stored, batch_size // crops_per_image, crops_per_image, seed, choice, drop_last
+        )
+        self._view = View(size, interpolation, resample, allow_warnings, **view)
+        self.pool = ImagePool(source, threads, cache_bytes)
+        self._slots = make_slots((self._rows, size, size, 3), device, prefetch + 2)
+        self._device = device
+        self.skipped: dict[str, str] = {}  # key of an image that could not be read: the reason
+        self._epoch = self._step = self._start = 0
+
+    def __len__(self) -> int:
+        """Steps of an epoch, the same on every rank."""
+        return self.sampler.steps
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next pass. Passes over the images with m crops each count as m epochs."""
+        if epoch != self._epoch:
+            self._epoch, self._start = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader is: the next batch is number `step` of `epoch`. Any number of threads, and
+        any world size that divides the batch, may go on from here."""
+        return {"epoch": self._epoch, "step": self._step, **self._plan()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where `state_dict` was taken. ValueError if the plan of the epochs has changed since."""
+        for name, value in self._plan().items():
+            if state.get(name, value) != value:
+                raise ValueError(f"load_state_dict: {name}, got {state[name]}, expected {value}")
+        if not 0 <= state["step"] <= len(self):
+            raise ValueError(f"load_state_dict: step, got {state['step']}, expected 0..{len(self)}")
+        self._epoch, self._start = state["epoch"], state["step"]
+        self._step = self._start
+
+    def _plan(self) -> dict[str, int]:
+        sampler = self.sampler
+        return {
+            "seed": self.seed,
+            "images": len(sampler.stored),
+            "batch_size": self.batch_size,
+            "crops_per_image": self.crops_per_image,
+        }
+
+    def close(self) -> None:
+        """End the threads; done as well when the loader is no longer used, and at exit."""
+        self.pool.close()
+
+    # ---- one pass ---------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches from the current step to the end of the epoch; then the next epoch is set."""
+        epoch, self._step, self._start = self._epoch, self._start, 0
+        order = self.sampler.order(epoch)
+        steps = range(self._step, len(self))
+        for part in run_ahead(lambda step: self._begin(epoch, order, step), steps, self.prefetch):
+            self._replace_bad(part, epoch, order)
+            batch = self._deliver(part)
+            self._step += 1
+            del part  # the slot is the caller's now
+            yield batch
+            del batch
+        self._epoch, self._step = epoch + self.crops_per_image, 0
+
+    def _begin(self, epoch: int, order: np.ndarray, step: int) -> "_Part":
+        share = self._rows // self.crops_per_image
+        positions = self.sampler.positions(step)[self.rank * share : (self.rank + 1) * share]
+        return self._submit(epoch, order, positions, self._slots.take())
+
+    def _submit(
+        self, epoch: int, order: np.ndarray, positions: np.ndarray, slot: np.ndarray, urgent: bool = False
+    ) -> "_Part":
+        laps, places = np.divmod(positions, len(order))
+        images = order[places]
+        n, m = len(images), self.crops_per_image
+        files = self._images[images]
+        work = Work(files.tolist(), [m] * n, np.empty((n * m, 4), np.int32), np.empty(n * m, np.uint8))
+        if self.labels is None:
+            crops = laps[:, None] * m + np.arange(m)
+            work.streams = [crop_stream(self.seed, self.pool.source.keys[i], epoch) for i in work.images]
+            work.first_crops = crops[:, 0].tolist()
+            ids = values = None
+        else:
+            crops = self.sampler.crops(epoch, images, laps)
+            boxes, flips, ids, values = self.labels.gather(self._label_of[images], crops)
+            if self._view.boxes == "ratios":
+                work.ratios = np.ascontiguousarray(boxes.reshape(-1, 4), np.float32)
+            else:
+                work.boxes = np.ascontiguousarray(boxes.reshape(-1, 4), np.int32)
+            work.flips = np.ascontiguousarray(flips.reshape(-1)).view(np.uint8)
+        return _Part(self.pool.submit(self._view, work, slot, urgent), positions, files, crops, ids, values)
+
+    def _replace_bad(self, part: "_Part", epoch: int, order: np.ndarray) -> None:
+        """Wait for the batch. A bad image is an error, or gives way to the next good one in the order.
+
+        Nothing but the image's place in the order is needed for that, so every rank finds the same alone.
+        """
+        m = self.crops_per_image
+        for i, error in sorted(part.pending.finish().items()):
+            rows = part.pending.slot[i * m : (i + 1) * m]
+            for shift in range(1, _HOPELESS + 1):
+                if self.on_error == "raise":
+                    raise error
+                self._count_skip(part.files[i], error)
+                other = self._submit(epoch, order, part.positions[i : i + 1] + shift, rows, urgent=True)
+                part.files[i] = other.files[0]
+                errors = other.pending.finish()
+                if not errors:
+                    part.replace(i, other)
+                    break
+                error = errors[0]
+            else:
+                text = f"CropLoader: {_HOPELESS} images in a row cannot be read, the last: {error}"
+                raise RuntimeError(text) from error
+
+    def _count_skip(self, file: int, error: Exception) -> None:
+        key = self.pool.source.keys[file]
+        if key not in self.skipped:
+            warnings.warn(f"CropLoader: skipped {key}: {error}", stacklevel=2)
+        self.skipped[key] = str(error)
+
+    def _deliver(self, part: "_Part") -> Batch:
+        rows, m = self._rows, self.crops_per_image
+        classes = torch.from_numpy(np.repeat(self._class_of[part.files], m))
+        target = self._target(classes, part.ids, part.values)
+        if on_cuda(self._device):
+            target = target.pin_memory().to(self._device, non_blocking=True)
+            classes = classes.pin_memory().to(self._device, non_blocking=True)
+        keys = [key for i in part.files for key in [self.pool.source.keys[i]] * m]
+        crops = torch.from_numpy(part.crops.reshape(-1))
+        return Batch(self._slots.deliver(part.pending.slot, rows), target, classes, keys, crops)
+
+    def _target(
+        self, classes: torch.Tensor, ids: np.ndarray | None, values: np.ndarray | None
+    ) -> "SparseTarget | torch.Tensor":
+        if self.labels is None:
+            return SparseTarget.from_classes(classes, len(self.classes))
+        flat = torch.from_numpy(values.reshape(self._rows, -1))
+        if ids is None:
+            return flat
+        ids = torch.from_numpy(ids.reshape(self._rows, -1))
+        return SparseTarget.from_topk(ids, flat, self.labels.num_classes, self.label_kind)
+
+
+@dataclass
+class _Part:
+    """Images under way with what belongs to them: n images, m crops each."""
+
+    pending: Pending
+    positions: np.ndarray
+    files: np.ndarray
+    crops: np.ndarray
+    ids: np.ndarray | None
+    values: np.ndarray | None
+
+    def replace(self, i: int, other: "_Part") -> None:
+        self.crops[i] = other.crops[0]
+        if self.ids is not None:
+            self.ids[i] = other.ids[0]
+        if self.values is not None:
+            self.values[i] = other.values[0]
+
+
+class ValidationLoader:
+    """Every image once: shorter side resized to floor(size / crop_ratio), then the centre, as
+    torchvision does.
+
+    Images come in the order of their keys. Rank r takes images r, r + world_size, ...: no image is shown
+    twice and nothing is padded, so totals summed over the ranks are exact. Ranks may differ by one in their
+    images, and so in their batches: keep collective operations out of the loop over them.
+
+    Args:
+        root: where the images are, see `fkdx.sources.open_source`.
+        batch_size: images of a batch of this process; the last one may be smaller.
+        classes: class names in order; default: the folders' names, sorted.
+        (others): as for CropLoader.
+    """
+
+    def __init__(
+        self,
+        root: "str | os.PathLike | Source",
+        batch_size: int,
+        size: int = 224,
+        crop_ratio: float = 0.875,
+        classes: list[str] | None = None,
+        *,
+        threads: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        interpolation: str = "bilinear",
+        resample: str = "pillow12",
+        allow_warnings: bool = False,
+        prefetch: int = 2,
+        cache_bytes: int = 0,
+        device: Device = None,
+    ) -> None:
+        _check_shares(batch_size * world_size, 1, rank, world_size)
+        source = open_source(root)
+        self.batch_size, self.prefetch, self._device = batch_size, prefetch, device
+        self._files = np.arange(rank, len(source), world_size)
+        self.classes, self._class_of = class_numbers(source, classes)
+        self._view = View(
+            size, interpolation, resample, allow_warnings, boxes="centre", crop_ratio=crop_ratio
+        )
+        self.pool = ImagePool(source, threads, cache_bytes)
+        self._slots = make_slots((batch_size, size, size, 3), device, prefetch + 2)
+
+    def __len__(self) -> int:
+        """Batches of this rank."""
+        return -(-len(self._files) // self.batch_size)
+
+    def close(self) -> None:
+        """End the threads; done as well when the loader is no longer used, and at exit."""
+        self.pool.close()
+
+    def __iter__(self) -> Iterator[Batch]:
+        for pending in run_ahead(self._begin, range(len(self)), self.prefetch):
+            for error in pending.finish().values():
+                raise error
+            batch = self._deliver(pending)
+            del pending
+            yield batch
+            del batch
+
+    def _begin(self, step: int) -> Pending:
+        files = self._files[step * self.batch_size : (step + 1) * self.batch_size]
+        n = len(files)
+        work = Work(files.tolist(), [1] * n, np.zeros((n, 4), np.int32), np.zeros(n, np.uint8))
+        return self.pool.submit(self._view, work, self._slots.take())
+
+    def _deliver(self, pending: Pending) -> Batch:
+        files = pending.work.images
+        classes = torch.from_numpy(self._class_of[files])
+        if on_cuda(self._device):
+            classes = classes.pin_memory().to(self._device, non_blocking=True)
+        images = self._slots.deliver(pending.slot, len(files))
+        keys = [self.pool.source.keys[i] for i in files]
+        return Batch(images, None, classes, keys, torch.zeros(len(files), dtype=torch.int64))
+
+
+def _match(source: Source, labels: LabelFile, on_missing: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n,) that have labels, in the order of their keys, and the numbers (n,) of their labels."""
+    labelled = np.flatnonzero(labels.crop_counts)
+    names = labels.keys[:]
+    number_of = {names[number]: number for number in labelled.tolist()}
+    images = [i for i, key in enumerate(source.keys) if key in number_of]
+    without, unused = len(source) - len(images), len(number_of) - len(images)
+    if not images or (on_missing == "raise" and (without or unused)):
+        known = set(source.keys)
+        bare = next((key for key in source.keys if key not in number_of), None)
+        absent = next((key for key in number_of if key not in known), None)
+        raise ValueError(
+            f"CropLoader: images and labels do not match: {without} of {len(source)} images have no "
+            f"label (such as {bare}), {unused} of {len(number_of)} labels have no image (such as {absent}), "
+            f"{labels.path}; "
+            "give the folder the labels were made for, or set on_missing='ignore'"
+        )
+    return np.array(images), np.array([number_of[source.keys[i]] for i in images])
+
+
+def _check_shares(batch_size: int, crops_per_image: int, rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ValueError(f"loader: rank, got {rank} of world_size {world_size}, expected 0..{world_size - 1}")
+    if crops_per_image < 1 or batch_size < 1 or batch_size % (crops_per_image * world_size):
+        raise ValueError(
+            f"loader: batch_size, got {batch_size}, expected a multiple of crops_per_image x world_size "
+            f"({crops_per_image} x {world_size}): it counts the crops of the global batch"
+        )
+
+
+def _check_word(name: str, word: str, expected: tuple[str, ...]) -> None:
+    if word not in expected:
+        raise ValueError(f"CropLoader: {name}, got '{word}', expected one of {', '.join(expected)}")

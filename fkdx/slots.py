@@ -1,0 +1,89 @@
+"""Memory for batches, used again and again: filled by threads, handed out as tensors, never overwritten
+early."""
+
+import weakref
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+
+Device = str | torch.device | None
+
+
+def on_cuda(device: Device) -> bool:
+    return device is not None and torch.device(device).type == "cuda"
+
+
+def make_slots(shape: tuple[int, ...], device: Device, kept: int) -> "HostSlots | DeviceSlots":
+    """Slots for uint8 batches of one shape; `kept` are kept for use again."""
+    return DeviceSlots(shape, torch.device(device)) if on_cuda(device) else HostSlots(shape, kept)
+
+
+class HostSlots:
+    """Slots in ordinary memory. A tensor given out *is* its slot: the slot comes back when the last
+    tensor, array or view that shares its memory is gone, so a batch stays what it was for as long as
+    anyone holds it."""
+
+    def __init__(self, shape: tuple[int, ...], kept: int) -> None:
+        self._shape, self._kept = shape, kept
+        self._free: deque[bytearray] = deque()
+
+    def take(self) -> np.ndarray:
+        """A uint8 array of the given shape, with any content."""
+        memory = self._free.pop() if self._free else bytearray(int(np.prod(self._shape)))
+        # Every view of a view of `flat` refers to `flat`, because its own base is no array.
+        flat = np.frombuffer(memory, np.uint8)
+        weakref.finalize(flat, self._give_back, memory).atexit = False
+        return flat.reshape(self._shape)
+
+    def deliver(self, slot: np.ndarray, rows: int) -> torch.Tensor:
+        """The first `rows` rows as a tensor."""
+        return torch.from_numpy(slot)[:rows]
+
+    def _give_back(self, memory: bytearray) -> None:
+        if len(self._free) < self._kept:
+            self._free.append(memory)
+
+
+class DeviceSlots:
+    """Pinned slots, copied to a CUDA device on a stream of their own. A slot is taken again only when
+    the event behind its copy has passed."""
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+        self._shape, self._device = shape, device
+        self._stream = torch.cuda.Stream(device)
+        self._free: list[torch.Tensor] = []
+        self._taken: dict[int, torch.Tensor] = {}
+        self._copying: deque[tuple[Any, torch.Tensor]] = deque()
+
+    def take(self) -> np.ndarray:
+        """A uint8 array of the given shape, with any content."""
+        while self._copying and self._copying[0][0].query():
+            self._free.append(self._copying.popleft()[1])
+        pinned = self._free.pop() if self._free else self._new_slot()
+        slot = pinned.numpy()
+        self._taken[id(slot)] = pinned
+        weakref.finalize(slot, self._give_back, id(slot)).atexit = False
+        return slot
+
+    def deliver(self, slot: np.ndarray, rows: int) -> torch.Tensor:
+        """The first `rows` rows as a tensor on the device, ready for the current stream."""
+        pinned = self._taken.pop(id(slot))
+        consumer = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._stream):
+            images = pinned[:rows].to(self._device, non_blocking=True)
+            copied = torch.cuda.Event()
+            copied.record()
+        self._copying.append((copied, pinned))
+        consumer.wait_event(copied)
+        images.record_stream(consumer)
+        return images
+
+    def _new_slot(self) -> torch.Tensor:
+        return torch.empty(self._shape, dtype=torch.uint8, pin_memory=True)
+
+    def _give_back(self, slot_id: int) -> None:
+        # Reached with the slot still taken only when its batch was dropped before delivery.
+        if (pinned := self._taken.pop(slot_id, None)) is not None:
+            self._free.append(pinned)
