@@ -18,7 +18,8 @@ struct RowTable {
   const Taps* taps;
   bool clamp;  // weights may be negative, so sums may leave 0..255
   int groups;
-  int steps;
+  int steps;  // loads of source pixels a group
+  bool wide;  // these loads span two vectors
   Buffer<int32_t> offsets;
   Buffer<uint8_t> shuffles;
   Buffer<int32_t> weights;
@@ -27,6 +28,8 @@ struct RowTable {
 struct Kernels {
   int strip_rows;    // rows a strip
   int weight_words;  // 32-bit words that hold the weights of one strip's rows
+
+  const Kernels* fallback;  // takes what fill_table refuses
 
   // Weights of the strip_rows rows of a strip -> weight_words words.
   void (*pack_weights)(const int32_t* weights, int32_t* words);

@@ -49,6 +49,6 @@ void column_pass(const uint32_t* const* strips, int count, const int32_t* words,
 
 }  // namespace
 
-const Kernels kScalarKernels = {1, 1, pack_weights, fill_table, row_pass, interleave, column_pass};
+const Kernels kScalarKernels = {1, 1, nullptr, pack_weights, fill_table, row_pass, interleave, column_pass};
 
 }  // namespace fkdx

@@ -3,10 +3,18 @@
 
 #include <algorithm>
 
+#include "base/cpu.h"
 namespace fkdx {
 namespace {
 
-const Kernels& selected_kernels() { return kScalarKernels; }
+const Kernels& selected_kernels() {
+#if defined(__x86_64__)
+  const Cpu cpu = selected_cpu();
+  if (cpu == Cpu::kAvx512 && avx512_kernels_run_here()) return kAvx512Kernels;
+  if (cpu >= Cpu::kAvx2) return kAvx2Kernels;
+#endif
+  return kScalarKernels;
+}
 
 // Pillow 12 turns the order round for sources that are more than a hundred times taller than wide, Pillow 13
 // where the height shrinks by more than twice as many pixels as the width.
@@ -35,7 +43,10 @@ Box Resampler::plan(const Axis& vertical, const Axis& horizontal, bool flip, Int
   const Span columns = rebase(&horizontal_);
   kernels_ = &selected_kernels();
   table_.clamp = clamp_;
-  kernels_->fill_table(horizontal_, &table_);
+  if (!kernels_->fill_table(horizontal_, &table_)) {
+    kernels_ = kernels_->fallback;
+    kernels_->fill_table(horizontal_, &table_);
+  }
   region_ = {rows.begin, columns.begin, rows.end - rows.begin, columns.end - columns.begin};
   return region_;
 }
