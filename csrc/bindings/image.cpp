@@ -85,6 +85,15 @@ void resize_validation(CropDecoder& decoder, const Bytes& image, int resize, int
   decoder.resize_validation(source, spec, pixels);
 }
 
+Bytes decode_box(CropDecoder& decoder, std::string_view data, int top, int left, int height, int width,
+                 bool allow_warnings) {
+  Bytes out({height, width, 3});
+  uint8_t* pixels = out.mutable_data();
+  py::gil_scoped_release release;
+  decoder.decode_box(bytes_of(data), data.size(), {top, left, height, width}, allow_warnings, pixels);
+  return out;
+}
+
 void decode_region_only(CropDecoder& decoder, std::string_view data, const Boxes& boxes) {
   const CropSpec spec = crop_spec(boxes, Bytes(), 1, false, false, true);
   py::gil_scoped_release release;
@@ -114,6 +123,7 @@ void bind_image(py::module_& m) {
       .def("resize_crops", &resize_crops)
       .def("decode_validation", &decode_validation)
       .def("resize_validation", &resize_validation)
+      .def("decode_box", &decode_box, "Pixels of a box as they are: (height, width, 3).")
       .def("decode_region_only", &decode_region_only, "The ceiling of decode_crops, for benchmarks.")
       .def("decode_coefficients_only", &decode_coefficients_only, "Entropy decoding alone, for benchmarks.")
       .def_property_readonly("times", &times, "Seconds by stage since the decoder was made.");

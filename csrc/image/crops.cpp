@@ -34,10 +34,10 @@ bool inside(const Box& box, const ImageSize& image) {
 }
 
 // The smallest box around all boxes, each of which has to lie inside the image.
-Box union_of(const CropSpec& spec, const ImageSize& image) {
+Box union_of(const Box* boxes, int count, const ImageSize& image) {
   int top = image.height, left = image.width, bottom = 0, right = 0;
-  for (int i = 0; i < spec.count; ++i) {
-    const Box& box = spec.boxes[i];
+  for (int i = 0; i < count; ++i) {
+    const Box& box = boxes[i];
     check<ImageError>(inside(box, image), "crops: box ", i, ", got (top ", box.top, ", left ", box.left,
                       ", height ", box.height, ", width ", box.width, "), expected inside the image of ",
                       image.height, " rows and ", image.width, " columns");
@@ -128,7 +128,7 @@ ImageSize CropDecoder::read_size(const uint8_t* data, size_t size) {
 }
 
 void CropDecoder::decode_crops(const uint8_t* data, size_t size, const CropSpec& spec, uint8_t* out) {
-  const Box region = union_of(spec, state_->jpeg.open(data, size, spec.allow_warnings));
+  const Box region = union_of(spec.boxes, spec.count, state_->jpeg.open(data, size, spec.allow_warnings));
   if (spec.count > 0) state_->resize_crops(state_->read(region), region.top, region.left, spec, out);
 }
 
@@ -139,7 +139,7 @@ void CropDecoder::decode_validation(const uint8_t* data, size_t size, const Vali
 }
 
 void CropDecoder::resize_crops(const Pixels& image, const CropSpec& spec, uint8_t* out) {
-  const Box region = union_of(spec, image.size);
+  const Box region = union_of(spec.boxes, spec.count, image.size);
   if (spec.count > 0) state_->resize_crops(state_->padded(image, region), region.top, region.left, spec, out);
 }
 
@@ -148,8 +148,16 @@ void CropDecoder::resize_validation(const Pixels& image, const ValidationSpec& s
       image.size, spec, [&](const Box& region) { return state_->padded(image, region); }, out);
 }
 
+void CropDecoder::decode_box(const uint8_t* data, size_t size, const Box& box, bool allow_warnings,
+                             uint8_t* out) {
+  union_of(&box, 1, state_->jpeg.open(data, size, allow_warnings));
+  const Pixels pixels = state_->read(box);
+  const ptrdiff_t row = ptrdiff_t{3} * box.width;
+  for (int y = 0; y < box.height; ++y) std::memcpy(out + y * row, pixels.data + y * pixels.stride, row);
+}
+
 void CropDecoder::decode_region_only(const uint8_t* data, size_t size, const CropSpec& spec) {
-  const Box region = union_of(spec, state_->jpeg.open(data, size, spec.allow_warnings));
+  const Box region = union_of(spec.boxes, spec.count, state_->jpeg.open(data, size, spec.allow_warnings));
   if (spec.count > 0) state_->read(region);
 }
 

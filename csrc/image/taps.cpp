@@ -39,15 +39,21 @@ void make_taps(const Axis& axis, Interpolation interpolation, Taps* taps) {
   const double stretch = std::max(scale, 1.0);
   const double support = support_of(interpolation) * stretch;
   const double inverse = 1.0 / stretch;
-  const int width = std::min(static_cast<int>(2 * support) + 2, axis.in);
+  std::vector<Span> spans(axis.count);
+  int width = 0;
+  for (int i = 0; i < axis.count; ++i) {
+    const double centre = (axis.begin + i + 0.5) * scale;
+    spans[i] = {std::max(static_cast<int>(centre - support + 0.5), 0),
+                std::min(static_cast<int>(centre + support + 0.5), axis.in)};
+    width = std::max(width, spans[i].end - spans[i].begin);
+  }
   taps->width = width;
   taps->first.resize(axis.count);
   taps->weights.assign(size_t(axis.count) * width, 0);
   std::vector<double> values(width);
   for (int i = 0; i < axis.count; ++i) {
     const double centre = (axis.begin + i + 0.5) * scale;
-    const int begin = std::max(static_cast<int>(centre - support + 0.5), 0);
-    const int end = std::min(static_cast<int>(centre + support + 0.5), axis.in);
+    const auto [begin, end] = spans[i];
     double sum = 0.0;
     for (int x = begin; x < end; ++x) {
       values[x - begin] = filter_at(interpolation, (x - centre + 0.5) * inverse);
@@ -55,10 +61,8 @@ void make_taps(const Axis& axis, Interpolation interpolation, Taps* taps) {
     }
     const int first = std::min(begin, axis.in - width);  // so that no output reads behind the source
     taps->first[i] = first;
-    int32_t* weights = &taps->weights[size_t(i) * width];
-    for (int x = begin; x < end; ++x) {
-      weights[x - first] = to_fixed(sum != 0.0 ? values[x - begin] / sum : values[x - begin]);
-    }
+    int32_t* weights = &taps->weights[size_t(i) * width + (begin - first)];
+    for (int x = 0; x < end - begin; ++x) weights[x] = to_fixed(sum != 0.0 ? values[x] / sum : values[x]);
   }
 }
 
