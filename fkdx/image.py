@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fkdx import _C
 
@@ -152,14 +152,22 @@ def _decoder() -> _C.CropDecoder:
 
 
 def _encoded(data: bytes | str | os.PathLike[str]) -> bytes:
-    return data if isinstance(data, bytes) else Path(data).read_bytes()
+    encoded = data if isinstance(data, bytes) else Path(data).read_bytes()
+    if not encoded:
+        raise _C.ImageError("image: size, got an empty file, expected an image")
+    return encoded
 
 
 def _open(encoded: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError:
+        start = encoded[:8].hex(" ")
+        raise _C.ImageError(
+            f"image: format, got bytes {start} ..., expected an image that Pillow reads"
+        ) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _C.ImageError(f"image: format, got {len(encoded)} bytes, expected an image: {error}") from None
+        raise _C.ImageError(f"image: header, got a corrupt file: {error}") from None
 
 
 def _pillow_pixels(encoded: bytes) -> np.ndarray:

@@ -1,0 +1,58 @@
+"""Images that tests make for themselves: something like a photo, and every kind of JPEG."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+PILLOW_KINDS = {
+    "4:4:4": {"subsampling": 0},
+    "4:2:2": {"subsampling": 1},
+    "4:2:0": {"subsampling": 2},
+    "progressive": {"progressive": True, "subsampling": 2},
+    "progressive 4:4:4": {"progressive": True, "subsampling": 0},
+    "restarts": {"restart_marker_blocks": 3, "subsampling": 2},
+    "optimized": {"optimize": True, "quality": 30},
+    "rgb": {"keep_rgb": True},
+    "gray": {},
+    "gray progressive": {"progressive": True},
+    "cmyk": {},
+    "ycck": {},
+}
+OPENCV_KINDS = {"4:4:0": 0x121111, "4:1:1": 0x411111}
+JPEG_KINDS = [*PILLOW_KINDS, *OPENCV_KINDS]
+
+
+def photo(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """(height, width, 3) uint8: coarse colours with noise on top."""
+    coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    return np.clip(smooth + rng.integers(-30, 31, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def encode(rng: np.random.Generator, kind: str, height: int, width: int) -> bytes:
+    """A JPEG file of one of JPEG_KINDS."""
+    pixels = photo(rng, height, width)
+    if kind in OPENCV_KINDS:
+        import cv2
+
+        options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, OPENCV_KINDS[kind]]
+        return cv2.imencode(".jpg", pixels, options)[1].tobytes()
+    image = Image.fromarray(pixels)
+    if kind.startswith("gray"):
+        image = image.convert("L")
+    if kind in ("cmyk", "ycck"):
+        image = Image.merge("CMYK", [*image.split(), image.convert("L")])
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", **{"quality": int(rng.integers(40, 96)), **PILLOW_KINDS[kind]})
+    data = stream.getvalue()
+    if kind == "ycck":  # the byte of the Adobe marker that names the colour transform
+        at = data.index(b"Adobe") + 11
+        data = data[:at] + b"\x02" + data[at + 1 :]
+    return data
+
+
+def with_size(data: bytes, height: int, width: int) -> bytes:
+    """The same JPEG file, claiming another size in its header."""
+    start = next(data.index(marker) for marker in (b"\xff\xc0", b"\xff\xc2") if marker in data)
+    return data[: start + 5] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[start + 9 :]
