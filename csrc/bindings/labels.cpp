@@ -117,7 +117,7 @@ py::tuple block(const py::object& self, int64_t image) {
   const auto& set = self.cast<const LabelSet&>();
   const LabelSet::Place at = set.place(image);
   std::vector<uint8_t> scratch;
-  const Block block = at.file->block(at.image, &scratch);
+  const Block block = at.file->checked_block(at.image, &scratch);
   const auto bytes = static_cast<py::ssize_t>(block.size.bytes);
   const py::array data = scratch.empty() ? py::array_t<uint8_t>(bytes, block.data, self)
                                          : py::array_t<uint8_t>(bytes, block.data);

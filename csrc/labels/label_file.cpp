@@ -7,19 +7,14 @@
 
 #include "base/check.h"
 #include "labels/crc32c.h"
+#include "labels/key.h"
 
 namespace fkdx {
 namespace {
 
 constexpr size_t kEntrySealed = offsetof(IndexEntry, crc);
-constexpr uint64_t kSpare = 8;  // decode_crop may read this far behind a block
-
-// Bytes of a damaged key must not make an unreadable error message.
-std::string printable(std::string_view text) {
-  std::string out;
-  for (char c : text.substr(0, 200)) out += c >= 32 && c < 127 ? c : '?';
-  return out;
-}
+constexpr int kSealed = 1, kInRange = 2;  // bits of known_
+constexpr uint64_t kSpare = 8;            // decode_crop may read this far behind a block
 
 // Memory for one decoded crop.
 class CropBuffer {
@@ -71,7 +66,7 @@ void LabelFile::expect(bool ok, const Parts&... parts) const {
 
 void LabelFile::refuse(uint64_t image, const std::string& what) const {
   throw FormatError(
-      message("LabelFile: image ", image, " ('", printable(key(image)), "'): ", what, ", ", path()));
+      message("LabelFile: image ", image, " ('", printable_key(key(image)), "'): ", what, ", ", path()));
 }
 
 LabelFile::LabelFile(const std::string& path, Io io) : storage_(path, io) {
@@ -122,7 +117,7 @@ void LabelFile::open_parts() {
   storage_.read(f.header, padded.size(), reinterpret_cast<uint8_t*>(padded.data()));
   expect(crc32c(0, padded.data(), padded.size()) == f.header_crc, "CRC of the header does not hold");
   header_ = padded.substr(0, f.header_bytes);
-  sealed_ = std::make_unique<std::atomic<uint64_t>[]>((f.images + 63) / 64);
+  known_ = std::make_unique<std::atomic<uint8_t>[]>((f.images + 3) / 4);
 }
 
 // ---- index and keys ---------------------------------------------------------------------------------------
@@ -165,6 +160,7 @@ void LabelFile::check_key_order() const {
     const uint64_t begin = key_start(starts, i), next = key_start(starts, i + 1);
     expect(next > begin && next - begin <= kMaxKey && next <= text, "start of key ", i);
     expect(i == 0 || key(i - 1) < key(i), "order of keys ", i - 1, " and ", i);
+    if (!valid_key(key(i))) refuse(i, "the key is not a clean relative path in UTF-8");
   }
 }
 
@@ -213,9 +209,9 @@ Block LabelFile::block(uint64_t image, std::vector<uint8_t>* scratch) const {
   Block block;
   block.entry = entry(image);
   const IndexEntry& e = block.entry;
-  const bool known = e.height > 0 && e.width > 0;
+  const bool sized = e.height > 0 && e.width > 0;
   const bool plausible = e.crops <= kMaxCrops && (preamble_.crops == 0 || e.crops == preamble_.crops) &&
-                         (layout_.ratios() || known || e.crops == 0) &&
+                         (layout_.ratios() || sized || e.crops == 0) &&
                          (e.extra == 0 || layout_.required & kExtraOperations);
   if (!plausible) refuse(image, "its index entry is damaged");
   block.fields = record_fields(layout_, e.height, e.width);
@@ -224,11 +220,10 @@ Block LabelFile::block(uint64_t image, std::vector<uint8_t>* scratch) const {
                     block.size.bytes <= footer_.header - e.offset;
   if (!fits) refuse(image, "its block lies outside the blocks");
 
-  std::atomic<uint64_t>& sealed = sealed_[image / 64];
-  const uint64_t bit = uint64_t{1} << (image % 64);
+  const auto [known_bits, shift] = known(image);
   if (storage_.data()) {
     block.data = storage_.data() + e.offset;
-    if (sealed.load(std::memory_order_relaxed) & bit) return block;
+    if (known_bits->load(std::memory_order_relaxed) & kSealed << shift) return block;
   } else {
     scratch->resize(block.size.bytes + kSpare);
     storage_.read(e.offset, block.size.bytes, scratch->data());
@@ -237,7 +232,16 @@ Block LabelFile::block(uint64_t image, std::vector<uint8_t>* scratch) const {
   if (seal(e, key(image), block.data, block.size.bytes) != e.crc) {
     refuse(image, "the CRC does not hold; its labels are damaged");
   }
-  sealed.fetch_or(bit, std::memory_order_relaxed);
+  known_bits->fetch_or(static_cast<uint8_t>(kSealed << shift), std::memory_order_relaxed);
+  return block;
+}
+
+Block LabelFile::checked_block(uint64_t image, std::vector<uint8_t>* scratch) const {
+  const Block block = this->block(image, scratch);
+  const auto [known_bits, shift] = known(image);
+  if (storage_.data() && known_bits->load(std::memory_order_relaxed) & kInRange << shift) return block;
+  check_all_crops(image, block);
+  known_bits->fetch_or(static_cast<uint8_t>(kInRange << shift), std::memory_order_relaxed);
   return block;
 }
 
@@ -282,11 +286,10 @@ void LabelFile::verify() const {
   uint64_t end = sizeof(Preamble);
   std::vector<uint8_t> scratch;
   for (uint64_t image : order) {
-    const Block block = this->block(image, &scratch);
+    const Block block = checked_block(image, &scratch);
     if (block.entry.offset != end)
       refuse(image, message("its block, got offset ", block.entry.offset, ", expected ", end));
     end += block.size.bytes;
-    check_all_crops(image, block);
   }
   expect(end == footer_.header, "end of the blocks, got ", end, ", expected ", footer_.header);
 }

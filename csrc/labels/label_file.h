@@ -48,6 +48,8 @@ class LabelFile {
   // The block of an image, its CRC checked (once an image, unless io is pread). `scratch` holds it with io
   // pread.
   Block block(uint64_t image, std::vector<uint8_t>* scratch) const;
+  // The same, with all its crops in range, for those who read the records themselves.
+  Block checked_block(uint64_t image, std::vector<uint8_t>* scratch) const;
   // Reads crops [count] of an image into the first crops of `out` and checks their ranges. std::out_of_range
   // where the image or a crop does not exist.
   void read_crops(uint64_t image, const int64_t* crops, size_t count, const CropArrays& out) const;
@@ -73,6 +75,10 @@ class LabelFile {
   const uint8_t* bytes(const Part& part) const;
   const uint8_t* checked_bytes(const Part& part) const;
   void check_key_order() const;
+  // The known_ bits of an image, and how far they are shifted in their byte.
+  std::pair<std::atomic<uint8_t>*, int> known(uint64_t image) const {
+    return {&known_[image / 4], static_cast<int>(image % 4) * 2};
+  }
   void check_all_crops(uint64_t image, const Block& block) const;
   IndexEntry entry(uint64_t image) const;
   uint32_t seal(const IndexEntry& entry, std::string_view key, const uint8_t* data, uint64_t size) const;
@@ -84,7 +90,8 @@ class LabelFile {
   std::string header_;
   Part index_, keys_;
   mutable std::once_flag index_once_, keys_once_;
-  std::unique_ptr<std::atomic<uint64_t>[]> sealed_;  // one bit an image: its block's CRC held
+  // Two bits an image: its block's CRC held; all its crops are in range.
+  mutable std::unique_ptr<std::atomic<uint8_t>[]> known_;
 };
 
 }  // namespace fkdx

@@ -69,7 +69,7 @@ class AtomicFile:
     def abort(self) -> None:
         """Leaves nothing behind; does nothing after `commit`."""
         if self._file >= 0:
-            os.unlink(self.temporary)
+            self.temporary.unlink(missing_ok=True)
             self._close()
 
     def _close(self) -> None:

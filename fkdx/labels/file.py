@@ -1,5 +1,6 @@
 """LabelFile: a label file, or a folder of shards, as a sequence of images."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -227,6 +228,13 @@ class LabelFile(Sequence[ImageLabels]):
         """(N, 2) uint16: height and width of each image in pixels; 0 where unknown."""
         return self._index()["size"]
 
+    def verify(self) -> None:
+        """Checks every byte by all rules of docs/format.md. Raises FormatError for the first fault."""
+        for number, file in enumerate(self._native.files()):
+            self._native.verify(number)
+            if _digest(file["path"], file["bytes"] - layout.FOOTER_SIZE) != file["digest"]:
+                raise _C.FormatError(f"LabelFile: digest does not hold; the file is damaged, {file['path']}")
+
     def _index(self) -> np.ndarray:
         parts = [self._native.index_bytes(i).view(layout.INDEX) for i in range(len(self._native.files()))]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -239,6 +247,15 @@ class LabelFile(Sequence[ImageLabels]):
             f"LabelFile({self.path!r}: {len(self)} images x {self.crops or 'varying'} crops, {self.kind}, "
             f"K = {self.k} of {self.num_classes} classes, {self.encoding}, {self.value_type})"
         )
+
+
+def _digest(path: str, size: int) -> bytes:
+    digest = hashlib.blake2b(digest_size=32)
+    with open(path, "rb") as file:
+        while size > 0 and (data := file.read(min(size, 1 << 20))):
+            digest.update(data)
+            size -= len(data)
+    return digest.digest()
 
 
 def _header(file: dict[str, Any]) -> dict[str, Any]:

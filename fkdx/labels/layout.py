@@ -25,6 +25,7 @@ INDEX = np.dtype([("offset", "<u8"), ("crops", "<u4"), ("size", "<u2", 2), ("ext
 # header, header bytes, index, images, keys, keys bytes, three CRCs, 0, digest, id, length; then the CRC and
 # the magic
 FOOTER = struct.Struct("<QQQQQQIIII32s16sQ")
+FOOTER_SIZE = 128
 
 
 def align64(size: int) -> int:

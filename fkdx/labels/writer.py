@@ -234,7 +234,9 @@ class LabelWriter:
         try:
             parts = self._write_parts()
             self._file.sync()
-            footer = layout.FOOTER.pack(*parts, 0, self._digest.digest(), self._id, self._length + 128)
+            footer = layout.FOOTER.pack(
+                *parts, 0, self._digest.digest(), self._id, self._length + layout.FOOTER_SIZE
+            )
             self._write(footer + _C.crc32c(footer).to_bytes(4, "little") + layout.END_MAGIC)
             self._file.commit()
         except BaseException:
