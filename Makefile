@@ -8,7 +8,7 @@ NATIVE  = $(shell find csrc -type f) CMakeLists.txt setup.py fkdx/_version.py
 export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
 export FKDX_BUILD_DIR  ?= build/dev
 
-.PHONY: demo test build fmt lint clean
+.PHONY: demo test faults build fmt lint clean
 demo: build            ## draw scenes, train a teacher, store its labels, train students
 	$(BIN)/python -m fkdx.demo
 
@@ -16,6 +16,9 @@ test: build            ## all tests and the linters
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/python -m pytest
+
+faults: build          ## label files cut, flipped, killed and on full disks, in full: about ten minutes
+	FKDX_FAULTS=full $(BIN)/python -m pytest tests/test_labels_faults.py --timeout 3600
 
 build: $(VENV)/built   ## the virtual environment and the extension
 
