@@ -1,0 +1,146 @@
+"""The crops that teachers label: every image is decoded once for all its M crops, ahead of the teachers.
+
+A chunk is one batch of the teachers: a part of one image's crops, or all crops of a few images. Which, is
+settled by the job alone, so that a crop has the same neighbours whoever labels it and however often.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fkdx.generate.shards import Shard
+from fkdx.image import decode_crops, image_size
+from fkdx.sources import Source
+
+AHEAD_BYTES = 2 << 30  # of crops that wait for a teacher
+
+# (key, (H, W)) -> boxes (M, 4), flips (M,)
+Draw = Callable[[str, tuple[int, int]], tuple[np.ndarray, np.ndarray]]
+Shape = tuple[int, str]  # size, interpolation
+
+
+@dataclass(frozen=True)
+class View:
+    """The stored crops of one image; `failure` says why there are none."""
+
+    key: str
+    image_size: tuple[int, int] = (0, 0)
+    boxes: np.ndarray | None = None
+    flips: np.ndarray | None = None
+    failure: str = ""
+
+
+@dataclass
+class Chunk:
+    """One batch: crops first ... last - 1 of each of `views`, image after image.
+
+    `crops[shape]` is uint8 (images * (last - first), size, size, 3); black where the image failed.
+    """
+
+    shard: Shard
+    views: list[View]
+    first: int
+    last: int
+    crops: dict[Shape, Tensor]
+
+
+def plan_chunks(images: int, crops: int, batch_size: int) -> Iterator[tuple[range, list[tuple[int, int]]]]:
+    """Groups of images and the crop ranges (first, last) in which each is labelled, at most `batch_size`.
+
+    Many crops are cut into parts that are equal to one crop, so that no batch is a small remainder.
+    """
+    group = max(1, batch_size // crops)
+    parts = -(-crops // batch_size)
+    bounds = [crops * part // parts for part in range(parts + 1)]
+    for start in range(0, images, group):
+        yield range(start, min(start + group, images)), list(pairwise(bounds))
+
+
+class Feed:
+    """Chunks of shards, in order, cut ahead by `threads` threads; they end with the feed's `with`."""
+
+    def __init__(
+        self,
+        source: Source,
+        draw: Draw,
+        crops: int,
+        batch_size: int,
+        shapes: Iterable[Shape],
+        threads: int | None = None,
+        pinned: bool = False,
+    ) -> None:
+        self.source, self.draw, self.crops, self.batch_size = source, draw, crops, batch_size
+        self.shapes, self.pinned = sorted(set(shapes)), pinned
+        threads = threads or len(os.sched_getaffinity(0))
+        group_bytes = max(crops, batch_size) * sum(3 * size * size for size, _ in self.shapes)
+        self.ahead = max(2, min(2 * threads, AHEAD_BYTES // group_bytes))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fkdx-feed")
+
+    def __enter__(self) -> "Feed":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def chunks(self, shards: Iterable[Shard]) -> Iterator[Chunk]:
+        waiting: deque[Future] = deque()
+        for group in self._submitted(shards):
+            waiting.append(group)
+            if len(waiting) > self.ahead:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+    def _submitted(self, shards: Iterable[Shard]) -> Iterator[Future]:
+        for shard in shards:
+            for group, ranges in plan_chunks(shard.last - shard.first, self.crops, self.batch_size):
+                images = range(shard.first + group.start, shard.first + group.stop)
+                yield self._pool.submit(self._cut, shard, images, ranges)
+
+    def _cut(self, shard: Shard, images: range, ranges: list[tuple[int, int]]) -> list[Chunk]:
+        """All chunks of one group of images."""
+        all_crops = {
+            (size, interpolation): np.zeros((len(images), self.crops, size, size, 3), np.uint8)
+            for size, interpolation in self.shapes
+        }
+        views = [self._cut_image(image, place, all_crops) for place, image in enumerate(images)]
+        return [
+            Chunk(
+                shard,
+                views,
+                first,
+                last,
+                {shape: self._batch(c[:, first:last]) for shape, c in all_crops.items()},
+            )
+            for first, last in ranges
+        ]
+
+    def _cut_image(self, image: int, place: int, all_crops: dict[Shape, np.ndarray]) -> View:
+        key = self.source.keys[image]
+        try:
+            data = read_bytes(*self.source.place(image))
+            height_width = image_size(data)
+            boxes, flips = self.draw(key, height_width)
+            for (size, interpolation), crops in all_crops.items():
+                crops[place] = decode_crops(data, boxes, flips, size, interpolation)
+        except (OSError, ValueError) as error:
+            return View(key, failure=str(error))
+        return View(key, height_width, boxes, flips)
+
+    def _batch(self, crops: np.ndarray) -> Tensor:
+        batch = torch.from_numpy(crops.reshape(-1, *crops.shape[2:]))
+        return batch.pin_memory() if self.pinned else batch
+
+
+def read_bytes(path: str, offset: int, length: int) -> bytes:
+    """`length` bytes of a file from `offset`; -1: all of them."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(length)

@@ -1,0 +1,227 @@
+"""Labels are what the teacher says of the stored crops; what is wrong is said; nothing half done is left."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from generating import CROPS, SIZE, TEACHER, changed, make_data, make_teacher, run_options
+from PIL import Image
+from safetensors.torch import save_file
+
+from fkdx import generate, reference
+from fkdx.labels import LabelFile
+from fkdx.teacher import Teacher
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("teacher") / "weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> torch.nn.Module:
+    return make_teacher(checkpoint)
+
+
+@pytest.fixture
+def options(data: Path, model: torch.nn.Module, checkpoint: Path, tmp_path: Path) -> list[str]:
+    return run_options(data, checkpoint, tmp_path / "labels.fkdl")
+
+
+@pytest.fixture
+def broken(options: list[str], data: Path, tmp_path: Path) -> list[str]:
+    """A run over four images, of which ant/1.jpg is broken."""
+    root = tmp_path / "broken"
+    for key in ("ant/0.jpg", "bee/1.jpg", "cat/3.jpg"):
+        (root / key).parent.mkdir(parents=True)
+        (root / key).write_bytes((data / key).read_bytes())
+    (root / "ant" / "1.jpg").write_bytes((data / "ant" / "1.jpg").read_bytes()[:200])
+    return changed(options, data=root)
+
+
+def labels_of(options: list[str]) -> LabelFile:
+    assert generate.main(options) == 0
+    return LabelFile(options[-1])
+
+
+def refusal(options: list[str], capsys: pytest.CaptureFixture) -> str:
+    """The one line with which a run refuses; nothing is left under the final name."""
+    assert generate.main(options) == 1
+    assert not Path(options[-1]).exists()
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_labels_are_what_the_teacher_says(options: list[str], data: Path, model: torch.nn.Module) -> None:
+    labels = labels_of(["--temperature", "2", "--interpolation", "bicubic", *options])
+    preprocess = SimpleNamespace(size=SIZE, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert list(labels.keys) == sorted(str(p.relative_to(data)) for p in data.glob("*/*.jpg"))
+    for image in labels:
+        path = data / image.key
+        assert image.image_size == Image.open(path).size[::-1]
+        expected = reference.teacher_probabilities(model, path, image.boxes, image.flips, preprocess, 2.0)
+        values, ids = expected.topk(2)
+        np.testing.assert_array_equal(image.ids, ids)
+        np.testing.assert_allclose(image.values, values, atol=1e-3)
+    assert [p.name for p in Path(options[-1]).parent.iterdir()] == ["labels.fkdl"]
+
+
+def test_header_tells_how_the_labels_were_made(options: list[str], checkpoint: Path) -> None:
+    labels = labels_of(options)
+    told = labels.header["provenance"]
+    assert labels.classes == ["ant", "bee", "cat"]
+    assert (labels.kind, labels.k, labels.crops) == ("topk", 2, CROPS)
+    assert told["teacher"]["name"] == TEACHER
+    assert told["teacher"]["checkpoint"] == checkpoint.name
+    assert len(told["teacher"]["weights_sha256"]) == 64
+    assert told["teacher"]["size"] == SIZE
+    assert told["scale"] == [0.08, 1.0]
+    assert told["temperature"] == 1.0
+    assert told["command"].startswith("fkdx generate")
+    assert told["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+@pytest.mark.parametrize("kind", ["hard", "smoothing", "dense", "dense_logits", "topk_logits"])
+def test_kinds(options: list[str], kind: str) -> None:
+    labels = labels_of(["--kind", kind, *options])
+    assert labels.kind == kind
+    best = labels_of(changed(options, output=options[-1] + "topk"))
+    for image, other in zip(labels, best):
+        if kind.startswith("dense"):
+            chosen = np.take_along_axis(image.values, other.ids[:, :1].astype(int), axis=1)
+            np.testing.assert_array_equal(chosen[:, 0], image.values.max(axis=1))
+        else:
+            np.testing.assert_array_equal(image.ids[:, 0], other.ids[:, 0])
+        if kind == "topk_logits":
+            total = np.logaddexp(np.logaddexp.reduce(image.values.astype(float), axis=1), image.tails)
+            np.testing.assert_allclose(np.exp(image.values - total[:, None]), other.values, atol=3e-3)
+
+
+def test_boxes_depend_on_seed_and_key_alone(options: list[str], data: Path, tmp_path: Path) -> None:
+    labels = labels_of(options)
+    fewer = tmp_path / "fewer"
+    for key in ("bee/1.jpg", "cat/3.jpg", "ant/0.jpg"):
+        (fewer / key).parent.mkdir(parents=True)
+        (fewer / key).write_bytes((data / key).read_bytes())
+    other = labels_of(changed(options, data=fewer, output=tmp_path / "b.fkdl"))
+    for image in other:
+        np.testing.assert_array_equal(image.boxes, labels[image.key].boxes)
+        np.testing.assert_array_equal(image.flips, labels[image.key].flips)
+
+
+@pytest.mark.parametrize("wrapped", ["bare", "module", "trainer"])
+def test_pth_checkpoints(options: list[str], model: torch.nn.Module, tmp_path: Path, wrapped: str) -> None:
+    weights = model.state_dict()
+    state = {
+        "bare": weights,
+        "module": {"state_dict": {f"module.{name}": value for name, value in weights.items()}},
+        "trainer": {"model": weights, "args": {"lr": 0.1}, "epoch": 3},
+    }[wrapped]
+    torch.save(state, tmp_path / "weights.pth")
+    labels_of(changed(options, checkpoint=tmp_path / "weights.pth"))
+    told = LabelFile(options[-1]).header["provenance"]["teacher"]
+    assert told["checkpoint"] == "weights.pth"
+
+
+def test_images_that_cannot_be_read_are_reported(broken: list[str], capsys: pytest.CaptureFixture) -> None:
+    labels = labels_of(broken)
+    assert len(labels) == 3
+    failed = json.loads(Path(broken[-1] + ".failed.json").read_text())
+    assert [entry["key"] for entry in failed] == ["ant/1.jpg"]
+    assert "JPEG" in failed[0]["reason"]
+    assert "1 of 4 images could not be read" in capsys.readouterr().err
+
+
+def test_strict_stops_at_them(broken: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert "ant/1.jpg" in refusal(["--strict", *broken], capsys)
+
+
+def test_output_is_never_overwritten(options: list[str], capsys: pytest.CaptureFixture) -> None:
+    Path(options[-1]).write_text("mine")
+    assert generate.main(options) == 1
+    assert "the output exists" in capsys.readouterr().err
+    assert Path(options[-1]).read_text() == "mine"
+
+
+def test_other_settings_do_not_continue_a_job(broken: list[str], capsys) -> None:
+    refusal(["--strict", *broken], capsys)  # leaves a job behind
+    line = refusal(["--strict", "--seed", "7", *broken], capsys)
+    assert "seed, got 7, expected 0" in line
+
+
+def test_teacher_of_other_classes(options: list[str], tmp_path: Path, capsys) -> None:
+    make_teacher(tmp_path / "five.safetensors", classes=5)
+    line = refusal(changed(options, checkpoint=tmp_path / "five.safetensors"), capsys)
+    assert "test_resnet has 5 classes, got 3" in line
+
+
+def test_class_names_given_in_a_file(options: list[str], tmp_path: Path, capsys) -> None:
+    (tmp_path / "names.txt").write_text("cat\nbee\nant\n")
+    labels = labels_of(["--classes", str(tmp_path / "names.txt"), *options])
+    assert labels.classes == ["cat", "bee", "ant"]
+    (tmp_path / "names.txt").write_text("cat\nbee\nemu\n")
+    line = refusal(
+        ["--classes", str(tmp_path / "names.txt"), *changed(options, output=tmp_path / "b.fkdl")], capsys
+    )
+    assert "no class of it, got 1 (ant, ...)" in line
+
+
+def test_checkpoint_of_another_model(options: list[str], capsys) -> None:
+    assert "the checkpoint is of another model" in refusal(changed(options, teacher="test_vit"), capsys)
+
+
+def test_unknown_model(options: list[str], capsys) -> None:
+    assert "near it: resnet18" in refusal(changed(options, teacher="resnet_18"), capsys)
+
+
+def test_missing_checkpoint(options: list[str], capsys) -> None:
+    assert "no checkpoint at /nowhere" in refusal(changed(options, checkpoint="/nowhere"), capsys)
+
+
+def test_checkpoint_that_would_run_code(options: list[str], tmp_path: Path, capsys) -> None:
+    torch.save({"model": Evil(tmp_path / "pwned")}, tmp_path / "evil.pth")
+    assert "cannot read weights" in refusal(changed(options, checkpoint=tmp_path / "evil.pth"), capsys)
+    assert not (tmp_path / "pwned").exists()
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_outputs_that_are_not_finite_name_the_image(options, model, tmp_path: Path, capsys) -> None:
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    weights["fc.bias"][1] = torch.nan
+    save_file(weights, tmp_path / "nan.safetensors")
+    line = refusal(changed(options, checkpoint=tmp_path / "nan.safetensors"), capsys)
+    assert "not finite, ant/0.jpg" in line
+
+
+def test_memory_that_runs_out_halves_the_batch(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = labels_of(options)
+    sizes = []
+    forward = Teacher._forward
+
+    def small(self: Teacher, images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images)
+
+    monkeypatch.setattr(Teacher, "_forward", small)
+    halved = labels_of(changed(options, output=options[-1] + "2"))
+    assert max(sizes[sizes.index(max(sizes)) + 2 :]) <= 3
+    for image, other in zip(whole, halved):
+        np.testing.assert_allclose(image.values, other.values, atol=2e-3)

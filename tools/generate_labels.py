@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Run a teacher over stored crops of every image and write a label file: `fkdx generate` by another name."""
+
+import sys
+
+from fkdx.generate import main
+
+if __name__ == "__main__":
+    sys.exit(main())
