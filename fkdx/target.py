@@ -165,6 +165,18 @@ class SparseTarget:
     def __len__(self) -> int:
         return len(self.sources[0])
 
+    def __getitem__(self, rows: slice) -> SparseTarget:
+        """The targets of some rows."""
+        sources = []
+        for source in self.sources:
+            weight = source.weight[rows] if isinstance(source.weight, Tensor) else source.weight
+            if source.rows is None:
+                values = None if source.values is None else source.values[rows]
+                sources.append(replace(source, ids=source.ids[rows], values=values, weight=weight))
+            else:
+                sources.append(replace(source, rows=source.rows[rows], weight=weight))
+        return SparseTarget(sources, self.num_classes, self.kind)
+
     def __repr__(self) -> str:
         tables = ", ".join(f"{tuple(source.ids.shape)}" for source in self.sources)
         shape = (len(self), self.num_classes)

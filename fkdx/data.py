@@ -1,0 +1,126 @@
+"""What a stage learns from and is examined on: its labels, its classes and its two loaders."""
+
+from pathlib import Path
+
+import torch
+
+from fkdx.distributed import World
+from fkdx.labels import LabelFile
+from fkdx.loader import CropLoader, ValidationLoader
+from fkdx.recipe import Recipe
+
+
+def open_labels(recipe: Recipe) -> LabelFile | None:
+    """The label file; None where the images' own classes are learned.
+
+    Raises ValueError where the recipe does not say what to learn from.
+    """
+    if recipe.labels and not recipe.hard:
+        return LabelFile(recipe.labels)
+    if not (recipe.hard or recipe.teacher or recipe.evaluate):
+        raise ValueError(
+            "train: nothing to learn from, expected --labels FILE, or --hard for the images' own classes"
+        )
+    return None
+
+
+def classes_of(recipe: Recipe, labels: LabelFile | None) -> list[str]:
+    """The names of all classes in order: the label file's, or the folders'."""
+    return list(labels.classes) if labels and labels.classes else folders_of(recipe.data or recipe.val)
+
+
+def folders_of(data: str) -> list[str]:
+    """The names of the folders in a folder, sorted."""
+    if not data:
+        raise ValueError("train: no images, expected --data DIR with one folder a class")
+    if not Path(data).is_dir():
+        raise FileNotFoundError(f"train: no such folder, expected one folder a class, {data}")
+    folders = sorted(entry.name for entry in Path(data).iterdir() if entry.is_dir())
+    if not folders:
+        raise ValueError(f"train: no class folders, expected one folder a class, {data}")
+    return folders
+
+
+def check_data(recipe: Recipe, world: World) -> int:
+    """How many outputs the student needs, after a look at the data of every stage: none may fail days later.
+
+    Raises ValueError or OSError for what does not fit: batch and processes, crops, classes, folders.
+    """
+    outputs = {stage.labels: check_stage(stage, world) for stage in recipe.in_stages()}
+    if len(set(outputs.values())) > 1:
+        raise ValueError(f"train: classes, got {outputs} in the stages, expected the same number in all")
+    return next(iter(outputs.values()))
+
+
+def check_stage(stage: Recipe, world: World) -> int:
+    """The number of outputs that the data of one stage asks for."""
+    labels = open_labels(stage)
+    classes = classes_of(stage, labels)
+    m, parts = stage.crops_per_image, stage.accumulate
+    if stage.batch_size % (m * world.size) or stage.batch_size % (parts * world.size):
+        raise ValueError(
+            f"train: batch_size, got {stage.batch_size}, expected a multiple of crops_per_image x processes"
+            f" ({m} x {world.size}) and of accumulate x processes ({parts} x {world.size})"
+        )
+    if labels is not None and labels.kind == "topk_logits":
+        raise ValueError(f"train: labels, got kind topk_logits, expected probabilities, {stage.labels}")
+    if labels is not None and (labels.crops or m) < m:
+        raise ValueError(
+            f"train: crops_per_image, got {m}, expected at most the {labels.crops} in {stage.labels}"
+        )
+    outputs = labels.num_classes if labels else len(classes)
+    bare = labels is not None and labels.kind == "dense_logits" and not stage.val
+    if outputs != len(classes) and not bare:
+        raise ValueError(
+            f"train: classes, got {len(classes)} in {stage.data}, expected the {outputs} of {stage.labels}"
+        )
+    if stage.val and not set(folders_of(stage.val)) & {*classes, *map(str, range(len(classes)))}:
+        raise ValueError(f"train: no folder has the name of a class such as '{classes[0]}', {stage.val}")
+    return outputs
+
+
+def crop_loader(
+    recipe: Recipe, labels: LabelFile | None, crops: int, world: World, device: torch.device
+) -> CropLoader:
+    """Training batches with `crops` crops an image."""
+    return CropLoader(
+        recipe.data,
+        labels,
+        recipe.batch_size,
+        crops,
+        recipe.size,
+        seed=recipe.seed,
+        threads=recipe.threads,
+        rank=world.rank,
+        world_size=world.size,
+        label_kind=recipe.label_kind,
+        interpolation=recipe.interpolation,
+        choice=recipe.choice,
+        on_error=recipe.on_error,
+        on_missing=recipe.on_missing,
+        cache_bytes=recipe.cache_bytes,
+        device=device,
+        scale=tuple(recipe.crop_scale),
+        ratio=tuple(recipe.crop_ratio),
+    )
+
+
+def validation_loader(
+    recipe: Recipe, classes: list[str], world: World, device: torch.device
+) -> ValidationLoader:
+    """Every validation image once over all processes.
+
+    Folders named 0, 1, 2, ... (ImageNetV2) are class numbers.
+    """
+    numbers = [str(number) for number in range(len(classes))]
+    return ValidationLoader(
+        recipe.val,
+        max(1, recipe.batch_size // world.size),
+        recipe.eval_size,
+        recipe.eval_ratio,
+        classes=numbers if set(folders_of(recipe.val)) <= set(numbers) else classes,
+        threads=recipe.threads,
+        rank=world.rank,
+        world_size=world.size,
+        device=device,
+    )

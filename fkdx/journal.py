@@ -1,0 +1,118 @@
+"""What a run leaves to be read: log.jsonl, summary.csv, curves.png, and TensorBoard or W&B if asked for."""
+
+import csv
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from fkdx.checkpoint import write_whole
+from fkdx.recipe import Recipe
+
+
+class Journal:
+    """Lines of a run, written by the main process only.
+
+    log.jsonl holds one object a line: {"kind": "step" | "evaluation" | "event", "step": ..., "time": ...}.
+    Lines later than `step`, which a resumed run will write again, are dropped.
+    """
+
+    def __init__(self, recipe: Recipe, step: int, main: bool) -> None:
+        self.folder = Path(recipe.output)
+        self.main = main
+        self._boards: list[Any] = []
+        if not main:
+            return
+        self._log_path = self.folder / "log.jsonl"
+        kept = [line for line in self.lines() if line["step"] <= step and step > 0]
+        self._log_path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._log = self._log_path.open("a", buffering=1)
+        if recipe.tensorboard:
+            self._boards.append(_tensorboard(self.folder / "tensorboard"))
+        if recipe.wandb:
+            self._boards.append(_wandb(recipe.wandb, self.folder))
+
+    def lines(self) -> list[dict[str, Any]]:
+        path = self.folder / "log.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        if not self.main:
+            return
+        line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
+        self._log.write(json.dumps(line) + "\n")
+        numbers = {f"{kind}/{k}": v for k, v in values.items() if isinstance(v, (int, float))}
+        for board in self._boards:
+            board(numbers, step)
+
+    def close(self) -> None:
+        """Write the table and the picture of the whole run."""
+        if not self.main:
+            return
+        self._log.close()
+        lines = self.lines()
+        evaluations = [line for line in lines if line["kind"] == "evaluation"]
+        if evaluations:
+            write_whole(self.folder / "summary.csv", lambda path: _table(path, evaluations))
+        if any(line["kind"] == "step" for line in lines):
+            write_whole(self.folder / "curves.png", lambda path: _curves(path, lines))
+
+
+def _table(path: Path, rows: list[dict[str, Any]]) -> None:
+    columns = [name for name in rows[-1] if name not in ("kind", "time")]
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, columns, extrasaction="ignore")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def _curves(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Loss, accuracy, learning rate, throughput and data-wait share over steps."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        path.write_bytes(b"")
+        return
+    panels = [
+        ("step", "loss"),
+        ("evaluation", "top1"),
+        ("step", "lr"),
+        ("step", "crops_per_second"),
+        ("step", "data_wait"),
+    ]
+    figure = Figure(figsize=(10, 12), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (kind, name) in zip(figure.subplots(len(panels), sharex=True), panels):
+        points = [(line["step"], line[name]) for line in lines if line["kind"] == kind and name in line]
+        axes.plot(*zip(*points) if points else ((), ()), marker="." if kind == "evaluation" else "")
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("step")
+    figure.savefig(path, format="png", dpi=100)
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "tensorboard: not installed; pip install tensorboard, or leave out --tensorboard"
+        ) from error
+    writer = SummaryWriter(folder)
+
+    def write(numbers: dict[str, float], step: int) -> None:
+        for name, value in numbers.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    return write
+
+
+def _wandb(project: str, folder: Path) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError("wandb: not installed; pip install wandb, or leave out --wandb") from error
+    run = wandb.init(project=project, dir=folder, id=folder.resolve().name, resume="allow")
+    return lambda numbers, step: run.log(numbers, step=step)

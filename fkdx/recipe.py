@@ -1,0 +1,274 @@
+"""Recipes: every key of a training run, its default, its meaning; from one YAML file and the command line."""
+
+# ruff: noqa: RUF009 (`key` is `dataclasses.field` with a text)
+
+import argparse
+import difflib
+import types
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+# Keys that may change when a run is resumed: where things lie, how it is watched, when it is cut off.
+MOVABLE = {
+    *("data", "labels", "val", "output", "resume", "device", "teacher_checkpoint", "real_labels"),
+    *("threads", "cache_bytes", "evaluate", "max_steps", "log_every", "save_every", "save_minutes"),
+    *("tensorboard", "wandb"),
+}
+
+
+def key(default: Any, text: str) -> Any:
+    make = {"default_factory": default.copy} if isinstance(default, (list, dict)) else {"default": default}
+    return field(metadata={"help": text}, **make)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run. Sizes in pixels, batches in crops, epochs in views of every image."""
+
+    # What is learned from
+    data: str = key("", "training images: one folder a class, or a folder that holds train/ and val/")
+    labels: str = key("", "label file (.fkdl)")
+    val: str = key(
+        "", "validation images, one folder a class; empty: data/val if there is one, else no evaluation"
+    )
+    output: str = key("", "folder for checkpoints and logs")
+    hard: bool = key(False, "learn from the images' classes on random crops instead of labels: the baseline")
+    label_kind: str = key(
+        "marginal_smoothing", "how top-K labels become targets: also marginal_renorm, smoothing, hard"
+    )
+    temperature: float = key(1.0, "divides the student's logits in the loss")
+    interpolation: str = key("bilinear", "of crops: bilinear or bicubic")
+    choice: str = key("independent", "crops of an image: independent draws, or cycle through all of them")
+    crop_scale: list[float] = key([0.08, 1.0], "random crops (--hard): share of the image's area")
+    crop_ratio: list[float] = key([3 / 4, 4 / 3], "random crops (--hard): width over height")
+    on_error: str = key("raise", "an unreadable image: raise, or skip (counted and reported)")
+    on_missing: str = key("raise", "images without labels, labels without images: raise, or ignore")
+    threads: int | None = key(None, "decoding threads of each process; empty: its share of the cores")
+    cache_bytes: int = key(0, "memory of each process for encoded images")
+
+    # Who learns
+    student: str = key("resnet50", "timm model name, or module:function of your own called with num_classes")
+    student_args: dict = key({}, "more arguments of the student, as YAML")
+    pretrained: bool = key(False, "start from timm's pretrained weights")
+    init: str = key("", "start from these weights (.safetensors or .pt); a head of another size starts anew")
+    size: int = key(0, "side of a crop; 0: what the student expects")
+    mean: list[float] | None = key(None, "mean of the pixels, in [0, 1]; empty: the student's own")
+    std: list[float] | None = key(None, "standard deviation of the pixels; empty: the student's own")
+    freeze: list[str] = key([], "parameters whose names match one of these patterns stay as they are")
+
+    # An online teacher, which labels the same crops on the fly
+    teacher: str = key("", "learn from this timm model's answers to the crops instead of stored ones")
+    teacher_checkpoint: str = key("", "its weights; empty: timm's pretrained ones")
+    teacher_input: dict = key({}, "where its input is not the model's usual: size, mean, std, as YAML")
+    teacher_temperature: float = key(1.0, "divides a teacher's logits, online or stored")
+
+    # Batches
+    batch_size: int = key(1024, "crops a step over all processes")
+    crops_per_image: int = key(4, "crops of one image in a batch (m)")
+    accumulate: int = key(1, "split each process's batch into this many parts, one after the other")
+    seed: int = key(0, "of weights, order, crops and drop-outs")
+
+    # Optimiser
+    optimizer: str = key("momentum", "timm name: momentum (SGD), sgd (SGD with Nesterov), adamw, lamb, ...")
+    optimizer_args: dict = key({}, "more arguments of the optimiser, as YAML")
+    momentum: float = key(0.9, "of SGD")
+    weight_decay: float = key(1e-4, "weight decay")
+    decay_all: bool = key(True, "decay norms and biases too")
+    clip_grad: float = key(0.0, "largest norm of the gradient; 0: any")
+    ema: float = key(0.0, "decay of an average of the weights, which is then evaluated and exported; 0: none")
+
+    # Schedule
+    epochs: int = key(300, "views of every image")
+    schedule: str = key("cosine", "cosine, linear, step or constant")
+    smooth: bool = key(False, "follow the curve step by step; otherwise once a pass (serrated)")
+    lr: float = key(0.1, "learning rate")
+    lr_batch: int = key(0, "lr is meant for this many crops a step and scaled to batch_size; 0: lr as it is")
+    min_lr: float = key(0.0, "where cosine and linear end")
+    warmup_epochs: int = key(0, "single-crop epochs with a linearly growing rate")
+    warmup_lr: float = key(0.0, "where warm-up starts")
+    decay_epochs: list[int] = key([], "schedule step: epochs at which the rate falls")
+    decay_rate: float = key(0.1, "schedule step: by this factor")
+    max_steps: int = key(0, "stop after this many steps; 0: at the end")
+    stages: list[dict] = key([], "run one after the other: each names the keys in which it differs")
+
+    # Machine
+    device: str = key("auto", "cuda, cpu or auto")
+    amp: str = key("none", "precision of the forward pass: none, bf16 or fp16")
+    channels_last: bool = key(True, "NHWC weights and activations")
+    compile: bool = key(False, "torch.compile the student")
+    sync_bn: bool = key(False, "batch statistics over all processes")
+    deterministic: bool = key(False, "the same bits in every run on one kind of machine, at some cost")
+
+    # Evaluation, checkpoints, logs
+    evaluate: bool = key(False, "only evaluate `init`, `resume` or the pretrained student on val")
+    eval_every: int = key(1, "evaluate after every so many passes, and after the last")
+    eval_size: int = key(0, "side of a validation crop; 0: size")
+    eval_ratio: float = key(0.875, "side of the validation crop over the resized image's shorter side")
+    real_labels: str = key(
+        "", "real.json of ImageNet-ReaL: count a guess right if it is among the image's labels"
+    )
+    resume: str = key("auto", "auto: output/last.pt if it is there; never; or a checkpoint")
+    save_every: int = key(0, "also keep the checkpoint of every so many passes; 0: last and best only")
+    save_minutes: float = key(15.0, "write last.pt within a pass at least this often")
+    nonfinite_limit: int = key(5, "stop after so many steps in a row with a loss that is not finite")
+    log_every: int = key(50, "steps between lines of log.jsonl")
+    tensorboard: bool = key(False, "also write TensorBoard events to output/tensorboard")
+    wandb: str = key("", "also log to this Weights & Biases project")
+
+    @property
+    def peak_lr(self) -> float:
+        return self.lr * (self.batch_size / self.lr_batch if self.lr_batch else 1.0)
+
+    def in_stages(self) -> list["Recipe"]:
+        """One recipe a stage; a recipe without stages is its own only stage."""
+        if not self.stages:
+            return [self]
+        return [
+            override(replace(self, stages=[]), stage, f"stages[{i}]") for i, stage in enumerate(self.stages)
+        ]
+
+    def save(self, path: Path) -> None:
+        path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
+
+
+TYPES = get_type_hints(Recipe)
+CHOICES = {
+    "schedule": ("cosine", "linear", "step", "constant"),
+    "amp": ("none", "bf16", "fp16"),
+    "on_error": ("raise", "skip"),
+    "interpolation": ("bilinear", "bicubic"),
+    "choice": ("independent", "cycle"),
+    "on_missing": ("raise", "ignore"),
+}
+POSITIVE = (
+    *("batch_size", "crops_per_image", "accumulate", "epochs", "temperature", "teacher_temperature"),
+    *("eval_every", "log_every", "nonfinite_limit"),
+)
+
+
+def read_recipe(argv: list[str] | None = None) -> Recipe:
+    """The recipe that a command line asks for: defaults, then `--config`, then flags.
+
+    Raises ValueError for an unknown key (naming the nearest one), a value of the wrong type or out of range,
+    and OSError for a recipe that cannot be read.
+    """
+    args, rest = parser().parse_known_args(argv)
+    if rest:
+        raise unknown("command line", rest[0].lstrip("-").split("=")[0].replace("-", "_"))
+    given = vars(args)
+    config = given.pop("config", None)
+    recipe = override(Recipe(), load_yaml(config), config) if config else Recipe()
+    recipe = override(recipe, {k: parse(k, v) for k, v in given.items()}, "command line")
+    return check(find_folders(recipe))
+
+
+def parser() -> argparse.ArgumentParser:
+    described = argparse.ArgumentParser(
+        prog="fkdx train",
+        description="Train a student from stored crops and soft labels (or, with --hard, from classes).",
+        epilog="Shipped recipes: " + ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml"))),
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    described.add_argument(
+        "--config", metavar="NAME|FILE", help="a shipped recipe's name or a YAML file of the keys below"
+    )
+    for f in fields(Recipe):
+        flag = "--" + f.name.replace("_", "-")
+        text = f.metadata["help"].replace("%", "%%")
+        default = "" if isinstance(f.default, types.NoneType) or f.default in ("", ()) else f.default
+        nargs = {"nargs": "?", "const": "true"} if TYPES[f.name] is bool else {}
+        shown = f" (default: {default})" if isinstance(default, (int, float, str)) and default != "" else ""
+        described.add_argument(flag, metavar=f.name.upper(), help=text + shown, **nargs)
+    return described
+
+
+def load_yaml(config: str) -> dict[str, Any]:
+    """The keys of a recipe: `config` is a file, or the name of one in fkdx/recipes."""
+    path = Path(config)
+    if not path.exists() and (SHIPPED / f"{config}.yaml").exists():
+        path = SHIPPED / f"{config}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+        raise FileNotFoundError(
+            f"recipe: no such file or recipe, got {config}, expected a YAML file or one of {names}"
+        )
+    try:
+        keys = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe: not YAML, {' '.join(str(error).split())}, {path}") from None
+    if not isinstance(keys, dict):
+        raise ValueError(f"recipe: got {type(keys).__name__}, expected keys and values, {path}")
+    return keys
+
+
+def parse(name: str, text: str) -> Any:
+    """A flag's text as YAML, except where the key is a string anyway."""
+    return text if TYPES[name] is str else yaml.safe_load(text)
+
+
+def override(recipe: Recipe, keys: dict[str, Any], where: str) -> Recipe:
+    """`recipe` with `keys` put in their place; `where` names their origin in errors."""
+    for name in keys:
+        if name not in TYPES:
+            raise unknown(where, str(name))
+    return replace(recipe, **{name: cast(name, value, TYPES[name], where) for name, value in keys.items()})
+
+
+def unknown(where: str, name: str) -> ValueError:
+    near = difflib.get_close_matches(name, TYPES, n=1, cutoff=0.0)
+    return ValueError(f"recipe: unknown key, got '{name}', did you mean '{near[0]}'?, {where}")
+
+
+def cast(name: str, value: Any, kind: Any, where: str) -> Any:
+    """`value` as `kind`. YAML reads 1e-4 as a string, so numbers may come as text."""
+    if get_origin(kind) is types.UnionType:
+        return None if value is None else cast(name, value, get_args(kind)[0], where)
+    if get_origin(kind) is list and isinstance(value, list):
+        return [cast(name, item, get_args(kind)[0], where) for item in value]
+    try:
+        if kind is float and isinstance(value, (str, int)) and not isinstance(value, bool):
+            return float(value)
+        if kind is str and value is None:
+            return ""
+        if isinstance(value, get_origin(kind) or kind) and isinstance(value, bool) == (kind is bool):
+            return value
+    except ValueError:
+        pass
+    expected = str(getattr(kind, "__name__", kind))
+    raise ValueError(f"recipe: {name}, got {value!r}, expected {expected}, {where}")
+
+
+def check(recipe: Recipe) -> Recipe:
+    """Raise ValueError where a value makes no sense by itself."""
+    for stage in recipe.in_stages():
+        for name, allowed in CHOICES.items():
+            if getattr(stage, name) not in allowed:
+                raise ValueError(
+                    f"recipe: {name}, got {getattr(stage, name)!r}, expected one of {', '.join(allowed)}"
+                )
+        for name in POSITIVE:
+            if getattr(stage, name) <= 0:
+                raise ValueError(f"recipe: {name}, got {getattr(stage, name)}, expected more than 0")
+    return recipe
+
+
+def find_folders(recipe: Recipe) -> Recipe:
+    """A data folder that holds train/ and val/ stands for both."""
+    data = Path(recipe.data)
+    if not recipe.data or not (data / "train").is_dir():
+        return recipe
+    val = recipe.val or (str(data / "val") if (data / "val").is_dir() else "")
+    return replace(recipe, data=str(data / "train"), val=val)
+
+
+def differences(old: dict[str, Any], new: Recipe) -> list[str]:
+    """Where a checkpoint's recipe and this one disagree, as 'key: old -> new'; movable keys are left out."""
+    now = asdict(new)
+    names = [name for name in {**old, **now} if name not in MOVABLE and old.get(name) != now.get(name)]
+    return [f"{name}: {old.get(name)!r} -> {now.get(name)!r}" for name in names]

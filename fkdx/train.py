@@ -1,0 +1,365 @@
+"""Train a student from stored crops and soft labels.
+
+    torchrun --nproc_per_node=8 -m fkdx.train \
+        --config fkd_resnet50 --data IMAGENET --labels labels.fkdl --output runs/a
+    python -m fkdx.train --config my.yaml --data DIR --val DIR --output runs/b --hard    # the baseline
+
+The first learns from stored labels, the second from the images' own classes. The same command resumes a run
+that was cut off, at the step where it was. `--help` lists every key of a recipe.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.layers import convert_sync_batchnorm
+from timm.optim import create_optimizer_v2
+from timm.utils import ModelEmaV3, distribute_bn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fkdx import checkpoint
+from fkdx.batch import prepare
+from fkdx.data import check_data, classes_of, crop_loader, open_labels, validation_loader
+from fkdx.distributed import Interrupted, Stop, World
+from fkdx.evaluate import PRECISIONS, evaluate
+from fkdx.journal import Journal
+from fkdx.loader import Batch, CropLoader, ValidationLoader
+from fkdx.loss import soft_cross_entropy
+from fkdx.recipe import Recipe, differences, read_recipe
+from fkdx.schedule import Pass, passes, step_learning_rate
+from fkdx.student import create_student, freeze
+from fkdx.watch import Watch
+
+
+@dataclass
+class Position:
+    """Where a run is; all before it is done. `step` counts within its pass, `total` over the whole run."""
+
+    stage: int = 0
+    number: int = 0
+    step: int = 0
+    total: int = 0
+    best: float = -1.0
+
+
+@dataclass
+class Run:
+    """What a run holds on to from step to step. A checkpoint keeps all of it that changes."""
+
+    recipe: Recipe
+    world: World
+    stop: Stop
+    device: torch.device
+    student: nn.Module
+    ema: ModelEmaV3 | None
+    scaler: torch.amp.GradScaler
+    teacher: Callable[[Tensor], Tensor] | None  # uint8 crops (B, S, S, 3) to logits (B, C)
+    journal: Journal
+    watch: Watch
+    position: Position
+    optimizer: torch.optim.Optimizer | None = None
+    teacher_temperature: float | None = None  # of targets that are bare logits
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def learned(self) -> nn.Module:
+        """The weights that are evaluated and exported."""
+        return self.ema.module if self.ema else self.student
+
+
+def main(argv: list[str] | None = None) -> int:
+    world = World()
+    try:
+        return train(read_recipe(argv), world)
+    except Exception as error:
+        return world.fail(error)
+    finally:
+        world.leave()
+
+
+def train(recipe: Recipe, world: World) -> int:
+    """One run from its recipe to its last checkpoint; returns the exit status."""
+    device = set_machine(recipe, world)
+    outputs = check_data(recipe, world)
+    state = find_checkpoint(recipe)
+    torch.manual_seed(recipe.seed)
+    student, recipe = create_student(recipe, outputs, fresh=state is None)
+    if recipe.sync_bn and world.size > 1:
+        student = convert_sync_batchnorm(student)
+    student.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
+    if recipe.evaluate:
+        return examine(student, recipe, world)
+    ema = ModelEmaV3(student, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
+    position = resume(state, recipe, student, ema, scaler) if state else Position()
+    if world.max([position.total, -position.total]) != [position.total, -position.total]:
+        raise ValueError(
+            "resume: processes see different checkpoints; --output must be one folder for all of them"
+        )
+    teacher = open_teacher(recipe, device) if recipe.teacher else None
+
+    if world.main:
+        Path(recipe.output).mkdir(parents=True, exist_ok=True)
+        checkpoint.write_whole(Path(recipe.output) / "args.yaml", recipe.save)
+    journal = Journal(recipe, position.total, world.main)
+    watch = Watch(journal, world, recipe.nonfinite_limit)
+    with Stop(world) as stop:
+        run = Run(recipe, world, stop, device, student, ema, scaler, teacher, journal, watch, position)
+        try:
+            for number, stage in enumerate(recipe.in_stages()):
+                if number >= position.stage and train_stage(run, stage, state):
+                    position.stage, position.number, position.step, state = number + 1, 0, 0, None
+        except Interrupted:
+            watch.report(position.total)
+            save(run)
+            journal.write("event", position.total, text=f"stopped by {signal.Signals(stop.signal).name}")
+            world.wait()
+            return 128 + stop.signal
+    if world.main:
+        checkpoint.save_weights(Path(recipe.output) / "last.safetensors", run.learned)
+    journal.close()
+    world.wait()
+    return 0
+
+
+# ---- stage, pass, step ------------------------------------------------------------------------------------
+
+
+def train_stage(run: Run, stage: Recipe, state: dict[str, Any] | None) -> bool:
+    """Every pass of a stage from the run's position on; False where `max_steps` ended it before."""
+    position, world = run.position, run.world
+    labels = open_labels(stage)
+    classes = classes_of(stage, labels)
+    validation = validation_loader(stage, classes, world, run.device) if stage.val else None
+    bare_logits = run.teacher is not None or (labels is not None and labels.kind == "dense_logits")
+    run.teacher_temperature = stage.teacher_temperature if bare_logits else None
+    freeze(run.student, stage.freeze)
+    run.optimizer = create_optimizer_v2(
+        run.student,
+        opt=stage.optimizer,
+        lr=stage.peak_lr,
+        weight_decay=stage.weight_decay,
+        momentum=stage.momentum,
+        filter_bias_and_bn=not stage.decay_all,
+        **stage.optimizer_args,
+    )
+    if state and (position.number or position.step):
+        run.optimizer.load_state_dict(state["optimizer"])
+    model = wrap(run, stage)
+
+    plan = list(passes(stage))
+    loader = None
+    while position.number < len(plan):
+        at = plan[position.number]
+        if loader is None or loader.crops_per_image != at.crops:
+            loader = crop_loader(stage, labels, at.crops, world, run.device)
+        train_pass(run, stage, at, model, loader)
+        cut_short = 0 < stage.max_steps <= position.total
+        last = cut_short or position.number == len(plan) - 1
+        better = False
+        if validation and (last or (position.number + 1) % stage.eval_every == 0):
+            better = score(run, stage, at, validation)
+        if not cut_short:
+            position.number, position.step = position.number + 1, 0
+        save(run, better)
+        if cut_short:
+            return False
+    return True
+
+
+def train_pass(run: Run, stage: Recipe, at: Pass, model: nn.Module, loader: CropLoader) -> None:
+    """The steps of one pass from the run's position on, to its end or to `max_steps`."""
+    position, watch = run.position, run.watch
+    steps = len(loader)
+    if stage.max_steps:
+        steps = min(steps, position.step + stage.max_steps - position.total)
+    loader.load_state_dict({"epoch": at.epoch, "step": position.step})
+    batches = iter(loader)
+    with watch.one_pass(f"epoch {at.epoch + at.crops}/{stage.epochs}", len(loader), position.step):
+        while position.step < steps:
+            with watch.waiting():
+                batch = next(batches)
+            lr = step_learning_rate(stage, at, position.step, len(loader))
+            losses = train_step(run, stage, model, batch, lr)
+            watch.saw(losses, batch.keys)
+            position.step, position.total = position.step + 1, position.total + 1
+            if position.total % stage.log_every == 0 or position.step == steps:
+                watch.report(position.total, lr=lr, epoch=at.epoch + at.crops * position.step / len(loader))
+                if time.monotonic() - run.saved_at > 60 * stage.save_minutes:
+                    save(run)
+            run.stop.check()
+
+
+def train_step(run: Run, stage: Recipe, model: nn.Module, batch: Batch, lr: float) -> Tensor:
+    """One step of the optimiser; the loss of every crop of this process, (B,), still on the device."""
+    # Drop-outs are a function of seed, step and process, so that a resumed run repeats them.
+    torch.manual_seed((stage.seed * 1_000_003 + run.position.total) * 4099 + run.world.rank)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+    model.train()
+
+    losses = []
+    rows = len(batch.images) // stage.accumulate
+    for first in range(0, len(batch.images), rows):
+        last = first + rows == len(batch.images)
+        with nullcontext() if last or run.world.size == 1 else model.no_sync():
+            losses.append(backward(run, stage, model, batch, slice(first, first + rows)))
+
+    if stage.clip_grad:
+        run.scaler.unscale_(run.optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), stage.clip_grad)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.ema:
+        run.ema.update(run.student, step=run.position.total + 1)
+    return torch.cat(losses)
+
+
+def backward(run: Run, stage: Recipe, model: nn.Module, batch: Batch, rows: slice) -> Tensor:
+    """Forward and backward of some rows of a batch; their losses."""
+    dtype = PRECISIONS[stage.amp]
+    images = prepare(batch.images[rows], stage.mean, stage.std, dtype)
+    if run.teacher:
+        target = run.teacher(batch.images[rows]).clone()  # a normal tensor, not one of inference mode
+    else:
+        target = batch.target[rows]
+    with torch.autocast(run.device.type, dtype, enabled=dtype != torch.float32):
+        logits = model(images)
+    losses = soft_cross_entropy(
+        logits, target, stage.temperature, "none", teacher_temperature=run.teacher_temperature
+    )
+    run.scaler.scale(losses.mean() / stage.accumulate).backward()
+    return losses.detach()
+
+
+def score(run: Run, stage: Recipe, at: Pass, loader: ValidationLoader) -> bool:
+    """Evaluate, write it down, and say whether it was the best so far."""
+    if run.world.size > 1:
+        distribute_bn(run.learned, run.world.size)  # to all the statistics that rank 0 would save
+    result = evaluate(run.learned, loader, stage, run.world, run.stop)
+    position, epoch = run.position, at.epoch + at.crops
+    better = result["top1"] > position.best
+    position.best = max(result["top1"], position.best)
+    run.journal.write("evaluation", position.total, stage=position.stage, epoch=epoch, **result)
+    if run.world.main:
+        print(f"epoch {epoch}: top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%", flush=True)
+    return better
+
+
+def examine(student: nn.Module, recipe: Recipe, world: World) -> int:
+    """`--evaluate`: print the accuracy of given weights and do nothing else."""
+    if not (recipe.val and (recipe.init or recipe.pretrained)):
+        raise ValueError("train: nothing to evaluate, expected --val DIR and --init FILE or --pretrained")
+    with Stop(world) as stop:
+        classes = classes_of(recipe, open_labels(recipe))
+        loader = validation_loader(recipe, classes, world, next(student.parameters()).device)
+        result = evaluate(student, loader, recipe, world, stop)
+    if world.main:
+        print(json.dumps(result))
+    return 0
+
+
+# ---- what a run stands on ---------------------------------------------------------------------------------
+
+
+def set_machine(recipe: Recipe, world: World) -> torch.device:
+    """This process's device, with torch set to be fast, or to repeat itself."""
+    if recipe.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(recipe.deterministic)
+    torch.backends.cudnn.benchmark = not recipe.deterministic
+    device = world.device(recipe.device)
+    if recipe.sync_bn and device.type == "cpu":
+        raise ValueError("train: sync_bn, got a CPU, expected CUDA; leave it out")
+    return device
+
+
+def wrap(run: Run, stage: Recipe) -> nn.Module:
+    """The student as a stage trains it: compiled, and one of many."""
+    model = torch.compile(run.student) if stage.compile else run.student
+    if run.world.size == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[run.device] if run.device.type == "cuda" else None)
+
+
+def open_teacher(recipe: Recipe, device: torch.device) -> Callable[[Tensor], Tensor]:
+    from fkdx.zoo import load_teacher
+
+    return load_teacher(
+        recipe.teacher,
+        checkpoint=recipe.teacher_checkpoint or None,
+        pretrained=not recipe.teacher_checkpoint,
+        overrides={"size": recipe.size, **recipe.teacher_input},
+        device=str(device),
+    )
+
+
+# ---- checkpoints ------------------------------------------------------------------------------------------
+
+
+def save(run: Run, better: bool = False) -> None:
+    """Write last.pt, give it its other names, and export the best weights; only the main process does."""
+    run.saved_at = time.monotonic()
+    if not run.world.main or not run.watch.healthy:
+        return
+    state = {
+        "recipe": asdict(run.recipe),
+        "position": asdict(run.position),
+        "state_dict": run.student.state_dict(),
+        "state_dict_ema": run.ema.module.state_dict() if run.ema else None,
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+    }
+    output, position = Path(run.recipe.output), run.position
+    checkpoint.save(output / "last.pt", state)
+    if better:
+        checkpoint.give_name(output / "last.pt", output / "best.pt")
+        checkpoint.save_weights(output / "best.safetensors", run.learned)
+    if run.recipe.save_every and position.step == 0 and position.number % run.recipe.save_every == 0:
+        checkpoint.give_name(output / "last.pt", output / f"step_{position.total}.pt")
+
+
+def find_checkpoint(recipe: Recipe) -> dict[str, Any] | None:
+    """The checkpoint to go on from, or None to start afresh."""
+    if recipe.resume == "never" or recipe.evaluate:
+        return None
+    path = Path(recipe.output) / "last.pt" if recipe.resume == "auto" else Path(recipe.resume)
+    return checkpoint.load(path) if recipe.resume != "auto" or path.exists() else None
+
+
+def resume(
+    state: dict[str, Any],
+    recipe: Recipe,
+    student: nn.Module,
+    ema: ModelEmaV3 | None,
+    scaler: torch.amp.GradScaler,
+) -> Position:
+    """Put a checkpoint's state in place. Raises ValueError where it is of another model or recipe."""
+    if changed := differences(state["recipe"], recipe):
+        raise ValueError(
+            f"resume: the checkpoint is of another recipe, {'; '.join(changed)}; "
+            "choose another --output, or --resume never to start over"
+        )
+    if names := checkpoint.differing(state["state_dict"], student):
+        raise ValueError(
+            f"resume: the checkpoint is of another model, {len(names)} weights differ, first {names[0]}"
+        )
+    student.load_state_dict(state["state_dict"])
+    if ema:
+        ema.module.load_state_dict(state["state_dict_ema"])
+    scaler.load_state_dict(state["scaler"])
+    return Position(**state["position"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Two processes: the same run as one, errors said once, signals obeyed, no one left waiting."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy import COMMON, draw_images, log_of, steps_of, torchrun, write_labels
+
+from fkdx.train import main
+
+SECONDS_TO_FAIL = 60
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, run_seed) -> list[str]:
+    folder = tmp_path_factory.mktemp("toy")
+    rng = np.random.default_rng(run_seed)
+    draw_images(folder / "data" / "train", 12, rng)
+    draw_images(folder / "data" / "val", 5, rng)
+    write_labels(folder / "labels.fkdl", folder / "data" / "train", rng)
+    return ["--data", str(folder / "data"), "--labels", str(folder / "labels.fkdl"), "--epochs", "4"]
+
+
+def test_two_processes_do_what_one_does(data, tmp_path):
+    """Same global batches, a model without batch statistics: the same losses, accuracy and nearly weights."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = [*COMMON, *data, "--ema", "0.9", "--optimizer", "adamw", "--lr", "1e-3"]
+    assert main([*arguments, "--output", str(one)]) == 0
+    done = torchrun(2, [*arguments, "--output", str(two)])
+    assert done.returncode == 0, done.stderr
+    assert len(steps_of(one)) == 12
+    for a, b in zip(steps_of(one), steps_of(two), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+    images = [line["images"] for line in log_of(two) if line["kind"] == "evaluation"]
+    assert images == [20, 20, 20]
+    assert done.stdout.count("epoch 4: top-1") == 1
+
+
+def test_two_processes_go_on_where_one_was_cut_off(data, tmp_path):
+    arguments = [*COMMON, *data, "--output", str(tmp_path / "run")]
+    whole = [*COMMON, *data, "--output", str(tmp_path / "whole")]
+    assert main([*arguments, "--max-steps", "4"]) == 0
+    done = torchrun(2, arguments)
+    assert done.returncode == 0, done.stderr
+    assert main(whole) == 0
+    for a, b in zip(steps_of(tmp_path / "run"), steps_of(tmp_path / "whole"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            ["--batch-size", "6"],
+            "batch_size, got 6, expected a multiple of crops_per_image x processes (2 x 2)",
+        ),
+        (["--labels", "/nowhere.fkdl"], "/nowhere.fkdl"),
+        (["--crops-per-image", "8"], "crops_per_image, got 8, expected at most the 6"),
+    ],
+)
+def test_bad_input_ends_both_with_one_line(data, tmp_path, change, words):
+    started = time.monotonic()
+    done = torchrun(2, [*COMMON, *data, "--output", str(tmp_path / "run"), *change])
+    assert done.returncode != 0
+    assert time.monotonic() - started < SECONDS_TO_FAIL
+    said = [line for line in done.stderr.splitlines() if line.startswith("fkdx train")]
+    assert len(said) == 1
+    assert words in said[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_of_one_process_ends_both(data, tmp_path):
+    """Process 1 alone meets a file that is no image; process 0 waits for it and must not wait for ever."""
+    images = Path(data[1]) / "train"
+    copy = tmp_path / "data" / "train"
+    for file in images.rglob("*.jpg"):
+        (copy / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (copy / file.parent.name / file.name).write_bytes(file.read_bytes())
+    (copy / "red" / "3.jpg").write_bytes(b"not an image")
+    started = time.monotonic()
+    run = tmp_path / "run"
+    done = torchrun(2, [*COMMON, *data, "--data", str(tmp_path / "data"), "--output", str(run)])
+    assert done.returncode != 0
+    assert time.monotonic() - started < SECONDS_TO_FAIL
+    said = [line for line in done.stderr.splitlines() if line.startswith("fkdx train")]
+    assert len(said) == 1
+    assert "red/3.jpg" in said[0]
+
+
+def start(processes: int, arguments: list[str]) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
+    root = str(Path(__file__).parents[1])
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"}
+    return subprocess.Popen(
+        [*command, "-m", "fkdx.train", *arguments], env=env, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    """Until the log tells of this step."""
+    for _ in range(600):
+        if (run / "log.jsonl").exists() and len((run / "log.jsonl").read_text().splitlines()) >= step:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the run does not get going")
+
+
+def workers_of(process: subprocess.Popen) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def test_a_signal_to_one_process_stops_both_with_a_checkpoint(data, tmp_path):
+    run = tmp_path / "run"
+    arguments = [*COMMON, *data, "--epochs", "4000", "--output", str(run)]
+    process = start(2, arguments)
+    wait_for_step(run, 5)
+    told = time.monotonic()
+    os.kill(workers_of(process)[1], signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert time.monotonic() - told < 25
+    assert process.returncode != 0
+    assert log_of(run)[-1]["text"] == "stopped by SIGTERM"
+    position = torch.load(run / "last.pt", weights_only=True)["position"]
+    assert position["total"] == log_of(run)[-1]["step"] >= 5
+
+
+def test_a_killed_process_ends_the_other(data, tmp_path):
+    run = tmp_path / "run"
+    process = start(2, [*COMMON, *data, "--epochs", "4000", "--output", str(run)])
+    wait_for_step(run, 3)
+    told = time.monotonic()
+    os.kill(workers_of(process)[1], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - told < SECONDS_TO_FAIL
+    assert process.returncode != 0
+    assert len([line for line in errors.splitlines() if line.startswith("fkdx train")]) <= 1

@@ -1,0 +1,75 @@
+"""A toy data set that a student can learn: images of four colours, labels of a made-up teacher."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fkdx.labels import LabelWriter
+
+CLASSES = ["blue", "gray", "green", "red"]
+PAINT = {"blue": (0, 0, 1), "gray": (1, 1, 1), "green": (0, 1, 0), "red": (1, 0, 0)}
+HEIGHT, WIDTH, CROPS = 40, 48, 6
+STUDENT = ["--student", "test_convnext", "--size", "32", "--batch-size", "16", "--crops-per-image", "2"]
+COMMON = [*STUDENT, "--lr", "0.01", "--log-every", "1", "--device", "cpu", "--deterministic"]
+
+
+def draw_images(folder: Path, images_a_class: int, rng: np.random.Generator) -> None:
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
+        for number in range(images_a_class):
+            pixels = rng.integers(0, 80, (HEIGHT, WIDTH, 3)) + 110 * np.array(PAINT[name])
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.jpg", quality=90)
+
+
+def write_labels(path: Path, images: Path, rng: np.random.Generator, kind: str = "topk", k: int = 2) -> None:
+    """Stored crops of every image; the teacher is fairly sure of the class."""
+    with LabelWriter(
+        path, kind=kind, num_classes=4, k=k, crops=CROPS, classes=CLASSES, provenance={"teacher": "made up"}
+    ) as writer:
+        for file in sorted(images.rglob("*.jpg")):
+            boxes, flips = draw_crops(rng)
+            truth = CLASSES.index(file.parent.name)
+            sure = rng.uniform(0.6, 0.9, CROPS)
+            if kind == "topk":
+                ids = np.array([[truth, (truth + 1) % 4]] * CROPS)
+                values = np.stack([sure, (1 - sure) * 0.7], axis=1)
+            else:
+                ids = None
+                values = np.repeat((1 - sure)[:, None] / 3, 4, axis=1)
+                values[:, truth] = sure
+            key = file.relative_to(images).as_posix()
+            writer.add(key, boxes, flips, ids, values.astype(np.float32), image_size=(HEIGHT, WIDTH))
+
+
+def draw_crops(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    height, width = rng.integers(16, HEIGHT + 1, CROPS), rng.integers(16, WIDTH + 1, CROPS)
+    top, left = rng.integers(0, HEIGHT - height + 1), rng.integers(0, WIDTH - width + 1)
+    return np.stack([top, left, height, width], axis=1).astype(np.int32), rng.random(CROPS) < 0.5
+
+
+def torchrun(processes: int, arguments: list[str], timeout: float = 120, **environment: str):
+    """`torchrun -m fkdx.train` in a process of its own; returns the finished process."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
+    root = str(Path(__file__).parents[1])
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"}
+    return subprocess.run(
+        [*command, "-m", "fkdx.train", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**env, **environment},
+        check=False,
+    )
+
+
+def steps_of(output: Path) -> list[dict]:
+    return [line for line in log_of(output) if line["kind"] == "step"]
+
+
+def log_of(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
