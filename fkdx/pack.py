@@ -21,6 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from fkdx.importers import FORMATS, open_source
@@ -82,7 +83,7 @@ class Job:
     def pack_part(self, number: int) -> list[Unreadable]:
         """Writes one part, unless it is there already with all its images."""
         path, images = shard_path(self.folder, number), self.parts()[number]
-        if complete(path) and len(LabelFile(path)) == len(images):
+        if complete(path) and np.count_nonzero(LabelFile(path).crop_counts) == len(images):
             return []
         unreadable = []
         with LabelWriter(path, **self.options, overwrite=True) as writer:
@@ -229,6 +230,8 @@ def main(argv: list[str] | None = None) -> int:
             images=images,
             image_suffix=args.image_suffix,
             label_type=args.label_type,
+            mix_size=args.mix_size,
+            seed=args.seed,
         )
         source = open_source(args.source, settings, args.format)
         print(describe(source), file=sys.stderr)
@@ -289,6 +292,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--num-classes", type=int, help="of the teacher; by default the number of class folders")
     add("--classes", metavar="FILE", help="class names in class order, one a line")
     add("--label-type", metavar="TYPE", help=f"what FKD labels mean: {', '.join(LABEL_TYPES)}")
+    add("--mix-size", type=int, default=224, help="side of the crops that were mixed, in pixels (224)")
+    add("--seed", type=int, default=42, help="of the order of images, or of the crops that are drawn (42)")
     add("--teacher", metavar="NAME", help="who labelled, for the file's header")
     add("--teacher-size", type=int, metavar="PIXELS", help="side of the crops that the teacher saw")
     add("--teacher-interpolation", choices=["bilinear", "bicubic"], help="how they were resized")

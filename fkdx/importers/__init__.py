@@ -7,9 +7,14 @@ from pathlib import Path
 
 from fkdx._C import FormatError
 from fkdx.importers.fkd import FkdSource
+from fkdx.importers.g_vbsm import GVbsmSource
+from fkdx.importers.lpld import LpldSource
 from fkdx.importers.source import Settings, Source
+from fkdx.importers.sre2l import Sre2lSource
 
-FORMATS: dict[str, type[Source]] = {source.name: source for source in (FkdSource,)}
+FORMATS: dict[str, type[Source]] = {
+    source.name: source for source in (FkdSource, Sre2lSource, LpldSource, GVbsmSource)
+}
 
 
 def open_source(path: str | Path, settings: Settings, format: str = "auto") -> Source:

@@ -7,30 +7,36 @@ from pathlib import Path
 from fkdx._C import FormatError, ImageError
 from fkdx.image import image_size
 
-SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff", ".pgm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # those of ImageFolder
 
 
 HEADER_BYTES = 16_384  # most images say their size within
 
 
 class Images:
-    """An image folder: `root/<class>/<image>`.
+    """An image folder, read as torchvision's `ImageFolder` reads it: `root/<class>/**/<image>`.
 
-    Keys are paths relative to `root`. Raises OSError where the folder cannot be read, ValueError where it
-    holds no image.
+    `samples` are the keys (paths relative to `root`) in the order of `ImageFolder`, which other tools number
+    images by; `keys` the same in plain order. Raises OSError where the folder cannot be read, ValueError
+    where it holds no image.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self.classes = sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir())
-        self.keys = sorted(
-            f"{name}/{file.name}"
-            for name in self.classes
-            for file in os.scandir(self.root / name)
-            if file.name.lower().endswith(SUFFIXES)
-        )
+        self.samples = [key for name in self.classes for key in self._of_class(name)]
+        self.keys = sorted(self.samples)
         if not self.keys:
             raise ValueError(f"Images: folder, got no image, expected <class>/<image> files, {root}")
+
+    def _of_class(self, name: str) -> list[str]:
+        top = f"{self.root}/"
+        return [
+            f"{folder}/{file}".removeprefix(top)
+            for folder, _, files in sorted(os.walk(f"{top}{name}", followlinks=True))
+            for file in sorted(files)
+            if file.lower().endswith(SUFFIXES)
+        ]
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,16 +17,17 @@ UNREADABLE = (FormatError, ImageError, OSError)
 class Settings:
     """What the user says of a label set because its files do not.
 
-    `num_classes`, `classes` (names in class order), `images` (the data set's folder), `label_type` (the
-    tail rule meant for top-K labels), `options` (what one format alone needs, by name).
+    `num_classes`, `classes` (names in class order), `images` (the data set's folder) and `image_suffix` (of
+    the images where they are not given) are of use to all formats; each of the others to one or a few.
     """
 
     num_classes: int | None = None
     classes: tuple[str, ...] | None = None
     images: Images | None = None
     image_suffix: str = ".JPEG"
-    label_type: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+    label_type: str | None = None  # fkd: what the labels mean
+    mix_size: int = 224  # batch files, dataset reinforcement: side of the crops that were mixed, in pixels
+    seed: int = 42  # sre2l: of the sampler; label maps: of the crops
 
 
 @dataclass(frozen=True)

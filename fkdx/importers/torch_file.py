@@ -1,5 +1,6 @@
 """Files written by `torch.save`, read without torch and without running anything in them."""
 
+import mmap
 import os
 import struct
 from pathlib import Path
@@ -19,19 +20,24 @@ _LEGACY_PROTOCOL = 1001
 _LEGACY_STORAGES = 256
 
 
-def read_torch_file(path: str | Path) -> Any:
+def read_torch_file(path: str | Path, mapped: bool = False) -> Any:
     """What `torch.save` wrote to `path`, as plain data.
 
     Both containers are read: the zip file of torch >= 1.6 and the row of pickles before it. Returns None,
     bool, int, float, str, bytes, tuple, list, dict and numpy arrays (torch tensors become numpy arrays),
-    as saved. Raises FormatError with the path for anything else (see `plain_pickle` and `stored_zip`),
+    as saved. With `mapped`, tensors in zip files stay on disk until they are used, and checksums are not
+    looked at. Raises FormatError with the path for anything else (see `plain_pickle` and `stored_zip`),
     OSError where the file cannot be read.
     """
     with open(path, "rb", buffering=0) as file:
-        if os.fstat(file.fileno()).st_size > MAX_BYTES:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
             _refuse("more than 4 GiB", "a file of one image or one batch", path)
-        data = file.read()
-    return parse_torch_file(data, str(path))
+        if mapped and size:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed with its last array
+            if data[:2] == b"PK":
+                return _parse_zip(data, str(path), check_crc=False)
+        return parse_torch_file(file.read(), str(path))
 
 
 def parse_torch_file(data: bytes, path: str) -> Any:
@@ -45,8 +51,8 @@ def parse_torch_file(data: bytes, path: str) -> Any:
     _refuse(f"first bytes {bytes(data[:4])!r}", "a torch.save file", path)
 
 
-def _parse_zip(data: bytes, path: str) -> Any:
-    entries = read_stored_zip(data, path)
+def _parse_zip(data: Buffer, path: str, check_crc: bool = True) -> Any:
+    entries = read_stored_zip(data, path, check_crc)
     folder = next(iter(entries), "").partition("/")[0] + "/"
     pickled = entries.pop(folder + "data.pkl", None)
     if pickled is None:

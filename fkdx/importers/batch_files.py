@@ -1,0 +1,291 @@
+"""Labels stored batch by batch: what SRe2L, CDA, LPLD, G-VBSM and EDC have in common.
+
+    <root>/epoch_<e>/batch_<b>.tar, a torch.save of
+    [0] coords  float32 (B, 4)   (top/H, left/W, height/H, width/W)
+    [1] flip    bool (B,)        mirrored after the crop
+    [2] partner int64 (B,)       row of the same batch that a row was mixed with, or None
+    [3] lambda  float            of the whole batch, or None
+    [4] box     4 ints           cutmix: first row, first column, last row, last column (exclusive), or None
+    [5] logits  float (B, C)     of the teacher for the mixed crops
+
+Mixed were the resized crops: mixup `lambda x + (1 - lambda) x[partner]`, or cutmix `x[box] =
+x[partner][box]`. Every epoch passes over the data set once, so an image has one crop an epoch. Which
+image a row belongs to is told in a different way by each format: see `BatchSource.orders`.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from tqdm import tqdm
+
+from fkdx._C import FormatError
+from fkdx.importers.source import Layout, Settings, Source, Unreadable
+from fkdx.importers.torch_file import read_torch_file
+from fkdx.labels import ImageLabels, Mixes, boxes_from_ratios
+
+BLOCK_BYTES = 1 << 30  # labels gathered at a time
+UNMIXED, MIXUP, CUTMIX = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One file: B rows. `mix_box` is top, left, height, width in pixels of the mixed image."""
+
+    coords: np.ndarray
+    flips: np.ndarray
+    partners: np.ndarray | None
+    operation: int
+    lam: float
+    mix_box: tuple[int, int, int, int]
+    logits: np.ndarray
+    indices: np.ndarray | None  # images in the order of an image folder, where the file tells them
+    parts: int
+
+
+def read_batch(path: Path, mapped: bool = False) -> Batch:
+    """Reads and checks one batch file; `mapped` leaves the logits on disk and skips the checksum."""
+    value = read_torch_file(path, mapped)
+    if type(value) is not list or len(value) not in (6, 7, 8):
+        _refuse("file", f"a {type(value).__name__}", "a list of 6 to 8 parts", path)
+    coords, flips, partners, lam, box, logits = value[:6]
+    _check_array("logits", logits, (None, None), "f", path)
+    rows = len(logits)
+    _check_array("coords", coords, (rows, 4), "f", path)
+    if coords.dtype != np.float32:
+        _refuse("coords", str(coords.dtype), "float32", path)
+    if isinstance(flips, np.ndarray) and flips.ndim == 2:
+        _refuse("part 1", "cutout parameters", "flips; cutout is an operation that cannot be replayed", path)
+    _check_array("flips", flips, (rows,), "b", path)
+    operation, mix_box = UNMIXED, (0, 0, 0, 0)
+    if partners is not None:
+        _check_array("partners", partners, (rows,), "i", path)
+        if rows and not (partners.min() >= 0 and partners.max() < rows):
+            _refuse("partners", "rows outside the batch", f"0 ... {rows - 1}", path)
+        operation, mix_box = _mix(lam, box, path)
+    indices = value[6] if len(value) > 6 else None
+    if indices is not None:
+        _check_array("indices", indices, (rows,), "i", path)
+    lam = float(lam) if operation == MIXUP else 1.0
+    return Batch(coords, flips, partners, operation, lam, mix_box, logits, indices, len(value))
+
+
+def _mix(lam: Any, box: Any, path: Path) -> tuple[int, tuple[int, int, int, int]]:
+    if type(lam) is not float or not 0 <= lam <= 1:
+        _refuse("lambda", f"a {type(lam).__name__}", "a number in 0 ... 1", path)
+    if box is None:
+        return MIXUP, (0, 0, 0, 0)
+    if type(box) not in (list, tuple) or len(box) != 4 or any(type(edge) is not int for edge in box):
+        _refuse("box", f"a {type(box).__name__}", "4 whole numbers", path)
+    top, left, bottom, right = box
+    if not (0 <= top <= bottom <= 65_535 and 0 <= left <= right <= 65_535):
+        _refuse("box", str(box), "top <= bottom, left <= right", path)
+    if top == bottom or left == right:
+        return UNMIXED, (0, 0, 0, 0)  # an empty rectangle: nothing was pasted
+    return CUTMIX, (top, left, bottom - top, right - left)
+
+
+def _check_array(what: str, value: Any, shape: tuple[int | None, ...], kind: str, path: Path) -> None:
+    fits = isinstance(value, np.ndarray) and value.ndim == len(shape) and value.dtype.kind == kind
+    if not fits or any(size not in (None, told) for size, told in zip(shape, value.shape)):
+        got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        _refuse(what, got, f"an array of shape {shape}".replace("None", "any"), path)
+
+
+class BatchSource(Source):
+    """A folder of batches. Subclasses say in `orders` which image every row belongs to."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        if settings.images is None:
+            raise FormatError(
+                f"{self.name}: labels, got no images, expected --images: rows name no image, {path}"
+            )
+        self.root, self.images = path, settings.images
+        self.files = _batch_files(path)
+        self.mix_size = settings.mix_size
+        self._sizes: dict[int, tuple[int, int]] = {}
+        self._check_batches()
+        self.keys = self.images.keys
+        self.classes = settings.classes or self.images.classes
+        if len(self.classes) != self.num_classes:
+            self.classes = None
+        self._place_rows([np.asarray(order) for order in self.orders(settings)])
+        crops = np.unique(self.counts)
+        self.layout = Layout(
+            "dense_logits",
+            self.num_classes,
+            self.num_classes,
+            int(crops[0]) if len(crops) == 1 else None,
+            mix_size=self.mix_size if self.mixed else 0,
+        )
+        self.provenance = {
+            "source": {"format": self.name, "epochs": len(self.files), "batch": self.rows[0][0]}
+        }
+
+    def orders(self, settings: Settings) -> list[np.ndarray]:
+        """For every epoch, the image of each stored row: its number in the order of an image folder."""
+        raise NotImplementedError
+
+    def _check_batches(self) -> None:
+        """Passes over all files once: checksums, equal widths, batch sizes."""
+        self.rows: list[list[int]] = []
+        self.mixed, self.row = False, None
+        total = sum(len(epoch) for epoch in self.files)
+        with tqdm(total=total, unit=" batches", desc=f"{self.name}: checking", disable=None) as bar:
+            for epoch in self.files:
+                self.rows.append([])
+                for file in epoch:
+                    batch = read_batch(self.root / file)
+                    self.check_batch(batch, self.root / file)
+                    self.row = self.row or _row_dtype(batch.logits)
+                    if _row_dtype(batch.logits) != self.row:
+                        expected = f"{self.row['logits']} as in the first file"
+                        _refuse(
+                            "logits", f"{batch.logits.dtype} {batch.logits.shape}", expected, self.root / file
+                        )
+                    self.mixed = self.mixed or batch.operation != UNMIXED
+                    top, left, height, width = batch.mix_box
+                    if max(top + height, left + width) > self.mix_size:
+                        expected = f"one inside {self.mix_size} pixels (--mix-size)"
+                        _refuse("box", str(batch.mix_box), expected, self.root / file)
+                    self.rows[-1].append(len(batch.logits))
+                    bar.update()
+        self.num_classes = self.row["logits"].shape[0]
+        self.batch_size = self.rows[0][0]
+        for epoch, rows in zip(self.files, self.rows):
+            if any(count != self.batch_size for count in rows[:-1]) or rows[-1] > self.batch_size:
+                _refuse("batch sizes", str(sorted(set(rows))), "equal but for the last", self.root / epoch[0])
+
+    def check_batch(self, batch: Batch, path: Path) -> None:
+        """Whatever one format asks of its files beyond the common."""
+
+    def _place_rows(self, orders: list[np.ndarray]) -> None:
+        """`place[e, image]` is the row of an image in epoch e, -1 where it has none."""
+        number = {key: place for place, key in enumerate(self.keys)}
+        self.number_of_sample = np.array([number[key] for key in self.images.samples], np.int32)
+        self.order: list[np.ndarray] = []
+        self.place = np.full((len(orders), len(self.keys)), -1, np.int32)
+        for epoch, (order, rows) in enumerate(zip(orders, self.rows)):
+            stored, path = sum(rows), self.root / self.files[epoch][0]
+            if len(order) < stored:
+                _refuse("rows", f"{stored} in epoch {epoch}", f"at most {len(order)} images", path)
+            order = order[:stored]
+            if stored and not (order.min() >= 0 and order.max() < len(self.keys)):
+                _refuse("image numbers", "one outside the folder", f"0 ... {len(self.keys) - 1}", path)
+            images = self.number_of_sample[order]
+            if len(np.unique(images)) != stored:
+                _refuse("images", "one twice in an epoch", "each once", path)
+            self.order.append(images)
+            self.place[epoch, images] = np.arange(stored)
+        self.counts = (self.place >= 0).sum(axis=0)
+
+    def read(self, numbers: range) -> Iterator[ImageLabels | Unreadable]:
+        step = max(1, BLOCK_BYTES // (self.row.itemsize * len(self.files)))
+        for first in range(numbers.start, numbers.stop, step):
+            images = np.arange(first, min(first + step, numbers.stop))
+            block = self._gather(images)
+            for row, image in enumerate(images):
+                yield self._labels(int(image), block[row][self.place[:, image] >= 0])
+
+    def _gather(self, images: np.ndarray) -> np.ndarray:
+        """The rows of some images in all epochs: (images, epochs) records."""
+        block = np.zeros((len(images), len(self.files)), self.row)
+        for epoch, files in enumerate(self.files):
+            place = self.place[epoch, images]
+            order = self.order[epoch]
+            batches = np.where(place < 0, -1, place // self.batch_size)
+            for batch_number in np.unique(batches[batches >= 0]):
+                chosen = np.flatnonzero(batches == batch_number)
+                start = batch_number * self.batch_size
+                batch = read_batch(self.root / files[batch_number], mapped=True)
+                block[chosen, epoch] = self._rows(batch, place[chosen] - start, order[start:])
+        return block
+
+    def _labels(self, image: int, rows: np.ndarray) -> ImageLabels | Unreadable:
+        key = self.keys[image]
+        if len(rows) == 0:
+            return Unreadable(key, "no labels of this image are stored")
+        try:
+            size = self.image_size(image)
+            boxes = boxes_from_ratios(rows["coords"], *size)
+            mixes = self._mixes(rows) if self.mixed else None
+        except (ValueError, OSError) as error:
+            return Unreadable(key, str(error))
+        return ImageLabels(key, boxes, rows["flip"], None, rows["logits"], size, mixes=mixes)
+
+    def _rows(self, batch: Batch, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """Some rows of a batch; `images` are those of all its rows."""
+        found = np.zeros(len(rows), self.row)
+        found["coords"], found["flip"], found["logits"] = (
+            batch.coords[rows],
+            batch.flips[rows],
+            batch.logits[rows],
+        )
+        if batch.operation != UNMIXED:
+            partners = batch.partners[rows]
+            found["partner"] = images[partners]
+            found["partner_coords"], found["partner_flip"] = batch.coords[partners], batch.flips[partners]
+            found["operation"], found["lam"], found["mix_box"] = batch.operation, batch.lam, batch.mix_box
+        return found
+
+    def image_size(self, image: int) -> tuple[int, int]:
+        """(height, width) of an image; its header is read once."""
+        if image not in self._sizes:
+            self._sizes[image] = self.images.size(self.keys[image])
+        return self._sizes[image]
+
+    def _mixes(self, rows: np.ndarray) -> Mixes:
+        mixed = rows["operation"] != UNMIXED
+        boxes = np.zeros((len(rows), 4), np.int32)
+        sizes = np.array(
+            [
+                self.image_size(image) if is_mixed else (0, 0)
+                for image, is_mixed in zip(rows["partner"].tolist(), mixed)
+            ]
+        )
+        for size in np.unique(sizes[mixed], axis=0):
+            same = mixed & (sizes == size).all(axis=1)
+            boxes[same] = boxes_from_ratios(rows["partner_coords"][same], *size.tolist())
+        partners = [
+            self.keys[image] if is_mixed else None for image, is_mixed in zip(rows["partner"].tolist(), mixed)
+        ]
+        return Mixes(partners, boxes, rows["partner_flip"], rows["operation"], rows["lam"], rows["mix_box"])
+
+
+def _row_dtype(logits: np.ndarray) -> np.dtype:
+    """One crop and what it was mixed with."""
+    return np.dtype(
+        [
+            ("coords", "f4", 4),
+            ("flip", "?"),
+            ("partner", "i4"),
+            ("partner_coords", "f4", 4),
+            ("partner_flip", "?"),
+            ("operation", "u1"),
+            ("lam", "f4"),
+            ("mix_box", "i4", 4),
+            ("logits", logits.dtype, logits.shape[1]),
+        ]
+    )
+
+
+def _batch_files(root: Path) -> list[list[str]]:
+    """Files of every epoch, relative to the root, both counted from 0 without a gap."""
+    epochs = _numbered(root, r"epoch_(\d+)")
+    return [[f"{epoch}/{file}" for file in _numbered(root / epoch, r"batch_(\d+)\.tar")] for epoch in epochs]
+
+
+def _numbered(folder: Path, pattern: str) -> list[str]:
+    names = {
+        int(found[1]): name.name for name in folder.iterdir() if (found := re.fullmatch(pattern, name.name))
+    }
+    if not names or sorted(names) != list(range(len(names))):
+        _refuse("files", f"numbers {sorted(names)[:3]} ...", "all numbers from 0 on", folder)
+    return [names[number] for number in range(len(names))]
+
+
+def _refuse(what: str, got: str, expected: str, path: Path) -> NoReturn:
+    raise FormatError(f"read_batch: {what}, got {got}, expected {expected}, {path}")

@@ -1,0 +1,37 @@
+"""LPLD: SRe2L's batch files, and `sampler_indices_epoch.json` that names the images of every row.
+
+    {"<epoch>": [number of the image in the order of an image folder, ...], ...}
+
+Pruned sets drop the last batch of an epoch and stop inside the last epoch, so images have different
+numbers of crops. (Xiao and He, "Are Large-scale Soft Labels Necessary for Large-scale Dataset
+Distillation?", NeurIPS 2024.)
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from fkdx._C import FormatError
+from fkdx.importers.batch_files import BatchSource
+from fkdx.importers.source import Settings
+
+ORDER_FILE = "sampler_indices_epoch.json"
+
+
+class LpldSource(BatchSource):
+    name = "lpld"
+    about = "LPLD: batch files as SRe2L's, with sampler_indices_epoch.json"
+
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        return (path / ORDER_FILE).exists()
+
+    def orders(self, settings: Settings) -> list[np.ndarray]:
+        path = self.root / ORDER_FILE
+        try:
+            told = json.loads(path.read_bytes())
+            return [np.array(told[str(epoch)], np.int64) for epoch in range(len(self.files))]
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            expected = f"lists of whole numbers for epochs 0 ... {len(self.files) - 1}"
+            raise FormatError(f"lpld: order, got {error!r}, expected {expected}, {path}") from None

@@ -1,0 +1,52 @@
+"""SRe2L and CDA: batch files that do not say whose labels they hold; the order of the images is drawn again.
+
+The generator visited the images in the order of torch's `RandomSampler` with a generator of seed 42. That
+sampler draws two permutations an epoch and uses the first, so epoch e has the (2 e)-th permutation of the
+generator. (Yin, Xing and Shen, "Squeeze, Recover and Relabel", NeurIPS 2023.)
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from fkdx._C import FormatError
+from fkdx.importers.batch_files import Batch, BatchSource, read_batch
+from fkdx.importers.source import Settings
+
+
+class Sre2lSource(BatchSource):
+    name = "sre2l"
+    about = "SRe2L and CDA: epoch_<e>/batch_<b>.tar of 6 parts"
+
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        first = path / "epoch_0" / "batch_0.tar"
+        told = (path / "sampler_indices_epoch.json").exists()
+        return first.exists() and not told and read_batch(first).indices is None
+
+    def check_batch(self, batch: Batch, path: Path) -> None:
+        if batch.indices is not None:
+            raise FormatError(f"sre2l: parts, got {batch.parts}, expected 6 (see --format g-vbsm), {path}")
+
+    def orders(self, settings: Settings) -> list[np.ndarray]:
+        images = len(self.images.samples)
+        for epoch, rows in enumerate(self.rows):
+            if sum(rows) != images:
+                got = f"{sum(rows)} rows in epoch {epoch}"
+                raise FormatError(f"sre2l: labels, got {got}, expected {images}, one an image, {self.root}")
+        return sampler_orders(images, len(self.files), settings.seed)
+
+
+def sampler_orders(images: int, epochs: int, seed: int) -> list[np.ndarray]:
+    """The images as torch's own RandomSampler visits them, epoch by epoch: arrays (images,) of int64.
+
+    Raises RuntimeError where torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise RuntimeError("sampler_orders: torch, got none, expected it to replay its sampler") from error
+    generator = torch.Generator().manual_seed(seed)
+    sampler = torch.utils.data.RandomSampler(range(images), generator=generator)
+    # `list` runs the sampler to its very end, where it draws the second permutation
+    return [np.array(list(sampler), np.int64) for _ in range(epochs)]
