@@ -148,8 +148,13 @@ def _native_with_grad(
     return _native(logits, tensors, layouts, constants, link, temperature, factor, scales)
 
 
-def _native(logits, tensors, layouts, constants, link, temperature, factor=None, scales=None, want_loss=True):
-    """(loss rows or None, gradient or None); there is a gradient where there is a factor for it."""
+def _native(
+    logits, tensors, layouts, constants, link, temperature, factor=None, scales=None, want_loss=True, kernel=0
+):
+    """(loss rows or None, gradient or None); there is a gradient where there is a factor for it.
+
+    kernel: which CUDA kernel, as csrc/loss/loss_cuda.h numbers them; 0 lets the shape decide.
+    """
     rows, classes = logits.shape
     if (classes > 1 and logits.stride(1) != 1) or (rows > 1 and logits.stride(0) < classes):
         logits = logits.contiguous()
@@ -170,7 +175,7 @@ def _native(logits, tensors, layouts, constants, link, temperature, factor=None,
     )
     if logits.device.type == "cuda":
         device = logits.device.index
-        _C.loss_cuda(*arguments, device, torch._C._cuda_getCurrentRawStream(device))
+        _C.loss_cuda(*arguments, device, torch._C._cuda_getCurrentRawStream(device), kernel)
     else:
         _C.loss_cpu(*arguments, torch.get_num_threads())
     return loss, grad
@@ -282,6 +287,7 @@ def _checked(name, logits, target, temperature, teacher_temperature, check):
         "(B, C), C >= 1",
     )
     _expect(name, logits.device.type in ("cpu", "cuda"), "logits' device", logits.device, "cpu or cuda")
+    _expect(name, not logits.is_cuda or hasattr(_C, "loss_cuda"), "device", "cuda", "cpu: built without CUDA")
     _expect(
         name,
         not (logits.is_cuda and logits.dtype == torch.float64),

@@ -17,4 +17,14 @@ int cuda_device_count() {
   return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+DeviceGuard::DeviceGuard(int device) {
+  cuda_check(cudaGetDevice(&former_), "cudaGetDevice");
+  changed_ = former_ != device;
+  if (changed_) cuda_check(cudaSetDevice(device), "cudaSetDevice");
+}
+
+DeviceGuard::~DeviceGuard() {
+  if (changed_) cudaSetDevice(former_);
+}
+
 }  // namespace fkdx

@@ -10,4 +10,17 @@ void cuda_check(int error, const char* what);
 // 0 without a driver; never throws.
 int cuda_device_count();
 
+// Makes `device` the current one, and the former one again at the end.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int device);
+  ~DeviceGuard();
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int former_ = -1;
+  bool changed_ = false;
+};
+
 }  // namespace fkdx

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels need of a GPU: 16-byte access, conversions, warps and blocks. The tests include a twin of
+// the first half that runs the same kernels on the CPU (tests/native/cuda_on_cpu.h).
+#pragma once
+
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace fkdx {
+
+struct Quad {
+  uint32_t word[4];
+};
+
+// One 128-bit access each; `from` is not written during the kernel. Assembler, because the compiler may split
+// a plain 16-byte store that stands beside a scalar path.
+__device__ __forceinline__ Quad load16(const void* from) {
+  const uint4 q = __ldg(static_cast<const uint4*>(from));
+  return {{q.x, q.y, q.z, q.w}};
+}
+
+__device__ __forceinline__ void store16(void* to, const Quad& q) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(q.word[0]), "r"(q.word[1]),
+               "r"(q.word[2]), "r"(q.word[3])
+               : "memory");
+}
+
+// 2^x to within 2 ulp; 0 where the answer would be subnormal.
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ __forceinline__ float bits_to_float(uint32_t u) { return __uint_as_float(u); }
+__device__ __forceinline__ uint32_t float_to_bits(float x) { return __float_as_uint(x); }
+__device__ __forceinline__ uint16_t to_bf16(float x) { return __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
+__device__ __forceinline__ uint16_t to_f16(float x) { return __half_as_ushort(__float2half_rn(x)); }
+__device__ __forceinline__ float from_f16(uint16_t h) { return __half2float(__ushort_as_half(h)); }
+
+}  // namespace fkdx
+#endif
+
+namespace fkdx {
+
+// ---- element types of logits and gradients
+// --------------------------------------------------------------------
+
+struct DeviceF32 {
+  using Stored = float;
+  static constexpr int kPerQuad = 4;
+  static __device__ __forceinline__ float widen(float x) { return x; }
+  static __device__ __forceinline__ float narrow(float x) { return x; }
+  static __device__ __forceinline__ void unpack(const Quad& q, float* x) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) x[i] = bits_to_float(q.word[i]);
+  }
+  static __device__ __forceinline__ Quad pack(const float* x) {
+    Quad q;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) q.word[i] = float_to_bits(x[i]);
+    return q;
+  }
+};
+
+struct DeviceBf16 {
+  using Stored = uint16_t;
+  static constexpr int kPerQuad = 8;
+  static __device__ __forceinline__ float widen(uint16_t x) { return bits_to_float(uint32_t(x) << 16); }
+  static __device__ __forceinline__ uint16_t narrow(float x) { return to_bf16(x); }
+  static __device__ __forceinline__ void unpack(const Quad& q, float* x) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      x[2 * i] = bits_to_float(q.word[i] << 16);
+      x[2 * i + 1] = bits_to_float(q.word[i] & 0xffff0000u);
+    }
+  }
+  static __device__ __forceinline__ Quad pack(const float* x) {
+    Quad q;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) q.word[i] = to_bf16(x[2 * i]) | uint32_t(to_bf16(x[2 * i + 1])) << 16;
+    return q;
+  }
+};
+
+struct DeviceF16 {
+  using Stored = uint16_t;
+  static constexpr int kPerQuad = 8;
+  static __device__ __forceinline__ float widen(uint16_t x) { return from_f16(x); }
+  static __device__ __forceinline__ uint16_t narrow(float x) { return to_f16(x); }
+  static __device__ __forceinline__ void unpack(const Quad& q, float* x) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      x[2 * i] = from_f16(static_cast<uint16_t>(q.word[i]));
+      x[2 * i + 1] = from_f16(static_cast<uint16_t>(q.word[i] >> 16));
+    }
+  }
+  static __device__ __forceinline__ Quad pack(const float* x) {
+    Quad q;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) q.word[i] = to_f16(x[2 * i]) | uint32_t(to_f16(x[2 * i + 1])) << 16;
+    return q;
+  }
+};
+
+// ---- a row of elements in memory: a few before the first 16-byte boundary, whole quads, a few after
+// ------------
+
+template <typename T>
+struct RowSplit {
+  int head, quads, tail;
+
+  __device__ __forceinline__ RowSplit(const typename T::Stored* row, int classes) {
+    constexpr int kSize = sizeof(typename T::Stored);
+    const int before = int((16 - (reinterpret_cast<uintptr_t>(row) & 15)) & 15) / kSize;
+    head = before < classes ? before : classes;
+    quads = (classes - head) / T::kPerQuad;
+    tail = classes - head - quads * T::kPerQuad;
+  }
+  __device__ __forceinline__ int quad(int i) const { return head + i * T::kPerQuad; }
+  // The element outside the quads that belongs to thread `rank`, or -1. Sixteen threads are enough.
+  __device__ __forceinline__ int edge(int rank) const {
+    if (rank < head) return rank;
+    return rank >= 8 && rank - 8 < tail ? quad(quads) + rank - 8 : -1;
+  }
+};
+
+// ---- warps and blocks; sums are taken in a fixed order
+// ---------------------------------------------------------
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ __forceinline__ float larger(float a, float b) { return a > b ? a : b; }
+
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+  for (int lane = 16; lane; lane >>= 1) x = larger(x, __shfl_xor_sync(kAllLanes, x, lane));
+  return x;
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+  for (int lane = 16; lane; lane >>= 1) x += __shfl_xor_sync(kAllLanes, x, lane);
+  return x;
+}
+
+struct Sums {
+  float ties, others, linear;
+};
+
+// The threads that share one row: a warp or a whole block.
+template <int kThreads>
+struct Team {
+  static constexpr int kWarps = kThreads / 32;
+  struct Scratch {
+    float max[kWarps];
+    Sums sums[kWarps];
+  };
+
+  static __device__ __forceinline__ void sync() {
+    if constexpr (kThreads == 32) {
+      __syncwarp();
+    } else {
+      __syncthreads();
+    }
+  }
+
+  // Every thread gets the maximum. Also a barrier.
+  static __device__ __forceinline__ float max(float x, int rank, Scratch& scratch) {
+    x = warp_max(x);
+    if constexpr (kThreads > 32) {
+      if (rank % 32 == 0) scratch.max[rank / 32] = x;
+      __syncthreads();
+      x = scratch.max[0];
+#pragma unroll
+      for (int w = 1; w < kWarps; ++w) x = larger(x, scratch.max[w]);
+    } else {
+      __syncwarp();
+    }
+    return x;
+  }
+
+  // Every thread gets the sums. Also a barrier.
+  static __device__ __forceinline__ Sums sum(Sums s, int rank, Scratch& scratch) {
+    s = {warp_sum(s.ties), warp_sum(s.others), warp_sum(s.linear)};
+    if constexpr (kThreads > 32) {
+      if (rank % 32 == 0) scratch.sums[rank / 32] = s;
+      __syncthreads();
+      s = scratch.sums[0];
+#pragma unroll
+      for (int w = 1; w < kWarps; ++w) {
+        s.ties += scratch.sums[w].ties;
+        s.others += scratch.sums[w].others;
+        s.linear += scratch.sums[w].linear;
+      }
+    } else {
+      __syncwarp();
+    }
+    return s;
+  }
+};
+
+}  // namespace fkdx

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// A row's target on the GPU: base, mass, and the classes above the base, read by one warp into shared memory.
+#pragma once
+
+#include "base/device.h"
+#include "loss/loss.h"
+
+namespace fkdx {
+
+constexpr int kMaxEntries = 64;
+constexpr int kMaxSources = 8;
+constexpr float kLog2E = 1.44269504f;
+constexpr float kLn2 = 0.693147181f;
+
+// LossCall as the kernels take it, by value.
+struct LossArgs {
+  const void* logits;
+  float* loss;
+  void* grad;
+  const float* scales;
+  int64_t rows, logits_stride, grad_stride, scale_stride;
+  DenseTarget dense;
+  Source sources[kMaxSources];
+  int classes, num_sources;
+  float inv_temperature, scale;
+  bool same_phase;  // a row of logits and its row of gradients lie at the same place within 16 bytes
+};
+
+__device__ __forceinline__ int64_t load_id(const Source& source, int64_t index) {
+  switch (source.ids_type) {
+    case Int::kI16:
+      return static_cast<const int16_t*>(source.ids)[index];
+    case Int::kI32:
+      return static_cast<const int32_t*>(source.ids)[index];
+    default:
+      return static_cast<const int64_t*>(source.ids)[index];
+  }
+}
+
+__device__ __forceinline__ float load_value(const void* from, Float type, int64_t index) {
+  switch (type) {
+    case Float::kF32:
+      return static_cast<const float*>(from)[index];
+    case Float::kBf16:
+      return DeviceBf16::widen(static_cast<const uint16_t*>(from)[index]);
+    case Float::kF16:
+      return from_f16(static_cast<const uint16_t*>(from)[index]);
+    default:
+      return static_cast<float>(static_cast<const double*>(from)[index]);
+  }
+}
+
+// The factor of row `row`'s gradient.
+__device__ __forceinline__ float gradient_scale(const LossArgs& args, int64_t row) {
+  const float scale = args.scale * args.inv_temperature;
+  return args.scales ? scale * args.scales[row * args.scale_stride] : scale;
+}
+
+// A product that is 0 where the first factor is: 0 * log 0 = 0.
+__device__ __forceinline__ float product(float y, float t) { return y == 0.f ? 0.f : y * t; }
+
+struct Entries {
+  int ids[kMaxEntries];
+  float deltas[kMaxEntries];
+  float base, mass;
+  int count;
+
+  // Called by all lanes of one warp; others may read after the next barrier. A class or a row that does not
+  // exist makes base and mass NaN, and so the whole row's loss and gradient.
+  __device__ __forceinline__ void read(const LossArgs& args, int64_t row, int lane) {
+    float all_base = 0, all_mass = 0;
+    int n = 0;
+    bool wrong = false;
+    for (int i = 0; i < args.num_sources; ++i) {
+      const Source& source = args.sources[i];
+      const int64_t from = source.rows ? source.rows[row] : row;
+      if (from < 0 || from >= source.num_rows) {
+        wrong = true;
+        continue;
+      }
+      const float weight = source.weights ? source.weight * source.weights[row] : source.weight;
+      float values[2] = {0, 0};
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int k = lane + 32 * half;
+        if (k >= source.k) continue;
+        const int64_t id = load_id(source, from * source.ids_stride + k);
+        const bool exists = id >= 0 && id < args.classes;
+        wrong |= !exists;
+        ids[n + k] = exists ? static_cast<int>(id) : 0;
+        values[half] = source.values
+                           ? load_value(source.values, source.values_type, from * source.values_stride + k)
+                           : 1.f;
+      }
+      const Recovery<float> r =
+          recover<float>(source.tail, warp_sum(values[0] + values[1]), source.k, args.classes);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int k = lane + 32 * half;
+        if (k < source.k) deltas[n + k] = weight * (r.gain * values[half] - r.base);
+      }
+      all_base += weight * r.base;
+      all_mass += weight * r.mass;
+      n += source.k;
+    }
+    wrong = __any_sync(kAllLanes, wrong);
+    if (lane == 0) {
+      base = wrong ? NAN : all_base;
+      mass = wrong ? NAN : all_mass;
+      count = n;
+    }
+    __syncwarp();
+  }
+
+  // The sum of the deltas of entry e's class; `first` says whether e is the first that names the class.
+  __device__ __forceinline__ float merged(int e, bool* first) const {
+    float delta = 0;
+    *first = true;
+    for (int j = 0; j < count; ++j) {
+      if (ids[j] != ids[e]) continue;
+      if (j < e) *first = false;
+      delta += deltas[j];
+    }
+    return delta;
+  }
+};
+
+// Loss of a row from its sums over t = (z - max) * log2(e) / temperature; linear = sum(y * t).
+__device__ __forceinline__ float softmax_loss(const Entries& target, const Sums& s) {
+  return target.mass * (logf(s.ties) + log1pf(s.others / s.ties)) - kLn2 * s.linear;
+}
+
+// Writes the gradients of the classes that the target names, over what the quads wrote. z, t: of entry e.
+template <typename T>
+__device__ __forceinline__ void put_entry(const Entries& target, const Sums& s, int e, float t, float scale,
+                                          typename T::Stored* grad) {
+  bool first;
+  const float y = target.base + target.merged(e, &first);
+  if (!first) return;
+  const float total = s.ties + s.others;
+  const bool only_max = s.ties == 1.f && t == 0.f;  // p = 1 - others / total keeps its digits near 1
+  const float p = target.mass * (only_max ? -s.others : exp2_fast(t)) / total;
+  const float rest = only_max ? target.mass - y : -y;
+  grad[target.ids[e]] = T::narrow(scale * (p + rest));
+}
+
+}  // namespace fkdx

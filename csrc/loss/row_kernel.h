@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sparse soft cross-entropy with the row in registers: each logit is read once, each gradient written once.
+#pragma once
+
+#include "loss/entries_device.h"
+
+namespace fkdx {
+
+// A team of kThreads (one warp of four in a block, or the block) shares a row of at most
+// kThreads * kQuads quads and a few elements on either side.
+template <typename T, int kThreads, int kQuads, int kMinBlocks>
+__global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
+    row_kernel(const __grid_constant__ LossArgs args) {
+  using Stored = typename T::Stored;
+  using Row = Team<kThreads>;
+  constexpr int kTeams = kThreads == 32 ? 4 : 1;
+  constexpr int kPer = T::kPerQuad;
+  __shared__ Entries targets[kTeams];
+  __shared__ typename Row::Scratch scratches[kTeams];
+  const int team = kThreads == 32 ? threadIdx.x / 32 : 0;
+  const int rank = threadIdx.x % kThreads;
+  const int64_t row = int64_t(blockIdx.x) * kTeams + team;
+  if (row >= args.rows) return;
+  Entries& target = targets[team];
+  const Stored* z = static_cast<const Stored*>(args.logits) + row * args.logits_stride;
+  const RowSplit<T> split(z, args.classes);
+
+  // All loads are under way before the first is used.
+  Quad quads[kQuads];
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    if (rank + i * kThreads < split.quads) quads[i] = load16(z + split.quad(rank + i * kThreads));
+  }
+  const int edge = split.edge(rank);
+  const float edge_z = edge >= 0 ? T::widen(z[edge]) : -INFINITY;
+  if (rank < 32) target.read(args, row, rank);
+  const float scale = args.grad ? gradient_scale(args, row) : 0.f;
+  float entry_t[2] = {0, 0};
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (rank < 32 && rank + 32 * half < target.count)
+      entry_t[half] = T::widen(z[target.ids[rank + 32 * half]]);
+  }
+
+  float x[kQuads][kPer];  // z, then exp(t)
+  float max = edge_z;
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    if (rank + i * kThreads >= split.quads) continue;
+    T::unpack(quads[i], x[i]);
+#pragma unroll
+    for (int j = 0; j < kPer; ++j) max = larger(max, x[i][j]);
+  }
+  max = Row::max(max, rank, scratches[team]);
+
+  const float per_z = args.inv_temperature * kLog2E;
+  Sums sums{0, 0, 0};
+  const auto add = [&](float& at) {
+    const float t = (at - max) * per_z;
+    at = exp2_fast(t);
+    sums.ties += t == 0.f ? 1.f : 0.f;
+    sums.others += t == 0.f ? 0.f : at;
+    sums.linear += t;
+  };
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    if (rank + i * kThreads >= split.quads) continue;
+#pragma unroll
+    for (int j = 0; j < kPer; ++j) add(x[i][j]);
+  }
+  float edge_x = edge_z;
+  if (edge >= 0) add(edge_x);
+  sums.linear = product(target.base, sums.linear);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (rank >= 32 || rank + 32 * half >= target.count) continue;
+    entry_t[half] = (entry_t[half] - max) * per_z;
+    sums.linear += product(target.deltas[rank + 32 * half], entry_t[half]);
+  }
+  sums = Row::sum(sums, rank, scratches[team]);
+  if (args.loss && rank == 0) args.loss[row] = softmax_loss(target, sums);
+  if (!args.grad) return;
+
+  Stored* grad = static_cast<Stored*>(args.grad) + row * args.grad_stride;
+  const float slope = scale * target.mass / (sums.ties + sums.others), floor = scale * target.base;
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    if (rank + i * kThreads >= split.quads) continue;
+#pragma unroll
+    for (int j = 0; j < kPer; ++j) x[i][j] = fmaf(x[i][j], slope, -floor);
+    store16(grad + split.quad(rank + i * kThreads), T::pack(x[i]));
+  }
+  if (edge >= 0) grad[edge] = T::narrow(fmaf(edge_x, slope, -floor));
+  Row::sync();  // the named classes are written again, by other threads
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (rank < 32 && rank + 32 * half < target.count) {
+      put_entry<T>(target, sums, rank + 32 * half, entry_t[half], scale, grad);
+    }
+  }
+}
+
+}  // namespace fkdx
