@@ -15,7 +15,8 @@ from torch import nn
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`; it gets its name when its bytes are on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.unlink(missing_ok=True)
     try:
         write(temporary)
         _flush(temporary)

@@ -100,8 +100,8 @@ def crop_loader(
         on_missing=recipe.on_missing,
         cache_bytes=recipe.cache_bytes,
         device=device,
-        scale=tuple(recipe.crop_scale),
-        ratio=tuple(recipe.crop_ratio),
+        scale=tuple(recipe.scale),
+        ratio=tuple(recipe.ratio),
     )
 
 
@@ -117,7 +117,7 @@ def validation_loader(
         recipe.val,
         max(1, recipe.batch_size // world.size),
         recipe.eval_size,
-        recipe.eval_ratio,
+        recipe.crop_ratio,
         classes=numbers if set(folders_of(recipe.val)) <= set(numbers) else classes,
         threads=recipe.threads,
         rank=world.rank,

@@ -44,8 +44,8 @@ class Recipe:
     temperature: float = key(1.0, "divides the student's logits in the loss")
     interpolation: str = key("bilinear", "of crops: bilinear or bicubic")
     choice: str = key("independent", "crops of an image: independent draws, or cycle through all of them")
-    crop_scale: list[float] = key([0.08, 1.0], "random crops (--hard): share of the image's area")
-    crop_ratio: list[float] = key([3 / 4, 4 / 3], "random crops (--hard): width over height")
+    scale: list[float] = key([0.08, 1.0], "random crops (--hard): share of the image's area")
+    ratio: list[float] = key([3 / 4, 4 / 3], "random crops (--hard): width over height")
     on_error: str = key("raise", "an unreadable image: raise, or skip (counted and reported)")
     on_missing: str = key("raise", "images without labels, labels without images: raise, or ignore")
     threads: int | None = key(None, "decoding threads of each process; empty: its share of the cores")
@@ -108,7 +108,7 @@ class Recipe:
     evaluate: bool = key(False, "only evaluate `init`, `resume` or the pretrained student on val")
     eval_every: int = key(1, "evaluate after every so many passes, and after the last")
     eval_size: int = key(0, "side of a validation crop; 0: size")
-    eval_ratio: float = key(0.875, "side of the validation crop over the resized image's shorter side")
+    crop_ratio: float = key(0.875, "side of the validation crop over the resized image's shorter side")
     real_labels: str = key(
         "", "real.json of ImageNet-ReaL: count a guess right if it is among the image's labels"
     )
