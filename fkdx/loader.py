@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from fkdx import _C
-from fkdx.crops import RATIO, SCALE, crop_stream
+from fkdx.crops import RATIO, SCALE
 from fkdx.labels import LabelFile
 from fkdx.pool import ImagePool, Pending, View, Work, run_ahead
 from fkdx.sampler import Sampler
 from fkdx.slots import Device, make_slots, on_cuda
 from fkdx.sources import Source, class_numbers, open_source
-from fkdx.target import SparseTarget
+from fkdx.supervision import DrawnCrops, Labels, StoredCrops
+from fkdx.target import KINDS, SparseTarget
 
 _HOPELESS = 100  # images in a row that cannot be read: then it is not the images
 
@@ -31,7 +32,8 @@ class Batch:
 
     Attributes:
         images: (B, size, size, 3) uint8, on the loader's device.
-        target: SparseTarget of B rows, on the loader's device; None from a ValidationLoader.
+        target: SparseTarget of B rows, on the loader's device; (B, C) float32, as stored, for the dense label
+            kinds; None from a ValidationLoader.
         classes: (B,) int64 ground truth; -1 where unknown.
         keys: B keys of the images.
         crops: (B,) int64, which of the image's stored crops each row is.
@@ -109,6 +111,7 @@ class CropLoader:
         _check_shares(batch_size, crops_per_image, rank, world_size)
         _check_word("on_error", on_error, ("raise", "skip"))
         _check_word("on_missing", on_missing, ("raise", "ignore"))
+        _check_word("label_kind", label_kind, KINDS)
         if prefetch < 1:
             raise ValueError(f"CropLoader: prefetch, got {prefetch}, expected at least 1")
         source = open_source(root)
@@ -118,19 +121,15 @@ class CropLoader:
         self.label_kind, self.on_error, self.seed = label_kind, on_error, seed
         self._rows = batch_size // world_size
         if self.labels is None:
-            self._images, self._label_of = np.arange(len(source)), None
-            stored = np.full(len(source), crops_per_image)
-            view = {"boxes": "random", "random": _C.RandomCrops(scale, ratio, 0.5)}
+            rule = _C.RandomCrops(scale, ratio, 0.5)
+            self._supervision = DrawnCrops(source, crops_per_image, seed, rule)
         else:
-            self._images, self._label_of = _match(source, self.labels, on_missing)
-            stored = self.labels.crop_counts[self._label_of].astype(np.int64)
-            view = {"boxes": "ratios" if self.labels.ratios else "pixels"}
-        self.classes, self._class_of = class_numbers(source, self.labels.classes if self.labels else None)
-        self.sampler = Sampler(
-            stored, batch_size // crops_per_image, crops_per_image, seed, choice, drop_last
-        )
-        self._view = View(size, interpolation, resample, allow_warnings, **view)
-        self.pool = ImagePool(source, threads, cache_bytes)
+            self._supervision = StoredCrops(source, self.labels, label_kind, on_missing)
+        self.classes = self._supervision.classes
+        images = batch_size // crops_per_image
+        self.sampler = Sampler(self._supervision.stored, images, crops_per_image, seed, choice, drop_last)
+        view = View(size, interpolation, resample, allow_warnings, **self._supervision.view)
+        self.pool = ImagePool(source, view, threads, cache_bytes)
         self._slots = make_slots((self._rows, size, size, 3), device, prefetch + 2)
         self._device = device
         self.skipped: dict[str, str] = {}  # key of an image that could not be read: the reason
@@ -197,25 +196,11 @@ class CropLoader:
     def _submit(
         self, epoch: int, order: np.ndarray, positions: np.ndarray, slot: np.ndarray, urgent: bool = False
     ) -> "_Part":
-        laps, places = np.divmod(positions, len(order))
-        images = order[places]
-        n, m = len(images), self.crops_per_image
-        files = self._images[images]
-        work = Work(files.tolist(), [m] * n, np.empty((n * m, 4), np.int32), np.empty(n * m, np.uint8))
-        if self.labels is None:
-            crops = laps[:, None] * m + np.arange(m)
-            work.streams = [crop_stream(self.seed, self.pool.source.keys[i], epoch) for i in work.images]
-            work.first_crops = crops[:, 0].tolist()
-            ids = values = None
-        else:
-            crops = self.sampler.crops(epoch, images, laps)
-            boxes, flips, ids, values = self.labels.gather(self._label_of[images], crops)
-            if self._view.boxes == "ratios":
-                work.ratios = np.ascontiguousarray(boxes.reshape(-1, 4), np.float32)
-            else:
-                work.boxes = np.ascontiguousarray(boxes.reshape(-1, 4), np.int32)
-            work.flips = np.ascontiguousarray(flips.reshape(-1)).view(np.uint8)
-        return _Part(self.pool.submit(self._view, work, slot, urgent), positions, files, crops, ids, values)
+        laps, turns = np.divmod(positions, len(order))
+        places = order[turns]
+        crops = self._supervision.choose(self.sampler, epoch, places, laps)
+        work, labels = self._supervision.begin(epoch, places, crops)
+        return _Part(self.pool.submit(work, slot, urgent), positions, crops, labels)
 
     def _replace_bad(self, part: "_Part", epoch: int, order: np.ndarray) -> None:
         """Wait for the batch. A bad image is an error, or gives way to the next good one in the order.
@@ -228,9 +213,9 @@ class CropLoader:
             for shift in range(1, _HOPELESS + 1):
                 if self.on_error == "raise":
                     raise error
-                self._count_skip(part.files[i], error)
+                self._count_skip(part.work.images[i], error)
                 other = self._submit(epoch, order, part.positions[i : i + 1] + shift, rows, urgent=True)
-                part.files[i] = other.files[0]
+                part.work.images[i] = other.work.images[0]
                 errors = other.pending.finish()
                 if not errors:
                     part.replace(i, other)
@@ -247,45 +232,34 @@ class CropLoader:
         self.skipped[key] = str(error)
 
     def _deliver(self, part: "_Part") -> Batch:
-        rows, m = self._rows, self.crops_per_image
-        classes = torch.from_numpy(np.repeat(self._class_of[part.files], m))
-        target = self._target(classes, part.ids, part.values)
+        m, images = self.crops_per_image, part.work.images
+        classes = torch.from_numpy(np.repeat(self._supervision.class_of(images), m))
+        target = self._supervision.target(classes, part.labels)
         if on_cuda(self._device):
             target = target.pin_memory().to(self._device, non_blocking=True)
             classes = classes.pin_memory().to(self._device, non_blocking=True)
-        keys = [key for i in part.files for key in [self.pool.source.keys[i]] * m]
+        keys = [self.pool.source.keys[image] for image in images for _ in range(m)]
         crops = torch.from_numpy(part.crops.reshape(-1))
-        return Batch(self._slots.deliver(part.pending.slot, rows), target, classes, keys, crops)
-
-    def _target(
-        self, classes: torch.Tensor, ids: np.ndarray | None, values: np.ndarray | None
-    ) -> "SparseTarget | torch.Tensor":
-        if self.labels is None:
-            return SparseTarget.from_classes(classes, len(self.classes))
-        flat = torch.from_numpy(values.reshape(self._rows, -1))
-        if ids is None:
-            return flat
-        ids = torch.from_numpy(ids.reshape(self._rows, -1))
-        return SparseTarget.from_topk(ids, flat, self.labels.num_classes, self.label_kind)
+        return Batch(self._slots.deliver(part.pending.slot, self._rows), target, classes, keys, crops)
 
 
 @dataclass
 class _Part:
-    """Images under way with what belongs to them: n images, m crops each."""
+    """Images under way, n of them with m crops each, and what belongs to them."""
 
     pending: Pending
-    positions: np.ndarray
-    files: np.ndarray
-    crops: np.ndarray
-    ids: np.ndarray | None
-    values: np.ndarray | None
+    positions: np.ndarray  # (n,) in the epoch's order
+    crops: np.ndarray  # (n, m)
+    labels: Labels
+
+    @property
+    def work(self) -> Work:
+        return self.pending.work
 
     def replace(self, i: int, other: "_Part") -> None:
         self.crops[i] = other.crops[0]
-        if self.ids is not None:
-            self.ids[i] = other.ids[0]
-        if self.values is not None:
-            self.values[i] = other.values[0]
+        for mine, theirs in zip(self.labels, other.labels):
+            mine[i] = theirs[0]
 
 
 class ValidationLoader:
@@ -326,10 +300,8 @@ class ValidationLoader:
         self.batch_size, self.prefetch, self._device = batch_size, prefetch, device
         self._files = np.arange(rank, len(source), world_size)
         self.classes, self._class_of = class_numbers(source, classes)
-        self._view = View(
-            size, interpolation, resample, allow_warnings, boxes="centre", crop_ratio=crop_ratio
-        )
-        self.pool = ImagePool(source, threads, cache_bytes)
+        view = View(size, interpolation, resample, allow_warnings, "centre", crop_ratio)
+        self.pool = ImagePool(source, view, threads, cache_bytes)
         self._slots = make_slots((batch_size, size, size, 3), device, prefetch + 2)
 
     def __len__(self) -> int:
@@ -353,7 +325,7 @@ class ValidationLoader:
         files = self._files[step * self.batch_size : (step + 1) * self.batch_size]
         n = len(files)
         work = Work(files.tolist(), [1] * n, np.zeros((n, 4), np.int32), np.zeros(n, np.uint8))
-        return self.pool.submit(self._view, work, self._slots.take())
+        return self.pool.submit(work, self._slots.take())
 
     def _deliver(self, pending: Pending) -> Batch:
         files = pending.work.images
@@ -363,26 +335,6 @@ class ValidationLoader:
         images = self._slots.deliver(pending.slot, len(files))
         keys = [self.pool.source.keys[i] for i in files]
         return Batch(images, None, classes, keys, torch.zeros(len(files), dtype=torch.int64))
-
-
-def _match(source: Source, labels: LabelFile, on_missing: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n,) that have labels, in the order of their keys, and the numbers (n,) of their labels."""
-    labelled = np.flatnonzero(labels.crop_counts)
-    names = labels.keys[:]
-    number_of = {names[number]: number for number in labelled.tolist()}
-    images = [i for i, key in enumerate(source.keys) if key in number_of]
-    without, unused = len(source) - len(images), len(number_of) - len(images)
-    if not images or (on_missing == "raise" and (without or unused)):
-        known = set(source.keys)
-        bare = next((key for key in source.keys if key not in number_of), None)
-        absent = next((key for key in number_of if key not in known), None)
-        raise ValueError(
-            f"CropLoader: images and labels do not match: {without} of {len(source)} images have no "
-            f"label (such as {bare}), {unused} of {len(number_of)} labels have no image (such as {absent}), "
-            f"{labels.path}; "
-            "give the folder the labels were made for, or set on_missing='ignore'"
-        )
-    return np.array(images), np.array([number_of[source.keys[i]] for i in images])
 
 
 def _check_shares(batch_size: int, crops_per_image: int, rank: int, world_size: int) -> None:

@@ -63,6 +63,11 @@ class View:
     random: _C.RandomCrops | None = None  # random
 
     def native(self) -> _C.View:
+        """The same, checked. Raises ValueError."""
+        if self.boxes == "centre" and not 0 < self.crop_ratio <= self.size:
+            raise ValueError(
+                f"View: crop_ratio, got {self.crop_ratio}, expected above 0 and at most {self.size}"
+            )
         resize = math.floor(self.size / self.crop_ratio)
         arguments = (
             self.size,
@@ -78,10 +83,11 @@ class View:
 
 @dataclass
 class Work:
-    """What to do for one batch: counts[i] crops of images[i], row after row of `boxes` and `flips`.
+    """What to do for one batch: counts[i] crops of images[i], row after row.
 
-    boxes (B, 4) int32 and flips (B,) uint8 are read, or written where the view draws or converts them; ratios
-    (B, 4) float32. With random boxes, streams[i] and first_crops[i] name the crops of images[i].
+    boxes (B, 4) int32 and flips (B,) uint8 are read, or written where the view draws or converts them;
+    ratios (B, 4) float32. sizes[i] is the (height, width) that images[i] has to have; (0, 0), or no list,
+    where any will do. With random boxes, streams[i] and first_crops[i] name the crops of images[i].
     """
 
     images: list[int]
@@ -89,6 +95,7 @@ class Work:
     boxes: np.ndarray
     flips: np.ndarray
     ratios: np.ndarray | None = None
+    sizes: list[tuple[int, int]] = field(default_factory=list)
     streams: list[int] = field(default_factory=list)
     first_crops: list[int] = field(default_factory=list)
 
@@ -100,9 +107,10 @@ class ImagePool:
     They end with `close()`, with the pool's last reference, or at interpreter exit.
     """
 
-    def __init__(self, source: Source, threads: int | None = None, cache_bytes: int = 0) -> None:
-        self.source = source
-        self._pool = _C.Pool(threads or default_threads(), cache_bytes)
+    def __init__(self, source: Source, view: View, threads: int | None = None, cache_bytes: int = 0) -> None:
+        self.source, self.view = source, view
+        self._native_view = view.native()
+        self._pool = _C.Pool(default_threads() if threads is None else threads, cache_bytes)
         self.foreign = 0  # images that were no JPEG and went through Pillow
         self.close = weakref.finalize(self, self._pool.close)
 
@@ -114,11 +122,11 @@ class ImagePool:
         """Nanoseconds by stage and counts, summed over the threads since the pool was made."""
         return self._pool.stages()
 
-    def submit(self, view: View, work: Work, slot: np.ndarray, urgent: bool = False) -> "Pending":
-        """Start on a batch that fills the rows of `slot`; returns at once."""
+    def submit(self, work: Work, slot: np.ndarray, urgent: bool = False) -> "Pending":
+        """Start on a batch that fills the rows of `slot`; returns at once. Urgent ones go first."""
         places = [self.source.place(image) for image in work.images]
         native = self._pool.submit(
-            view.native(),
+            self._native_view,
             places,
             work.images,
             work.counts,
@@ -126,19 +134,21 @@ class ImagePool:
             work.boxes,
             work.flips,
             work.ratios,
+            work.sizes,
             work.streams,
             work.first_crops,
             urgent,
         )
-        return Pending(self, native, view, work, slot)
+        return Pending(self, native, work, slot)
 
 
 class Pending:
     """A batch under way. Dropping it cancels what no thread has started and waits for the rest."""
 
-    def __init__(self, pool: ImagePool, native: _C.Pending, view: View, work: Work, slot: np.ndarray) -> None:
+    def __init__(self, pool: ImagePool, native: _C.Pending, work: Work, slot: np.ndarray) -> None:
         self._pool, self._native = pool, native
-        self.view, self.work, self.slot = view, work, slot
+        self.work, self.slot = work, slot
+        self._foreign_sizes: dict[int, tuple[int, int]] = {}
 
     def finish(self) -> dict[int, Exception]:
         """Wait until all rows are written; the errors by the image's place in the batch."""
@@ -167,21 +177,28 @@ class Pending:
     def sizes(self) -> np.ndarray:
         """(n, 2) int32 height and width of the images; (0, 0) where boxes in pixels made that needless
         to know."""
-        return self._native.sizes()
+        sizes = self._native.sizes()
+        for i, size in self._foreign_sizes.items():
+            sizes[i] = size
+        return sizes
 
     def _decode_foreign(self, i: int) -> None:
         """What is no JPEG is Pillow's to decode; the resize is ours all the same."""
-        view, work, encoded = self.view, self.work, self._native.encoded(i)
+        view, work, encoded = self._pool.view, self.work, self._native.encoded(i)
         options = view.interpolation, view.resample
         first = sum(work.counts[:i])
         rows = slice(first, first + work.counts[i])
         if view.boxes == "centre":
             self.slot[rows] = validation_crop(encoded, view.size, view.crop_ratio, *options)
             return
+        size = self._foreign_sizes[i] = image_size(encoded)
+        if work.sizes and work.sizes[i] not in ((0, 0), size):
+            raise _C.ImageError(
+                f"loader: image of another size than its labels, got {size}, expected {work.sizes[i]}"
+            )
         if view.boxes == "ratios":
-            work.boxes[rows] = boxes_from_ratios(work.ratios[rows], *image_size(encoded))
+            work.boxes[rows] = boxes_from_ratios(work.ratios[rows], *size)
         elif view.boxes == "random":
-            size = image_size(encoded)
             drawn = view.random.draw(work.streams[i], *size, work.first_crops[i], work.counts[i])
             work.boxes[rows], work.flips[rows] = drawn
         flips = work.flips[rows].view(bool)

@@ -115,11 +115,14 @@ std::unique_ptr<Pending> submit(std::shared_ptr<Pool> pool, const View& view,
                                 const std::vector<std::tuple<std::string, int64_t, int64_t>>& places,
                                 const std::vector<int64_t>& indices, const std::vector<int>& counts,
                                 Array<uint8_t> images, Array<int32_t> boxes, Array<uint8_t> flips,
-                                std::optional<Array<float>> ratios, const std::vector<uint64_t>& streams,
-                                const std::vector<int64_t>& first_crops, bool urgent) {
+                                std::optional<Array<float>> ratios,
+                                const std::vector<std::pair<int, int>>& sizes,
+                                const std::vector<uint64_t>& streams, const std::vector<int64_t>& first_crops,
+                                bool urgent) {
   const size_t n = places.size();
   const bool random = view.box_rule == BoxRule::kRandom;
   check<std::invalid_argument>(indices.size() == n && counts.size() == n &&
+                                   (sizes.empty() || sizes.size() == n) &&
                                    (!random || (streams.size() == n && first_crops.size() == n)),
                                "submit: lists of different lengths for ", n, " images");
   std::vector<Image> work(n);
@@ -128,6 +131,7 @@ std::unique_ptr<Pending> submit(std::shared_ptr<Pool> pool, const View& view,
     check<std::invalid_argument>(counts[i] >= 1, "submit: count, got ", counts[i], ", expected 1 or more");
     work[i].where = {std::get<0>(places[i]), std::get<1>(places[i]), std::get<2>(places[i])};
     work[i].index = indices[i];
+    if (!sizes.empty()) work[i].expected = {sizes[i].first, sizes[i].second};
     work[i].first = rows;
     work[i].count = counts[i];
     if (random) work[i].stream = streams[i];
@@ -158,6 +162,7 @@ py::dict stages(const Pool& pool) {
   facts["images"] = spent.images;
   facts["crops"] = spent.crops;
   facts["bytes"] = spent.bytes;
+  facts["cached_bytes"] = pool.cache_bytes();
   return facts;
 }
 
@@ -207,12 +212,11 @@ void bind_loader(py::module_& m) {
            "threads"_a, "cache_bytes"_a = 0)
       .def("submit", &submit, "view"_a, "places"_a, "indices"_a, "counts"_a, py::arg("images").noconvert(),
            py::arg("boxes").noconvert(), py::arg("flips").noconvert(), "ratios"_a = py::none(),
-           "streams"_a = std::vector<uint64_t>{}, "first_crops"_a = std::vector<int64_t>{},
-           "urgent"_a = false)
+           "sizes"_a = std::vector<std::pair<int, int>>{}, "streams"_a = std::vector<uint64_t>{},
+           "first_crops"_a = std::vector<int64_t>{}, "urgent"_a = false)
       .def("close", &Pool::close, py::call_guard<py::gil_scoped_release>())
       .def("stages", &stages)
-      .def_property_readonly("threads", &Pool::threads)
-      .def_property_readonly("cache_bytes", &Pool::cache_bytes);
+      .def_property_readonly("threads", &Pool::threads);
 }
 
 }  // namespace fkdx

@@ -84,7 +84,11 @@ void Worker::decode(const View& view, const Rows& rows, const Bytes& bytes, Imag
   Box* boxes = rows.boxes + image->first;
   uint8_t* flips = rows.flips + image->first;
   uint8_t* out = rows.images + static_cast<size_t>(image->first) * view.size * view.size * 3;
-  if (view.box_rule != BoxRule::kPixels) image->size = decoder_.read_size(bytes.data(), bytes.size());
+  image->size = decoder_.read_size(bytes.data(), bytes.size());
+  const ImageSize got = image->size, expected = image->expected;
+  check<ImageError>(expected.height == 0 || (got.height == expected.height && got.width == expected.width),
+                    "loader: image of another size than its labels, got ", got.height, " rows and ",
+                    got.width, " columns, expected ", expected.height, " and ", expected.width);
   switch (view.box_rule) {
     case BoxRule::kPixels:
       break;

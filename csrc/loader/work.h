@@ -46,7 +46,8 @@ enum class State : uint8_t { kWaiting, kDone, kForeign, kFailed, kCancelled };
 // One image of the batch: rows [first, first + count).
 struct Image {
   Location where;
-  int64_t index = 0;  // names it in the cache
+  int64_t index = 0;         // names it in the cache
+  ImageSize expected{0, 0};  // what its boxes were made for; zero where nobody knows
   int first = 0;
   int count = 0;
   uint64_t stream = 0;     // kRandom

@@ -1,0 +1,127 @@
+"""Where the boxes and targets of crops come from: a label file, or random boxes and the images' classes."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fkdx import _C
+from fkdx.crops import crop_stream
+from fkdx.labels import LabelFile
+from fkdx.pool import Work
+from fkdx.sampler import Sampler
+from fkdx.sources import Source, class_numbers
+from fkdx.target import SparseTarget
+
+Labels = tuple[np.ndarray, ...]  # arrays of n images, whatever `target` needs of them
+
+
+class StoredCrops:
+    """Crops and soft labels of a label file.
+
+    Attributes:
+        images: (n,) numbers of the images that have labels, in the order of their keys.
+        stored: (n,) crops of each.
+        classes: the class names, in the label file's order if it has one.
+        view: what the crops need of a `View`.
+    """
+
+    def __init__(self, source: Source, labels: LabelFile, label_kind: str, on_missing: str) -> None:
+        if labels.mix_size or labels.extra_operations:
+            raise ValueError(
+                "CropLoader: labels, got crops mixed of two images or changed by further operations, "
+                f"expected plain crops, {labels.path}"
+            )
+        self._labels, self._label_kind = labels, label_kind
+        self.images, self._label_of = _match(source, labels, on_missing)
+        self.stored = labels.crop_counts[self._label_of].astype(np.int64)
+        self._sizes = labels.image_sizes[self._label_of].astype(np.int64)
+        self.classes, self._class_of = class_numbers(source, labels.classes)
+        self.view: dict[str, Any] = {"boxes": "ratios" if labels.ratios else "pixels"}
+
+    def choose(self, sampler: Sampler, epoch: int, places: np.ndarray, laps: np.ndarray) -> np.ndarray:
+        """(n, m) crops to show of the images at these places of `images`."""
+        return sampler.crops(epoch, places, laps)
+
+    def begin(self, epoch: int, places: np.ndarray, crops: np.ndarray) -> tuple[Work, Labels]:
+        boxes, flips, *labels = self._gather(self._label_of[places], crops)
+        work = Work(
+            images=self.images[places].tolist(),
+            counts=[crops.shape[1]] * len(places),
+            boxes=np.ascontiguousarray(boxes.reshape(-1, 4), np.int32),
+            flips=np.ascontiguousarray(flips.reshape(-1)).view(np.uint8),
+            ratios=boxes.reshape(-1, 4) if self._labels.ratios else None,
+            sizes=[tuple(size) for size in self._sizes[places].tolist()],
+        )
+        return work, tuple(labels)
+
+    def _gather(self, labels: np.ndarray, crops: np.ndarray) -> tuple[np.ndarray, ...]:
+        boxes, flips, ids, values = self._labels.gather(labels, crops)
+        if self._labels.kind == "topk_logits":
+            tails = self._labels.gather_tails(labels, crops)[..., None]
+            top = np.maximum(values.max(axis=2, keepdims=True), tails)
+            values = np.exp(values - top)
+            values /= values.sum(axis=2, keepdims=True) + np.exp(tails - top)
+        return boxes, flips, ids, values
+
+    def target(self, classes: torch.Tensor, labels: Labels) -> SparseTarget | torch.Tensor:
+        ids, values = (torch.from_numpy(array.reshape(len(classes), -1)) for array in labels)
+        if self._labels.kind.startswith("dense"):
+            return values
+        return SparseTarget.from_topk(ids, values, self._labels.num_classes, self._label_kind)
+
+    def class_of(self, images: np.ndarray) -> np.ndarray:
+        return self._class_of[images]
+
+
+class DrawnCrops:
+    """Random crops drawn on the fly, with one-hot targets of the images' classes; else as `StoredCrops`."""
+
+    def __init__(self, source: Source, crops_per_image: int, seed: int, rule: _C.RandomCrops) -> None:
+        self._keys, self._seed, self._m = source.keys, seed, crops_per_image
+        self.images = np.arange(len(source))
+        self.stored = np.full(len(source), crops_per_image)
+        self.classes, self._class_of = class_numbers(source, None)
+        if self._class_of.min() < 0:
+            bare = source.keys[int(self._class_of.argmin())]
+            raise ValueError(f"CropLoader: an image without a class, expected <class>/<name>, got {bare}")
+        self.view: dict[str, Any] = {"boxes": "random", "random": rule}
+
+    def choose(self, sampler: Sampler, epoch: int, places: np.ndarray, laps: np.ndarray) -> np.ndarray:
+        return laps[:, None] * self._m + np.arange(self._m)
+
+    def begin(self, epoch: int, places: np.ndarray, crops: np.ndarray) -> tuple[Work, Labels]:
+        n = len(places)
+        work = Work(
+            images=places.tolist(),
+            counts=[self._m] * n,
+            boxes=np.empty((n * self._m, 4), np.int32),
+            flips=np.empty(n * self._m, np.uint8),
+            streams=[crop_stream(self._seed, self._keys[place], epoch) for place in places],
+            first_crops=crops[:, 0].tolist(),
+        )
+        return work, ()
+
+    def target(self, classes: torch.Tensor, labels: Labels) -> SparseTarget:
+        return SparseTarget.from_classes(classes, len(self.classes))
+
+    def class_of(self, images: np.ndarray) -> np.ndarray:
+        return self._class_of[images]
+
+
+def _match(source: Source, labels: LabelFile, on_missing: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n,) that have labels, in the order of their keys, and the numbers (n,) of their labels."""
+    names = labels.keys[:]
+    number_of = {names[number]: number for number in np.flatnonzero(labels.crop_counts).tolist()}
+    images = [i for i, key in enumerate(source.keys) if key in number_of]
+    without, unused = len(source) - len(images), len(number_of) - len(images)
+    if not images or (on_missing == "raise" and (without or unused)):
+        known = set(source.keys)
+        bare = next((key for key in source.keys if key not in number_of), None)
+        absent = next((key for key in number_of if key not in known), None)
+        raise ValueError(
+            f"CropLoader: images and labels do not match: {without} of {len(source)} images have no label "
+            f"(such as {bare}), {unused} of {len(number_of)} labels have no image (such as {absent}), "
+            f"{labels.path}; give the folder the labels were made for, or set on_missing='ignore'"
+        )
+    return np.array(images), np.array([number_of[source.keys[i]] for i in images])

@@ -1,0 +1,523 @@
+"""Exact pixels, the same batches for all threads and ranks, and no bad image unseen."""
+
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import functional as F
+
+from fkdx import _C, CropLoader, LabelFile, LabelWriter, ValidationLoader
+from fkdx.crops import random_boxes
+from fkdx.loader import Batch
+
+CLASSES, CROPS, KEPT = ["ant", "bee", "cat"], 6, 3
+
+
+@dataclass
+class Data:
+    root: Path
+    labels: Path
+    keys: list[str]
+
+    def pixels(self, key: str) -> Image.Image:
+        return Image.open(self.root / key).convert("RGB")
+
+
+def draw_image(rng: np.random.Generator, path: Path, form: str = "JPEG", **options: object) -> None:
+    height, width = (int(n) for n in rng.integers(40, 90, 2))
+    coarse = rng.integers(0, 256, (5, 5, 3), np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, form, **options)
+
+
+def write_labels(
+    path: Path, root: Path, keys: list[str], rng: np.random.Generator, **options: object
+) -> Path:
+    kind = options.pop("kind", "topk")
+    with LabelWriter(path, kind, num_classes=10, k=10 if kind == "dense" else KEPT, **options) as writer:
+        for key in keys:
+            width, height = Image.open(root / key).size
+            boxes, flips = random_boxes((height, width), 1, key, CROPS)
+            if options.get("ratios"):
+                boxes = (boxes / [height, width, height, width]).astype(np.float32)
+            values = np.sort(rng.dirichlet(np.ones(10), CROPS).astype(np.float32))[:, ::-1]
+            ids = np.argsort(rng.random((CROPS, 10)), axis=1)[:, :KEPT]
+            if kind == "dense":
+                writer.add(key, boxes, flips, None, values, (height, width))
+            else:
+                writer.add(key, boxes, flips, ids, values[:, :KEPT], (height, width))
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """23 images of three classes: JPEG of all sorts, and PNG under a JPEG's name."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(3)
+    keys = [f"{CLASSES[i % 3]}/{i}.JPEG" for i in range(23)]
+    for i, key in enumerate(keys):
+        form = "PNG" if i % 11 == 5 else "JPEG"
+        draw_image(rng, root / "images" / key, form, **({} if form == "PNG" else {"subsampling": i % 3}))
+    classes = [*CLASSES, *"defghij"]
+    labels = write_labels(root / "labels.fkdl", root / "images", keys, rng, classes=classes)
+    return Data(root / "images", labels, sorted(keys))
+
+
+@pytest.fixture
+def spoiled(data: Data, tmp_path: Path) -> Data:
+    """The same with three bad images."""
+    shutil.copytree(data.root, tmp_path / "images")
+    for number, content in ((4, b""), (5, b"\xff\xd8 no image"), (17, None)):
+        path = tmp_path / "images" / data.keys[number]
+        path.write_bytes(path.read_bytes()[:-300] if content is None else content)
+    return Data(tmp_path / "images", data.labels, data.keys)
+
+
+def rows(batch: Batch) -> Iterator[tuple]:
+    """One tuple a row, for comparisons."""
+    for i, key in enumerate(batch.keys):
+        yield (
+            key,
+            int(batch.crops[i]),
+            int(batch.classes[i]),
+            batch.images[i].numpy().tobytes(),
+            tuple(batch.target.ids[i].tolist()),
+            tuple(batch.target.values[i].tolist()),
+        )
+
+
+def expected_crop(
+    image: Image.Image, box: np.ndarray, flip: bool, size: int, bicubic: bool = False
+) -> np.ndarray:
+    mode = F.InterpolationMode.BICUBIC if bicubic else F.InterpolationMode.BILINEAR
+    crop = F.resized_crop(image, *(int(edge) for edge in box), [size, size], mode)
+    return np.asarray(F.hflip(crop) if flip else crop)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_rows_are_what_the_labels_say(data: Data, interpolation: str) -> None:
+    labels = LabelFile(data.labels)
+    loader = CropLoader(data.root, labels, 8, 4, size=32, interpolation=interpolation, resample=pillow_rule())
+    seen = []
+    for batch in loader:
+        assert batch.images.shape == (8, 32, 32, 3)
+        assert batch.images.dtype == torch.uint8
+        dense = batch.target.to_dense()
+        for i, key in enumerate(batch.keys):
+            stored, crop = labels[key], batch.crops[i]
+            pixels = expected_crop(
+                data.pixels(key), stored.boxes[crop], stored.flips[crop], 32, interpolation == "bicubic"
+            )
+            assert np.array_equal(batch.images[i], pixels)
+            assert CLASSES[batch.classes[i]] == key.split("/")[0]
+            others = (1 - stored.values[crop].astype(np.float32).sum()) / (10 - KEPT)
+            target = np.full(10, others, np.float32)
+            target[stored.ids[crop]] = stored.values[crop]
+            np.testing.assert_allclose(dense[i], target, atol=1e-6)
+        assert len(set(batch.keys)) == 2
+        assert batch.keys[:4] == [batch.keys[0]] * 4, "image after image"
+        seen += batch.keys[::4]
+    assert len(loader) == 11
+    assert len(set(seen)) == 22
+    assert loader.pool.foreign == 2 - sum(
+        key.endswith(("/5.JPEG", "/16.JPEG")) for key in set(data.keys) - set(seen)
+    )
+
+
+def pillow_rule() -> str:
+    return "pillow12" if int(PIL.__version__.split(".")[0]) <= 12 else "pillow13"
+
+
+@pytest.mark.parametrize("options", [{}, {"choice": "cycle"}, {"drop_last": False}], ids=str)
+def test_ranks_and_threads_do_not_change_the_batches(data: Data, options: dict) -> None:
+    def passes(threads: int, world: int) -> list[list[tuple]]:
+        loaders = [
+            CropLoader(
+                data.root,
+                data.labels,
+                16,
+                2,
+                size=16,
+                seed=5,
+                threads=threads,
+                rank=r,
+                world_size=world,
+                **options,
+            )
+            for r in range(world)
+        ]
+        assert len({len(loader) for loader in loaders}) == 1
+        found = []
+        for _ in range(2):
+            for parts in zip(*loaders, strict=True):
+                found.append([row for part in parts for row in rows(part)])
+        return found
+
+    expected = passes(1, 1)
+    assert expected[: len(expected) // 2] != expected[len(expected) // 2 :], "epochs differ"
+    for threads, world in ((8, 1), (2, 2), (1, 4), (3, 8)):
+        assert passes(threads, world) == expected
+
+
+def test_resume(data: Data, rng: np.random.Generator) -> None:
+    def loader(**options: object) -> CropLoader:
+        return CropLoader(data.root, data.labels, 16, 2, size=8, seed=9, drop_last=False, **options)
+
+    whole = [list(rows(batch)) for _ in range(1) for batch in (lambda one: [*one, *one, *one])(loader())]
+    for stop in range(len(whole) + 1):
+        first = loader(threads=2)
+        taken = []
+        while len(taken) < stop:
+            for batch in first:
+                taken.append(list(rows(batch)))
+                if len(taken) == stop:
+                    break
+        state = first.state_dict()
+        world = int(rng.choice([1, 2, 4]))
+        second = [loader(threads=3, rank=r, world_size=world) for r in range(world)]
+        for part in second:
+            part.load_state_dict(state)
+            part.set_epoch(state["epoch"])
+        while len(taken) < len(whole):
+            for parts in zip(*second, strict=True):
+                taken.append([row for part in parts for row in rows(part)])
+        assert taken[: len(whole)] == whole
+
+
+def test_resume_refuses_another_plan(data: Data) -> None:
+    state = CropLoader(data.root, data.labels, 16, 2, seed=9).state_dict()
+    for change in ({"seed": 8}, {"batch_size": 32}, {"crops_per_image": 4}, {"images": 22}, {"step": 99}):
+        with pytest.raises(ValueError, match=f"load_state_dict: {next(iter(change))}"):
+            CropLoader(data.root, data.labels, 16, 2, seed=9).load_state_dict(state | change)
+
+
+def test_early_end_and_set_epoch(data: Data) -> None:
+    loader = CropLoader(data.root, data.labels, 8, 2, size=8)
+    first = list(rows(next(iter(loader))))
+    assert list(rows(next(iter(loader)))) == first, "a pass that was broken off begins again"
+    loader.set_epoch(3)
+    assert list(rows(next(iter(loader)))) != first
+    loader.set_epoch(0)
+    assert list(rows(next(iter(loader)))) == first
+
+
+def test_hard_labels_without_a_label_file(data: Data) -> None:
+    loader = CropLoader(data.root, None, 8, 2, size=16, seed=4, scale=(0.2, 0.9), resample=pillow_rule())
+    loader.set_epoch(6)
+    for batch in loader:
+        assert torch.equal(batch.target.to_dense().argmax(1), batch.classes)
+        for i, key in enumerate(batch.keys):
+            image = data.pixels(key)
+            size = image.height, image.width
+            boxes, flips = random_boxes(size, 4, key, 2, scale=(0.2, 0.9), epoch=6)
+            crop = int(batch.crops[i])
+            assert np.array_equal(batch.images[i], expected_crop(image, boxes[crop], flips[crop], 16))
+    assert loader.classes == CLASSES
+
+
+def test_boxes_as_ratios(data: Data, tmp_path: Path) -> None:
+    """Ratios of known boxes give the crops of those boxes."""
+    rng = np.random.default_rng(0)
+    pixels = write_labels(tmp_path / "pixels.fkdl", data.root, data.keys, np.random.default_rng(0))
+    ratios = write_labels(tmp_path / "ratios.fkdl", data.root, data.keys, rng, ratios=True)
+    one, two = (CropLoader(data.root, labels, 8, 2, size=16) for labels in (pixels, ratios))
+    assert [list(rows(batch)) for batch in one] == [list(rows(batch)) for batch in two]
+
+
+def test_top_k_logits(data: Data, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Logits and the log of what the other classes sum to give the teacher's probabilities."""
+    logits = {key: rng.normal(size=(CROPS, 10)).astype(np.float32) * 3 for key in data.keys}
+    options = {"num_classes": 10, "k": KEPT, "value_type": "float32"}
+    with LabelWriter(tmp_path / "x.fkdl", "topk_logits", **options) as writer:
+        for key, rows_of in logits.items():
+            width, height = Image.open(data.root / key).size
+            order = np.argsort(-rows_of, axis=1)
+            kept, rest = order[:, :KEPT], order[:, KEPT:]
+            tails = np.log(np.exp(np.take_along_axis(rows_of, rest, 1)).sum(1))
+            boxes, flips = random_boxes((height, width), 1, key, CROPS)
+            values = np.take_along_axis(rows_of, kept, 1)
+            writer.add(key, boxes, flips, kept, values, (height, width), tails=tails)
+    for batch in CropLoader(data.root, tmp_path / "x.fkdl", 8, 2, size=8):
+        for i, key in enumerate(batch.keys):
+            expected = torch.tensor(logits[key][batch.crops[i]]).softmax(0)
+            got = batch.target.to_dense()[i]
+            ids = batch.target.ids[i].long()
+            np.testing.assert_allclose(got[ids], expected[ids], rtol=1e-5)
+            np.testing.assert_allclose(got.sum(), 1, rtol=1e-5)
+
+
+def test_mixed_crops_are_refused(data: Data, tmp_path: Path) -> None:
+    with LabelWriter(tmp_path / "x.fkdl", num_classes=10, k=1, images=["a.jpg"], mix_size=8):
+        pass
+    with pytest.raises(ValueError, match=r"crops mixed of two images.*x.fkdl"):
+        CropLoader(data.root, tmp_path / "x.fkdl", 8, 2)
+
+
+def test_dense_labels(data: Data, tmp_path: Path) -> None:
+    path = write_labels(tmp_path / "x.fkdl", data.root, data.keys, np.random.default_rng(0), kind="dense")
+    labels = LabelFile(path)
+    batch = next(iter(CropLoader(data.root, labels, 8, 2, size=16)))
+    assert batch.target.shape == (8, 10)
+    for i, key in enumerate(batch.keys):
+        np.testing.assert_array_equal(batch.target[i], labels[key].values[batch.crops[i]].astype(np.float32))
+
+
+# ---- bad images -------------------------------------------------------------------------------------------
+
+
+def test_errors_come_with_the_batch_they_belong_to(spoiled: Data) -> None:
+    bad = {spoiled.keys[i] for i in (4, 5, 17)}
+    for seed in range(5):
+        good = CropLoader(spoiled.root, spoiled.labels, 8, 4, size=16, seed=seed, on_error="skip")
+        order = good.sampler.order(0)
+        first_bad = min(np.flatnonzero(np.isin(order, [4, 5, 17]))) // 2
+        loader = CropLoader(spoiled.root, spoiled.labels, 8, 4, size=16, seed=seed)
+        batches = iter(loader)
+        for _ in range(first_bad):
+            next(batches)
+        with pytest.raises(_C.ImageError) as caught:
+            next(batches)
+        assert any(str(spoiled.root / key) in str(caught.value) for key in bad)
+        assert loader.state_dict()["step"] == first_bad
+
+
+@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_skip_shows_the_next_image_on_every_rank_alike(spoiled: Data, drop_last: bool) -> None:
+    def batches(world: int) -> list[list[tuple]]:
+        options = {"size": 8, "seed": 2, "on_error": "skip", "drop_last": drop_last, "world_size": world}
+        loaders = [CropLoader(spoiled.root, spoiled.labels, 16, 2, rank=r, **options) for r in range(world)]
+        found = [[row for part in parts for row in rows(part)] for parts in zip(*loaders, strict=True)]
+        skipped = {key for loader in loaders for key in loader.skipped}
+        shown = set(loaders[0].sampler.order(0)[: 8 * len(loaders[0])])
+        assert skipped == {spoiled.keys[i] for i in (4, 5, 17) if i in shown}
+        return found
+
+    expected = batches(1)
+    for world in (2, 4, 8):
+        assert batches(world) == expected
+    order = [
+        spoiled.keys[i] for i in CropLoader(spoiled.root, spoiled.labels, 16, 2, seed=2).sampler.order(0)
+    ]
+    labels = LabelFile(spoiled.labels)
+    for place, row in enumerate(row for batch in expected for row in batch[::2]):
+        wanted = place
+        while order[wanted % 23] in {spoiled.keys[i] for i in (4, 5, 17)}:
+            wanted += 1
+        assert row[0] == order[wanted % 23]
+        assert row[4] == tuple(labels[row[0]].ids[row[1]].tolist()), "the label is the substitute's own"
+
+
+@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
+def test_nothing_readable_is_an_error(data: Data, tmp_path: Path) -> None:
+    for key in data.keys:
+        (tmp_path / key).parent.mkdir(exist_ok=True)
+        (tmp_path / key).touch()
+    with pytest.raises(RuntimeError, match="100 images in a row"):
+        next(iter(CropLoader(tmp_path, data.labels, 8, 2, on_error="skip")))
+
+
+def jpeg(width: int = 64, height: int = 48, **options: object) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def resized_header(width: int, height: int, **options: object) -> bytes:
+    """A JPEG that claims another size."""
+    content = bytearray(jpeg(**options))
+    for marker in (b"\xff\xc0", b"\xff\xc2"):
+        if (at := content.find(marker)) > 0:
+            content[at + 5 : at + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return bytes(content)
+
+
+BAD_FILES = {
+    "empty": b"",
+    "truncated": jpeg()[:2000],
+    "header only": jpeg()[:200],
+    "corrupt": jpeg()[:1000] + b"\xff\xd9" * 200 + jpeg()[1400:],
+    "huge": resized_header(65500, 65500),
+    "bomb": resized_header(65500, 65500, progressive=True),
+    "text": b"no image at all",
+    "broken png": b"\x89PNG\r\n\x1a\n" + bytes(100),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a" / "bad.jpg"
+    path.parent.mkdir()
+    path.write_bytes(BAD_FILES[name])
+    for loader in (CropLoader(tmp_path, None, 1, 1), ValidationLoader(tmp_path, 1)):
+        with pytest.raises(_C.ImageError, match=str(path)):
+            list(loader)
+
+
+def test_missing_files_folders_and_pipes(data: Data, tmp_path: Path) -> None:
+    shutil.copytree(data.root, tmp_path / "x")
+    loader = CropLoader(tmp_path / "x", data.labels, 8, 2)
+    victim = tmp_path / "x" / data.keys[int(loader.sampler.order(0)[0])]
+    victim.unlink()
+    with pytest.raises(OSError, match=str(victim)) as caught:
+        next(iter(loader))
+    assert caught.value.errno == 2
+    victim.mkdir()
+    with pytest.raises(_C.ImageError, match=rf"not a regular file.*{victim}"):
+        next(iter(loader))
+    victim.rmdir()
+    os.mkfifo(victim)
+    with pytest.raises(_C.ImageError, match=rf"not a regular file.*{victim}"):
+        next(iter(loader))
+
+
+def test_labels_of_another_image(data: Data, tmp_path: Path, rng: np.random.Generator) -> None:
+    """An image that was exchanged for one of another size is an error, even if the boxes fit."""
+    shutil.copytree(data.root, tmp_path / "x")
+    loader = CropLoader(tmp_path / "x", data.labels, 8, 2)
+    key = data.keys[int(loader.sampler.order(0)[0])]
+    for form in ("JPEG", "PNG"):
+        Image.new("RGB", (500, 400)).save(tmp_path / "x" / key, form)
+        with pytest.raises(_C.ImageError, match=rf"another size than its labels.*400.*{key}"):
+            next(iter(loader))
+
+
+def test_warnings_are_errors_unless_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.jpg"
+    path.parent.mkdir()
+    path.write_bytes(jpeg()[:-500])
+    whole = {"scale": (1.0, 1.0), "ratio": (64 / 48, 64 / 48)}
+    with pytest.raises(_C.ImageError):
+        list(CropLoader(tmp_path, None, 1, 1, **whole))
+    assert len(list(CropLoader(tmp_path, None, 1, 1, allow_warnings=True, **whole))) == 1
+
+
+# ---- images and labels that do not match, and other arguments ---------------------------------------------
+
+
+def test_missing_labels_and_images(data: Data, tmp_path: Path, rng: np.random.Generator) -> None:
+    shutil.copytree(data.root, tmp_path / "x")
+    (tmp_path / "x" / data.keys[3]).unlink()
+    draw_image(rng, tmp_path / "x" / "bee" / "new.jpg")
+    text = rf"1 of 23 images have no label \(such as bee/new.jpg\), 1 of 23 .* \(such as {data.keys[3]}\)"
+    with pytest.raises(ValueError, match=text):
+        CropLoader(tmp_path / "x", data.labels, 8, 2)
+    loader = CropLoader(tmp_path / "x", data.labels, 22, 1, size=8, on_missing="ignore")
+    assert sorted(next(iter(loader)).keys) == [key for key in data.keys if key != data.keys[3]]
+    other = write_labels(tmp_path / "other.fkdl", tmp_path / "x", ["bee/new.jpg"], rng)
+    with pytest.raises(ValueError, match="do not match"):
+        CropLoader(data.root, other, 8, 2, on_missing="ignore")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"batch_size": 7}, "batch_size"),
+        ({"batch_size": 8, "world_size": 8}, "batch_size"),
+        ({"rank": 2, "world_size": 2}, "rank"),
+        ({"crops_per_image": 7, "batch_size": 7}, "crops_per_image"),
+        ({"crops_per_image": 0}, "crops_per_image"),
+        ({"batch_size": 200}, "100 images"),
+        ({"on_error": "ignore"}, "on_error"),
+        ({"on_missing": "skip"}, "on_missing"),
+        ({"prefetch": 0}, "prefetch"),
+        ({"threads": -1}, "threads"),
+        ({"cache_bytes": -1}, "cache"),
+        ({"size": 0}, "size"),
+        ({"interpolation": "nearest"}, "interpolation"),
+        ({"resample": "pillow11"}, "resample"),
+        ({"label_kind": "best"}, "kind"),
+        ({"choice": "best"}, "choice"),
+    ],
+)
+def test_bad_arguments(data: Data, options: dict, text: str) -> None:
+    arguments = {"batch_size": 8, "crops_per_image": 2} | options
+    with pytest.raises(ValueError, match=text):
+        CropLoader(data.root, data.labels, **arguments)
+
+
+# ---- sources and memory -----------------------------------------------------------------------------------
+
+
+def test_tar_shards_give_the_same_batches(data: Data, tmp_path: Path) -> None:
+    for shard in range(3):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for key in data.keys[shard::3]:
+                tar.add(data.root / key, key)
+    folder, shards = (CropLoader(root, data.labels, 8, 2, size=16) for root in (data.root, tmp_path))
+    assert [list(rows(batch)) for batch in folder] == [list(rows(batch)) for batch in shards]
+
+
+def test_cache_keeps_encoded_images(data: Data, tmp_path: Path) -> None:
+    shutil.copytree(data.root, tmp_path / "x")
+    total = sum(path.stat().st_size for path in (tmp_path / "x").rglob("*.JPEG"))
+    loader = CropLoader(tmp_path / "x", data.labels, 23, 1, size=8, cache_bytes=total)
+    small = CropLoader(tmp_path / "x", data.labels, 23, 1, size=8, cache_bytes=total // 2)
+    first = list(rows(next(iter(loader))))
+    next(iter(small))
+    assert loader.pool.stages()["cached_bytes"] == total
+    assert 0 < small.pool.stages()["cached_bytes"] <= total // 2
+    shutil.rmtree(tmp_path / "x")
+    assert list(rows(next(iter(loader)))) == first
+    with pytest.raises(FileNotFoundError):
+        next(iter(small))
+
+
+def test_batches_are_the_callers(data: Data) -> None:
+    """Memory is used again, but never while anyone holds a tensor of it."""
+    loader = CropLoader(data.root, data.labels, 2, 2, size=16, prefetch=1)
+    held = list(loader)
+    copies = [batch.images.clone() for batch in held]
+    for batch, copy in zip(held, copies):
+        assert torch.equal(batch.images, copy)
+    part = held[3].images.numpy()[1:, 2:]
+    expected = part.copy()
+    del held, batch
+    for _ in range(3):
+        addresses = {batch.images.data_ptr() for batch in loader}
+        assert len(addresses) <= 5
+    assert np.array_equal(part, expected)
+
+
+# ---- validation -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "crop_ratio"), [(32, 0.875), (24, 1.0), (16, 0.5)])
+def test_validation_is_torchvisions(data: Data, size: int, crop_ratio: float) -> None:
+    loader = ValidationLoader(data.root, 5, size, crop_ratio, resample=pillow_rule())
+    keys = []
+    for batch in loader:
+        for image, number, key in zip(batch.images, batch.classes, batch.keys):
+            resized = F.resize(data.pixels(key), int(size / crop_ratio))
+            assert np.array_equal(image, F.center_crop(resized, [size, size]))
+            assert CLASSES[number] == key.split("/")[0]
+        keys += batch.keys
+    assert keys == data.keys
+    assert len(loader) == 5
+
+
+def test_validation_shows_every_image_once_over_all_ranks(data: Data) -> None:
+    for world in (1, 2, 3, 5):
+        loaders = [ValidationLoader(data.root, 4, 8, rank=r, world_size=world) for r in range(world)]
+        shown = [key for loader in loaders for batch in loader for key in batch.keys]
+        assert sorted(shown) == data.keys
+        assert all(len(list(loader)) == len(loader) for loader in loaders)
+
+
+def test_validation_classes(data: Data) -> None:
+    names = ["zebra", "cat", "bee", "ant"]
+    batch = next(iter(ValidationLoader(data.root, 23, 8, classes=names)))
+    assert [names[number] for number in batch.classes] == [key.split("/")[0] for key in batch.keys]
+    with pytest.raises(ValueError, match=r"1 class folders are not among the 2 classes, for example 'cat'"):
+        ValidationLoader(data.root, 23, 8, classes=["ant", "bee"])
