@@ -52,7 +52,7 @@ class DeviceSlots:
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
         self._shape, self._device = shape, device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = self._new_stream()
         self._free: list[torch.Tensor] = []
         self._taken: dict[int, torch.Tensor] = {}
         self._copying: deque[tuple[Any, torch.Tensor]] = deque()
@@ -70,15 +70,24 @@ class DeviceSlots:
     def deliver(self, slot: np.ndarray, rows: int) -> torch.Tensor:
         """The first `rows` rows as a tensor on the device, ready for the current stream."""
         pinned = self._taken.pop(id(slot))
+        images, copied = self._start_copy(pinned[:rows])
+        self._copying.append((copied, pinned))
+        return images
+
+    def _start_copy(self, pinned: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event]:
         consumer = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._stream):
-            images = pinned[:rows].to(self._device, non_blocking=True)
+            images = pinned.to(self._device, non_blocking=True)
             copied = torch.cuda.Event()
             copied.record()
-        self._copying.append((copied, pinned))
         consumer.wait_event(copied)
-        images.record_stream(consumer)
-        return images
+        images.record_stream(
+            consumer
+        )  # the allocator may not give its memory away before the consumer is done
+        return images, copied
+
+    def _new_stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self._device)
 
     def _new_slot(self) -> torch.Tensor:
         return torch.empty(self._shape, dtype=torch.uint8, pin_memory=True)

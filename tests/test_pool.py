@@ -1,0 +1,245 @@
+"""The life of a loader: broken off, forked, interrupted, run for ever; nothing hangs, leaks or comes early."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fkdx import CropLoader
+from fkdx.slots import DeviceSlots
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 small images, one of them corrupt."""
+    root = tmp_path_factory.mktemp("pool")
+    rng = np.random.default_rng(1)
+    for i in range(40):
+        path = root / "ab"[i % 2] / f"{i}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
+        if i == 7:
+            path.write_bytes(path.read_bytes()[:-400])
+    return root
+
+
+def make_loader(root: Path, **options: object) -> CropLoader:
+    arguments = {
+        "batch_size": 8,
+        "crops_per_image": 2,
+        "size": 16,
+        "threads": 2,
+        "on_error": "skip",
+    } | options
+    return CropLoader(root, None, **arguments)
+
+
+def facts() -> tuple[int, int]:
+    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
+def test_broken_off_passes_leave_nothing(root: Path) -> None:
+    next(iter(make_loader(root)))
+    before = facts()
+    for i in range(100):
+        loader = make_loader(root, threads=1 + i % 4)
+        for step, _ in enumerate(loader):
+            if step == i % 3:
+                break
+    del loader
+    assert facts() == before
+    loader = make_loader(root)
+    for _ in range(200):
+        next(iter(loader))
+    loader.close()
+    loader.close()
+    assert facts() == before
+    with pytest.raises(RuntimeError, match="closed"):
+        next(iter(loader))
+
+
+@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
+def test_memory_stays_flat(root: Path) -> None:
+    """100 passes over a tiny set with a corrupt file."""
+    loader = make_loader(root)
+    for _ in range(20):
+        for _ in loader:
+            pass
+    before, images = resident_bytes(), loader.pool.stages()["images"]
+    for _ in range(100):
+        for _ in loader:
+            pass
+    assert loader.pool.stages()["images"] - images >= 100 * 40
+    assert resident_bytes() - before < 4 << 20
+    assert len(loader.skipped) == 1
+
+
+@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
+def test_exceptions_of_the_caller(root: Path) -> None:
+    loader = make_loader(root)
+    first = next(iter(loader)).images.clone()
+    for _ in range(50):
+        with pytest.raises(ZeroDivisionError):
+            _fail_on_the_first(loader)
+    assert torch.equal(next(iter(loader)).images, first)
+
+
+def _fail_on_the_first(loader: CropLoader) -> None:
+    for _ in loader:
+        raise ZeroDivisionError
+
+
+@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
+def test_several_loaders_at_once(root: Path) -> None:
+    alone = [[batch.images.clone() for batch in make_loader(root, seed=seed)] for seed in range(4)]
+    together = zip(*[make_loader(root, seed=seed) for seed in range(4)])
+    for step, batches in enumerate(together):
+        for seed, batch in enumerate(batches):
+            assert torch.equal(batch.images, alone[seed][step])
+
+
+def script_of(root: Path, body: str) -> list[str]:
+    head = f"""
+import os, sys
+from fkdx import CropLoader
+def make(**options):
+    return CropLoader({str(root)!r}, None, 8, 2, **{{"size": 16, "threads": 2, "on_error": "skip"}} | options)
+"""
+    return [sys.executable, "-W", "ignore", "-c", head + body]
+
+
+def run(root: Path, body: str) -> subprocess.CompletedProcess:
+    return subprocess.run(script_of(root, body), capture_output=True, text=True, timeout=120)
+
+
+def test_exit_in_the_middle_of_a_pass(root: Path) -> None:
+    done = run(
+        root, "loader = make(size=512, prefetch=4); batches = iter(loader); next(batches); print('bye')"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "bye\n", "")
+
+
+FORK = """
+loader = make()
+batches = iter(loader)
+next(batches)
+child = os.fork()
+if child == 0:
+    try:
+        next(batches)
+    except RuntimeError as error:
+        print(error, flush=True)
+    try:
+        next(iter(loader))
+    except RuntimeError as error:
+        print(error, flush=True)
+    print(len(list(make())), flush=True)   # a loader of its own works
+    del batches, loader
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+print(len(list(batches)), len(list(loader)), flush=True)
+"""
+
+
+def test_fork(root: Path) -> None:
+    done = run(root, FORK)
+    first, second, *rest = done.stdout.splitlines()
+    assert "used after fork" in first
+    assert "used after fork" in second
+    assert rest == ["10", "7", "9 10"]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_keyboard_interrupt(root: Path, rng: np.random.Generator) -> None:
+    script = (
+        "loader = make(size=1024, prefetch=3)\nprint('go', flush=True)\nwhile True:\n  for _ in loader: pass"
+    )
+    for _ in range(3):
+        done = _interrupted(root, script, rng.uniform(0, 0.5))
+        assert done.seconds < 5
+        assert "KeyboardInterrupt" in done.errors
+        assert done.code in (-signal.SIGINT, 130)
+
+
+def _interrupted(root: Path, body: str, delay: float) -> SimpleNamespace:
+    command = script_of(root, body)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+        return SimpleNamespace(seconds=time.monotonic() - begun, errors=errors, code=process.returncode)
+
+
+# ---- the copy to the device -------------------------------------------------------------------------------
+
+
+class SlowCopies(DeviceSlots):
+    """DeviceSlots whose copies end when the test says so."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(shape, torch.device("cpu"))
+        self.events: list[SimpleNamespace] = []
+
+    def _new_stream(self) -> None:
+        return None
+
+    def _new_slot(self) -> torch.Tensor:
+        return torch.zeros(self._shape, dtype=torch.uint8)
+
+    def _start_copy(self, pinned: torch.Tensor) -> tuple[torch.Tensor, SimpleNamespace]:
+        event = SimpleNamespace(passed=False)
+        event.query = lambda: event.passed
+        self.events.append(event)
+        return pinned, event
+
+
+def test_a_slot_is_not_taken_before_its_copy_is_done() -> None:
+    slots = SlowCopies((4, 3))
+    one = slots.take()
+    address = one.ctypes.data
+    slots.deliver(one, 4)
+    del one
+    taken = [slots.take() for _ in range(3)]
+    assert address not in {slot.ctypes.data for slot in taken}
+    slots.events[0].passed = True
+    assert slots.take().ctypes.data == address
+
+
+def test_a_dropped_slot_comes_back() -> None:
+    slots = SlowCopies((4, 3))
+    one = slots.take()
+    address = one.ctypes.data
+    del one
+    assert slots.take().ctypes.data == address
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
+def test_batches_on_the_gpu_under_a_stalled_stream(root: Path) -> None:
+    expected = [batch.images.clone() for batch in make_loader(root)]
+    loader = make_loader(root, device="cuda", prefetch=1)
+    for _ in range(20):
+        loader.set_epoch(0)
+        found = []
+        for batch in loader:
+            torch.cuda._sleep(20_000_000)
+            with torch.cuda.stream(loader._slots._stream):
+                torch.cuda._sleep(20_000_000)  # the next copy waits behind this
+            found.append(batch.images.clone())
+        for ours, theirs in zip(found, expected, strict=True):
+            assert torch.equal(ours.cpu(), theirs)
