@@ -2,9 +2,9 @@
 
     python bench/cifar.py --data CIFAR --output runs/cifar [--seeds 0 1 2]
 
-CIFAR holds train/<class>/*.jpg and test/<class>/*.jpg. Trains a teacher, stores its labels (top 5 and full) of
-32 crops of every image, and trains the same student from the stored labels, from the images' classes, and from the
-teacher itself on the same crops. Before that it checks that stored and online losses of a batch are the same.
+CIFAR holds train/<class>/*.jpg and test/<class>/*.jpg. Trains a teacher, stores its labels (top 5 and full)
+of 32 crops of every image, and trains one kind of student from the stored labels, from the classes, and from
+the teacher itself on the same crops. Before that it checks that both losses of a batch are the same.
 """
 
 import argparse
