@@ -2,8 +2,8 @@
 
     python bench/cifar.py --data CIFAR --output runs/cifar [--seeds 0 1 2]
 
-CIFAR holds train/<class>/*.jpg and test/<class>/*.jpg. Trains a teacher, stores its labels (top 5 and full)
-of 32 crops of every image, and trains one kind of student from the stored labels, from the classes, and from
+CIFAR holds train/<class>/*.jpg and test/<class>/*.jpg. Trains a teacher, stores its labels (top 5)
+of 8 crops of every image, and trains one kind of student from the stored labels, from the classes, and from
 the teacher itself on the same crops. Before that it checks that both losses of a batch are the same.
 """
 
@@ -21,7 +21,7 @@ from fkdx.batch import prepare
 from fkdx.demo import call, last_top1
 
 RECIPES = Path(__file__).parent / "recipes"
-CROPS = 32
+CROPS = 8
 
 
 def main() -> None:
@@ -37,18 +37,16 @@ def main() -> None:
     teacher = args.output / "teacher"
     weights = teacher / "last.safetensors"
     call(*train, "--config", RECIPES / "cifar_teacher.yaml", *data, "--output", teacher)
-    labels = {kind: args.output / f"{kind}.fkdl" for kind in ("topk", "full")}
-    for kind, path in labels.items():
+    labels, dense = args.output / "topk.fkdl", args.output / "dense.fkdl"
+    for images, kind, path in ((args.data / "train", "topk", labels), (args.data / "test", "dense", dense)):
         if not path.exists():
-            generate(args.data / "train", weights, kind, path)
-    for kind, path in labels.items():
-        gap = loss_gap(args.data / "train", weights, path)
-        print(f"{kind}: stored and online loss of a batch differ by {gap:.1e}")
+            generate(images, weights, kind, path)
+        print(f"{kind}: stored and online loss of a batch differ by {loss_gap(images, weights, path):.1e}")
 
     ways = {
-        "soft": ["--labels", labels["topk"]],
+        "soft": ["--labels", labels],
         "hard": ["--hard"],
-        "online": ["--labels", labels["topk"], "--teacher", "resnet10t", "--teacher-checkpoint", weights],
+        "online": ["--labels", labels, "--teacher", "resnet10t", "--teacher-checkpoint", weights],
     }
     print(f"\n{'teacher':<8} {last_top1(teacher):6.2f}")
     for way, flags in ways.items():

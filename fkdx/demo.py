@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from fkdx import scenes
+from fkdx.importers.fkd_export import export_fkd
 from fkdx.labels import LabelFile
 from fkdx.loader import CropLoader
 
-TRAIN_IMAGES, VAL_IMAGES, CROPS, TOPK = 2000, 800, 16, 5
+TRAIN_IMAGES, VAL_IMAGES, CROPS, TOPK = 2000, 600, 16, 5
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,7 +67,7 @@ def run(root: Path, seed: int, processes: int) -> dict[str, float]:
 
     heading("4. The same labels the old way, one pickle an image; packed again they must be the same")
     folder, packed = root / "fkd", root / "packed.fkdl"
-    call("fkdx", "export", labels, "-o", folder)
+    export_fkd(LabelFile(labels), "topk", folder)
     call("fkdx", "pack", folder, "-o", packed, "--images", train, "--num-classes", len(scenes.CLASSES))
     check_agreement(labels, packed)
 
