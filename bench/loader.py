@@ -138,7 +138,7 @@ def one_turn(batches: Iterator, batch: int, seconds: float) -> float:
 
 
 def check_pixels(loader_systems: object, work: object) -> dict[str, int]:
-    """The largest difference from Pillow of fkdx's crops and of a peer's decoder, in units of the last bit."""
+    """The largest difference from Pillow of fkdx's crops and of a peer's decoder, in units of one."""
     import numpy as np
     from PIL import Image
 
@@ -162,9 +162,7 @@ def check_pixels(loader_systems: object, work: object) -> dict[str, int]:
 
 def print_table(table: dict) -> None:
     pixels, threads = table["pixels"], table["threads"]
-    print(
-        f"\n{threads} thread{'s' * (threads > 1)}; {pixels['crops_compared']} crops of fkdx equal Pillow's in every pixel"
-    )
+    print(f"\n{threads} thread{'s' * (threads > 1)}; {pixels['crops_compared']} crops of fkdx equal Pillow")
     print(f"{'m':>2}  {'system':<20} {'crops/s':>8}  fkdx uint8 is")
     for m, speeds in table["crops_per_second"].items():
         for kind, speed in sorted(speeds.items(), key=lambda item: -item[1]):

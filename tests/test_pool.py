@@ -1,4 +1,4 @@
-"""The life of a loader: broken off, forked, interrupted, run for ever; nothing hangs, leaks or comes early."""
+"""The life of a loader: broken off, forked, interrupted, run for ever; nothing hangs or leaks."""
 
 import os
 import signal
