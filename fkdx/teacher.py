@@ -3,15 +3,15 @@
 Origins of the model are in `fkdx.zoo`; here is what every teacher has in common.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
+from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
 from fkdx.teacher_topk import topk_probabilities
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -39,7 +39,7 @@ class Teacher:
     def __init__(
         self,
         name: str,
-        model: Callable[[Tensor], Tensor],
+        model: nn.Module,
         preprocess: Preprocess,
         origin: dict,
         device: str = "cpu",
@@ -48,13 +48,20 @@ class Teacher:
     ) -> None:
         self.name, self.preprocess, self.origin = name, preprocess, origin
         self.device, self.precision = torch.device(device), precision
-        if isinstance(model, nn.Module):
-            model = _place(model, self.device)
-        self._logits = torch.compile(model) if compiled else model
-        self._mean = torch.tensor(preprocess.mean, device=self.device).view(3, 1, 1)
-        self._std = torch.tensor(preprocess.std, device=self.device).view(3, 1, 1)
+        model = model.to(self.device, memory_format=torch.channels_last)
+        self._features, self._classify = model, nn.Identity()
+        if precision != "float32" and hasattr(model, "forward_features") and hasattr(model, "forward_head"):
+            # Of 16 bits a logit would keep 8 or 11; timm's classifiers are cheap enough to be exact.
+            self._features, self._classify = model.forward_features, model.forward_head
+        if compiled:
+            self._features = torch.compile(self._features)
         self.limit: int | None = None
         self.num_outputs = self._probe()
+
+    @property
+    def shape(self) -> tuple[int, str]:
+        """(size, interpolation) of the crops that it takes."""
+        return self.preprocess.size, self.preprocess.interpolation
 
     def provenance(self) -> dict:
         """What a label file's header says of this teacher."""
@@ -74,9 +81,10 @@ class Teacher:
                 torch.cuda.empty_cache()
 
     def _forward(self, images: Tensor) -> Tensor:
-        pixels = images.permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std)
+        pixels = prepare(images, self.preprocess.mean, self.preprocess.std)
         with torch.autocast(self.device.type, PRECISIONS[self.precision], self.precision != "float32"):
-            return self._logits(pixels).float()
+            features = self._features(pixels)
+        return self._classify(features.float())
 
     def _probe(self) -> int:
         """Number of outputs, learnt from one gray crop; a model that cannot take it is no teacher."""
@@ -93,13 +101,6 @@ class Teacher:
                 f"teacher: {self.name} gave shape {tuple(logits.shape)}, expected (crops, classes)"
             )
         return logits.shape[1]
-
-
-def _place(model: nn.Module, device: torch.device) -> nn.Module:
-    model = model.to(device)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    return model.to(memory_format=torch.channels_last)
 
 
 @dataclass
@@ -132,3 +133,9 @@ def answer(logits: Tensor, kind: str, k: int, temperature: float) -> Answer:
         return Answer(ids, values, logits.scatter(1, ids, -torch.inf).logsumexp(dim=1), finite)
     ids, values = topk_probabilities(logits, k if kind == "topk" else 1, temperature)
     return Answer(ids, None if kind == "hard" else values, None, finite)
+
+
+def combined(logits: list[Tensor], temperature: float) -> Tensor:
+    """Logits (n, C) whose softmax is the mean of softmax(logits / temperature) of several teachers."""
+    rows = torch.stack([torch.log_softmax(each / temperature, dim=1) for each in logits])
+    return rows.logsumexp(dim=0) - math.log(len(logits))

@@ -1,9 +1,18 @@
-"""Where teachers come from: any timm model, with pretrained weights or a checkpoint."""
+"""Where teachers come from, by their name:
+
+resnet50                    timm, with pretrained weights or a checkpoint
+torchvision:resnet50        torchvision, the same
+path/teacher.pt2            a file of torch.export.save, or of torch.jit.save (.pt, .ts)
+module:function             a function of one's own, called with num_classes
+"""
 
 import difflib
 import hashlib
+import inspect
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 
 import timm
@@ -12,30 +21,49 @@ from timm.data import resolve_model_data_config
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from fkdx.heads import add_head
 from fkdx.teacher import Preprocess, Teacher
+
+EXPORTED = {".pt2", ".pt", ".ts"}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for: a name, where its weights are, a head in place of the classifier, changed inputs."""
+
+    name: str
+    checkpoint: str | None = None
+    pretrained: bool = False
+    num_classes: int | None = None  # where neither the checkpoint nor the pretrained weights say it
+    head: str | None = None
+    inputs: dict = field(default_factory=dict)  # fields of Preprocess that differ from the model's own
 
 
 def load_teacher(
-    name: str,
-    checkpoint: str | None = None,
-    pretrained: bool = False,
-    num_classes: int | None = None,
-    overrides: dict | None = None,
-    device: str = "cpu",
-    precision: str = "float32",
-    compiled: bool = False,
+    wanted: Wanted, device: str = "cpu", precision: str = "float32", compiled: bool = False
 ) -> Teacher:
-    """Build the teacher called `name` and load its weights.
+    """Build a teacher and load its weights.
 
-    `num_classes` is used only where neither the checkpoint nor the pretrained weights say it; `overrides`
-    replaces fields of the teacher's own `Preprocess`. ValueError where the name is unknown or the weights do
-    not fit, OSError where they cannot be read.
+    ValueError where the name is unknown or the weights do not fit, OSError where they cannot be read.
     """
-    overrides = overrides or {}
-    model = _timm_model(name, checkpoint, pretrained, num_classes, overrides.get("size"))
-    origin = {"checkpoint": checkpoint and Path(checkpoint).name, "weights_sha256": hash_weights(model)}
-    preprocess = replace(_timm_preprocess(model), **overrides)
-    return Teacher(name, model.eval(), preprocess, origin, device, precision, compiled)
+    path = Path(wanted.name)
+    if path.suffix in EXPORTED:
+        model, preprocess = _exported(path), Preprocess()
+    elif wanted.name.startswith("torchvision:"):
+        model, preprocess = _torchvision(wanted)
+    elif ":" in wanted.name:
+        model, preprocess = _own(wanted)
+    else:
+        model, preprocess = _timm(wanted)
+    origin = {
+        "checkpoint": wanted.checkpoint and Path(wanted.checkpoint).name,
+        "weights_sha256": hash_weights(model),
+    }
+    preprocess = replace(preprocess, **wanted.inputs)
+    return Teacher(wanted.name, model, preprocess, origin, device, precision, compiled)
+
+
+# ---- weights ------------------------------------------------------------------------------------------
 
 
 def read_weights(path: str) -> dict[str, Tensor]:
@@ -47,10 +75,10 @@ def read_weights(path: str) -> dict[str, Tensor]:
         raise FileNotFoundError(f"teacher: no checkpoint at {path}")
     try:
         weights = load_state_dict(path)
+        weights = weights.get("student", weights)  # a checkpoint of fkdx train
     except Exception as error:
-        raise ValueError(
-            f"teacher: cannot read weights ({str(error).splitlines()[0]}), path {path}"
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"teacher: cannot read weights ({reason}), path {path}") from error
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"teacher: expected a checkpoint that holds tensors by name, path {path}")
     return weights
@@ -65,25 +93,69 @@ def hash_weights(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _timm_model(
-    name: str, checkpoint: str | None, pretrained: bool, num_classes: int | None, size: int | None
-) -> nn.Module:
+def _load(model: nn.Module, weights: dict[str, Tensor], wanted: Wanted) -> None:
+    expected = model.state_dict()
+    if weights.keys() != expected.keys():  # another project's names for the same model, perhaps
+        convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+        weights = convert(weights, model) if convert else weights
+    missing = sorted(expected.keys() - weights.keys())
+    unknown = sorted(weights.keys() - expected.keys())
+    common = sorted(expected.keys() & weights.keys())
+    unlike = [name for name in common if expected[name].shape != weights[name].shape]
+    for fault, names in (("missing", missing), ("unknown", unknown), ("of another shape", unlike)):
+        if names:
+            raise ValueError(
+                f"teacher: the checkpoint is of another model: {len(names)} weights {fault} "
+                f"(the first is {names[0]}), expected those of {wanted.name}, path {wanted.checkpoint}"
+            )
+    model.load_state_dict(weights)
+
+
+def _need_weights(wanted: Wanted) -> None:
+    if not wanted.checkpoint and not wanted.pretrained:
+        raise ValueError(f"teacher: {wanted.name} has no weights; give --checkpoint FILE, or --pretrained")
+
+
+def _built(wanted: Wanted, build: Callable[[], nn.Module]) -> nn.Module:
+    """A model with pretrained weights if those are wanted, and what to do where there are none to be had."""
+    try:
+        return build()
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"teacher: cannot build {wanted.name} ({reason})") from error
+
+
+# ---- origins ------------------------------------------------------------------------------------------
+
+
+def _timm(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
+    name = wanted.name
     if not timm.is_model(name):
         near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise ValueError(f"teacher: timm knows no model '{name}'{hint}")
+    _need_weights(wanted)
     config = timm.get_pretrained_cfg(name)
-    weights = read_weights(checkpoint) if checkpoint else None
-    options = {"num_classes": _count_classes(weights, config) or num_classes} if weights else {}
-    if size and config.fixed_input_size:
-        options["img_size"] = size
-    try:
-        model = timm.create_model(name, pretrained=pretrained, **options)
-    except RuntimeError as error:  # no pretrained weights by that name, or none to be had
-        raise ValueError(f"teacher: {name}: {str(error).splitlines()[0]}; give --checkpoint FILE") from error
+    weights = read_weights(wanted.checkpoint) if wanted.checkpoint else None
+    options = {}
     if weights:
-        _load(model, weights, f"{name}, path {checkpoint}")
-    return model
+        options["num_classes"] = 0 if wanted.head else _count_classes(weights, config) or wanted.num_classes
+    if wanted.inputs.get("size") and config.fixed_input_size:
+        options["img_size"] = wanted.inputs["size"]
+    pretrained = wanted.pretrained and not weights
+    model = _built(wanted, lambda: timm.create_model(name, pretrained=pretrained, **options))
+    inputs = resolve_model_data_config(model)
+    if wanted.head:
+        model, weights = add_head(model, wanted.head, weights)
+    if weights:
+        _load(model, weights, wanted)
+    return model.eval(), Preprocess(
+        size=inputs["input_size"][-1],
+        interpolation=inputs["interpolation"],
+        mean=tuple(inputs["mean"]),
+        std=tuple(inputs["std"]),
+        crop_ratio=inputs["crop_pct"],
+    )
 
 
 def _count_classes(weights: dict[str, Tensor], config: timm.models.PretrainedCfg) -> int | None:
@@ -92,31 +164,63 @@ def _count_classes(weights: dict[str, Tensor], config: timm.models.PretrainedCfg
     return found[0] if found else None
 
 
-def _load(model: nn.Module, weights: dict[str, Tensor], what: str) -> None:
-    expected = model.state_dict()
-    if weights.keys() != expected.keys():  # another project's names for the same model, perhaps
-        convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-        weights = convert(weights, model) if convert else weights
-    missing = sorted(expected.keys() - weights.keys())
-    unknown = sorted(weights.keys() - expected.keys())
-    unlike = [
-        name for name in expected.keys() & weights.keys() if expected[name].shape != weights[name].shape
-    ]
-    for fault, names in (("missing", missing), ("unknown", unknown), ("of another shape", sorted(unlike))):
-        if names:
-            raise ValueError(
-                f"teacher: the checkpoint is of another model: {len(names)} weights {fault} "
-                f"(the first is {names[0]}), expected those of {what}"
-            )
-    model.load_state_dict(weights)
+def _torchvision(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
+    from torchvision import models
 
-
-def _timm_preprocess(model: nn.Module) -> Preprocess:
-    config = resolve_model_data_config(model)
-    return Preprocess(
-        size=config["input_size"][-1],
-        interpolation=config["interpolation"],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        crop_ratio=config["crop_pct"],
+    name = wanted.name.removeprefix("torchvision:")
+    if name not in models.list_models(module=models):
+        raise ValueError(f"teacher: torchvision knows no classifier '{name}'")
+    _need_weights(wanted)
+    recommended = models.get_model_weights(name).DEFAULT
+    inputs = recommended.transforms()
+    preprocess = Preprocess(
+        size=inputs.crop_size[0],
+        interpolation=inputs.interpolation.value,
+        mean=tuple(inputs.mean),
+        std=tuple(inputs.std),
+        crop_ratio=inputs.crop_size[0] / inputs.resize_size[0],
     )
+    if not wanted.checkpoint:
+        return _built(wanted, lambda: models.get_model(name, weights=recommended)).eval(), preprocess
+    weights = read_weights(wanted.checkpoint)
+    with torch.device("meta"):
+        last = [key for key in models.get_model(name).state_dict() if key.endswith(".weight")][-1]
+    num_classes = len(weights[last]) if last in weights else wanted.num_classes
+    model = _built(wanted, lambda: models.get_model(name, num_classes=num_classes))
+    _load(model, weights, wanted)
+    return model.eval(), preprocess
+
+
+def _exported(path: Path) -> nn.Module:
+    if not path.is_file():
+        raise FileNotFoundError(f"teacher: no file at {path}")
+    try:
+        if path.suffix == ".pt2":
+            return torch.export.load(path).module()
+        return torch.jit.load(path, map_location="cpu").eval()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"teacher: expected a file of torch.export.save (.pt2) or torch.jit.save ({reason}), path {path}"
+        ) from error
+
+
+def _own(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
+    """The user's function. Its model's `preprocess`, a dict of fields of Preprocess, says what it wants."""
+    module, function = wanted.name.split(":", 1)
+    sys.path.insert(0, "")
+    try:
+        build = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"teacher: {error}, got {wanted.name}, expected module:function") from error
+    finally:
+        sys.path.remove("")
+    takes_classes = "num_classes" in inspect.signature(build).parameters
+    model = _built(wanted, lambda: build(**({"num_classes": wanted.num_classes} if takes_classes else {})))
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"teacher: {wanted.name} returned {type(model).__name__}, expected a torch.nn.Module"
+        )
+    if wanted.checkpoint:
+        _load(model, read_weights(wanted.checkpoint), wanted)
+    return model.eval(), Preprocess(**getattr(model, "preprocess", {}))

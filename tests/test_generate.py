@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from generating import CROPS, SIZE, TEACHER, changed, make_data, make_teacher, run_options
 from PIL import Image
@@ -72,7 +73,8 @@ def test_labels_are_what_the_teacher_says(options: list[str], data: Path, model:
         values, ids = expected.topk(2)
         np.testing.assert_array_equal(image.ids, ids)
         np.testing.assert_allclose(image.values, values, atol=1e-3)
-    assert [p.name for p in Path(options[-1]).parent.iterdir()] == ["labels.fkdl"]
+    left = {path.name for path in Path(options[-1]).parent.iterdir()}
+    assert left == {"labels.fkdl", "labels.fkdl.report.json"}
 
 
 def test_header_tells_how_the_labels_were_made(options: list[str], checkpoint: Path) -> None:
@@ -80,10 +82,10 @@ def test_header_tells_how_the_labels_were_made(options: list[str], checkpoint: P
     told = labels.header["provenance"]
     assert labels.classes == ["ant", "bee", "cat"]
     assert (labels.kind, labels.k, labels.crops) == ("topk", 2, CROPS)
-    assert told["teacher"]["name"] == TEACHER
-    assert told["teacher"]["checkpoint"] == checkpoint.name
-    assert len(told["teacher"]["weights_sha256"]) == 64
-    assert told["teacher"]["size"] == SIZE
+    assert told["teachers"][0]["name"] == TEACHER
+    assert told["teachers"][0]["checkpoint"] == checkpoint.name
+    assert len(told["teachers"][0]["weights_sha256"]) == 64
+    assert told["teachers"][0]["size"] == SIZE
     assert told["scale"] == [0.08, 1.0]
     assert told["temperature"] == 1.0
     assert told["command"].startswith("fkdx generate")
@@ -128,17 +130,20 @@ def test_pth_checkpoints(options: list[str], model: torch.nn.Module, tmp_path: P
     }[wrapped]
     torch.save(state, tmp_path / "weights.pth")
     labels_of(changed(options, checkpoint=tmp_path / "weights.pth"))
-    told = LabelFile(options[-1]).header["provenance"]["teacher"]
+    told = LabelFile(options[-1]).header["provenance"]["teachers"][0]
     assert told["checkpoint"] == "weights.pth"
 
 
 def test_images_that_cannot_be_read_are_reported(broken: list[str], capsys: pytest.CaptureFixture) -> None:
     labels = labels_of(broken)
     assert len(labels) == 3
-    failed = json.loads(Path(broken[-1] + ".failed.json").read_text())
-    assert [entry["key"] for entry in failed] == ["ant/1.jpg"]
-    assert "JPEG" in failed[0]["reason"]
-    assert "1 of 4 images could not be read" in capsys.readouterr().err
+    report = json.loads(Path(broken[-1] + ".report.json").read_text())
+    assert [entry["key"] for entry in report["failed"]] == ["ant/1.jpg"]
+    assert "JPEG" in report["failed"][0]["reason"]
+    assert report["settings"]["teachers"][0]["weights_sha256"]
+    assert sum(shard["images"] for shard in report["shards"]) == 3
+    assert all(shard["digests"] for shard in report["shards"])
+    assert "1 images could not be read" in capsys.readouterr().err
 
 
 def test_strict_stops_at_them(broken: list[str], capsys: pytest.CaptureFixture) -> None:
@@ -225,3 +230,125 @@ def test_memory_that_runs_out_halves_the_batch(options: list[str], monkeypatch: 
     assert max(sizes[sizes.index(max(sizes)) + 2 :]) <= 3
     for image, other in zip(whole, halved):
         np.testing.assert_allclose(image.values, other.values, atol=2e-3)
+
+
+def test_disk_that_cannot_be_written(options: list[str], tmp_path: Path, capsys) -> None:
+    (tmp_path / "file").touch()
+    assert "Not a directory" in refusal(changed(options, output=tmp_path / "file" / "labels.fkdl"), capsys)
+
+
+@pytest.mark.parametrize("ranges", [["--scale", "0.5", "0.1"], ["--flip", "2"], ["--ratio", "0", "1"]])
+def test_crops_that_make_no_sense(options: list[str], ranges: list[str], capsys) -> None:
+    refusal([*ranges, *options], capsys)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--crops", "0"], "--crops: got 0"),
+        (["--checkpoint", "two"], "--checkpoint: got 2"),
+        (["--head", "swav"], "--head: its outputs are stored before the softmax"),
+        (["--policy", "a", "--crops-from", "b"], "exclude each other"),
+    ],
+)
+def test_options_that_do_not_fit(options: list[str], wrong: list[str], said: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        generate.main([*options, *wrong])
+    assert said in capsys.readouterr().err
+
+
+def test_shards_instead_of_one_file(options: list[str], tmp_path: Path) -> None:
+    whole = labels_of(options)
+    shards = labels_of(changed(options, output=tmp_path / "labels"))
+    assert (tmp_path / "labels" / "manifest.json").exists()
+    for image, other in zip(whole, shards, strict=True):
+        assert image.key == other.key
+        np.testing.assert_array_equal(image.values, other.values)
+
+
+def test_crops_of_another_file(options: list[str], tmp_path: Path) -> None:
+    old = labels_of(["--seed", "5", *options])
+    new = labels_of(["--crops-from", options[-1], *changed(options, output=tmp_path / "new.fkdl")])
+    assert new.header["provenance"]["crops_digest"] == old.digest
+    for image, other in zip(old, new, strict=True):
+        np.testing.assert_array_equal(image.boxes, other.boxes)
+        np.testing.assert_array_equal(image.flips, other.flips)
+        np.testing.assert_array_equal(image.values, other.values)
+
+
+def test_crops_of_a_policy(options: list[str], tmp_path: Path) -> None:
+    (tmp_path / "policy.yaml").write_text(
+        "- {kind: centre, side: 0.5}\n- {kind: corners, side: 0.5, both: true}\n"
+        "- {kind: grid, sides: [1, 0.5], steps: 2}\n- {kind: random, crops: 3, flip: 1}\n"
+    )
+    labels = labels_of(["--policy", str(tmp_path / "policy.yaml"), *options])
+    assert labels.crops == 1 + 8 + 8 + 3
+    for image in labels:
+        height, width = image.image_size
+        side = round(min(height, width) / 2)
+        assert image.boxes[0].tolist() == [round((height - side) / 2), round((width - side) / 2), side, side]
+        assert image.boxes[4].tolist() == [height - side, width - side, side, side]
+        np.testing.assert_array_equal(image.boxes[1:5], image.boxes[5:9])
+        np.testing.assert_array_equal(image.flips[1:9], [False] * 4 + [True] * 4)
+        assert image.boxes[9].tolist() == [0, 0, min(height, width), min(height, width)]
+        assert image.flips[17:].all()
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "- {kind: spiral}", "- {kind: centre}", "- {kind: centre, side: 2}", "{"]
+)
+def test_policies_that_make_no_sense(options: list[str], tmp_path: Path, text: str, capsys) -> None:
+    (tmp_path / "policy.yaml").write_text(text)
+    assert "policy: " in refusal(["--policy", str(tmp_path / "policy.yaml"), *options], capsys)
+
+
+def test_several_teachers(options: list[str], data: Path, model, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    other = timm.create_model("test_vit", num_classes=3, img_size=SIZE).eval()
+    save_file(other.state_dict(), tmp_path / "vit.safetensors")
+    second = ["--teacher", "test_vit", "--checkpoint", str(tmp_path / "vit.safetensors")]
+    together = labels_of(["--kind", "dense", "--store", "both", *options[:-2], *second, *options[-2:]])
+    each = [LabelFile(tmp_path / f"labels.{i}.fkdl") for i in (0, 1)]
+    names = [[t["name"] for t in file.header["provenance"]["teachers"]] for file in (together, *each)]
+    assert names == [[TEACHER, "test_vit"], [TEACHER], ["test_vit"]]
+    inputs = [SimpleNamespace(**file.header["provenance"]["teachers"][0]) for file in each]
+    assert [own.interpolation for own in inputs] == ["bilinear", "bicubic"]
+    for image in together:
+        alone = [file[image.key] for file in each]
+        for teacher, wants, own in zip((model, other), inputs, alone):
+            view = (data / image.key, image.boxes, image.flips)
+            expected = reference.teacher_probabilities(teacher, *view, wants, 1.0)
+            np.testing.assert_allclose(own.values, expected, atol=1e-3)
+        mean = (alone[0].values.astype(float) + alone[1].values) / 2
+        np.testing.assert_allclose(image.values, mean, atol=1e-3)
+
+
+def test_teachers_that_cannot_be_averaged(options: list[str], capsys) -> None:
+    second = ["--teacher", TEACHER, "--checkpoint", options[options.index("--checkpoint") + 1]]
+    two = [*options[:-2], *second, *options[-2:]]
+    assert "use --store separate" in refusal(["--kind", "dense_logits", *two], capsys)
+
+
+def test_low_precision_stays_close(options: list[str], tmp_path: Path) -> None:
+    exact = labels_of(options)
+    rounded = labels_of(["--precision", "bfloat16", *changed(options, output=tmp_path / "b.fkdl")])
+    for image, other in zip(exact, rounded):
+        np.testing.assert_allclose(image.values, other.values, atol=0.02)
+
+
+def test_evaluate_and_dry_run_tell_before_the_work(
+    options: list[str], data: Path, tmp_path: Path, capsys
+) -> None:
+    assert generate.main(["--evaluate", str(data), "--dry-run", *options]) == 0
+    told = capsys.readouterr().out
+    assert "top-5 100.00% of 12 images" in told
+    assert "12 images x 10 crops = 120 crops in 12 shards" in told
+    size = int(told.split("labels.fkdl: about ")[1].split()[0].replace(",", ""))
+    assert list(tmp_path.iterdir()) == []
+    labels_of(options)
+    assert 0 < Path(options[-1]).stat().st_size - size < 4096  # header and keys
+
+
+def test_status_of_nothing(options: list[str], capsys) -> None:
+    assert generate.main(["--status", "--output", options[-1]]) == 0
+    assert "no such job" in capsys.readouterr().out

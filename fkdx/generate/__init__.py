@@ -4,6 +4,6 @@ A job is cut into shards (`shards`), a shard into chunks of crops (`draw`, `feed
 after chunk (`loop`); its answers are collected into label files (`collect`).
 """
 
-from fkdx.generate.program import generate, main
+from fkdx.generate.program import main
 
-__all__ = ["generate", "main"]
+__all__ = ["main"]

@@ -1,6 +1,8 @@
-"""Answers of a teacher, chunk by chunk, become shards; the shards of a finished job become one label file."""
+"""Answers of teachers, chunk by chunk, become shards; the shards of a finished job become label files."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -8,60 +10,83 @@ import numpy as np
 
 from fkdx.generate.feed import Chunk, View
 from fkdx.generate.shards import Job, Shard, write_json
-from fkdx.labels import LabelFile, LabelWriter
+from fkdx.labels import LabelFile, LabelWriter, write_manifest
 from fkdx.teacher import Answer
 
 
-def write_shard(job: Job, shard: Shard, answers: Iterable[tuple[Chunk, Answer]], options: dict) -> None:
-    """Write one shard's label file, then its report. `options` are those of LabelWriter.
+@dataclass(frozen=True)
+class Output:
+    """A label file that a job makes, or a folder of shards where `path` does not end in .fkdl.
+
+    `members` are the numbers of its teachers: of several the mean probabilities are stored. `options` are
+    those of LabelWriter.
+    """
+
+    path: Path
+    members: tuple[int, ...]
+    options: dict
+
+
+def write_shard(
+    job: Job, shard: Shard, outputs: list[Output], answers: Iterable[tuple[Chunk, list[Answer]]], facts: dict
+) -> None:
+    """Write a shard's label files, one an output, then its report, to which `facts` are added.
 
     RuntimeError, naming the image, where a teacher's outputs were not finite.
     """
     failed = []
-    with LabelWriter(job.labels_path(shard), **options, overwrite=True) as writer:
+    paths = [job.labels_path(shard, number) for number in range(len(outputs))]
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(LabelWriter(path, **output.options, overwrite=True))
+            for path, output in zip(paths, outputs)
+        ]
         for _, parts in groupby(answers, key=lambda part: part[0].views[0].key):
             for view, rows in _by_image(list(parts)):
-                finite = rows.pop("finite")
                 if view.failure:
                     failed.append({"key": view.key, "reason": view.failure})
-                elif not finite.all():
-                    crop = int(np.argmin(finite))
-                    raise RuntimeError(
-                        f"generate: outputs of the teacher for crop {crop} are not finite, {view.key}"
-                    )
-                else:
-                    writer.add(view.key, view.boxes, view.flips, image_size=view.image_size, **rows)
-    images = shard.last - shard.first
-    write_json(job.report_path(shard), {"images": images - len(failed), "failed": failed})
+                    continue
+                for writer, row in zip(writers, rows):
+                    _check_finite(row.pop("finite"), view)
+                    writer.add(view.key, view.boxes, view.flips, image_size=view.image_size, **row)
+    digests = [LabelFile(path).digest for path in paths]
+    images = shard.last - shard.first - len(failed)
+    write_json(job.report_path(shard), {"images": images, "failed": failed, "digests": digests, **facts})
 
 
-def _by_image(parts: list[tuple[Chunk, Answer]]) -> Iterator[tuple[View, dict[str, np.ndarray]]]:
-    """The answers for one group of images, whose crops came in one or more chunks, image by image."""
+def _by_image(parts: list[tuple[Chunk, list[Answer]]]) -> Iterator[tuple[View, list[dict[str, np.ndarray]]]]:
+    """The answers for a group of images, whose crops came in one or more chunks: per image one an output."""
     views = parts[0][0].views
-    columns = {}
-    for name in ("ids", "values", "tails", "finite"):
-        tensors = [getattr(answer, name) for _, answer in parts]
-        if tensors[0] is not None:
-            arrays = [rows.cpu().numpy().reshape(len(views), -1, *rows.shape[1:]) for rows in tensors]
-            columns[name] = np.concatenate(arrays, axis=1)
+    tables = []
+    for answers in zip(*(answers for _, answers in parts)):
+        table = {}
+        for name in ("ids", "values", "tails", "finite"):
+            columns = [getattr(answer, name) for answer in answers]
+            if columns[0] is not None:
+                arrays = [rows.cpu().numpy().reshape(len(views), -1, *rows.shape[1:]) for rows in columns]
+                table[name] = np.concatenate(arrays, axis=1)
+        tables.append(table)
     for place, view in enumerate(views):
-        yield view, {name: column[place] for name, column in columns.items()}
+        yield view, [{name: column[place] for name, column in table.items()} for table in tables]
 
 
-def merge_shards(job: Job, shards: list[Shard], target: Path, options: dict) -> list[dict]:
-    """Write all shards of a finished job into one label file; returns what failed as {"key", "reason"}."""
-    failed = []
-    with LabelWriter(target, **options) as writer:
-        for shard in shards:
-            failed += job.report(shard)["failed"]
-            for image in LabelFile(job.labels_path(shard)):
-                writer.add(
-                    image.key,
-                    image.boxes,
-                    image.flips,
-                    image.ids,
-                    image.values,
-                    image.image_size,
-                    tails=image.tails,
-                )
-    return failed
+def _check_finite(finite: np.ndarray, view: View) -> None:
+    if not finite.all():
+        crop = int(np.argmin(finite))
+        raise RuntimeError(f"generate: the teacher's outputs for crop {crop} are not finite, {view.key}")
+
+
+def finish(job: Job, shards: list[Shard], output: Output, number: int) -> None:
+    """Make an output of a finished job from its shards; does nothing where that has been done."""
+    if output.path.exists():
+        return
+    paths = [job.labels_path(shard, number) for shard in shards]
+    if output.path.suffix != ".fkdl":
+        write_manifest(paths[0].parent, paths)
+        paths[0].parent.rename(output.path)
+        return
+    with LabelWriter(output.path, **output.options) as writer:
+        for path in paths:
+            for image in LabelFile(path):
+                labels = (image.boxes, image.flips, image.ids, image.values, image.image_size)
+                writer.add(image.key, *labels, tails=image.tails)

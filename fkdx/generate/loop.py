@@ -1,6 +1,5 @@
-"""The loop that keeps a teacher busy: chunks of crops in, answers out, shards written behind its back."""
+"""The loop that keeps teachers busy: chunks of crops in, answers out, shards written behind their back."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fkdx.generate.collect import write_shard
+from fkdx.generate.collect import Output, write_shard
 from fkdx.generate.feed import Chunk, Feed
 from fkdx.generate.shards import Job, Lock, Shard
-from fkdx.teacher import Answer, Teacher, answer
+from fkdx.teacher import Answer, Teacher, answer, combined
 
 RUNNING_AHEAD = 2  # batches that a GPU may be given before it is done with the one before
 
@@ -22,25 +21,37 @@ RUNNING_AHEAD = 2  # batches that a GPU may be given before it is done with the 
 class Labelling:
     """Labels what nobody else labels.
 
-    `options` are those of LabelWriter for every shard; `strict` makes an image that cannot be read an error.
+    `temperature` divides the logits; `strict` makes an image that cannot be read an error; `quiet` hides the
+    progress bar.
     """
 
     def __init__(
-        self, job: Job, feed: Feed, teacher: Teacher, options: dict, temperature: float, strict: bool = False
+        self,
+        job: Job,
+        feed: Feed,
+        teachers: list[Teacher],
+        outputs: list[Output],
+        temperature: float,
+        strict: bool = False,
+        quiet: bool = False,
     ) -> None:
-        self.job, self.feed, self.teacher = job, feed, teacher
-        self.options, self.temperature, self.strict = options, temperature, strict
-        self.busy = 0.0  # seconds in which the teacher worked
-        self._started = time.perf_counter()
+        self.job, self.feed, self.teachers, self.outputs = job, feed, teachers, outputs
+        self.temperature, self.strict, self.quiet = temperature, strict, quiet
+        self.device = teachers[0].device
+        self.busy = 0.0  # seconds in which teachers worked
         self._locks: dict[Shard, Lock] = {}
 
     def run(self, shards: list[Shard]) -> bool:
         """Do all shards that can be claimed; whether every shard is done then, by whomever."""
         writing: deque[Future] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="fkdx-write") as writer, self._bar(shards) as bar:
+            self._started, self.busy = time.perf_counter(), 0.0
             chunks = self.feed.chunks(self._claim(shards))
             for shard, own in groupby(chunks, key=lambda chunk: chunk.shard):
-                writing.append(writer.submit(self._write, shard, list(self._answers(own, bar))))
+                before = time.perf_counter()
+                answers = list(self._answers(own, bar))
+                facts = {"seconds": round(time.perf_counter() - before, 3), "device": self._device_name()}
+                writing.append(writer.submit(self._write, shard, answers, facts))
                 while len(writing) > 1:
                     writing.popleft().result()
             for task in writing:
@@ -52,61 +63,79 @@ class Labelling:
             self._locks[shard] = lock
             yield shard
 
-    def _write(self, shard: Shard, answers: list[tuple[Chunk, Answer]]) -> None:
-        write_shard(self.job, shard, answers, self.options)
+    def _write(self, shard: Shard, answers: list[tuple[Chunk, list[Answer]]], facts: dict) -> None:
+        write_shard(self.job, shard, self.outputs, answers, facts)
         self._locks.pop(shard).release()
 
-    def _answers(self, chunks: Iterable[Chunk], bar: tqdm) -> Iterator[tuple[Chunk, Answer]]:
+    def _answers(self, chunks: Iterable[Chunk], bar: tqdm) -> Iterator[tuple[Chunk, list[Answer]]]:
         under_way: deque[Stopwatch] = deque()
         for chunk in chunks:
             failure = next((view for view in chunk.views if view.failure), None)
             if failure and self.strict:
                 raise ValueError(f"generate: {failure.failure}, {failure.key}")
-            crops = self._on_device(chunk)
-            with Stopwatch(self.teacher.device) as stopwatch:
-                found = answer(self.teacher(crops), self.options["kind"], self.options["k"], self.temperature)
+            crops = {shape: self._on_device(crops) for shape, crops in chunk.crops.items()}
             chunk.crops.clear()
-            yield chunk, found
+            with Stopwatch(self.device) as stopwatch:
+                answers = self._ask(crops, bar)
+            yield chunk, answers
             under_way.append(stopwatch)
             while len(under_way) > RUNNING_AHEAD:
                 self.busy += under_way.popleft().seconds()
-            bar.set_postfix_str(
-                f"teacher busy {self.busy / (time.perf_counter() - self._started):.0%}", refresh=False
-            )
-            bar.update(len(crops))
+            bar.set_postfix_str(f"teacher busy {self.busy_share():.0%}", refresh=False)
+            bar.update(len(chunk.views) * (chunk.last - chunk.first))
         self.busy += sum(stopwatch.seconds() for stopwatch in under_way)
 
-    def _on_device(self, chunk: Chunk) -> Tensor:
-        """The chunk's crops where the teacher is; on a GPU copied beside the batch before."""
-        preprocess = self.teacher.preprocess
-        crops = chunk.crops[preprocess.size, preprocess.interpolation]
-        if self.teacher.device.type != "cuda":
+    def busy_share(self) -> float:
+        """The part of the time so far in which teachers worked."""
+        return self.busy / (time.perf_counter() - self._started)
+
+    def _ask(self, crops: dict[tuple[int, str], Tensor], bar: tqdm) -> list[Answer]:
+        """One answer an output."""
+        logits = []
+        for teacher in self.teachers:
+            limit = teacher.limit
+            logits.append(teacher(crops[teacher.shape]))
+            if teacher.limit != limit:
+                bar.write(f"{teacher.name}: out of memory; goes on with batches of {teacher.limit} crops")
+        answers = []
+        for output in self.outputs:
+            kind, k = output.options["kind"], output.options["k"]
+            if len(output.members) == 1:
+                answers.append(answer(logits[output.members[0]], kind, k, self.temperature))
+            else:
+                mean = combined([logits[member] for member in output.members], self.temperature)
+                answers.append(answer(mean, kind, k, 1.0))
+        return answers
+
+    def _on_device(self, crops: Tensor) -> Tensor:
+        """Crops where the teachers are; on a GPU copied beside the batch before."""
+        if self.device.type != "cuda":
             return crops
-        beside = torch.cuda.Stream(self.teacher.device)
+        beside = torch.cuda.Stream(self.device)
         with torch.cuda.stream(beside):
-            moved = crops.to(self.teacher.device, non_blocking=True)
-        now = torch.cuda.current_stream(self.teacher.device)
+            moved = crops.to(self.device, non_blocking=True)
+        now = torch.cuda.current_stream(self.device)
         now.wait_stream(beside)
         moved.record_stream(now)
         return moved
 
+    def _device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
     def _bar(self, shards: list[Shard]) -> tqdm:
-        crops = self.feed.crops
-        return tqdm(
-            total=crops * sum(shard.last - shard.first for shard in shards),
-            initial=crops * sum(shard.last - shard.first for shard in shards if self.job.done(shard)),
-            unit=" crops",
-            unit_scale=True,
-            disable=True if int(os.environ.get("RANK", 0)) else None,
-        )
+        def crops(some: list[Shard]) -> int:
+            return self.feed.crops * sum(shard.last - shard.first for shard in some)
+
+        done = crops([shard for shard in shards if self.job.done(shard)])
+        hidden = True if self.quiet else None  # None: shown on a terminal only
+        return tqdm(total=crops(shards), initial=done, unit=" crops", unit_scale=True, disable=hidden)
 
 
 class Stopwatch:
     """How long a device worked on what it was given inside the `with`; seconds() waits until it is done."""
 
     def __init__(self, device: torch.device) -> None:
-        cuda = device.type == "cuda"
-        self._stream = torch.cuda.current_stream(device) if cuda else None
+        self._stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         self._marks: list = []
 
     def _mark(self) -> None:

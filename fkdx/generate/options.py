@@ -4,6 +4,8 @@ import argparse
 import shlex
 import sys
 
+from fkdx.heads import HEADS
+from fkdx.image import INTERPOLATIONS
 from fkdx.labels import ENCODINGS, KINDS
 from fkdx.teacher import PRECISIONS
 
@@ -40,20 +42,46 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value <= 0:
             parser.error(f"--{name.replace('_', '-')}: got {value}, expected more than 0")
-    if not args.checkpoint and not args.pretrained:
-        parser.error("the teacher has no weights: give --checkpoint FILE, or --pretrained")
+    _check(parser, args)
     return args
 
 
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Options that are right one by one but not together."""
+    if args.status:
+        if not args.output:
+            parser.error("--status needs --output")
+        return
+    if not args.data or not args.teacher:
+        parser.error("--data and --teacher are required")
+    if not args.output and not args.evaluate:
+        parser.error("nothing to do: give --output FILE, --evaluate DIR, or both")
+    if args.checkpoint and len(args.checkpoint) != len(args.teacher):
+        parser.error(
+            f"--checkpoint: got {len(args.checkpoint)}, expected {len(args.teacher)}, one a teacher "
+            "('pretrained' where it has pretrained weights)"
+        )
+    if args.checkpoint and "pretrained" in args.checkpoint:
+        args.pretrained = True
+    if args.head and "logits" not in args.kind:
+        parser.error(f"--head: its outputs are stored before the softmax, got --kind {args.kind}")
+    if args.policy and args.crops_from:
+        parser.error("--policy and --crops-from exclude each other")
+
+
 def _add_files(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, help="images: a folder a class, or tar shards")
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="label file to write (.fkdl)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--data", help="images: a folder a class, or tar shards")
+    add("-o", "--output", metavar="FILE", help="label file to write (.fkdl), or a folder for shards of one")
+    add(
         "--classes",
         metavar="FILE",
-        help="the teacher's class names in order, one a line (default: the folders; ImageNet's are known)",
+        help="the teacher's class names in order, one a line (default: the folders, or ImageNet's)",
     )
-    parser.add_argument("--strict", action="store_true", help="stop at the first image that cannot be read")
+    add("--evaluate", metavar="DIR", help="first measure the teacher on these validation images")
+    add("--dry-run", action="store_true", help="tell what would be done, how large and how long, and stop")
+    add("--status", action="store_true", help="tell how far the job of --output is, and stop")
+    add("--strict", action="store_true", help="stop at the first image that cannot be read")
 
 
 def _add_crops(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +89,8 @@ def _add_crops(parser: argparse.ArgumentParser) -> None:
     add("--crops", type=int, default=200, metavar="M", help="of every image (default %(default)s)")
     add("--seed", type=int, default=0, help="of boxes and flips (default %(default)s)")
     add("--flip", type=float, default=0.5, metavar="P", help="chance to be mirrored (default %(default)s)")
+    add("--crops-from", metavar="FILE", help="the crops of another label file instead")
+    add("--policy", metavar="FILE", help="YAML: centre, corners, grids and random crops instead")
     add(
         "--scale",
         type=float,
@@ -82,15 +112,21 @@ def _add_crops(parser: argparse.ArgumentParser) -> None:
 def _add_labels(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("labels").add_argument
     add("--kind", choices=KINDS, default="topk", help="what is stored of an answer (default %(default)s)")
+    add("--topk", type=int, default=5, metavar="K", help="classes kept of C (default %(default)s)")
+    add(
+        "--temperature", type=float, default=1.0, metavar="T", help="before the softmax (default %(default)s)"
+    )
     add(
         "--encoding",
         choices=ENCODINGS,
         default="plain",
         help="compact: smaller, rounded (default %(default)s)",
     )
-    add("--topk", type=int, default=5, metavar="K", help="classes kept of C (default %(default)s)")
     add(
-        "--temperature", type=float, default=1.0, metavar="T", help="before the softmax (default %(default)s)"
+        "--store",
+        choices=("ensemble", "separate", "both"),
+        default="ensemble",
+        help="several teachers: their mean in one file, a file each (NAME.0.fkdl, ...), or both",
     )
 
 
@@ -98,11 +134,23 @@ def _add_teacher(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group(
         "teacher; what is not given comes from its own configuration"
     ).add_argument
-    add("--teacher", required=True, metavar="NAME", help="a timm model")
-    add("--checkpoint", metavar="FILE", help="its weights (.safetensors or .pth)")
-    add("--pretrained", action="store_true", help="timm's pretrained weights instead of a checkpoint")
+    add(
+        "--teacher",
+        action="append",
+        metavar="NAME",
+        help="a timm model, torchvision:NAME, an exported file (.pt2, .pt, .ts), or module:function; "
+        "several label the same crops in one pass",
+    )
+    add(
+        "--checkpoint",
+        action="append",
+        metavar="FILE",
+        help="its weights (.safetensors or .pth), one for each teacher in their order, or 'pretrained'",
+    )
+    add("--pretrained", action="store_true", help="timm's or torchvision's weights instead of a checkpoint")
+    add("--head", choices=HEADS, help="keep a self-supervised projection head; store its D outputs")
     add("--size", type=int, metavar="PIXELS", help="side of its input")
-    add("--interpolation", choices=("bilinear", "bicubic"), help="of crops")
+    add("--interpolation", choices=INTERPOLATIONS, help="of crops")
     add("--mean", type=float, nargs=3, metavar="X", help="of pixels in [0, 1]")
     add("--std", type=float, nargs=3, metavar="X", help="of pixels in [0, 1]")
 
@@ -111,6 +159,10 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("machine").add_argument
     add("--batch-size", type=int, default=64, metavar="N", help="crops a batch (default %(default)s)")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    add("--precision", choices=PRECISIONS, default="float32", help="of the teacher (default %(default)s)")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        help="of the teacher (default: bfloat16 on a GPU, float32 elsewhere)",
+    )
     add("--compile", action="store_true", help="torch.compile the teacher")
     add("--threads", type=int, metavar="N", help="that decode images (default: one a core)")

@@ -1,7 +1,8 @@
-"""`fkdx generate`: run a teacher over stored crops of every image and write its labels into one file."""
+"""`fkdx generate`: run teachers over stored crops of every image and write what they say into label files."""
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -14,15 +15,16 @@ import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
 from fkdx._version import __version__
-from fkdx.generate.collect import merge_shards
-from fkdx.generate.draw import RandomCrops
+from fkdx.generate.collect import Output, finish
+from fkdx.generate.draw import Policy, RandomCrops, StoredCrops
 from fkdx.generate.feed import Feed
+from fkdx.generate.forecast import evaluate, forecast, status
 from fkdx.generate.loop import Labelling
 from fkdx.generate.options import parse
-from fkdx.generate.shards import Job, plan_shards, write_json
-from fkdx.sources import open_source
+from fkdx.generate.shards import Job, Shard, plan_shards, write_json
+from fkdx.sources import Source, open_source
 from fkdx.teacher import Teacher
-from fkdx.zoo import load_teacher
+from fkdx.zoo import Wanted, load_teacher
 
 LIBRARIES = ("torch", "timm", "pillow", "numpy")  # whose versions may change a label
 
@@ -31,7 +33,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        generate(args)
+        if args.status:
+            print(status(Path(args.output)))
+        else:
+            run(args)
         return 0
     except KeyboardInterrupt:
         print("fkdx generate: stopped; repeat the command to go on where it was", file=sys.stderr)
@@ -41,58 +46,95 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def generate(args: argparse.Namespace) -> None:
-    """Do the work that no other process does; the process of rank 0 also finishes the file."""
+def run(args: argparse.Namespace) -> None:
     source = open_source(args.data)
     folders = sorted({name for name in source.classes if name})
-    teacher = pick_teacher(args, len(folders))
-    classes = name_classes(teacher.num_outputs, folders, args)
-    target = Path(args.output)
-    if target.exists():
-        raise FileExistsError(f"generate: the output exists; remove it or choose another, path {target}")
-    args.topk = 1 if args.kind in ("hard", "smoothing") else min(args.topk, teacher.num_outputs)
-    settings = describe(args, source.keys, teacher)
-    job = Job(target.with_name(target.name + ".parts"), settings, {"command": args.command})
-    shards = plan_shards(len(source), args.crops, args.batch_size)
-    options = {
-        "kind": args.kind,
-        "num_classes": teacher.num_outputs,
-        "k": args.topk,
-        "encoding": args.encoding,
-        "crops": args.crops,
-        "classes": classes,
-        "provenance": job.settings | job.notes,
-    }
-    draw = RandomCrops(args.crops, args.seed, args.scale, args.ratio, args.flip)
-    shape = (teacher.preprocess.size, teacher.preprocess.interpolation)
-    pinned = teacher.device.type == "cuda"
-    with Feed(source, draw, args.crops, args.batch_size, [shape], args.threads, pinned) as feed:
-        labelling = Labelling(job, feed, teacher, options, args.temperature, args.strict)
-        if int(os.environ.get("RANK", 0)) != 0:
+    teachers = load_teachers(args, len(folders))
+    classes = None if args.head else name_classes(teachers, folders, args)
+    if args.evaluate and rank() == 0:
+        for teacher in teachers:
+            print(evaluate(teacher, args.evaluate, classes, args.batch_size))
+    if args.output:
+        label(args, source, teachers, classes)
+
+
+def label(
+    args: argparse.Namespace, source: Source, teachers: list[Teacher], classes: list[str] | None
+) -> None:
+    """Do the work that no other process does; the process of rank 0 also finishes the files."""
+    draw = pick_crops(args)
+    outputs = plan_outputs(args, teachers, classes, draw.crops)
+    folder = Path(args.output).with_name(Path(args.output).name + ".parts")
+    for output in outputs:
+        if output.path.exists() and not folder.exists():
+            raise FileExistsError(
+                f"generate: the output exists; remove it or choose another, path {output.path}"
+            )
+    shards = plan_shards(len(source), draw.crops, args.batch_size)
+    settings = describe(args, source.keys, teachers, draw, len(shards))
+    shapes = [teacher.shape for teacher in teachers]
+    pinned = teachers[0].device.type == "cuda"
+    with Feed(source, draw, draw.crops, args.batch_size, shapes, args.threads, pinned) as feed:
+        if args.dry_run:
+            print(forecast(teachers, feed, outputs, len(shards)))
+            return
+        job = Job(folder, settings, {"command": args.command}, len(outputs))
+        for output in outputs:
+            own = [job.settings["teachers"][member] for member in output.members]
+            output.options["provenance"] = {**job.settings, "teachers": own, **job.notes}
+        labelling = Labelling(job, feed, teachers, outputs, args.temperature, args.strict, quiet=rank() != 0)
+        if rank() != 0:
             labelling.run(shards)
             return
         with job.lock():
             while not labelling.run(shards):
                 time.sleep(0.5)  # others hold what is left; should they die, it is ours
-            failed = merge_shards(job, shards, target, options)
-            shutil.rmtree(job.folder)
-    report(target, failed, len(source))
+            conclude(job, shards, outputs)
 
 
-def pick_teacher(args: argparse.Namespace, num_classes: int) -> Teacher:
-    names = ("size", "interpolation", "mean", "std")
-    given = {name: getattr(args, name) for name in names if getattr(args, name)}
+def conclude(job: Job, shards: list[Shard], outputs: list[Output]) -> None:
+    """Make the outputs and the report of a finished job, and remove its folder."""
+    for number, output in enumerate(outputs):
+        finish(job, shards, output, number)
+    reports = [job.report(shard) for shard in shards]
+    failed = [entry for report in reports for entry in report["failed"]]
+    report = outputs[0].path.with_name(outputs[0].path.name + ".report.json")
+    write_json(report, {"settings": job.settings, **job.notes, "failed": failed, "shards": reports})
+    shutil.rmtree(job.folder)
+    if failed:
+        print(f"{len(failed)} images could not be read; see {report}", file=sys.stderr)
+    images = sum(report["images"] for report in reports)
+    for output in outputs:
+        print(f"{output.path}: labels of {images} images")
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+# ---- what the options mean --------------------------------------------------------------------------
+
+
+def load_teachers(args: argparse.Namespace, num_classes: int) -> list[Teacher]:
+    given = {name: getattr(args, name) for name in ("size", "interpolation", "mean", "std")}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
     device = pick_device(args.device)
-    return load_teacher(
-        args.teacher,
-        args.checkpoint,
-        args.pretrained,
-        num_classes,
-        given,
-        device,
-        args.precision,
-        args.compile,
-    )
+    return [
+        load_teacher(
+            Wanted(
+                name,
+                None if weights == "pretrained" else weights,
+                args.pretrained,
+                num_classes,
+                args.head,
+                given,
+            ),
+            device,
+            args.precision or ("bfloat16" if device.startswith("cuda") else "float32"),
+            args.compile,
+        )
+        for name, weights in zip(args.teacher, args.checkpoint or [None] * len(args.teacher))
+    ]
 
 
 def pick_device(name: str) -> str:
@@ -104,19 +146,21 @@ def pick_device(name: str) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name
 
 
-def name_classes(outputs: int, folders: list[str], args: argparse.Namespace) -> list[str]:
-    """The teacher's classes in its order: --classes, or ImageNet's if the folders are its, or the folders."""
+def name_classes(teachers: list[Teacher], folders: list[str], args: argparse.Namespace) -> list[str]:
+    """The teachers' classes in order: --classes, or ImageNet's if the folders are its, or the folders."""
+    outputs = teachers[0].num_outputs
     if args.classes:
         names, origin = Path(args.classes).read_text().split(), args.classes
     else:
         subset = infer_imagenet_subset({"num_classes": outputs})
         known = ImageNetInfo(subset).label_names() if subset else []
         names, origin = (known, subset) if set(folders) <= set(known) else (folders, args.data)
-    if len(names) != outputs:
-        raise ValueError(
-            f"generate: {args.teacher} has {outputs} classes, got {len(names)} of {origin}; "
-            "give its class names in order as --classes FILE"
-        )
+    for teacher in teachers:
+        if teacher.num_outputs != len(names):
+            raise ValueError(
+                f"generate: {teacher.name} has {teacher.num_outputs} classes, got {len(names)} of {origin}; "
+                "give its class names in order as --classes FILE"
+            )
     strangers = sorted(set(folders) - set(names))
     if strangers:
         raise ValueError(
@@ -126,31 +170,64 @@ def name_classes(outputs: int, folders: list[str], args: argparse.Namespace) -> 
     return names
 
 
-def describe(args: argparse.Namespace, keys: list[str], teacher: Teacher) -> dict:
+def pick_crops(args: argparse.Namespace) -> RandomCrops | Policy | StoredCrops:
+    if args.crops_from:
+        return StoredCrops(args.crops_from)
+    if args.policy:
+        return Policy(args.policy, args.seed)
+    draw = RandomCrops(args.crops, args.seed, tuple(args.scale), tuple(args.ratio), args.flip)
+    draw("", (100, 100))  # refuses ranges that make no sense
+    return draw
+
+
+def plan_outputs(
+    args: argparse.Namespace, teachers: list[Teacher], classes: list[str] | None, crops: int
+) -> list[Output]:
+    """The label files of a job: one for all teachers together, or one for each, or both."""
+    path, every = Path(args.output), tuple(range(len(teachers)))
+    plans = [(path, every)] if args.store != "separate" or len(teachers) == 1 else []
+    if len(teachers) > 1 and args.store != "ensemble":
+        plans += [(path.with_name(f"{path.stem}.{i}{path.suffix}"), (i,)) for i in every]
+    if any(len(members) > 1 for _, members in plans) and "logits" in args.kind:
+        raise ValueError(
+            f"generate: an ensemble has probabilities, got --kind {args.kind}; use --store separate"
+        )
+    outputs = []
+    for path, members in plans:
+        num_classes = teachers[members[0]].num_outputs
+        options = {
+            "kind": args.kind,
+            "num_classes": num_classes,
+            "k": 1 if args.kind in ("hard", "smoothing") else min(args.topk, num_classes),
+            "crops": crops,
+            "classes": classes,
+            "encoding": args.encoding,
+        }
+        outputs.append(Output(path, members, options))
+    return outputs
+
+
+def describe(
+    args: argparse.Namespace,
+    keys: list[str],
+    teachers: list[Teacher],
+    draw: RandomCrops | Policy | StoredCrops,
+    shards: int,
+) -> dict:
     """All that decides the labels, as JSON values; a job goes on only where all of it is as it was."""
-    return {
-        "teacher": teacher.provenance(),
+    settings = {
+        "teachers": [teacher.provenance() for teacher in teachers],
+        "store": args.store if len(teachers) > 1 else "one",
         "kind": args.kind,
         "k": args.topk,
         "encoding": args.encoding,
         "temperature": args.temperature,
-        "crops": args.crops,
-        "policy": "random resized crop",
-        "scale": list(args.scale),
-        "ratio": list(args.ratio),
-        "flip": args.flip,
-        "seed": args.seed,
+        **draw.provenance(),
         "resample": "pillow12",
         "batch_size": args.batch_size,
+        "shards": shards,
         "images": len(keys),
         "keys_sha256": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
         "versions": {"fkdx": __version__, **{name: metadata.version(name) for name in LIBRARIES}},
     }
-
-
-def report(target: Path, failed: list[dict], images: int) -> None:
-    if failed:
-        path = target.with_name(target.name + ".failed.json")
-        write_json(path, failed)
-        print(f"{len(failed)} of {images} images could not be read; reasons: {path}", file=sys.stderr)
-    print(f"{target}: {target.stat().st_size:,} bytes, labels of {images - len(failed)} images")
+    return json.loads(json.dumps(settings))  # tuples become lists, as in the job's folder

@@ -5,7 +5,7 @@ The folder of a job holds
     job.json       what the job is; a process with other settings is refused
     job.lock       held by rank 0 while the job runs, so that nobody starts it twice
     00012.lock     held by the process that works on shard 12
-    00012.fkdl     labels of shard 12: complete, or not there
+    0/00012.fkdl   labels of shard 12 in output 0: complete, or not there
     00012.json     its report, written last: a shard without one is done again
 
 Locks are flock(2) locks: the kernel drops them when their process dies, however it dies. Processes never talk
@@ -71,14 +71,17 @@ class Lock:
 
 
 class Job:
-    """The folder of a job. `settings` (JSON values) decide what is written; `notes` are kept beside them.
+    """The folder of a job of `outputs` label files.
+
+    `settings` (JSON values) decide what is written; `notes` are kept beside them.
 
     Raises ValueError where the folder was begun with other settings.
     """
 
-    def __init__(self, folder: Path, settings: dict, notes: dict) -> None:
+    def __init__(self, folder: Path, settings: dict, notes: dict, outputs: int = 1) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        for output in range(outputs):
+            (folder / str(output)).mkdir(parents=True, exist_ok=True)
         path = folder / "job.json"
         if not path.exists():
             write_json(path, {"settings": settings, "notes": notes})
@@ -98,8 +101,8 @@ class Job:
         except BlockingIOError as error:
             raise RuntimeError(f"generate: this job is running already, {error}") from None
 
-    def labels_path(self, shard: Shard) -> Path:
-        return self.folder / f"{shard.number:05d}.fkdl"
+    def labels_path(self, shard: Shard, output: int = 0) -> Path:
+        return self.folder / str(output) / f"{shard.number:05d}.fkdl"
 
     def report_path(self, shard: Shard) -> Path:
         return self.folder / f"{shard.number:05d}.json"

@@ -228,6 +228,12 @@ class LabelFile(Sequence[ImageLabels]):
         """(N, 2) uint16: height and width of each image in pixels; 0 where unknown."""
         return self._index()["size"]
 
+    @property
+    def digest(self) -> str:
+        """Names the contents, in hex: two files (or sets of shards) with equal digests are the same bytes."""
+        digests = b"".join(file["digest"] for file in self._native.files())
+        return hashlib.blake2b(digests, digest_size=16).hexdigest()
+
     def verify(self) -> None:
         """Checks every byte by all rules of docs/format.md. Raises FormatError for the first fault."""
         for number, file in enumerate(self._native.files()):

@@ -1,0 +1,96 @@
+"""What can be known before, beside and without a run: the teacher's accuracy, a job's cost, how far it is."""
+
+import fcntl
+import itertools
+import json
+import time
+from pathlib import Path
+
+from fkdx.generate.collect import Output
+from fkdx.generate.feed import Feed
+from fkdx.generate.shards import Shard
+from fkdx.labels.layout import record_dtype
+from fkdx.loader import ValidationLoader
+from fkdx.teacher import Teacher
+
+TRIALS = 3  # batches timed for a forecast
+
+
+def evaluate(teacher: Teacher, root: str, classes: list[str] | None, batch_size: int) -> str:
+    """Top-1 and top-5 of a teacher on a validation folder, with the centre crops of its configuration."""
+    wants = teacher.preprocess
+    loader = ValidationLoader(
+        root, batch_size, wants.size, wants.crop_ratio, classes, interpolation=wants.interpolation
+    )
+    first = five = images = 0
+    for batch in loader:
+        guesses = teacher(batch.images).topk(min(5, teacher.num_outputs), dim=1).indices.cpu()
+        right = guesses == batch.classes[:, None].cpu()
+        first, five, images = first + int(right[:, 0].sum()), five + int(right.sum()), images + len(right)
+    accuracy = f"top-1 {first / images:.2%}, top-5 {five / images:.2%}"
+    return f"{teacher.name}: {accuracy} of {images} images, path {root}"
+
+
+def forecast(teachers: list[Teacher], feed: Feed, outputs: list[Output], shards: int) -> str:
+    """What a job would do and cost, from a few batches: images that are there, and synthetic ones."""
+    images, crops = len(feed.source), feed.crops
+    batches = list(itertools.islice(feed.chunks([Shard(0, 0, images)]), TRIALS))  # also warms the teachers up
+    sizes = [len(next(iter(batch.crops.values()))) for batch in batches]
+    started = time.perf_counter()
+    for batch in batches:
+        for teacher in teachers:
+            teacher(batch.crops[teacher.shape]).cpu()
+    rate = sum(sizes) / (time.perf_counter() - started)
+    lines = [
+        f"{images:,} images x {crops} crops = {images * crops:,} crops in {shards:,} shards",
+        *(f"teacher {t.name}: {t.num_outputs} outputs, {t.preprocess.size} px, {t.device}" for t in teachers),
+        f"{rate:,.1f} crops/s a process, measured on {sum(sizes)} crops of your images",
+        f"about {duration(images * crops / rate)} in one process, divided by the number of processes",
+        *(f"{output.path}: about {label_bytes(output, images, crops):,} bytes" for output in outputs),
+    ]
+    return "\n".join(lines)
+
+
+def label_bytes(output: Output, images: int, crops: int) -> int:
+    """Bytes of a label file in the plain encoding, without header and keys."""
+    options = output.options
+    value_type = "none" if options["kind"] == "hard" else "float16"
+    dtype = record_dtype(options["kind"], value_type, options["num_classes"], options["k"], 0)
+    block = crops * dtype.itemsize + -(-crops // 8)
+    return images * (-(-block // 64) * 64 + 24)
+
+
+def status(output: Path) -> str:
+    """How far the job of `output` is: shards done, being done and to do, failed images, time to go."""
+    folder = output.with_name(output.name + ".parts")
+    if not folder.exists():
+        state = "finished" if output.exists() else "no such job"
+        return f"{output}: {state}"
+    total = json.loads((folder / "job.json").read_text())["settings"]["shards"]
+    reports = [json.loads(path.read_text()) for path in folder.glob("[0-9]*.json")]
+    running = sum(is_held(path) for path in folder.glob("[0-9]*.lock"))
+    failed = [entry for report in reports for entry in report["failed"]]
+    lines = [
+        f"{output}: {len(reports)} of {total} shards done, {running} being done, {len(failed)} images failed"
+    ]
+    lines += [f"  {entry['key']}: {entry['reason']}" for entry in failed[:10]]
+    if reports and running:
+        seconds = sum(report["seconds"] for report in reports) / len(reports)
+        lines.append(f"  about {duration(seconds * (total - len(reports)) / running)} to go")
+    return "\n".join(lines)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock."""
+    with open(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

@@ -1,0 +1,80 @@
+"""Projection heads of self-supervised teachers: their D outputs before the softmax are the labels.
+
+Checkpoints are those of the methods' own repositories; what only training needs (momentum encoder, queue) is
+dropped.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+HEADS = ("moco-v2", "swav")
+
+
+def add_head(
+    model: nn.Module, head: str, weights: dict[str, Tensor] | None
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A backbone without classifier (timm, num_classes=0) and the head that a checkpoint has for it.
+
+    Returns the model and the checkpoint's weights under the model's names.
+    """
+    if weights is None:
+        raise ValueError(
+            f"teacher: --head {head} needs the checkpoint in which the head is (--checkpoint FILE)"
+        )
+    projection, weights = {"moco-v2": _moco_v2, "swav": _swav}[head](weights)
+    return Projected(model, projection), weights
+
+
+class Projected(nn.Module):
+    """features = backbone(images); outputs = head(features)."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images))
+
+
+class Normalise(nn.Module):
+    """Rows to length 1."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return functional.normalize(rows, dim=1)
+
+
+def _moco_v2(weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    """MoCo V2 (Chen et al. 2020): two layers on the query encoder; D = 128, before normalisation."""
+    own = {k.removeprefix("encoder_q."): v for k, v in weights.items() if k.startswith("encoder_q.")}
+    named = _named(own, {"fc.": "head."})
+    hidden, inside = _shape(named, "head.0.weight", "moco-v2")
+    outputs, _ = _shape(named, "head.2.weight", "moco-v2")
+    return nn.Sequential(nn.Linear(inside, hidden), nn.ReLU(), nn.Linear(hidden, outputs)), named
+
+
+def _swav(weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    """SwAV (Caron et al. 2020): a projection of two layers to unit length, then the prototypes; D = 3000."""
+    named = _named(weights, {"projection_head.": "head.", "prototypes.": "head.5."})
+    hidden, inside = _shape(named, "head.0.weight", "swav")
+    outputs, _ = _shape(named, "head.3.weight", "swav")
+    prototypes, _ = _shape(named, "head.5.weight", "swav")
+    layers = [nn.Linear(inside, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
+    return nn.Sequential(*layers, Normalise(), nn.Linear(outputs, prototypes, bias=False)), named
+
+
+def _named(weights: dict[str, Tensor], heads: dict[str, str]) -> dict[str, Tensor]:
+    """Weights under the names of `Projected`: `heads` says which prefixes are the head's."""
+    named = {}
+    for name, value in weights.items():
+        prefix = next((prefix for prefix in heads if name.startswith(prefix)), None)
+        named[heads[prefix] + name.removeprefix(prefix) if prefix else f"backbone.{name}"] = value
+    return named
+
+
+def _shape(weights: dict[str, Tensor], name: str, head: str) -> torch.Size:
+    if name not in weights:
+        raise ValueError(
+            f"teacher: the checkpoint has no {head} head, expected its layer {name.split('.', 1)[1]}"
+        )
+    return weights[name].shape

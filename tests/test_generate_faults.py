@@ -1,0 +1,164 @@
+"""Jobs of several processes, killed and begun again: the bytes are those of one process left in peace.
+
+FKDX_KILLS sets how many times a job is killed; the default is a handful.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from generating import make_data, make_teacher, run_options
+
+from fkdx import generate
+from fkdx.labels import LabelFile
+
+KILLS = int(os.environ.get("FKDX_KILLS", "4"))
+SERVER = multiprocessing.get_context(
+    "forkserver"
+)  # imports once, then forks: a fresh process in milliseconds
+SERVER.set_forkserver_preload(["fkdx.generate.program"])
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("material")
+    (root / "data").mkdir()
+    make_data(root / "data", images=6)
+    (root / "data" / "ant" / "0.JPEG").write_bytes(b"no image")
+    make_teacher(root / "weights.safetensors")
+    return root
+
+
+@pytest.fixture
+def options(material: Path, tmp_path: Path) -> list[str]:
+    (tmp_path / "out").mkdir()
+    return run_options(material / "data", material / "weights.safetensors", tmp_path / "out" / "labels.fkdl")
+
+
+def process_main(options: list[str], rank: int) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ["RANK"] = str(rank)
+    with open(log(options), "a", buffering=1) as sys.stderr:
+        sys.exit(generate.main(options))
+
+
+def log(options: list[str]) -> Path:
+    """Where the errors of all processes go."""
+    return Path(options[-1]).parents[1] / "errors.log"
+
+
+def start(options: list[str], world: int) -> list[BaseProcess]:
+    """Processes as torchrun would start them."""
+    processes = [SERVER.Process(target=process_main, args=(options, rank)) for rank in range(world)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def finish(options: list[str], world: int) -> bytes:
+    """Run to the end; returns the bytes of the label file, which is removed for the next run."""
+    processes = start(options, world)
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * world
+    path = Path(options[-1])
+    data = path.read_bytes()
+    for left in path.parent.iterdir():
+        assert left.name in (path.name, path.name + ".report.json")
+        left.unlink()
+    return data
+
+
+def test_bytes_do_not_depend_on_processes(options: list[str]) -> None:
+    alone = finish(options, 1)
+    for world in (2, 3):
+        assert finish(options, world) == alone
+
+
+def test_killed_jobs_end_with_the_same_bytes(options: list[str], rng: np.random.Generator) -> None:
+    started = time.monotonic()
+    expected = finish(options, 1)
+    usual = time.monotonic() - started
+    for _ in range(KILLS):
+        processes = start(options, int(rng.integers(1, 4)))
+        time.sleep(rng.uniform(0, usual))
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+        check_what_is_left(Path(options[-1]))
+        assert finish(options, int(rng.integers(1, 4))) == expected
+
+
+def check_what_is_left(output: Path) -> None:
+    """Whatever has its final name is complete."""
+    for path in output.parent.rglob("*.fkdl"):
+        LabelFile(path).verify()
+    for path in output.parent.rglob("[!.]*.json"):
+        json.loads(path.read_text())
+
+
+def test_a_dead_process_leaves_its_work_to_the_others(options: list[str], rng: np.random.Generator) -> None:
+    expected = finish(options, 1)
+    processes = start(options, 3)
+    time.sleep(rng.uniform(0.5, 2))
+    processes[1].kill()
+    for process in processes:
+        process.join(120)
+    assert processes[0].exitcode == 0
+    assert Path(options[-1]).read_bytes() == expected
+
+
+def test_second_run_of_a_job_is_refused(options: list[str]) -> None:
+    first = start(options, 1)[0]
+    lock = Path(options[-1] + ".parts") / "job.lock"
+    while not lock.exists() or not lock.read_text():
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGSTOP)
+    second = start(options, 1)[0]
+    second.join(120)
+    os.kill(first.pid, signal.SIGCONT)
+    first.join(120)
+    assert (first.exitcode, second.exitcode) == (0, 1)
+    assert f"running already, held by process {first.pid} on" in log(options).read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_stop_cleanly(options: list[str], number: int, capsys) -> None:
+    expected = finish(options, 1)
+    process = start(options, 1)[0]
+    folder = Path(options[-1] + ".parts")
+    while not list(folder.glob("0000*.json")):
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    process.join(30)
+    assert process.exitcode == 130
+    assert "repeat the command" in log(options).read_text()
+    assert not list(folder.rglob("*.tmp"))
+    assert generate.main(["--status", "--output", options[-1]]) == 0
+    told = capsys.readouterr().out
+    assert "of 19 shards done, 0 being done, 1 images failed" in told
+    assert "ant/0.JPEG" in told
+    assert finish(options, 2) == expected
+
+
+def test_torchrun(options: list[str]) -> None:
+    expected = finish(options, 1)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "fkdx", "generate"]
+    subprocess.run([*launch, *options], check=True, timeout=200)
+    # Only the command line that the header tells differs, so what counts is compared image by image.
+    Path(options[-1] + ".1").write_bytes(expected)
+    for image, other in zip(LabelFile(options[-1]), LabelFile(options[-1] + ".1"), strict=True):
+        assert image.key == other.key
+        np.testing.assert_array_equal(image.boxes, other.boxes)
+        np.testing.assert_array_equal(image.values, other.values)

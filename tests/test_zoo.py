@@ -1,0 +1,138 @@
+"""Teachers of every origin say the same as the models that they are."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from fkdx.teacher import combined
+from fkdx.zoo import Wanted, load_teacher
+
+CROPS = torch.arange(4 * 32 * 32 * 3, dtype=torch.int64).remainder(251).to(torch.uint8).view(4, 32, 32, 3)
+SMALL = {"size": 32}
+
+
+def expected(model: nn.Module, mean: tuple, std: tuple) -> torch.Tensor:
+    pixels = (CROPS.permute(0, 3, 1, 2) / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(
+        3, 1, 1
+    )
+    with torch.no_grad():
+        return model.eval()(pixels)
+
+
+@pytest.fixture(scope="module")
+def vision() -> nn.Module:
+    from torchvision import models
+
+    torch.manual_seed(0)
+    return models.get_model("squeezenet1_1", num_classes=7).eval()
+
+
+def test_timm_with_its_own_inputs(tmp_path: Path) -> None:
+    model = timm.create_model("test_vit", num_classes=6, img_size=32)
+    torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
+    teacher = load_teacher(Wanted("test_vit", str(tmp_path / "w.pth"), inputs=SMALL))
+    assert (teacher.num_outputs, teacher.preprocess.mean) == (6, (0.5, 0.5, 0.5))
+    assert torch.allclose(teacher(CROPS), expected(model, (0.5,) * 3, (0.5,) * 3), atol=1e-4)
+
+
+def test_torchvision(vision: nn.Module, tmp_path: Path) -> None:
+    save_file(vision.state_dict(), tmp_path / "w.safetensors")
+    teacher = load_teacher(Wanted("torchvision:squeezenet1_1", str(tmp_path / "w.safetensors"), inputs=SMALL))
+    assert teacher.preprocess.crop_ratio == 224 / 256
+    wanted = expected(vision, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert torch.allclose(teacher(CROPS), wanted, atol=1e-4)
+    with pytest.raises(ValueError, match="torchvision knows no classifier 'resnet_18'"):
+        load_teacher(Wanted("torchvision:resnet_18", pretrained=True))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("suffix", [".pt", ".pt2"])
+def test_exported(vision: nn.Module, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"teacher{suffix}"
+    sample = torch.zeros(2, 3, 32, 32)
+    if suffix == ".pt2":
+        batch = {0: torch.export.Dim("batch")}
+        torch.export.save(torch.export.export(vision, (sample,), dynamic_shapes=(batch,)), path)
+    else:
+        torch.jit.trace(vision, sample).save(path)
+    teacher = load_teacher(Wanted(str(path), inputs=SMALL))
+    wanted = expected(vision, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert torch.allclose(teacher(CROPS), wanted, atol=1e-4)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=f"expected a file of torch.export.save .*{path}"):
+        load_teacher(Wanted(str(path), inputs=SMALL))
+
+
+def test_function_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine_here.py").write_text(
+        "from torch import nn\n"
+        "def teacher(num_classes):\n"
+        "    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))\n"
+        "    model.preprocess = {'size': 32, 'mean': (0, 0, 0), 'std': (1, 1, 1)}\n"
+        "    return model\n"
+        "def nothing():\n"
+        "    return None\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    teacher = load_teacher(Wanted("mine_here:teacher", num_classes=5))
+    model = sys.modules["mine_here"].teacher(5)
+    torch.save(model.state_dict(), "w.pth")
+    teacher = load_teacher(Wanted("mine_here:teacher", "w.pth", num_classes=5))
+    assert torch.allclose(teacher(CROPS), expected(model, (0, 0, 0), (1, 1, 1)), atol=1e-4)
+    for name, said in [("nothing", "returned NoneType"), ("other", "has no attribute 'other'")]:
+        with pytest.raises(ValueError, match=said):
+            load_teacher(Wanted(f"mine_here:{name}"))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_teacher_of_other_channels(tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet", num_classes=3, in_chans=1)
+    torch.jit.trace(model.eval(), torch.zeros(1, 1, 32, 32)).save(tmp_path / "gray.pt")
+    with pytest.raises(ValueError, match="failed on one RGB crop of 32 x 32 pixels"):
+        load_teacher(Wanted(str(tmp_path / "gray.pt"), inputs=SMALL))
+
+
+def test_weights_are_needed() -> None:
+    with pytest.raises(ValueError, match="test_resnet has no weights; give --checkpoint FILE"):
+        load_teacher(Wanted("test_resnet"))
+
+
+@pytest.mark.parametrize("head", ["moco-v2", "swav"])
+def test_heads_of_self_supervised_teachers(tmp_path: Path, head: str) -> None:
+    torch.manual_seed(1)
+    backbone = timm.create_model("test_resnet", num_classes=0).eval()
+    inside = backbone.num_features
+    body = dict(backbone.state_dict())
+    if head == "moco-v2":
+        last = nn.Sequential(nn.Linear(inside, 24), nn.ReLU(), nn.Linear(24, 16))
+        own = {**body, **{f"fc.{name}": value for name, value in last.state_dict().items()}}
+        state = {"state_dict": {f"module.encoder_q.{name}": value for name, value in own.items()}}
+        state["state_dict"] |= {f"module.encoder_k.{name}": value for name, value in own.items()}
+        state["state_dict"]["module.queue"] = torch.zeros(16, 8)
+    else:
+        last = nn.Sequential(nn.Linear(inside, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 16)).eval()
+        prototypes = nn.Linear(16, 30, bias=False)
+        state = {f"module.{name}": value for name, value in body.items()}
+        state |= {f"module.projection_head.{name}": value for name, value in last.state_dict().items()}
+        state["module.prototypes.weight"] = prototypes.weight.detach()
+    torch.save(state, tmp_path / "w.pth")
+    teacher = load_teacher(Wanted("test_resnet", str(tmp_path / "w.pth"), head=head, inputs=SMALL))
+    features = last(expected(backbone, (0.5,) * 3, (0.5,) * 3))
+    if head == "swav":
+        features = prototypes(nn.functional.normalize(features, dim=1))
+    assert torch.allclose(teacher(CROPS), features, atol=1e-4)
+    torch.save(body, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=f"the checkpoint has no {head} head"):
+        load_teacher(Wanted("test_resnet", str(tmp_path / "w.pth"), head=head, inputs=SMALL))
+
+
+def test_combined_logits_have_the_mean_probabilities(run_seed: int) -> None:
+    torch.manual_seed(run_seed)
+    logits = [torch.randn(5, 9) * 4 for _ in range(3)]
+    mean = sum(torch.softmax(each / 2, dim=1) for each in logits) / 3
+    assert torch.allclose(torch.softmax(combined(logits, 2.0), dim=1), mean, atol=1e-6)
