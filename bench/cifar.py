@@ -43,25 +43,32 @@ def main() -> None:
             generate(images, weights, kind, path)
         print(f"{kind}: stored and online loss of a batch differ by {loss_gap(images, weights, path):.1e}")
 
+    pixels = {name: recipe()[name] for name in ("size", "mean", "std")}
+    online = ["--teacher", "resnet10t", "--teacher-checkpoint", weights, "--teacher-input", pixels]
     ways = {
         "soft": ["--labels", labels],
         "hard": ["--hard"],
-        "online": ["--labels", labels, "--teacher", "resnet10t", "--teacher-checkpoint", weights],
+        "online": ["--labels", labels, *online],
     }
     print(f"\n{'teacher':<8} {last_top1(teacher):6.2f}")
     for way, flags in ways.items():
         runs = [args.output / f"{way}-{seed}" for seed in args.seeds]
         for seed, run in zip(args.seeds, runs):
-            recipe = RECIPES / "cifar_student.yaml"
-            call(*train, "--config", recipe, *data, *flags, "--seed", seed, "--output", run)
+            student = RECIPES / "cifar_student.yaml"
+            call(*train, "--config", student, *data, *flags, "--seed", seed, "--output", run)
         top1 = [last_top1(run) for run in runs]
         spread = f" +- {statistics.stdev(top1):.2f}" if len(top1) > 1 else ""
         print(f"{way:<8} {statistics.mean(top1):6.2f}{spread}", flush=True)
 
 
+def recipe() -> dict:
+    """The teacher's recipe; the students see the same pixels."""
+    return yaml.safe_load((RECIPES / "cifar_teacher.yaml").read_text())
+
+
 def generate(images: Path, weights: Path, kind: str, path: Path) -> None:
-    recipe = yaml.safe_load((RECIPES / "cifar_teacher.yaml").read_text())
-    pixels = ["--size", 32, "--mean", *recipe["mean"], "--std", *recipe["std"], "--interpolation", "bilinear"]
+    colours = ["--mean", *recipe()["mean"], "--std", *recipe()["std"]]
+    pixels = ["--size", 32, *colours, "--interpolation", "bilinear"]
     network = ["--teacher", "resnet10t", "--checkpoint", weights]
     policy = ["--crops", CROPS, "--scale", 0.25, 1, "--kind", kind]
     call("fkdx", "generate", "--data", images, *network, *pixels, *policy, "-o", path)
@@ -70,11 +77,10 @@ def generate(images: Path, weights: Path, kind: str, path: Path) -> None:
 @torch.no_grad()
 def loss_gap(images: Path, weights: Path, labels: Path) -> float:
     """|stored - online| soft cross-entropy of one batch of 512 crops, under an untrained student's logits."""
-    recipe = yaml.safe_load((RECIPES / "cifar_teacher.yaml").read_text())
     teacher = timm.create_model("resnet10t", num_classes=10).eval()
     teacher.load_state_dict(load_file(weights))
     batch = next(iter(CropLoader(images, labels, batch_size=512, crops_per_image=4, size=32)))
-    pixels = prepare(batch.images, recipe["mean"], recipe["std"])
+    pixels = prepare(batch.images, recipe()["mean"], recipe()["std"])
     logits = timm.create_model("test_resnet", num_classes=10)(pixels)
     stored = soft_cross_entropy(logits, batch.target)
     online = soft_cross_entropy(logits, teacher(pixels).softmax(1))
