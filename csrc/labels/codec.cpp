@@ -94,16 +94,24 @@ uint8_t log8_code(double probability) {
   return static_cast<uint8_t>(std::clamp(std::nearbyint(code), 1.0, 255.0));
 }
 
+// The first probability with rest = 1: what the others, and the code of the rest, leave.
+float first_left(double others) { return static_cast<float>(std::max(0.0, 1 - others)); }
+
 void encode_log8(const RecordFields& fields, const float* values, uint32_t kept, RecordWriter* record) {
-  const bool rest = values[0] >= 0.5f;
-  double first = values[0];
-  if (rest) {
-    first = 1;
-    for (uint32_t k = 0; k < kept; ++k) first -= values[k];
+  double left = 1;
+  for (uint32_t k = 0; k < kept; ++k) left -= values[k];
+  const uint8_t rest_code = log8_code(left), first_code = log8_code(values[0]);
+  double others = kLog8.level[rest_code];
+  for (uint32_t k = 1; k < kept; ++k) {
+    const uint8_t code = log8_code(values[k]);
+    others += kLog8.level[code];
+    record->put(fields.values, code, k);
   }
+  // What was decoded before keeps its value exactly, whichever way it went then.
+  const bool first_exact = kLog8.level[first_code] == values[0];
+  const bool rest = !first_exact && (values[0] >= 0.5f || first_left(others) == values[0]);
   record->put(fields.rest, rest);
-  record->put(fields.values, log8_code(first), 0);
-  for (uint32_t k = 1; k < kept; ++k) record->put(fields.values, log8_code(values[k]), k);
+  record->put(fields.values, rest ? rest_code : first_code, 0);
 }
 
 void decode_log8(const RecordFields& fields, const Record& record, uint32_t kept, float* values) {
@@ -111,7 +119,7 @@ void decode_log8(const RecordFields& fields, const Record& record, uint32_t kept
   if (record.get(fields.rest)) {
     double others = 0;
     for (uint32_t k = 0; k < kept; ++k) others += values[k];
-    values[0] = static_cast<float>(std::max(0.0, 1 - others));
+    values[0] = first_left(others);
   }
 }
 
@@ -243,6 +251,8 @@ void decode_crop(const Layout& layout, const RecordFields& fields, const uint8_t
   if (out.partners) decode_mix(fields, record, out);
 }
 
-float log8_level(uint8_t code) { return kLog8.level[code]; }
+bool is_log8_level(float value) {
+  return float_to_half(kLog8.level[log8_code(value)]) == float_to_half(value);
+}
 
 }  // namespace fkdx

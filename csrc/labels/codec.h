@@ -43,7 +43,7 @@ void encode_crops(const Layout& layout, const RecordFields& fields, const CropAr
 void decode_crop(const Layout& layout, const RecordFields& fields, const uint8_t* block, uint64_t flips,
                  uint32_t crop, const CropArrays& out);
 
-// The probability of a log8 code.
-float log8_level(uint8_t code);
+// Whether a probability is that of a log8 code, in the precision of float16.
+bool is_log8_level(float value);
 
 }  // namespace fkdx

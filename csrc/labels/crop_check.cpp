@@ -146,12 +146,17 @@ class RowCheck {
       sum += crop.values[k];
     }
     repairs_->values += wrong;
-    if (!layout_.logits() && sum > kMaxSum) {
+    if (!layout_.logits() && sum > kMaxSum && !rounded_to(crop.values, sum)) {
       if (!repair_) return message("sum of the probabilities, got ", sum, ", expected at most ", kMaxSum);
       for (uint32_t k = 0; k < layout_.kept; ++k) crop.values[k] = static_cast<float>(crop.values[k] / sum);
       ++repairs_->sums;
     }
     return "";
+  }
+
+  // Whether a sum above 1 comes from log8: these labels were read from a compact file.
+  bool rounded_to(const float* values, double sum) const {
+    return sum <= kMaxLog8Sum && std::all_of(values, values + layout_.kept, is_log8_level);
   }
 
   // Entry k becomes probability 0 of the smallest class that the row does not name.

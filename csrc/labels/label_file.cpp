@@ -210,9 +210,10 @@ Block LabelFile::block(uint64_t image, std::vector<uint8_t>* scratch) const {
   block.entry = entry(image);
   const IndexEntry& e = block.entry;
   const bool sized = e.height > 0 && e.width > 0;
-  const bool plausible = e.crops <= kMaxCrops && (preamble_.crops == 0 || e.crops == preamble_.crops) &&
-                         (layout_.ratios() || sized || e.crops == 0) &&
-                         (e.extra == 0 || layout_.required & kExtraOperations);
+  const bool partner = layout_.two_views() && e.crops == 0;
+  const bool plausible =
+      e.crops <= kMaxCrops && (preamble_.crops == 0 || e.crops == preamble_.crops || partner) &&
+      (layout_.ratios() || sized || e.crops == 0) && (e.extra == 0 || layout_.required & kExtraOperations);
   if (!plausible) refuse(image, "its index entry is damaged");
   block.fields = record_fields(layout_, e.height, e.width);
   block.size = block_size(block.fields, e.crops, e.extra);

@@ -20,6 +20,7 @@ constexpr uint64_t kMaxFile = uint64_t{1} << 48;
 constexpr uint64_t kMaxHeader = uint64_t{64} << 20;
 constexpr size_t kMaxKey = 4096;
 constexpr double kMaxSum = 1.0 + 1e-3;  // of the probabilities of a crop
+constexpr double kMaxLog8Sum = 1.025;   // where all of them were rounded to levels of log8
 
 enum class Kind : uint8_t { kTopk, kHard, kSmoothing, kDense, kDenseLogits, kTopkLogits };
 enum class Encoding : uint8_t { kPlain, kCompact };

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,9 @@ class Mixes:
     operations: np.ndarray
     lambdas: np.ndarray
     mix_boxes: np.ndarray
+
+    def __getitem__(self, crops: slice) -> "Mixes":
+        return Mixes(*(getattr(self, field.name)[crops] for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +237,19 @@ class LabelFile(Sequence[ImageLabels]):
         digests = b"".join(file["digest"] for file in self._native.files())
         return hashlib.blake2b(digests, digest_size=16).hexdigest()
 
-    def verify(self) -> None:
-        """Checks every byte by all rules of docs/format.md. Raises FormatError for the first fault."""
+    @property
+    def size(self) -> int:
+        """Bytes of the file, or of all shards."""
+        return sum(file["bytes"] for file in self._native.files())
+
+    def verify(self, advance: Callable[[int], object] = lambda size: None) -> None:
+        """Checks every byte by all rules of docs/format.md; calls `advance` with the bytes of each step.
+
+        Raises FormatError for the first fault.
+        """
         for number, file in enumerate(self._native.files()):
             self._native.verify(number)
-            if _digest(file["path"], file["bytes"] - layout.FOOTER_SIZE) != file["digest"]:
+            if _digest(file["path"], file["bytes"] - layout.FOOTER_SIZE, advance) != file["digest"]:
                 raise _C.FormatError(f"LabelFile: digest does not hold; the file is damaged, {file['path']}")
 
     def _index(self) -> np.ndarray:
@@ -255,12 +266,13 @@ class LabelFile(Sequence[ImageLabels]):
         )
 
 
-def _digest(path: str, size: int) -> bytes:
+def _digest(path: str, size: int, advance: Callable[[int], object]) -> bytes:
     digest = hashlib.blake2b(digest_size=32)
     with open(path, "rb") as file:
         while size > 0 and (data := file.read(min(size, 1 << 20))):
             digest.update(data)
             size -= len(data)
+            advance(len(data))
     return digest.digest()
 
 

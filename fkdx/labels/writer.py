@@ -13,7 +13,7 @@ from fkdx._version import __version__
 from fkdx.labels import layout
 from fkdx.labels.atomic import AtomicFile
 from fkdx.labels.dataset import check_key
-from fkdx.labels.file import Mixes
+from fkdx.labels.file import ImageLabels, Mixes
 from fkdx.labels.layout import align64
 
 
@@ -163,6 +163,20 @@ class LabelWriter:
         for sort, count in zip(self.repairs, repairs):
             self.repairs[sort] += count
         self._add_block(name, block, len(arrays["flips"]), height, width, len(extra))
+
+    def add_image(self, image: ImageLabels) -> None:
+        """Adds the labels of an image of another label file; see `add`."""
+        self.add(
+            image.key,
+            image.boxes,
+            image.flips,
+            image.ids,
+            image.values,
+            image.image_size,
+            tails=image.tails,
+            mixes=image.mixes,
+            extra=image.extra,
+        )
 
     def _add_block(self, key: bytes, block: bytes, crops: int, height: int, width: int, extra: int) -> None:
         entry = layout.ENTRY.pack(self._length, crops, height, width, extra)

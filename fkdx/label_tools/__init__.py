@@ -1,0 +1,1 @@
+"""What can be done with label files: one verb of the `fkdx` command a module."""
