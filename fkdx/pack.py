@@ -27,6 +27,7 @@ from tqdm import tqdm
 from fkdx.importers import FORMATS, open_source
 from fkdx.importers.fkd import LABEL_TYPES
 from fkdx.importers.images import Images
+from fkdx.importers.label_maps import AXES
 from fkdx.importers.source import Settings, Source, Unreadable
 from fkdx.labels import ENCODINGS, VALUE_TYPES, ImageLabels, LabelFile, LabelWriter, complete, shard_path
 
@@ -232,6 +233,12 @@ def main(argv: list[str] | None = None) -> int:
             label_type=args.label_type,
             mix_size=args.mix_size,
             seed=args.seed,
+            lost_operations=args.lost_operations,
+            scale=tuple(args.scale),
+            ratio=tuple(args.ratio),
+            crops=args.crops,
+            k=args.topk,
+            map_axes=args.map_axes,
         )
         source = open_source(args.source, settings, args.format)
         print(describe(source), file=sys.stderr)
@@ -280,30 +287,51 @@ def _provenance(args: argparse.Namespace) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="fkdx pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="fkdx pack",
+        description=__doc__,
+        epilog="\n".join(["formats:", *(f"  {name:<15} {source.about}" for name, source in FORMATS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("source", help="folder of the labels")
     add("-o", "--output", required=True, metavar="OUT", help="label file to write, usually *.fkdl")
-    formats = "; ".join(f"{name}: {source.about}" for name, source in FORMATS.items())
-    add("--format", default="auto", choices=["auto", *FORMATS], help=f"by default found out. {formats}")
+    add("--format", default="auto", metavar="NAME", help="of the source, see below; by default found out")
     add("--images", metavar="DIR", help="folder of the labelled images, <class>/<image>")
-    add("--image-suffix", default=".JPEG", help="of the images where they are not given (.JPEG)")
-    add("--num-classes", type=int, help="of the teacher; by default the number of class folders")
+    add("--num-classes", type=int, metavar="C", help="of the teacher; by default the class folders counted")
     add("--classes", metavar="FILE", help="class names in class order, one a line")
-    add("--label-type", metavar="TYPE", help=f"what FKD labels mean: {', '.join(LABEL_TYPES)}")
-    add("--mix-size", type=int, default=224, help="side of the crops that were mixed, in pixels (224)")
-    add("--seed", type=int, default=42, help="of the order of images, or of the crops that are drawn (42)")
-    add("--teacher", metavar="NAME", help="who labelled, for the file's header")
-    add("--teacher-size", type=int, metavar="PIXELS", help="side of the crops that the teacher saw")
-    add("--teacher-interpolation", choices=["bilinear", "bicubic"], help="how they were resized")
-    add("--temperature", type=float, help="of the softmax that made the probabilities")
+    add(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (all cores)"
+    )
+    add("--allow-missing", type=int, default=0, metavar="N", help="leave out up to N unreadable images")
+    add("--repair", action="store_true", help="mend and count faulty labels instead of refusing them")
+    add("--overwrite", action="store_true", help="replace OUT where it exists")
+
+    add = parser.add_argument_group("how values are stored").add_argument
     add("--encoding", default="plain", choices=ENCODINGS, help="compact is about 40 %% smaller")
     add("--value-type", choices=VALUE_TYPES[1:], help="float16, in compact files log8, by default")
-    add("--repair", action="store_true", help="mend and count faulty labels instead of refusing them")
-    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (all cores)")
-    add("--allow-missing", type=int, default=0, metavar="N", help="leave out up to N unreadable images")
-    add("--overwrite", action="store_true", help="replace OUT where it exists")
+
+    add = parser.add_argument_group("who labelled, for the header of the file").add_argument
+    add("--teacher", metavar="NAME")
+    add("--teacher-size", type=int, metavar="PIXELS", help="side of the crops that the teacher saw")
+    add("--teacher-interpolation", choices=["bilinear", "bicubic"], help="how they were resized")
+    add("--temperature", type=float, metavar="T", help="of the softmax that made the probabilities")
+
+    add = parser.add_argument_group("what only some formats need to be told").add_argument
+    defaults = Settings()
+    add("--image-suffix", default=defaults.image_suffix, help="fkd without --images (.JPEG)")
+    add("--label-type", metavar="TYPE", help=f"fkd: {', '.join(LABEL_TYPES)}")
+    add("--mix-size", type=int, default=defaults.mix_size, help="sre2l, lpld, g-vbsm, reinforcement: "
+        "side of the crops that were mixed, in pixels (%(default)s)")  # fmt: skip
+    add("--seed", type=int, default=defaults.seed, help="sre2l: of the order of the images; relabel, "
+        "token-labeling: of the crops (%(default)s)")  # fmt: skip
+    add("--lost-operations", choices=["none", "accept"], help="tinyvit: whether RandAugment, erasing and "
+        "mixing were off, or their loss is accepted")  # fmt: skip
+    add("--scale", type=float, nargs=2, default=defaults.scale, help="tinyvit, relabel, token-labeling: "
+        "share of the image's area in a crop (0.08 1.0)")  # fmt: skip
+    add("--ratio", type=float, nargs=2, default=defaults.ratio, help="and its width / height (3/4 4/3)")
+    add("--crops", type=int, default=defaults.crops, help="relabel, token-labeling: for an image (200)")
+    add("--topk", type=int, default=defaults.k, help="and the classes kept of each (5)")
+    add("--map-axes", choices=AXES, default=defaults.map_axes, help="and how boxes are pooled (%(default)s)")
     return parser
 
 

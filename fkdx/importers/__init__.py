@@ -8,12 +8,25 @@ from pathlib import Path
 from fkdx._C import FormatError
 from fkdx.importers.fkd import FkdSource
 from fkdx.importers.g_vbsm import GVbsmSource
+from fkdx.importers.label_maps import RelabelSource, TokenLabelingSource
 from fkdx.importers.lpld import LpldSource
+from fkdx.importers.reinforcement import ReinforcementSource
 from fkdx.importers.source import Settings, Source
 from fkdx.importers.sre2l import Sre2lSource
+from fkdx.importers.tinyvit import TinyVitSource
 
 FORMATS: dict[str, type[Source]] = {
-    source.name: source for source in (FkdSource, Sre2lSource, LpldSource, GVbsmSource)
+    source.name: source
+    for source in (
+        FkdSource,
+        Sre2lSource,
+        LpldSource,
+        GVbsmSource,
+        TinyVitSource,
+        ReinforcementSource,
+        RelabelSource,
+        TokenLabelingSource,
+    )
 }
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fkdx._C import FormatError
-from fkdx.importers.source import Layout, Settings, Source, Unreadable
+from fkdx.importers.source import Layout, Settings, Source, Unreadable, number_samples
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, Mixes, boxes_from_ratios
 
@@ -164,8 +164,7 @@ class BatchSource(Source):
 
     def _place_rows(self, orders: list[np.ndarray]) -> None:
         """`place[e, image]` is the row of an image in epoch e, -1 where it has none."""
-        number = {key: place for place, key in enumerate(self.keys)}
-        self.number_of_sample = np.array([number[key] for key in self.images.samples], np.int32)
+        number = number_samples(self.images)
         self.order: list[np.ndarray] = []
         self.place = np.full((len(orders), len(self.keys)), -1, np.int32)
         for epoch, (order, rows) in enumerate(zip(orders, self.rows)):
@@ -175,7 +174,7 @@ class BatchSource(Source):
             order = order[:stored]
             if stored and not (order.min() >= 0 and order.max() < len(self.keys)):
                 _refuse("image numbers", "one outside the folder", f"0 ... {len(self.keys) - 1}", path)
-            images = self.number_of_sample[order]
+            images = number[order]
             if len(np.unique(images)) != stored:
                 _refuse("images", "one twice in an epoch", "each once", path)
             self.order.append(images)

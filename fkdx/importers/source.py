@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fkdx._C import FormatError, ImageError
 from fkdx.importers.images import Images
 from fkdx.labels import ImageLabels
@@ -28,6 +30,12 @@ class Settings:
     label_type: str | None = None  # fkd: what the labels mean
     mix_size: int = 224  # batch files, dataset reinforcement: side of the crops that were mixed, in pixels
     seed: int = 42  # sre2l: of the sampler; label maps: of the crops
+    lost_operations: str | None = None  # tinyvit: "none" were applied, or "accept" that they are lost
+    scale: tuple[float, float] = (0.08, 1.0)  # tinyvit, label maps: share of the image's area
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # tinyvit, label maps: width / height
+    crops: int = 200  # label maps: drawn for an image
+    k: int = 5  # label maps: classes kept of a crop
+    map_axes: str = "as-upstream"  # label maps: or "corrected"
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,12 @@ def find_files(root: Path, suffix: str) -> dict[str, int]:
                 elif name.endswith(suffix):
                     found[name] = entry.stat().st_size
     return found
+
+
+def number_samples(images: Images) -> np.ndarray:
+    """For each image in the order of an image folder, its number in key order."""
+    number = {key: place for place, key in enumerate(images.keys)}
+    return np.array([number[key] for key in images.samples], np.int32)
 
 
 def first_file(root: Path, suffix: str) -> Path | None:
