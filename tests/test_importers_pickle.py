@@ -163,6 +163,11 @@ def hostile_pickles(side: str) -> dict[str, bytes]:
         "odd items": b"\x80\x02}(Nu.",
         "mark without end": b"\x80\x02(((.",
         "no mark": b"\x80\x02Nt.",
+        "a mark": b"\x80\x02(.",
+        "a mark in a tuple": b"\x80\x02(\x85.",
+        "a global": b"\x80\x02cnumpy\nndarray\n.",
+        "a dtype": b"\x80\x02cnumpy\ndtype\n" + text("f4") + b"\x85R.",
+        "an array without its numbers": array[: array.index(b"R")] + b"R.",
         "not a pickle": b"hello",
         "name without end": b"\x80\x02c" + b"a" * 10_000 + b".",
         "name not ascii": b"\x80\x02c\xff\xff\nx\n.",
@@ -306,6 +311,16 @@ def test_tensors_stay_inside_their_storage() -> None:
         entries["archive/data.pkl"] = entries["archive/data.pkl"].replace(*change)
         with pytest.raises(FormatError):
             parse_torch_file(zip_of(entries), "evil.tar")
+
+
+def test_the_fuzz_corpus(run_seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short run of the fuzzer; see tests/fuzz/fuzz_torch_file.py for a long one."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "fuzz"))
+    import fuzz_torch_file
+
+    for path in fuzz_torch_file.CORPUS.iterdir():
+        fuzz_torch_file.try_input(path.read_bytes())
+    assert fuzz_torch_file.run_random(2.0, run_seed) > 100
 
 
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:

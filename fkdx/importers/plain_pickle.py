@@ -37,6 +37,7 @@ _I32, _F64 = struct.Struct("<l"), struct.Struct(">d")
 _NAMES = {ord(operation.code): operation.name for operation in pickletools.opcodes}
 _STOP = ord(".")
 _MARK = object()
+_LEAVES = frozenset((type(None), bool, int, float, str, bytes, np.ndarray))
 
 
 def _no_storages(name: str, dtype: np.dtype, count: int) -> np.ndarray:
@@ -61,6 +62,21 @@ def loads(data: bytes, path: str, storages: Storages = _no_storages, start: int 
         raise FormatError(f"plain_pickle: pickle, got {got}, expected a whole pickle, {path}") from None
 
 
+def check_plain(value: Any) -> None:
+    """Refuses a value that holds something unfinished: a mark, a global, an array without its numbers."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if type(value) in _LEAVES:
+            continue
+        if type(value) not in (tuple, list, dict):
+            refuse("value", f"a {type(value).__name__}", "plain data")
+        if id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if type(value) is dict else value
+
+
 class _Machine:
     def __init__(self, data: bytes, at: int, storages: Storages) -> None:
         self.data, self.at, self.storages = data, at, storages
@@ -76,6 +92,7 @@ class _Machine:
             self.at += 1
             if code == _STOP:
                 (value,) = self.stack
+                check_plain(value)
                 return value
             operation = operations.get(code)
             if operation is None:

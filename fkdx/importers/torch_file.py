@@ -96,16 +96,20 @@ def _parse_legacy(data: bytes, path: str) -> Any:
     names, end = plain_pickle.loads(data, path, start=end)
     if type(names) is not list or sorted(storages) != names:
         _refuse("storages that differ from their list", "equal names", path)
+    bodies: dict[str, bytes] = {}
     for name in names:
-        count, dtype = storages[name].size, storages[name].dtype
-        body = data[end + 8 : end + 8 + count * dtype.itemsize]
-        if data[end : end + 8] != struct.pack("<q", count) or len(body) != storages[name].nbytes:
-            _refuse("a truncated or damaged storage", f"{storages[name].nbytes} bytes", path)
-        storages[name] = _storage(body, dtype, count)
-        end += 8 + len(body)
+        size = storages[name].nbytes
+        bodies[name] = data[end + 8 : end + 8 + size]
+        if data[end : end + 8] != struct.pack("<q", storages[name].size) or len(bodies[name]) != size:
+            _refuse("a truncated or damaged storage", f"{size} bytes", path)
+        end += 8 + size
     if end != len(data):
         _refuse("bytes after the last storage", "a torch.save file and nothing else", path)
-    return plain_pickle.loads(data, path, lambda name, dtype, count: storages[name], at)[0]
+
+    def storage(name: str, dtype: np.dtype, count: int) -> np.ndarray:
+        return _storage(bodies[name], dtype, count)
+
+    return plain_pickle.loads(data, path, storage, at)[0]
 
 
 def _storage(body: Buffer, dtype: np.dtype, count: int) -> np.ndarray:
