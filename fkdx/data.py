@@ -1,5 +1,7 @@
 """What a stage learns from and is examined on: its labels, its classes and its two loaders."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -22,6 +24,14 @@ def open_labels(recipe: Recipe) -> LabelFile | None:
             "train: nothing to learn from, expected --labels FILE, or --hard for the images' own classes"
         )
     return None
+
+
+def identity(labels: LabelFile | None) -> str:
+    """What tells one label file from another, wherever it lies: its header and how much it holds."""
+    if labels is None:
+        return "classes"
+    text = json.dumps([labels.header, len(labels), labels.kind, labels.k, labels.num_classes], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def classes_of(recipe: Recipe, labels: LabelFile | None) -> list[str]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class Journal:
         evaluations = [line for line in lines if line["kind"] == "evaluation"]
         if evaluations:
             write_whole(self.folder / "summary.csv", lambda path: _table(path, evaluations))
-        if any(line["kind"] == "step" for line in lines):
+        if find_spec("matplotlib") and any(line["kind"] == "step" for line in lines):
             write_whole(self.folder / "curves.png", lambda path: _curves(path, lines))
 
 
@@ -68,12 +69,9 @@ def _table(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _curves(path: Path, lines: list[dict[str, Any]]) -> None:
     """Loss, accuracy, learning rate, throughput and data-wait share over steps."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        path.write_bytes(b"")
-        return
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     panels = [
         ("step", "loss"),
         ("evaluation", "top1"),

@@ -21,17 +21,21 @@ MOVABLE = {
 }
 
 
-def key(default: Any, text: str) -> Any:
+def key(default: Any, text: str, heading: str = "") -> Any:
+    """A key of a recipe; `heading` begins a group of them in `--help`."""
     make = {"default_factory": default.copy} if isinstance(default, (list, dict)) else {"default": default}
-    return field(metadata={"help": text}, **make)
+    return field(metadata={"help": text, "heading": heading}, **make)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One training run. Sizes in pixels, batches in crops, epochs in views of every image."""
 
-    # What is learned from
-    data: str = key("", "training images: one folder a class, or a folder that holds train/ and val/")
+    data: str = key(
+        "",
+        "training images: one folder a class, or a folder that holds train/ and val/",
+        heading="what is learned from",
+    )
     labels: str = key("", "label file (.fkdl)")
     val: str = key(
         "", "validation images, one folder a class; empty: data/val if there is one, else no evaluation"
@@ -51,8 +55,11 @@ class Recipe:
     threads: int | None = key(None, "decoding threads of each process; empty: its share of the cores")
     cache_bytes: int = key(0, "memory of each process for encoded images")
 
-    # Who learns
-    student: str = key("resnet50", "timm model name, or module:function of your own called with num_classes")
+    student: str = key(
+        "resnet50",
+        "timm model name, or module:function of your own called with num_classes",
+        heading="who learns",
+    )
     student_args: dict = key({}, "more arguments of the student, as YAML")
     pretrained: bool = key(False, "start from timm's pretrained weights")
     init: str = key("", "start from these weights (.safetensors or .pt); a head of another size starts anew")
@@ -61,20 +68,25 @@ class Recipe:
     std: list[float] | None = key(None, "standard deviation of the pixels; empty: the student's own")
     freeze: list[str] = key([], "parameters whose names match one of these patterns stay as they are")
 
-    # An online teacher, which labels the same crops on the fly
-    teacher: str = key("", "learn from this timm model's answers to the crops instead of stored ones")
+    teacher: str = key(
+        "",
+        "learn from this timm model's answers to the crops instead of stored ones",
+        heading="an online teacher, which labels the same crops on the fly",
+    )
     teacher_checkpoint: str = key("", "its weights; empty: timm's pretrained ones")
     teacher_input: dict = key({}, "where its input is not the model's usual: size, mean, std, as YAML")
     teacher_temperature: float = key(1.0, "divides a teacher's logits, online or stored")
 
-    # Batches
-    batch_size: int = key(1024, "crops a step over all processes")
+    batch_size: int = key(1024, "crops a step over all processes", heading="batches")
     crops_per_image: int = key(4, "crops of one image in a batch (m)")
     accumulate: int = key(1, "split each process's batch into this many parts, one after the other")
     seed: int = key(0, "of weights, order, crops and drop-outs")
 
-    # Optimiser
-    optimizer: str = key("momentum", "timm name: momentum (SGD), sgd (SGD with Nesterov), adamw, lamb, ...")
+    optimizer: str = key(
+        "momentum",
+        "timm name: momentum (SGD), sgd (SGD with Nesterov), adamw, lamb, ...",
+        heading="optimiser",
+    )
     optimizer_args: dict = key({}, "more arguments of the optimiser, as YAML")
     momentum: float = key(0.9, "of SGD")
     weight_decay: float = key(1e-4, "weight decay")
@@ -82,8 +94,7 @@ class Recipe:
     clip_grad: float = key(0.0, "largest norm of the gradient; 0: any")
     ema: float = key(0.0, "decay of an average of the weights, which is then evaluated and exported; 0: none")
 
-    # Schedule
-    epochs: int = key(300, "views of every image")
+    epochs: int = key(300, "views of every image", heading="schedule")
     schedule: str = key("cosine", "cosine, linear, step or constant")
     smooth: bool = key(False, "follow the curve step by step; otherwise once a pass (serrated)")
     lr: float = key(0.1, "learning rate")
@@ -96,16 +107,18 @@ class Recipe:
     max_steps: int = key(0, "stop after this many steps; 0: at the end")
     stages: list[dict] = key([], "run one after the other: each names the keys in which it differs")
 
-    # Machine
-    device: str = key("auto", "cuda, cpu or auto")
+    device: str = key("auto", "cuda, cpu or auto", heading="machine")
     amp: str = key("none", "precision of the forward pass: none, bf16 or fp16")
     channels_last: bool = key(True, "NHWC weights and activations")
     compile: bool = key(False, "torch.compile the student")
     sync_bn: bool = key(False, "batch statistics over all processes")
     deterministic: bool = key(False, "the same bits in every run on one kind of machine, at some cost")
 
-    # Evaluation, checkpoints, logs
-    evaluate: bool = key(False, "only evaluate `init`, `resume` or the pretrained student on val")
+    evaluate: bool = key(
+        False,
+        "only evaluate `init`, `resume` or the pretrained student on val",
+        heading="evaluation, checkpoints, logs",
+    )
     eval_every: int = key(1, "evaluate after every so many passes, and after the last")
     eval_size: int = key(0, "side of a validation crop; 0: size")
     crop_ratio: float = key(0.875, "side of the validation crop over the resized image's shorter side")
@@ -137,6 +150,7 @@ class Recipe:
 
 
 TYPES = get_type_hints(Recipe)
+METAVARS = {int: "N", float: "X", str: "TEXT", int | None: "N"}
 CHOICES = {
     "schedule": ("cosine", "linear", "step", "constant"),
     "amp": ("none", "bf16", "fp16"),
@@ -170,22 +184,31 @@ def read_recipe(argv: list[str] | None = None) -> Recipe:
 def parser() -> argparse.ArgumentParser:
     described = argparse.ArgumentParser(
         prog="fkdx train",
+        usage="fkdx train --config NAME --data DIR --labels FILE --output DIR [--KEY VALUE ...]",
         description="Train a student from stored crops and soft labels (or, with --hard, from classes).",
-        epilog="Shipped recipes: " + ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml"))),
+        epilog="Shipped recipes: " + ", ".join(shipped()),
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
     described.add_argument(
-        "--config", metavar="NAME|FILE", help="a shipped recipe's name or a YAML file of the keys below"
+        "--config",
+        metavar="NAME",
+        help="a shipped recipe, or a YAML file of the keys below; flags override it",
     )
     for f in fields(Recipe):
-        flag = "--" + f.name.replace("_", "-")
-        text = f.metadata["help"].replace("%", "%%")
-        default = "" if isinstance(f.default, types.NoneType) or f.default in ("", ()) else f.default
-        nargs = {"nargs": "?", "const": "true"} if TYPES[f.name] is bool else {}
-        shown = f" (default: {default})" if isinstance(default, (int, float, str)) and default != "" else ""
-        described.add_argument(flag, metavar=f.name.upper(), help=text + shown, **nargs)
+        if f.metadata["heading"]:
+            group = described.add_argument_group(f.metadata["heading"])
+        default = f.default if isinstance(f.default, (int, float, str)) and f.default != "" else None
+        text = f.metadata["help"] + (f" (default: {default})" if default is not None else "")
+        flag = {"nargs": "?", "const": "true", "metavar": "true|false"} if TYPES[f.name] is bool else {}
+        flag = flag or {"metavar": METAVARS.get(TYPES[f.name], "YAML")}
+        group.add_argument("--" + f.name.replace("_", "-"), help=text.replace("%", "%%"), **flag)
     return described
+
+
+def shipped() -> list[str]:
+    """The names of the recipes that come with fkdx."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 def load_yaml(config: str) -> dict[str, Any]:
@@ -194,7 +217,7 @@ def load_yaml(config: str) -> dict[str, Any]:
     if not path.exists() and (SHIPPED / f"{config}.yaml").exists():
         path = SHIPPED / f"{config}.yaml"
     if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+        names = ", ".join(shipped())
         raise FileNotFoundError(
             f"recipe: no such file or recipe, got {config}, expected a YAML file or one of {names}"
         )

@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fkdx import checkpoint
 from fkdx.batch import prepare
-from fkdx.data import check_data, classes_of, crop_loader, open_labels, validation_loader
+from fkdx.data import check_data, classes_of, crop_loader, identity, open_labels, validation_loader
 from fkdx.distributed import Interrupted, Stop, World
 from fkdx.evaluate import PRECISIONS, evaluate
 from fkdx.journal import Journal
@@ -66,6 +66,7 @@ class Run:
     journal: Journal
     watch: Watch
     position: Position
+    labels: list[str]  # which label file each stage learns from
     optimizer: torch.optim.Optimizer | None = None
     teacher_temperature: float | None = None  # of targets that are bare logits
     saved_at: float = field(default_factory=time.monotonic)
@@ -88,6 +89,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(recipe: Recipe, world: World) -> int:
     """One run from its recipe to its last checkpoint; returns the exit status."""
+    if not (recipe.output or recipe.evaluate):
+        raise ValueError("train: nowhere to write, expected --output DIR")
     device = set_machine(recipe, world)
     outputs = check_data(recipe, world)
     state = find_checkpoint(recipe)
@@ -100,7 +103,8 @@ def train(recipe: Recipe, world: World) -> int:
         return examine(student, recipe, world)
     ema = ModelEmaV3(student, decay=recipe.ema, use_warmup=True) if recipe.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
-    position = resume(state, recipe, student, ema, scaler) if state else Position()
+    labels = [identity(open_labels(stage)) for stage in recipe.in_stages()]
+    position = resume(state, recipe, labels, student, ema, scaler) if state else Position()
     if world.max([position.total, -position.total]) != [position.total, -position.total]:
         raise ValueError(
             "resume: processes see different checkpoints; --output must be one folder for all of them"
@@ -113,7 +117,9 @@ def train(recipe: Recipe, world: World) -> int:
     journal = Journal(recipe, position.total, world.main)
     watch = Watch(journal, world, recipe.nonfinite_limit)
     with Stop(world) as stop:
-        run = Run(recipe, world, stop, device, student, ema, scaler, teacher, journal, watch, position)
+        run = Run(
+            recipe, world, stop, device, student, ema, scaler, teacher, journal, watch, position, labels
+        )
         try:
             for number, stage in enumerate(recipe.in_stages()):
                 if number >= position.stage and train_stage(run, stage, state):
@@ -315,6 +321,7 @@ def save(run: Run, better: bool = False) -> None:
     state = {
         "recipe": asdict(run.recipe),
         "position": asdict(run.position),
+        "labels": run.labels,
         "state_dict": run.student.state_dict(),
         "state_dict_ema": run.ema.module.state_dict() if run.ema else None,
         "optimizer": run.optimizer.state_dict(),
@@ -340,6 +347,7 @@ def find_checkpoint(recipe: Recipe) -> dict[str, Any] | None:
 def resume(
     state: dict[str, Any],
     recipe: Recipe,
+    labels: list[str],
     student: nn.Module,
     ema: ModelEmaV3 | None,
     scaler: torch.amp.GradScaler,
@@ -349,6 +357,10 @@ def resume(
         raise ValueError(
             f"resume: the checkpoint is of another recipe, {'; '.join(changed)}; "
             "choose another --output, or --resume never to start over"
+        )
+    if state["labels"] != labels:
+        raise ValueError(
+            f"resume: the checkpoint is of other labels, expected those it began with, {recipe.labels}"
         )
     if names := checkpoint.differing(state["state_dict"], student):
         raise ValueError(

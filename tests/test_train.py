@@ -1,7 +1,9 @@
 """One process, whole runs on toy images: what comes out, what is refused."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -195,12 +197,37 @@ def test_stages_run_in_sequence(soft, tmp_path):
         (["--freeze", "[nothing.*]"], "no parameter matches"),
         (["--init", "/nowhere.pt"], "/nowhere.pt"),
         (["--output", "/proc/run"], "/proc/run"),
+        (["--output", ""], "expected --output DIR"),
     ],
 )
 def test_bad_input_is_one_line(soft, tmp_path, capsys, change, words):
     line = refused([*soft, *change], capsys)
     assert words in line
     assert not list((tmp_path / "run").glob("*.pt")) if (tmp_path / "run").exists() else True
+
+
+@pytest.mark.parametrize(
+    ("flag", "module", "words"),
+    [
+        (["--tensorboard"], "torch.utils.tensorboard", "pip install tensorboard"),
+        (["--wandb", "toy"], "wandb", "pip install wandb"),
+    ],
+)
+def test_a_board_that_is_not_installed_is_named(soft, capsys, monkeypatch, flag, module, words):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert words in refused([*soft, *flag], capsys)
+
+
+def test_boards_get_the_numbers_of_the_log(soft, tmp_path, monkeypatch):
+    seen = []
+    board = SimpleNamespace(
+        init=lambda **_: SimpleNamespace(log=lambda numbers, step: seen.append((step, numbers)))
+    )
+    monkeypatch.setitem(sys.modules, "wandb", board)
+    assert main([*soft, "--wandb", "toy", "--max-steps", "2"]) == 0
+    losses = [(step, numbers["step/loss"]) for step, numbers in seen if "step/loss" in numbers]
+    assert losses == [(line["step"], line["loss"]) for line in steps_of(tmp_path / "run")]
+    assert any("evaluation/top1" in numbers for _, numbers in seen)
 
 
 def test_images_without_labels_are_refused(soft, toy, tmp_path, capsys):

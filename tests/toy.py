@@ -26,11 +26,18 @@ def draw_images(folder: Path, images_a_class: int, rng: np.random.Generator) -> 
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.jpg", quality=90)
 
 
-def write_labels(path: Path, images: Path, rng: np.random.Generator, kind: str = "topk", k: int = 2) -> None:
-    """Stored crops of every image; the teacher is fairly sure of the class."""
-    with LabelWriter(
-        path, kind=kind, num_classes=4, k=k, crops=CROPS, classes=CLASSES, provenance={"teacher": "made up"}
-    ) as writer:
+def write_labels(
+    path: Path,
+    images: Path,
+    rng: np.random.Generator,
+    kind: str = "topk",
+    outputs: int = 4,
+    teacher: str = "toy",
+) -> None:
+    """Stored crops of every image; the teacher is fairly sure of the class. Of kind topk or dense_logits."""
+    kept = {"k": 2, "classes": CLASSES} if kind == "topk" else {}
+    provenance = {"teacher": teacher}
+    with LabelWriter(path, kind, num_classes=outputs, crops=CROPS, provenance=provenance, **kept) as writer:
         for file in sorted(images.rglob("*.jpg")):
             boxes, flips = draw_crops(rng)
             truth = CLASSES.index(file.parent.name)
@@ -40,8 +47,7 @@ def write_labels(path: Path, images: Path, rng: np.random.Generator, kind: str =
                 values = np.stack([sure, (1 - sure) * 0.7], axis=1)
             else:
                 ids = None
-                values = np.repeat((1 - sure)[:, None] / 3, 4, axis=1)
-                values[:, truth] = sure
+                values = rng.normal(0, 1, (CROPS, outputs)) + 3 * np.eye(outputs)[truth]
             key = file.relative_to(images).as_posix()
             writer.add(key, boxes, flips, ids, values.astype(np.float32), image_size=(HEIGHT, WIDTH))
 
@@ -52,19 +58,19 @@ def draw_crops(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([top, left, height, width], axis=1).astype(np.int32), rng.random(CROPS) < 0.5
 
 
-def torchrun(processes: int, arguments: list[str], timeout: float = 120, **environment: str):
-    """`torchrun -m fkdx.train` in a process of its own; returns the finished process."""
+def torchrun(processes: int, arguments: list[str], timeout: float = 120) -> subprocess.CompletedProcess:
+    """`torchrun -m fkdx.train`, waited for."""
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    root = str(Path(__file__).parents[1])
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"}
+    words = [*command, "-m", "fkdx.train", *arguments]
     return subprocess.run(
-        [*command, "-m", "fkdx.train", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**env, **environment},
-        check=False,
+        words, capture_output=True, text=True, timeout=timeout, env=environment(), check=False
     )
+
+
+def environment() -> dict[str, str]:
+    """For a process that finds this fkdx and leaves a core to others."""
+    root = str(Path(__file__).parents[1])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root}:{os.environ.get('PYTHONPATH', '')}"}
 
 
 def steps_of(output: Path) -> list[dict]:

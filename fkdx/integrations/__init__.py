@@ -1,0 +1,1 @@
+"""fkdx inside other people's training programs, one module a program."""

@@ -1,0 +1,52 @@
+"""Stored labels in timm's own training loop: a loader of (images, target) pairs and a task that takes them.
+
+timm's `train.py` asks its task for the loss of every batch of its loader. Give it these two:
+
+    loader = TimmLoader(fkdx.CropLoader(...), mean, std, dtype)
+    task = StoredLabelTask(model, device=device)
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from timm.task import ClassificationTask
+from torch import Tensor, nn
+
+from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
+from fkdx.loader import CropLoader
+from fkdx.loss import soft_cross_entropy
+from fkdx.target import SparseTarget
+
+
+class StoredLabelTask(ClassificationTask):
+    """timm's classification task with soft cross-entropy against stored labels; no teacher, no dense target.
+
+    `task(images, target)` takes a `SparseTarget` or (B, C) probabilities, and returns {"loss", "output"}.
+    `temperature` divides the student's logits; other arguments are timm's.
+    """
+
+    def __init__(self, model: nn.Module, temperature: float = 1.0, **timm_arguments: Any) -> None:
+        super().__init__(model, partial(soft_cross_entropy, temperature=temperature), **timm_arguments)
+
+
+class TimmLoader:
+    """A CropLoader as timm's loop wants its loaders: (images, target) pairs, images ready for the model."""
+
+    def __init__(
+        self,
+        loader: CropLoader,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.loader, self.mean, self.std, self.dtype = loader, mean, std, dtype
+        self.sampler = loader  # timm calls loader.sampler.set_epoch
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, SparseTarget | Tensor]]:
+        for batch in self.loader:
+            yield prepare(batch.images, self.mean, self.std, self.dtype), batch.target

@@ -1,0 +1,199 @@
+"""Recipes and schedules: what they say, and two steps of every shipped one, in one process and in two."""
+
+import math
+import subprocess
+import sys
+from dataclasses import asdict, fields, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from toy import draw_images, environment, steps_of, write_labels
+
+from fkdx.recipe import MOVABLE, SHIPPED, Recipe, differences, load_yaml, read_recipe
+from fkdx.schedule import Pass, learning_rate, passes, step_learning_rate
+from fkdx.train import main
+
+NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+TOY = ["--size", "32", "--batch-size", "16", "--max-steps", "2", "--warmup-epochs", "0", "--device", "cpu"]
+TOY += ["--pretrained", "false", "--log-every", "1"]
+# Students that can do with 32 pixels, in place of those that cannot or that take long.
+SMALLER = {
+    "fkd_resnet101_plain": ["--student", "resnet18"],
+    "fkd_vit_tiny": ["--student-args", "{img_size: 32, drop_path_rate: 0.1}"],
+    "meal_v2_resnet50": ["--crops-per-image", "4"],
+    "ssl_resnet50": ["--student-args", "{backbone: resnet18, hidden: 32}"],
+}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory, run_seed) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    rng = np.random.default_rng(run_seed)
+    draw_images(folder / "train", 12, rng)
+    write_labels(folder / "topk.fkdl", folder / "train", rng)
+    write_labels(folder / "dense_logits.fkdl", folder / "train", rng, "dense_logits", 12)
+    return folder
+
+
+def arguments_of(name: str, toy: Path, output: Path) -> list[str]:
+    labels = toy / ("dense_logits.fkdl" if name.startswith("ssl") else "topk.fkdl")
+    given = ["--config", name, "--data", str(toy / "train"), "--labels", str(labels), "--output", str(output)]
+    return [*given, *TOY, *SMALLER.get(name, [])]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_runs(name, toy, tmp_path):
+    assert main(arguments_of(name, toy, tmp_path / "run")) == 0
+    assert [math.isfinite(line["loss"]) for line in steps_of(tmp_path / "run")] == [True, True]
+
+
+def test_every_recipe_runs_in_two_processes(toy, tmp_path):
+    """One after the other in the same two processes, to start torch once only."""
+    program = tmp_path / "all.py"
+    runs = [arguments_of(name, toy, tmp_path / name) for name in NAMES]
+    program.write_text(
+        "from fkdx.distributed import World\nfrom fkdx.recipe import read_recipe\n"
+        "from fkdx.train import train\n"
+        f"world = World()\nfor arguments in {runs!r}:\n"
+        "    assert train(read_recipe(arguments), world) == 0, arguments\nworld.leave()\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--standalone",
+        str(program),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    for name in NAMES:
+        assert [math.isfinite(line["loss"]) for line in steps_of(tmp_path / name)] == [True, True]
+
+
+# ---- recipes --------------------------------------------------------------------------------------------
+
+
+def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("lr: 1e-3\nepochs: 7\nmean: [0.5, 0.5, 0.5]\nstudent_args: {img_size: 32}\n")
+    recipe = read_recipe(["--config", str(path), "--epochs", "9", "--hard", "--decay-epochs", "[3, 6]"])
+    assert (recipe.lr, recipe.epochs, recipe.hard, recipe.decay_epochs) == (1e-3, 9, True, [3, 6])
+    assert recipe.student_args == {"img_size": 32}
+    assert recipe.momentum == Recipe().momentum
+
+
+def test_a_saved_recipe_reads_as_itself(tmp_path):
+    recipe = read_recipe(["--config", "fkd_vit_tiny", "--threads", "3", "--std", "[0.1, 0.2, 0.3]"])
+    recipe.save(tmp_path / "args.yaml")
+    assert read_recipe(["--config", str(tmp_path / "args.yaml")]) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epoch: 3", "unknown key, got 'epoch', did you mean 'epochs'?"),
+        ("stages: [{warmup_epoch: 3}]", "did you mean 'warmup_epochs'?, stages[0]"),
+        ("lr: high", "lr, got 'high', expected float"),
+        ("epochs: 2.5", "epochs, got 2.5, expected int"),
+        ("hard: 1", "hard, got 1, expected bool"),
+        ("mean: [a, b, c]", "mean, got 'a', expected float"),
+        ("amp: fp8", "amp, got 'fp8', expected one of none, bf16, fp16"),
+        ("stages: [{epochs: 0}]", "epochs, got 0, expected more than 0"),
+        ("batch_size: -4", "batch_size, got -4"),
+        ("- lr", "expected keys and values"),
+        ("lr: [", "not YAML"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(tmp_path, text, words):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="recipe: ") as error:
+        read_recipe(["--config", str(path)])
+    assert words in str(error.value)
+
+
+def test_shipped_recipes_name_what_they_train_and_nothing_movable():
+    assert len(NAMES) >= 13
+    for name in NAMES:
+        text = (SHIPPED / f"{name}.yaml").read_text()
+        assert text.startswith("# ")
+        keys = load_yaml(name)
+        assert not MOVABLE & keys.keys()
+        assert read_recipe(["--config", name]).student == keys["student"]
+
+
+def test_every_key_has_a_text_and_a_default_that_passes():
+    assert all(field.metadata["help"] for field in fields(Recipe))
+    assert yaml.safe_load(yaml.safe_dump(asdict(Recipe()))) == asdict(Recipe())
+
+
+def test_movable_keys_may_differ():
+    recipe = Recipe()
+    assert differences(asdict(recipe), replace(recipe, output="elsewhere", threads=3)) == []
+    assert differences(asdict(recipe), replace(recipe, lr=0.2)) == ["lr: 0.1 -> 0.2"]
+
+
+# ---- schedules ------------------------------------------------------------------------------------------
+
+
+def fkd_passes(epochs: int, m: int) -> list[tuple[int, int]]:
+    """FKD's loop (train_FKD.py), told again: strides of m epochs, the last m one by one, single-crop."""
+    seen = []
+    epoch = 0
+    while epoch < epochs:
+        if epoch + m >= epochs:
+            seen += [(e, 1) for e in range(epoch, epochs)]
+            break
+        seen.append((epoch, m))
+        epoch += m
+    return seen
+
+
+def test_serrated_passes_are_those_of_fkd(rng):
+    for _ in range(200):
+        epochs, m = int(rng.integers(1, 400)), int(rng.integers(1, 40))
+        plan = list(passes(Recipe(epochs=epochs, crops_per_image=m)))
+        assert plan == fkd_passes(epochs, m)
+        assert plan[0].epoch == 0
+        assert all(after.epoch == before.epoch + before.crops for before, after in pairwise(plan))
+        assert plan[-1] == Pass(epochs - 1, 1)
+
+
+def test_serrated_cosine_is_that_of_fkd():
+    recipe = Recipe(epochs=300, lr=0.1)
+    for at in passes(recipe):
+        expected = 0.1 * 0.5 * (1 + math.cos(math.pi * at.epoch / 300))
+        assert step_learning_rate(recipe, at, 17, 100) == pytest.approx(expected, rel=1e-12)
+
+
+def test_warm_up_is_single_crop_and_linear():
+    recipe = Recipe(epochs=21, crops_per_image=4, warmup_epochs=5, lr=0.002, warmup_lr=1e-5, min_lr=1e-5)
+    plan = list(passes(recipe))
+    assert plan[:6] == [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 4)]
+    assert learning_rate(recipe, 0) == 1e-5
+    assert learning_rate(recipe, 2) == pytest.approx(1e-5 + (0.002 - 1e-5) * 2 / 5)
+    assert learning_rate(recipe, 5) == pytest.approx(
+        1e-5 + (0.002 - 1e-5) / 2 * (1 + math.cos(math.pi * 5 / 21))
+    )
+
+
+def test_smooth_curves_have_no_teeth():
+    recipe = Recipe(epochs=16, crops_per_image=4, smooth=True, warmup_epochs=2, lr=1.0)
+    rates = [step_learning_rate(recipe, at, step, 50) for at in passes(recipe) for step in range(50)]
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert max(abs(a - b) for a, b in pairwise(rates[top:])) < 0.01
+
+
+def test_other_curves():
+    step = Recipe(schedule="step", epochs=90, lr=1.0, decay_epochs=[30, 60])
+    assert [learning_rate(step, e) for e in (0, 29, 30, 59, 60)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    linear = Recipe(schedule="linear", epochs=10, lr=1.0, min_lr=0.5)
+    assert [learning_rate(linear, e) for e in (0, 5, 10)] == pytest.approx([1, 0.75, 0.5])
+    assert learning_rate(Recipe(schedule="constant", lr=0.3), 250) == 0.3
+    assert learning_rate(Recipe(lr=0.1, lr_batch=512, batch_size=1024), 0) == pytest.approx(0.2)

@@ -1,0 +1,150 @@
+"""A run that is cut off anywhere goes on as if nothing had happened, bit for bit; checkpoints are whole."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy import COMMON, draw_images, environment, log_of, steps_of, write_labels
+
+from fkdx import checkpoint
+from fkdx.train import main
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory, run_seed) -> list[str]:
+    """A run of 12 steps in three passes, with drop-outs, an average of the weights and AdamW's memory."""
+    folder = tmp_path_factory.mktemp("toy")
+    rng = np.random.default_rng(run_seed)
+    draw_images(folder / "data" / "train", 12, rng)
+    draw_images(folder / "data" / "val", 2, rng)
+    write_labels(folder / "labels.fkdl", folder / "data" / "train", rng)
+    data = ["--data", str(folder / "data"), "--labels", str(folder / "labels.fkdl"), "--epochs", "4"]
+    more = ["--optimizer", "adamw", "--ema", "0.9", "--student-args", "{drop_path_rate: 0.3, drop_rate: 0.2}"]
+    return [*COMMON, *data, *more, "--seed", str(run_seed)]
+
+
+@pytest.fixture(scope="module")
+def whole(arguments, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("whole")
+    assert main([*arguments, "--output", str(run)]) == 0
+    return run
+
+
+def same_end(run: Path, other: Path) -> bool:
+    """Equal weights, average, optimiser and position, and the same story in the logs."""
+    a, b = (torch.load(folder / "last.pt", weights_only=True) for folder in (run, other))
+    for state in (a, b):
+        state["position"].pop("best")  # the end of `--max-steps` is evaluated too
+    story = [
+        [(line["step"], line["loss"], line["lr"]) for line in steps_of(folder)] for folder in (run, other)
+    ]
+    return same(a, b) and story[0] == story[1]
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key != "recipe")
+    return len(a) == len(b) and all(map(same, a, b)) if isinstance(a, list) else a == b
+
+
+def test_two_runs_are_equal_bit_for_bit(arguments, whole, tmp_path):
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
+    assert same_end(tmp_path, whole)
+
+
+def test_a_run_cut_off_at_any_step_ends_as_the_whole_one(arguments, whole, tmp_path, rng):
+    """FKDX_CUTS interruptions of a run, each at a random step."""
+    for number in range(int(os.environ.get("FKDX_CUTS", "3"))):
+        run = [*arguments, "--output", str(tmp_path / str(number))]
+        for step in sorted(rng.choice(np.arange(1, 12), size=2, replace=False)):
+            assert main([*run, "--max-steps", str(step), "--eval-every", "1"]) == 0
+        assert main(run) == 0
+        assert same_end(tmp_path / str(number), whole), f"cut before step {step}"
+
+
+def test_a_finished_run_stays_as_it_is(arguments, whole, tmp_path):
+    before = (whole / "last.pt").read_bytes()
+    assert main([*arguments, "--output", str(whole)]) == 0
+    assert (whole / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_to_go_on_from(arguments, whole, tmp_path, number):
+    command = [sys.executable, "-m", "fkdx.train", *arguments, "--output", str(tmp_path)]
+    process = subprocess.Popen(command, env=environment())
+    while not (tmp_path / "log.jsonl").exists() or not steps_of(tmp_path):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(25) in (0, 128 + number)  # 0: it was over before
+    if process.returncode:
+        assert log_of(tmp_path)[-1]["text"] == f"stopped by {number.name}"
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
+    assert same_end(tmp_path, whole)
+
+
+def test_other_labels_under_the_same_name_are_refused(arguments, tmp_path, capsys, rng):
+    labels = Path(arguments[arguments.index("--labels") + 1])
+    images = labels.parent / "data" / "train"
+    run = [*arguments, "--output", str(tmp_path / "run")]
+    assert main([*run, "--max-steps", "1"]) == 0
+    write_labels(tmp_path / "other.fkdl", images, rng, teacher="another")
+    assert main([*run, "--labels", str(tmp_path / "other.fkdl")]) == 1
+    assert "other labels" in capsys.readouterr().err
+
+
+# ---- files ----------------------------------------------------------------------------------------------
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "last.pt"
+    path.write_text("old")
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.write_whole(path, write)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+    assert path.read_text() == "old"
+
+
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
+    """Kill a process that saves and saves, again and again: what bears the name always loads."""
+    program = (
+        "import sys, torch\nfrom pathlib import Path\nfrom fkdx import checkpoint\n"
+        "state = {'position': {}, 'w': torch.zeros(200_000)}\nprint('go', flush=True)\n"
+        "while True:\n    checkpoint.save(Path(sys.argv[1]), state)\n"
+    )
+    path = tmp_path / "last.pt"
+    for delay in (0.02, 0.05, 0.11):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, env=environment()
+        )
+        process.stdout.readline()
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        if path.exists():
+            assert checkpoint.load(path)["w"].sum() == 0
+    checkpoint.save(path, {"position": {}})
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_weights_of_others_load(tmp_path):
+    """timm's and FKD's checkpoints: wrapped, with the prefix of a wrapper, the average first."""
+    weights = {"module.fc.weight": torch.ones(2, 2)}
+    torch.save({"epoch": 3, "arch": "x", "state_dict": weights}, tmp_path / "fkd.pth.tar")
+    assert checkpoint.load_weights(tmp_path / "fkd.pth.tar").keys() == {"fc.weight"}
+    average = {"fc.weight": torch.zeros(2, 2)}
+    torch.save({"state_dict": weights, "state_dict_ema": average}, tmp_path / "timm.pth.tar")
+    assert checkpoint.load_weights(tmp_path / "timm.pth.tar")["fc.weight"].sum() == 0
