@@ -126,7 +126,7 @@ def validation_loader(
     return ValidationLoader(
         recipe.val,
         max(1, recipe.batch_size // world.size),
-        recipe.eval_size,
+        recipe.eval_size or recipe.size,
         recipe.crop_ratio,
         classes=numbers if set(folders_of(recipe.val)) <= set(numbers) else classes,
         threads=recipe.threads,

@@ -26,11 +26,11 @@ def create_student(recipe: Recipe, num_classes: int, fresh: bool = True) -> tupl
     recipe = replace(
         recipe,
         size=size,
-        eval_size=recipe.eval_size or size,
         mean=recipe.mean or list(expects["mean"]),
         std=recipe.std or list(expects["std"]),
     )
-    probe(recipe, model, num_classes)
+    for stage in recipe.in_stages():
+        probe(stage, model, num_classes)
     if recipe.init and fresh:
         load_initial(model, recipe.init, strict=recipe.evaluate)
     return model, recipe

@@ -80,11 +80,11 @@ class Run:
 def main(argv: list[str] | None = None) -> int:
     world = World()
     try:
-        return train(read_recipe(argv), world)
+        status = train(read_recipe(argv), world)
     except Exception as error:
         return world.fail(error)
-    finally:
-        world.leave()
+    world.leave()
+    return status
 
 
 def train(recipe: Recipe, world: World) -> int:
@@ -122,8 +122,11 @@ def train(recipe: Recipe, world: World) -> int:
         )
         try:
             for number, stage in enumerate(recipe.in_stages()):
-                if number >= position.stage and train_stage(run, stage, state):
-                    position.stage, position.number, position.step, state = number + 1, 0, 0, None
+                if number < position.stage:
+                    continue
+                if not train_stage(run, stage, state):
+                    break
+                position.stage, position.number, position.step, state = number + 1, 0, 0, None
         except Interrupted:
             watch.report(position.total)
             save(run)
@@ -307,6 +310,7 @@ def open_teacher(recipe: Recipe, device: torch.device) -> Callable[[Tensor], Ten
         pretrained=not recipe.teacher_checkpoint,
         overrides={"size": recipe.size, **recipe.teacher_input},
         device=str(device),
+        precision=str(PRECISIONS[recipe.amp]).removeprefix("torch."),
     )
 
 

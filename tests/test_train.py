@@ -172,6 +172,11 @@ def test_stages_run_in_sequence(soft, tmp_path):
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert state["position"]["stage"] == 1
     assert steps_of(tmp_path / "run")[-1]["lr"] == 1e-3
+    cut = ["--output", str(tmp_path / "cut")]
+    for more in (["--max-steps", "4"], ["--max-steps", "5"], []):
+        assert main(["--config", str(recipe), *soft[:-2], *cut, *more]) == 0
+    again = torch.load(tmp_path / "cut" / "last.pt", weights_only=True)
+    assert all(again["state_dict"][name].equal(weight) for name, weight in state["state_dict"].items())
 
 
 # ---- what is refused ------------------------------------------------------------------------------------
