@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import torch
 
 from fkdx.distributed import World
-from fkdx.labels import LabelFile
+from fkdx.labels import LabelFile, fingerprint
 from fkdx.loader import CropLoader, ValidationLoader
 from fkdx.recipe import Recipe
+from fkdx.sources import Source
 
 
 def open_labels(recipe: Recipe) -> LabelFile | None:
@@ -87,6 +89,21 @@ def check_stage(stage: Recipe, world: World) -> int:
     if stage.val and not set(folders_of(stage.val)) & {*classes, *map(str, range(len(classes)))}:
         raise ValueError(f"train: no folder has the name of a class such as '{classes[0]}', {stage.val}")
     return outputs
+
+
+def check_fingerprint(labels: LabelFile, source: Source) -> None:
+    """ValueError where the label file says that it was made for other images under the same names."""
+    expected = labels.header.get("dataset")
+    if not expected or len(source) != expected["images"]:
+        return
+    places = (source.place(i) for i in range(len(source)))
+    sizes = (os.path.getsize(path) if length < 0 else length for path, _, length in places)
+    found = fingerprint(zip(source.keys, sizes))
+    if found != expected:
+        raise ValueError(
+            f"train: the images are not those that were labelled, got {found['bytes']} bytes in all, "
+            f"expected {expected['bytes']} with digest {expected['digest']}, {labels.path}"
+        )
 
 
 def crop_loader(

@@ -28,7 +28,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fkdx import checkpoint
 from fkdx.batch import prepare
-from fkdx.data import check_data, classes_of, crop_loader, identity, open_labels, validation_loader
+from fkdx.data import (
+    check_data,
+    check_fingerprint,
+    classes_of,
+    crop_loader,
+    identity,
+    open_labels,
+    validation_loader,
+)
 from fkdx.distributed import Interrupted, Stop, World
 from fkdx.evaluate import PRECISIONS, evaluate
 from fkdx.journal import Journal
@@ -171,6 +179,9 @@ def train_stage(run: Run, stage: Recipe, state: dict[str, Any] | None) -> bool:
         at = plan[position.number]
         if loader is None or loader.crops_per_image != at.crops:
             loader = crop_loader(stage, labels, at.crops, world, run.device)
+            if labels and world.main and position.number == position.step == 0:
+                check_fingerprint(labels, loader.pool.source)
+            world.wait()
         train_pass(run, stage, at, model, loader)
         cut_short = 0 < stage.max_steps <= position.total
         last = cut_short or position.number == len(plan) - 1

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from toy import CLASSES, COMMON, draw_images, log_of, steps_of, write_labels
 
+from fkdx.labels import fingerprint
 from fkdx.train import main
 
 
@@ -209,6 +210,17 @@ def test_bad_input_is_one_line(soft, tmp_path, capsys, change, words):
     line = refused([*soft, *change], capsys)
     assert words in line
     assert not list((tmp_path / "run").glob("*.pt")) if (tmp_path / "run").exists() else True
+
+
+def test_other_images_under_the_same_names_are_refused(soft, toy, tmp_path, capsys, rng):
+    images = toy / "data" / "train"
+    files = [(path.relative_to(images).as_posix(), path.stat().st_size) for path in images.rglob("*.jpg")]
+    write_labels(tmp_path / "right.fkdl", images, rng, dataset=fingerprint(files))
+    assert main([*soft, "--labels", str(tmp_path / "right.fkdl"), "--max-steps", "1"]) == 0
+    files[0] = (files[0][0], files[0][1] + 1)
+    write_labels(tmp_path / "wrong.fkdl", images, rng, dataset=fingerprint(files))
+    other = ["--labels", str(tmp_path / "wrong.fkdl"), "--output", str(tmp_path / "other")]
+    assert "not those that were labelled" in refused([*soft, *other], capsys)
 
 
 @pytest.mark.parametrize(

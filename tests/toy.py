@@ -33,11 +33,14 @@ def write_labels(
     kind: str = "topk",
     outputs: int = 4,
     teacher: str = "toy",
+    **more,
 ) -> None:
     """Stored crops of every image; the teacher is fairly sure of the class. Of kind topk or dense_logits."""
     kept = {"k": 2, "classes": CLASSES} if kind == "topk" else {}
     provenance = {"teacher": teacher}
-    with LabelWriter(path, kind, num_classes=outputs, crops=CROPS, provenance=provenance, **kept) as writer:
+    with LabelWriter(
+        path, kind, num_classes=outputs, crops=CROPS, provenance=provenance, **kept, **more
+    ) as writer:
         for file in sorted(images.rglob("*.jpg")):
             boxes, flips = draw_crops(rng)
             truth = CLASSES.index(file.parent.name)

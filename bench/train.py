@@ -1,0 +1,144 @@
+"""Measure whole training steps: python bench/train.py --images DIR [--student NAME] [--size 224]
+
+Three ways to feed the same student take turns, and the median of each is printed, in crops a second:
+
+    resident   one batch that is already there: what the student alone can do
+    fkdx       stored crops through CropLoader, prepare and soft_cross_entropy
+    fkd        FKD as published: one pickled label file an image, PIL, dense targets, a torch DataLoader
+
+`waits` is the share of the time in which a step waits for its batch. The losses are compared before.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
+
+import timm
+import torch
+from loader import write_labels
+from loader_systems import Work, reference
+from torch import Tensor
+
+from fkdx import CropLoader, LabelFile, soft_cross_entropy
+from fkdx.batch import prepare
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, required=True, help="a folder of images, <class>/<name>")
+    parser.add_argument("--student", default="test_resnet", help="timm model")
+    parser.add_argument("--size", type=int, default=224, help="side of a crop")
+    parser.add_argument("--batch", type=int, default=128, help="crops of a batch")
+    parser.add_argument("--m", type=int, default=4, help="crops of an image in a batch")
+    parser.add_argument("--threads", type=int, default=1, help="of the loaders")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of every way")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of one turn")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    with tempfile.TemporaryDirectory() as folder:
+        write_labels(args.images, Path(folder))
+        keys = list(LabelFile(Path(folder) / "labels.fkdl").keys)
+        work = Work(args.images, Path(folder) / "labels.fkdl", Path(folder) / "tars", keys, 1000)
+        work.size, work.batch, work.crops, work.threads, work.floats = (
+            args.size,
+            args.batch,
+            args.m,
+            args.threads,
+            True,
+        )
+        print(table(measure(work, args, device, dtype)))
+    return 0
+
+
+def measure(work: Work, args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict:
+    """{way: [(crops a second, share of waiting), ...]} of all turns."""
+    labels = LabelFile(work.labels)
+    loader = CropLoader(
+        work.root, labels, work.batch, work.crops, work.size, threads=work.threads, device=device
+    )
+    step = make_step(args.student, labels.num_classes, device, dtype)
+    one = next(iter(loader))
+    check(prepare(one.images, dtype=dtype), one.target, step)
+    ways: dict[str, Iterator] = {
+        "resident": cycle([one]),
+        "fkdx": (batch for _ in cycle([0]) for batch in loader),
+        "fkd": reference(work),
+    }
+    turns = {name: [] for name in ways}
+    for _ in range(args.rounds):
+        for name, batches in ways.items():
+            turns[name].append(turn(batches, step, args.seconds, work.batch, device))
+    return turns
+
+
+def make_step(
+    student: str, num_classes: int, device: torch.device, dtype: torch.dtype
+) -> Callable[..., Tensor]:
+    """One step of training on (images, target), normalised and dense, or on a Batch of fkdx."""
+    torch.manual_seed(0)
+    model = timm.create_model(student, num_classes=num_classes).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+
+    def step(batch: object) -> Tensor:
+        if isinstance(batch, tuple):
+            images, target = (part.to(device, non_blocking=True) for part in batch)
+        else:
+            images, target = prepare(batch.images, dtype=dtype), batch.target
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            logits = model(images)
+        if isinstance(target, Tensor):
+            loss = -(target * logits.float().log_softmax(1)).sum(1).mean()
+        else:
+            loss = soft_cross_entropy(logits, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def check(images: Tensor, target: object, step: Callable[..., Tensor]) -> None:
+    """The dense and the fused loss of the same logits must be one number."""
+    logits = torch.randn(len(images), target.num_classes, device=images.device)
+    dense = -(target.to_dense() * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(soft_cross_entropy(logits, target), dense, rtol=1e-5, atol=1e-5)
+
+
+def turn(
+    batches: Iterator, step: Callable[..., Tensor], seconds: float, crops: int, device: torch.device
+) -> tuple[float, float]:
+    for _ in range(2):
+        step(next(batches)).item()
+    steps, waited, begun = 0, 0.0, time.perf_counter()
+    while time.perf_counter() - begun < seconds:
+        before = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - before
+        loss = step(batch)
+        steps += 1
+    loss.item()  # until the device is done
+    spent = time.perf_counter() - begun
+    return steps * crops / spent, waited / spent
+
+
+def table(turns: dict[str, list[tuple[float, float]]]) -> str:
+    rates = {name: statistics.median(rate for rate, _ in rows) for name, rows in turns.items()}
+    lines = ["| way | crops/s | of resident | waits |", "|---|---|---|---|"]
+    for name, rows in turns.items():
+        waits = statistics.median(wait for _, wait in rows)
+        lines.append(f"| {name} | {rates[name]:.0f} | {rates[name] / rates['resident']:.3f} | {waits:.1%} |")
+    return "\n".join([*lines, "", f"fkdx / fkd: {rates['fkdx'] / rates['fkd']:.2f}"])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
