@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fkdx import _C
 from fkdx.mix import Mix
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -24,9 +25,10 @@ def prepare(
     """``(images / 255 - mean) / std``, mixed with a partner's pixels first where `mix` says so.
 
     Args:
-        images: (B, H, W, 3) uint8, contiguous, on any device.
+        images: (B, H, W, 3) uint8 on the CPU or a CUDA device; copied first where not contiguous.
         mean, std: one a channel, in units of [0, 1].
-        dtype: float32, bfloat16 or float16; everything before is float32, rounded once.
+        dtype: float32, bfloat16 or float16; computed in float32 and rounded once, with the
+            same bits on the CPU and on a GPU.
         mix: parameters of the rows, on the images' device.
 
     Returns:
@@ -34,6 +36,7 @@ def prepare(
 
     Raises:
         ValueError: wrong shape, dtype, device, std or mix.
+        IndexError: a partner outside the batch; on CUDA the row becomes NaN instead.
     """
     _expect(
         images.dtype == torch.uint8 and images.ndim == 4 and images.shape[3] == 3,
@@ -46,27 +49,50 @@ def prepare(
     )
     _expect(dtype in _DTYPES, "dtype", dtype, "float32, bfloat16 or float16")
     if mix is not None:
-        _expect(len(mix.lam) == len(images), "mix", len(mix.lam), f"{len(images)} rows")
-        _expect(mix.boxes.device == images.device, "mix's device", mix.boxes.device, images.device)
-    pixels = images.permute(0, 3, 1, 2).to(torch.float32)
-    if mix is not None:
-        pixels = torch.where(
-            _inside(mix, images),
-            pixels + mix.blend[:, None, None, None] * (pixels[mix.permutation] - pixels),
-            pixels,
+        _check_mix(mix, images)
+    if images.is_cuda and not hasattr(_C, "prepare_cuda"):
+        raise RuntimeError("prepare: fkdx was built without CUDA; install nvcc and build again")
+    images = images.contiguous()
+    out = torch.empty(images.shape, dtype=dtype, device=images.device)
+    scale = [1 / (255 * s) for s in std]
+    bias = [-m / s for m, s in zip(mean, std)]
+    mixing = (0, 0, 0) if mix is None else _addresses(mix)
+    arguments = (
+        images.data_ptr(),
+        out.data_ptr(),
+        mixing,
+        images.shape[:3],
+        scale,
+        bias,
+        _DTYPES.index(dtype),
+    )
+    if images.is_cuda:
+        device = images.device.index
+        _C.prepare_cuda(*arguments, device, torch._C._cuda_getCurrentRawStream(device))
+    else:
+        _C.prepare_cpu(*arguments, torch.get_num_threads())
+    return out.permute(0, 3, 1, 2)
+
+
+def _addresses(mix: Mix) -> tuple[int, int, int]:
+    return mix.permutation.data_ptr(), mix.boxes.data_ptr(), mix.blend.data_ptr()
+
+
+def _check_mix(mix: Mix, images: Tensor) -> None:
+    rows = len(images)
+    for name, shape, dtype in (
+        ("permutation", (rows,), torch.int64),
+        ("boxes", (rows, 4), torch.int32),
+        ("blend", (rows,), torch.float32),
+    ):
+        part = getattr(mix, name)
+        got = (tuple(part.shape), part.dtype, part.device, part.is_contiguous())
+        _expect(
+            got == (shape, dtype, images.device, True),
+            f"mix.{name}",
+            got,
+            (shape, dtype, images.device, True),
         )
-    scale = 1 / (255 * torch.tensor(std, dtype=torch.float64, device=images.device))
-    bias = -torch.tensor(mean, dtype=torch.float64, device=images.device) * 255 * scale
-    normal = pixels * scale.float()[:, None, None] + bias.float()[:, None, None]
-    return normal.to(dtype, memory_format=torch.channels_last)
-
-
-def _inside(mix: Mix, images: Tensor) -> Tensor:
-    """(B, 1, H, W): is the pixel inside the row's box?"""
-    top, left, height, width = (part[:, None, None, None] for part in mix.boxes.unbind(1))
-    y = torch.arange(images.shape[1], device=images.device)[:, None]
-    x = torch.arange(images.shape[2], device=images.device)
-    return (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
 
 
 def _expect(ok: bool, what: str, got: object, expected: object) -> None:

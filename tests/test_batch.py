@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from fkdx import reference
+from fkdx import _C, reference
 from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
 from fkdx.mix import Mix, Mixer, neighbours
+from fkdx.teacher_topk import topk_probabilities
 
 MIXERS = [None, Mixer(mixup=0.8), Mixer(cutmix=1.0), Mixer(selfmix=1.0)]
 ROUNDING = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
@@ -39,6 +40,26 @@ def test_prepare_equals_the_reference(rng, mixer, dtype):
         assert batch.is_contiguous(memory_format=torch.channels_last)
         tolerance = ROUNDING[dtype] * np.abs(want) + 1e-6
         assert (np.abs(batch.double().numpy() - want) <= tolerance).all()
+
+
+@pytest.mark.parametrize("mixer", MIXERS, ids=str)
+def test_every_cpu_variant_gives_the_same_bits(rng, mixer):
+    images = random_images(rng, 6, 31, 29)
+    mix = draw(mixer, images, rng)
+    batches = []
+    for cpu in _C.supported_cpus():
+        _C.force_cpu(cpu)
+        batches.append(prepare(images, mix=mix))
+    _C.force_cpu("")
+    assert all(torch.equal(batch, batches[0]) for batch in batches)
+
+
+def test_a_partner_outside_the_batch_is_an_error(rng):
+    images = random_images(rng)
+    mix = draw(MIXERS[1], images, rng)
+    mix.permutation[4] = 6
+    with pytest.raises(IndexError, match="permutation of row 4, got 6"):
+        prepare(images, mix=mix)
 
 
 def test_no_rows(rng):
@@ -103,3 +124,31 @@ def test_refusals(rng):
     for call, words in cases:
         with pytest.raises(ValueError, match=words):
             call()
+
+
+@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+def test_topk_probabilities(rng, dtype):
+    logits = torch.from_numpy(rng.normal(scale=3, size=(5, 100))).to(dtype)
+    ids, values = topk_probabilities(logits, 7, temperature=1.5)
+    wide = np.exp(logits.double().numpy() / 1.5)
+    wide /= wide.sum(1, keepdims=True)
+    np.testing.assert_allclose(values, -np.sort(-wide, 1)[:, :7], rtol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(wide, ids.numpy().astype(int), 1), values, rtol=1e-5)
+    assert ids.dtype == torch.int32
+    assert topk_probabilities(logits, 7, dtype=torch.float16)[1].dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((torch.zeros(5), 1), "logits"),
+        ((torch.zeros(2, 5, dtype=torch.int64), 1), "logits"),
+        ((torch.zeros(2, 5), 6), "k, got 6"),
+        ((torch.zeros(2, 5), 0), "k, got 0"),
+        ((torch.zeros(2, 5), 1, 0.0), "temperature"),
+        ((torch.zeros(2, 5), 1, 1.0, torch.bfloat16), "dtype"),
+    ],
+)
+def test_topk_refuses(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        topk_probabilities(*arguments)

@@ -12,6 +12,9 @@
 
 namespace fkdx {
 
+struct Pair {
+  uint32_t word[2];
+};
 struct Quad {
   uint32_t word[4];
 };
@@ -21,6 +24,11 @@ struct Quad {
 __device__ __forceinline__ Quad load16(const void* from) {
   const uint4 q = __ldg(static_cast<const uint4*>(from));
   return {{q.x, q.y, q.z, q.w}};
+}
+
+__device__ __forceinline__ Pair load8(const void* from) {
+  const uint2 q = __ldg(static_cast<const uint2*>(from));
+  return {{q.x, q.y}};
 }
 
 __device__ __forceinline__ void store16(void* to, const Quad& q) {
@@ -35,6 +43,8 @@ __device__ __forceinline__ float exp2_fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+
+__device__ __forceinline__ float divide_fast(float a, float b) { return __fdividef(a, b); }
 
 __device__ __forceinline__ float bits_to_float(uint32_t u) { return __uint_as_float(u); }
 __device__ __forceinline__ uint32_t float_to_bits(float x) { return __float_as_uint(x); }

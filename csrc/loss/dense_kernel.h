@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kDenseThreads) sigmoid_kernel(const __grid_con
   if (rank < 32) target.read(args, row, rank);
   __syncthreads();
   const float scale = grad ? gradient_scale(args, row) / args.classes : 0.f;
-  const auto sigmoid = [](float x, float e) { return __fdividef(x < 0.f ? e : 1.f, 1.f + e); };
+  const auto sigmoid = [](float x, float e) { return divide_fast(x < 0.f ? e : 1.f, 1.f + e); };
   const auto value = [&](int c) { return T::widen(z[c]) * args.inv_temperature; };
 
   Sums sums{0, 0, 0};

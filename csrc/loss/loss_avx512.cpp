@@ -14,7 +14,7 @@
 namespace fkdx {
 namespace {
 
-#include "loss/lanes.h"
+#include "base/lanes.h"
 #include "loss/rows.h"
 
 }  // namespace

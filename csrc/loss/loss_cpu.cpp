@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
-#include <exception>
-#include <thread>
-#include <vector>
-
 #include "base/cpu.h"
+#include "base/parallel.h"
 #include "loss/loss.h"
 #include "loss/variants.h"
 
@@ -24,24 +20,9 @@ LossVariant selected_loss() {
 }
 
 void loss_cpu(const LossCall& call, int threads) {
-  const LossRange rows = selected_loss().rows;
-  const int64_t useful = std::min(call.rows, call.rows * call.classes / kLogitsPerThread);
-  const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(threads, useful));
-  std::vector<std::exception_ptr> errors(parts);
-  const auto work = [&](int64_t part) {
-    try {
-      rows(call, call.rows * part / parts, call.rows * (part + 1) / parts);
-    } catch (...) {
-      errors[part] = std::current_exception();
-    }
-  };
-  std::vector<std::thread> helpers;
-  for (int64_t part = 1; part < parts; ++part) helpers.emplace_back(work, part);
-  work(0);
-  for (std::thread& helper : helpers) helper.join();
-  for (const std::exception_ptr& error : errors) {
-    if (error) std::rethrow_exception(error);
-  }
+  const int64_t useful = call.rows * call.classes / kLogitsPerThread;
+  parallel(call.rows, std::min<int64_t>(threads, useful),
+           [&, rows = selected_loss().rows](int64_t begin, int64_t end) { rows(call, begin, end); });
 }
 
 }  // namespace fkdx

@@ -28,7 +28,7 @@
 #define __launch_bounds__(...)
 
 struct Index {
-  unsigned x;
+  unsigned x, y;
 };
 inline thread_local Index threadIdx, blockIdx;
 
@@ -184,25 +184,33 @@ inline bool __any_sync(unsigned, bool mine) {
   for (int mask = 16; mask; mask >>= 1) any |= __shfl_xor_sync(~0u, any, mask);
   return any;
 }
-inline float __fdividef(float a, float b) { return a / b; }
 
 namespace fkdx {
 
+struct Pair {
+  uint32_t word[2];
+};
 struct Quad {
   uint32_t word[4];
 };
 
-// Four accesses of a type that ThreadSanitizer watches; a misaligned address is an error of UBSan.
+// Four accesses of a type that ThreadSanitizer watches; a misaligned address ends the program.
 inline Quad load16(const void* from) {
   if (reinterpret_cast<uintptr_t>(from) % 16) std::abort();
   const uint32_t* words = static_cast<const uint32_t*>(from);
   return {{words[0], words[1], words[2], words[3]}};
+}
+inline Pair load8(const void* from) {
+  if (reinterpret_cast<uintptr_t>(from) % 8) std::abort();
+  const uint32_t* words = static_cast<const uint32_t*>(from);
+  return {{words[0], words[1]}};
 }
 inline void store16(void* to, const Quad& q) {
   if (reinterpret_cast<uintptr_t>(to) % 16) std::abort();
   for (int i = 0; i < 4; ++i) static_cast<uint32_t*>(to)[i] = q.word[i];
 }
 
+inline float divide_fast(float a, float b) { return a / b; }
 inline float exp2_fast(float x) { return x < -126.f ? 0.f : std::exp2(x); }
 
 inline float bits_to_float(uint32_t u) {

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#if defined(__x86_64__)
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "batch/variants.h"
+
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma")
+
+namespace fkdx {
+namespace {
+
+#include "base/lanes.h"
+#include "batch/prepare_rows.h"
+
+}  // namespace
+
+PrepareRange prepare_avx512() { return prepare_any_type; }
+
+}  // namespace fkdx
+
+#endif

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "batch/variants.h"
+
+namespace fkdx {
+namespace {
+
+#include "base/lanes.h"
+#include "batch/prepare_rows.h"
+
+}  // namespace
+
+PrepareRange prepare_scalar() { return prepare_any_type; }
+
+}  // namespace fkdx

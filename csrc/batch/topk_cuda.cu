@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/check.h"
+#include "base/cuda.h"
+#include "batch/topk.h"
+#include "batch/topk_kernel.h"
+
+namespace fkdx {
+namespace {
+
+struct Launch {
+  void (*kernel)(TopkCall);
+  int threads, rows_per_block;
+};
+
+template <typename T>
+Launch choose(int classes) {
+  constexpr bool kWide = sizeof(typename T::Stored) == 4;
+  const int quads = classes / T::kPerQuad;
+  if (quads <= 32 * (kWide ? 8 : 4)) return {topk_kernel < T, 32, kWide ? 8 : 4, 4 >, 128, 4};
+  if (quads <= 256 * (kWide ? 8 : 4)) return {topk_kernel < T, 256, kWide ? 8 : 4, 2 >, 256, 1};
+  return {topk_kernel < T, kWide ? 512 : 256, 11, 1 >, kWide ? 512 : 256, 1};
+}
+
+Launch choose(const TopkCall& call) {
+  switch (call.type) {
+    case LogitType::kBf16:
+      return choose<DeviceBf16>(call.classes);
+    case LogitType::kF16:
+      return choose<DeviceF16>(call.classes);
+    default:
+      return choose<DeviceF32>(call.classes);
+  }
+}
+
+}  // namespace
+
+void topk_cuda(const TopkCall& call, int device, uintptr_t stream) {
+  check<std::invalid_argument>(
+      call.k <= kMaxTopk && call.k <= call.classes && call.classes <= kMaxTopkClasses,
+      "topk: k and classes, got ", call.k, " of ", call.classes, ", expected at most ", kMaxTopk, " of ",
+      kMaxTopkClasses);
+  if (call.rows == 0) return;
+  const Launch launch = choose(call);
+  const DeviceGuard guard(device);
+  cudaLaunchConfig_t config{};
+  config.gridDim = static_cast<unsigned>((call.rows + launch.rows_per_block - 1) / launch.rows_per_block);
+  config.blockDim = launch.threads;
+  config.stream = reinterpret_cast<cudaStream_t>(stream);
+  cuda_check(cudaLaunchKernelEx(&config, launch.kernel, call), "topk");
+}
+
+}  // namespace fkdx
