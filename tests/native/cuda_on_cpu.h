@@ -58,12 +58,12 @@ class Barrier {
   unsigned round_ = 0;
 };
 
-inline void run_block(unsigned block, unsigned threads, const std::function<void()>& kernel) {
+inline void run_block(Index block, unsigned threads, const std::function<void()>& kernel) {
   std::vector<std::thread> team;
   for (unsigned thread = 0; thread < threads; ++thread) {
     team.emplace_back([&, thread] {
       threadIdx.x = thread;
-      blockIdx.x = block;
+      blockIdx = block;
       kernel();
     });
   }
@@ -107,10 +107,10 @@ inline void run_fiber() {
   fibers[threadIdx.x].done = true;
 }
 
-inline void run_block(unsigned block, unsigned threads, const std::function<void()>& kernel) {
+inline void run_block(Index block, unsigned threads, const std::function<void()>& kernel) {
   if (fibers.size() < threads) fibers.resize(threads);
   running_kernel = &kernel;
-  blockIdx.x = block;
+  blockIdx = block;
   for (unsigned i = 0; i < threads; ++i) {
     Fiber& fiber = fibers[i];
     fiber.done = false;
@@ -157,13 +157,13 @@ T exchange(T value, unsigned from) {
   return other;
 }
 
-// Runs kernel(args) for `blocks` blocks of `threads` threads, a multiple of 32.
+// Runs kernel(args) for blocks.x times blocks.y blocks of `threads` threads, a multiple of 32.
 template <typename Kernel, typename Args>
-void launch(Kernel kernel, unsigned blocks, unsigned threads, const Args& args) {
-  for (unsigned block = 0; block < blocks; ++block) {
+void launch(Kernel kernel, Index blocks, unsigned threads, const Args& args) {
+  for (unsigned block = 0; block < blocks.x * blocks.y; ++block) {
     block_barrier.reset(threads);
     for (unsigned w = 0; w < threads / 32; ++w) warps[w].barrier.reset(32);
-    run_block(block, threads, [&] { kernel(args); });
+    run_block({block % blocks.x, block / blocks.x}, threads, [&] { kernel(args); });
   }
 }
 

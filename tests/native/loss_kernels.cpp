@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <random>
 
+#include "buffer.h"
 #include "loss/dense_kernel.h"
 #include "loss/entries.h"
 #include "loss/loop_kernel.h"
@@ -19,15 +20,6 @@ std::mt19937 rng;
 
 float normal(float spread) { return std::normal_distribution<float>(0, spread)(rng); }
 int below(int n) { return std::uniform_int_distribution<int>(0, n - 1)(rng); }
-
-// A heap buffer that ends with its last element and starts `offset` bytes after a 16-byte boundary.
-struct Buffer {
-  std::vector<char> bytes;
-  char* data;
-  Buffer(size_t size, int offset, char fill) : bytes(size + offset + 16, fill) {
-    data = bytes.data() + (16 - reinterpret_cast<uintptr_t>(bytes.data()) % 16) % 16 + offset;
-  }
-};
 
 template <typename T>
 constexpr Float kType = Float::kF32;
@@ -84,12 +76,12 @@ void run(const LossArgs& args, Link link, int kernel) {
   constexpr bool kWide = sizeof(typename T::Stored) == 4;
   const unsigned rows = unsigned(args.rows);
   using cuda_on_cpu::launch;
-  if (link == Link::kSigmoid) return launch(sigmoid_kernel<T>, rows, kDenseThreads, args);
-  if (args.dense.values) return launch(dense_kernel<T>, rows, kDenseThreads, args);
-  if (kernel == 0) return launch(row_kernel < T, 32, kWide ? 8 : 4, 6 >, (rows + 3) / 4, 128, args);
-  if (kernel == 1) return launch(row_kernel < T, 128, kWide ? 2 : 1, 8 >, rows, 128, args);
-  if (kernel == 2) return launch(row_kernel < T, 256, kWide ? 8 : 4, 3 >, rows, 256, args);
-  return launch(loop_kernel<T>, rows, kLoopThreads, args);
+  if (link == Link::kSigmoid) return launch(sigmoid_kernel<T>, {rows, 1}, kDenseThreads, args);
+  if (args.dense.values) return launch(dense_kernel<T>, {rows, 1}, kDenseThreads, args);
+  if (kernel == 0) return launch(row_kernel < T, 32, kWide ? 8 : 4, 6 >, {(rows + 3) / 4, 1}, 128, args);
+  if (kernel == 1) return launch(row_kernel < T, 128, kWide ? 2 : 1, 8 >, {rows, 1}, 128, args);
+  if (kernel == 2) return launch(row_kernel < T, 256, kWide ? 8 : 4, 3 >, {rows, 1}, 256, args);
+  return launch(loop_kernel<T>, {rows, 1}, kLoopThreads, args);
 }
 
 int failures = 0;

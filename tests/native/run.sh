@@ -1,0 +1,21 @@
+#!/bin/sh
+# Run the CUDA kernels on the CPU: run.sh [plain | address,undefined | thread] [SEED]
+set -eu
+cd "$(dirname "$0")/../.."
+sanitizers=${1:-plain}
+seed=${2:-$(date +%s | tail -c 6)}
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+flags="-std=c++17 -g -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -ffp-contract=fast -Icsrc -Itests/native"
+quick=
+case $sanitizers in
+plain) flags="$flags -O1" ;;
+thread) flags="$flags -O0 -fsanitize=thread" quick=quick ;;  # above -O0 gcc moves loads ahead of their condition
+*) flags="$flags -O1 -fsanitize=$sanitizers -fno-sanitize-recover=all" ;;
+esac
+common="csrc/base/cpu.cpp"
+for room in loss batch; do
+    # shellcheck disable=SC2086
+    ${CXX:-c++} $flags "tests/native/${room}_kernels.cpp" csrc/$room/*.cpp $common -lpthread -o "$out/$room"
+    ASAN_OPTIONS=detect_stack_use_after_return=0 "$out/$room" "$seed" $quick
+done
