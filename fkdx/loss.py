@@ -155,9 +155,8 @@ def _native(
 
     kernel: which CUDA kernel, as csrc/loss/loss_cuda.h numbers them; 0 lets the shape decide.
     """
+    logits = _row_major(logits)
     rows, classes = logits.shape
-    if (classes > 1 and logits.stride(1) != 1) or (rows > 1 and logits.stride(0) < classes):
-        logits = logits.contiguous()
     loss = torch.empty(rows, dtype=_loss_dtype(logits), device=logits.device) if want_loss else None
     grad = None if factor is None else _empty_grad(logits)
     if rows == 0:
@@ -179,6 +178,13 @@ def _native(
     else:
         _C.loss_cpu(*arguments, torch.get_num_threads())
     return loss, grad
+
+
+def _row_major(logits: Tensor) -> Tensor:
+    """The logits with neighbouring classes side by side and rows that do not overlap."""
+    rows, classes = logits.shape
+    apart = (classes <= 1 or logits.stride(1) == 1) and (rows <= 1 or logits.stride(0) >= classes)
+    return logits if apart else logits.contiguous()
 
 
 def _empty_grad(logits: Tensor) -> Tensor:
@@ -250,7 +256,7 @@ def _(logits, tensors, layouts, constants, link, temperature):
 
 @_operator_with_grad.register_fake
 def _(logits, tensors, layouts, constants, link, temperature, factor, scales):
-    return logits.new_empty(logits.shape[0], dtype=_loss_dtype(logits)), logits.new_empty(logits.shape)
+    return logits.new_empty(logits.shape[0], dtype=_loss_dtype(logits)), _empty_grad(_row_major(logits))
 
 
 def _setup_context(ctx, inputs, output):
