@@ -88,21 +88,20 @@ def loss_and_grad(
     GradScaler's (`scaler._scale`); None is 1. Other arguments and errors are those of `soft_cross_entropy`.
     """
     flat = _checked("loss_and_grad", logits, target, temperature, teacher_temperature, check)
-    factor = 1.0 / max(len(logits), 1)
+    factor = 1.0 / max(logits.shape[0], 1)
     if isinstance(scale, Tensor):
-        _expect(
-            "loss_and_grad",
-            scale.numel() == 1 and scale.dtype == _loss_dtype(logits),
-            "scale",
-            (tuple(scale.shape), scale.dtype),
-            f"one {_loss_dtype(logits)}",
-        )
-        _expect("loss_and_grad", scale.device == logits.device, "scale's device", scale.device, logits.device)
+        if scale.numel() != 1 or scale.dtype != _loss_dtype(logits) or scale.device != logits.device:
+            got, expected = (
+                (tuple(scale.shape), scale.dtype, scale.device),
+                (_loss_dtype(logits), logits.device),
+            )
+            raise ValueError(_message("loss_and_grad", "scale", got, f"one element of {expected}"))
         scales = scale.reshape(1).expand(len(logits))
     else:
         factor, scales = factor * (1.0 if scale is None else scale), None
-    native = _operator_with_grad if torch.compiler.is_compiling() else _native_with_grad
-    return native(logits.detach(), *flat, SOFTMAX, temperature, factor, scales)
+    if torch.compiler.is_compiling():
+        return _operator_with_grad(logits.detach(), *flat, SOFTMAX, temperature, factor, scales)
+    return _native(logits, *flat, SOFTMAX, temperature, factor, scales)
 
 
 # ---- the ways to the native part ---------------------------------------------------------------------------
@@ -118,8 +117,7 @@ def _rows(logits: Tensor, flat: tuple, link: int, temperature: float) -> Tensor:
 
 
 class _Rows(torch.autograd.Function):
-    """Losses of rows; the gradient is computed when the factors from above are known, so it is rounded
-    once."""
+    """Losses of rows. The gradient waits for the factors from above, and so is rounded only once."""
 
     @staticmethod
     def forward(ctx, logits, flat, link, temperature, *tensors):
@@ -135,19 +133,6 @@ class _Rows(torch.autograd.Function):
         return grad, None, None, None, *(None for _ in tensors)
 
 
-def _native_with_grad(
-    logits: Tensor,
-    tensors: Sequence[Tensor],
-    layouts: Sequence[int],
-    constants: Sequence[float],
-    link: int,
-    temperature: float,
-    factor: float,
-    scales: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    return _native(logits, tensors, layouts, constants, link, temperature, factor, scales)
-
-
 def _native(
     logits, tensors, layouts, constants, link, temperature, factor=None, scales=None, want_loss=True, kernel=0
 ):
@@ -157,7 +142,7 @@ def _native(
     """
     logits = _row_major(logits)
     rows, classes = logits.shape
-    loss = torch.empty(rows, dtype=_loss_dtype(logits), device=logits.device) if want_loss else None
+    loss = logits.new_empty(rows, dtype=_loss_dtype(logits)) if want_loss else None
     grad = None if factor is None else _empty_grad(logits)
     if rows == 0:
         return loss, grad
@@ -182,6 +167,8 @@ def _native(
 
 def _row_major(logits: Tensor) -> Tensor:
     """The logits with neighbouring classes side by side and rows that do not overlap."""
+    if logits.is_contiguous():
+        return logits
     rows, classes = logits.shape
     apart = (classes <= 1 or logits.stride(1) == 1) and (rows <= 1 or logits.stride(0) >= classes)
     return logits if apart else logits.contiguous()
@@ -190,6 +177,8 @@ def _row_major(logits: Tensor) -> Tensor:
 def _empty_grad(logits: Tensor) -> Tensor:
     """Uninitialised (B, C) whose rows start at the same place within 16 bytes as the logits' rows do."""
     rows, classes = logits.shape
+    if logits.is_contiguous():
+        return torch.empty_like(logits, requires_grad=False)
     stride = classes + (logits.stride(0) - classes) % (16 // logits.element_size())
     return logits.new_empty_strided((rows, classes), (stride, 1))
 
@@ -246,7 +235,18 @@ def _operator(
     return _native(logits, tensors, layouts, constants, link, temperature)[0]
 
 
-_operator_with_grad = torch.library.custom_op("fkdx::loss_and_grad", _native_with_grad, mutates_args=())
+@torch.library.custom_op("fkdx::loss_and_grad", mutates_args=())
+def _operator_with_grad(
+    logits: Tensor,
+    tensors: Sequence[Tensor],
+    layouts: Sequence[int],
+    constants: Sequence[float],
+    link: int,
+    temperature: float,
+    factor: float,
+    scales: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    return _native(logits, tensors, layouts, constants, link, temperature, factor, scales)
 
 
 @_operator.register_fake
@@ -278,67 +278,56 @@ _operator.register_autograd(_backward, setup_context=_setup_context)
 
 def _checked(name, logits, target, temperature, teacher_temperature, check):
     """The target as (tensors, layouts, constants), after all checks that need no look at the data."""
-    _expect(
-        name,
-        isinstance(logits, Tensor) and logits.dtype in _FLOATS,
-        "logits",
-        getattr(logits, "dtype", type(logits)),
-        "a float32, bfloat16, float16 or float64 tensor",
-    )
-    _expect(
-        name,
-        logits.ndim == 2 and logits.shape[1] >= 1,
-        "logits' shape",
-        tuple(logits.shape),
-        "(B, C), C >= 1",
-    )
-    _expect(name, logits.device.type in ("cpu", "cuda"), "logits' device", logits.device, "cpu or cuda")
-    _expect(name, not logits.is_cuda or hasattr(_C, "loss_cuda"), "device", "cuda", "cpu: built without CUDA")
-    _expect(
-        name,
-        not (logits.is_cuda and logits.dtype == torch.float64),
-        "logits' dtype",
-        logits.dtype,
-        "float32, bfloat16 or float16 on CUDA",
-    )
-    _expect(name, temperature > 0, "temperature", temperature, "a positive number")
-    _expect(
-        name,
-        teacher_temperature is None or teacher_temperature > 0,
-        "teacher_temperature",
-        teacher_temperature,
-        "a positive number or None",
-    )
-    if isinstance(target, SparseTarget):
-        _expect(
-            name,
-            teacher_temperature is None,
-            "teacher_temperature",
-            teacher_temperature,
-            "None with a SparseTarget: its values are probabilities",
-        )
-        shape = (len(target), target.num_classes)
-    else:
-        _expect(
-            name,
-            isinstance(target, Tensor) and target.dtype in _FLOATS,
-            "target",
-            getattr(target, "dtype", type(target)),
-            "a SparseTarget or a floating (B, C) tensor; SparseTarget.from_classes makes one of classes",
-        )
-        _expect(
-            name, not target.requires_grad, "target", "a tensor that requires a gradient", "target.detach()"
-        )
-        shape = tuple(target.shape)
-    _expect(name, tuple(logits.shape) == shape, "shapes", (tuple(logits.shape), shape), "equal")
+    if objection := _objection(logits, target, temperature, teacher_temperature):
+        raise ValueError(_message(name, *objection))
     flat = _flat(target, teacher_temperature)
     if logits.is_cuda and (len(flat[1]) > _FUSED_SOURCES or _entries(target) > _FUSED_ENTRIES):
         flat = _flat(target.to_dense(), None)
+    device = logits.device
     for tensor in flat[0]:
-        _expect(name, tensor.device == logits.device, "target's device", tensor.device, logits.device)
+        if tensor.device != device:
+            raise ValueError(_message(name, "target's device", tensor.device, device))
     if check and logits.is_cuda and isinstance(target, SparseTarget):
         _check_ids(name, target)
     return flat
+
+
+def _objection(logits, target, temperature, teacher_temperature) -> tuple[str, object, object] | None:
+    """What is wrong with the arguments, as (what, got, expected)."""
+    if not isinstance(logits, Tensor) or logits.dtype not in _FLOATS:
+        got = getattr(logits, "dtype", type(logits))
+        return "logits", got, "a float32, bfloat16, float16 or float64 tensor"
+    if logits.ndim != 2 or logits.shape[1] < 1:
+        return "logits' shape", tuple(logits.shape), "(B, C), C >= 1"
+    if logits.is_cuda:
+        if logits.dtype == torch.float64:
+            return "logits' dtype", logits.dtype, "float32, bfloat16 or float16 on CUDA"
+        if not hasattr(_C, "loss_cuda"):
+            return "logits' device", logits.device, "cpu: fkdx was built without CUDA"
+    elif not logits.is_cpu:
+        return "logits' device", logits.device, "cpu or cuda"
+    if not temperature > 0:
+        return "temperature", temperature, "a positive number"
+    if isinstance(target, SparseTarget):
+        if teacher_temperature is not None:
+            return "teacher_temperature", teacher_temperature, "None: a SparseTarget holds probabilities"
+        shape = (len(target), target.num_classes)
+    else:
+        if not isinstance(target, Tensor) or target.dtype not in _FLOATS:
+            got = getattr(target, "dtype", type(target))
+            return (
+                "target",
+                got,
+                "a SparseTarget (from_classes makes one of classes) or a floating (B, C) tensor",
+            )
+        if target.requires_grad:
+            return "target", "a tensor that requires a gradient", "target.detach()"
+        if teacher_temperature is not None and not teacher_temperature > 0:
+            return "teacher_temperature", teacher_temperature, "a positive number or None"
+        shape = target.shape
+    if logits.shape != shape:
+        return "shapes", (tuple(logits.shape), tuple(shape)), "equal"
+    return None
 
 
 def _flat(target: SparseTarget | Tensor, teacher_temperature: float | None) -> tuple[list, list, list]:
@@ -376,10 +365,10 @@ def _check_ids(name: str, target: SparseTarget) -> None:
 
 
 def _reduced(rows: Tensor, reduction: str) -> Tensor:
-    _expect("loss", reduction in REDUCTIONS, "reduction", repr(reduction), f"one of {', '.join(REDUCTIONS)}")
+    if reduction not in REDUCTIONS:
+        raise ValueError(_message("loss", "reduction", repr(reduction), f"one of {', '.join(REDUCTIONS)}"))
     return rows.mean() if reduction == "mean" else rows.sum() if reduction == "sum" else rows
 
 
-def _expect(name: str, ok: bool, what: str, got: object, expected: object) -> None:
-    if not ok:
-        raise ValueError(f"{name}: {what}, got {got}, expected {expected}")
+def _message(name: str, what: str, got: object, expected: object) -> str:
+    return f"{name}: {what}, got {got}, expected {expected}"

@@ -1,0 +1,122 @@
+"""Batches on the GPU against eager torch, answers checked first; a teacher's top K against softmax + topk.
+
+python bench/batch.py [--device cpu|cuda] [--json FILE]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from timing import gpu_time, wall
+from torch import Tensor
+
+from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
+from fkdx.mix import Mix, Mixer
+from fkdx.teacher_topk import topk_probabilities
+
+MIXERS = {"plain": Mixer(), "Mixup": Mixer(mixup=0.2), "CutMix": Mixer(cutmix=1.0)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=device)
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    args = parser.parse_args(argv)
+    results = prepare_results(args.device)
+    if args.device == "cuda":
+        results += topk_results()
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+def eager(images: Tensor, dtype: torch.dtype, mix: Mix | None) -> Tensor:
+    """What a training script does without fkdx."""
+    scale = torch.tensor(IMAGENET_STD, device=images.device)[:, None, None]
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None]
+    pixels = images.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(scale)
+    if mix is not None and mix.blend[0] < 1:
+        pixels = torch.lerp(pixels, pixels[mix.permutation], mix.blend[:, None, None, None])
+    elif mix is not None:
+        y = torch.arange(images.shape[1], device=images.device)[:, None]
+        x = torch.arange(images.shape[2], device=images.device)
+        top, left, height, width = (part[:, None, None, None] for part in mix.boxes.unbind(1))
+        inside = (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
+        pixels = torch.where(inside, pixels[mix.permutation], pixels)
+    return pixels.to(dtype, memory_format=torch.channels_last)
+
+
+def prepare_results(device: str) -> list[dict]:
+    rows, size = (1024, 224) if device == "cuda" else (64, 224)
+    dtype = torch.bfloat16
+    results = []
+    for name, mixer in MIXERS.items():
+        mix = mixer.draw(rows, size, size, np.random.default_rng(0))
+        mix = mix and mix.to(device)
+
+        def images_of(seed: int, mix=mix) -> Tensor:
+            generator = torch.Generator(device).manual_seed(seed)
+            shape = (rows, size, size, 3)
+            return torch.randint(0, 256, shape, dtype=torch.uint8, device=device, generator=generator)
+
+        images = images_of(0)
+        got, want = prepare(images, dtype=dtype, mix=mix), eager(images, dtype, mix)
+        torch.testing.assert_close(got, want, rtol=0.01, atol=0.01)
+        del got, want
+        systems = {
+            "fkdx": lambda images, mix=mix: prepare(images, dtype=dtype, mix=mix),
+            "torch eager": lambda images, mix=mix: eager(images, dtype, mix),
+        }
+        if device == "cuda":
+            moved = 3 * images.numel()
+            times = {
+                system: gpu_time(lambda i, call=call: bound(call, images_of(i)), moved, 30)
+                for system, call in systems.items()
+            }
+            half = torch.empty(moved // 2, dtype=torch.uint8, device=device)
+            times["copy of the same bytes"] = gpu_time(lambda i, half=half: half.clone, moved, 30)
+        else:
+            times = wall({system: bound(call, images) for system, call in systems.items()}, 20)
+        report(results, f"prepare {rows} x {size} x {size} bf16, {name}", times)
+    return results
+
+
+def topk_results() -> list[dict]:
+    results = []
+    for rows, classes in ((1024, 1000), (4096, 21841)):
+
+        def logits_of(seed: int, rows=rows, classes=classes) -> Tensor:
+            generator = torch.Generator("cuda").manual_seed(seed)
+            return torch.randn(rows, classes, device="cuda", generator=generator).mul_(3).half()
+
+        systems = {
+            "fkdx": lambda z: topk_probabilities(z, 5, dtype=torch.float16),
+            "torch softmax + topk": lambda z: torch.softmax(z.float(), 1).topk(5),
+        }
+        want = torch.softmax(logits_of(0).float(), 1).topk(5).values
+        torch.testing.assert_close(topk_probabilities(logits_of(0), 5)[1], want, rtol=1e-5, atol=1e-8)
+        times = {
+            system: gpu_time(lambda i, call=call: bound(call, logits_of(i)), 2 * rows * classes)
+            for system, call in systems.items()
+        }
+        report(results, f"teacher top 5 of {rows} x {classes} fp16", times)
+    return results
+
+
+def bound(call, *arguments):
+    return lambda: call(*arguments)
+
+
+def report(results: list[dict], what: str, times: dict[str, float]) -> None:
+    print(what)
+    for name, seconds in sorted(times.items(), key=lambda item: item[1]):
+        print(f"    {name:<24} {1e6 * seconds:>10.1f} us   {seconds / times['fkdx']:>7.2f} x fkdx")
+    results.append({"what": what, "us": {name: 1e6 * seconds for name, seconds in times.items()}})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

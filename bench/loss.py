@@ -1,0 +1,237 @@
+"""The fused loss against what people write today, answers checked first.
+
+    python bench/loss.py [--device cpu|cuda] [--threads N] [--json FILE]
+
+CPU: wall time of loss and gradient. CUDA: GPU time (graph replay over buffers beyond the L2 cache, median
+of 100), and wall time of a step from labels in host memory. The opponents: FKD's recovery of a dense target
+and the dense loss in eager torch, the same under torch.compile, a tuned Triton kernel, a copy of the bytes.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from timing import gpu_time, host_time, wall
+from torch import Tensor
+
+from fkdx import SparseTarget, loss_and_grad, soft_cross_entropy
+
+CPU_CASES = [(1024, 1000, 5, torch.float32), (1024, 1000, 5, torch.bfloat16), (128, 21841, 10, torch.float32)]
+GPU_CASES = [  # rows, classes, K, dtype, microseconds that we want
+    (1024, 1000, 5, torch.bfloat16, 3.5),
+    (4096, 1000, 5, torch.float32, 10.5),
+    (4096, 21841, 10, torch.bfloat16, 95.0),
+    (4096, 21848, 10, torch.bfloat16, 95.0),
+]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=device)
+    parser.add_argument("--threads", type=int, help="CPU threads for all (default: torch's own number)")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    args = parser.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    results = cpu_results() if args.device == "cpu" else cuda_results()
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+# ---- the systems: each gives the loss of the batch and the gradient of the logits ------------------------
+
+
+def recovered(ids: Tensor, values: Tensor, classes: int) -> Tensor:
+    """FKD's marginal smoothing: the dense target."""
+    rest = (1 - values.sum(1, keepdim=True)) / (classes - ids.shape[1])
+    return rest.expand(-1, classes).contiguous().scatter_(1, ids, values)
+
+
+def dense_loss(logits: Tensor, ids: Tensor, values: Tensor) -> Tensor:
+    target = recovered(ids, values, logits.shape[1])
+    return -(target * torch.log_softmax(logits.float(), 1)).sum(1).mean()
+
+
+def with_gradient(loss: Callable, logits: Tensor, *labels) -> tuple[Tensor, Tensor]:
+    value = loss(logits, *labels)
+    return value.detach(), torch.autograd.grad(value, logits)[0]
+
+
+def fused(logits: Tensor, target: SparseTarget) -> tuple[Tensor, Tensor]:
+    rows, grad = loss_and_grad(logits, target)
+    return rows, grad
+
+
+class Labels:
+    """Random teacher labels of one batch as they are stored, and widened for the systems that need it."""
+
+    def __init__(self, rows: int, classes: int, k: int, device: str) -> None:
+        values, ids = torch.softmax(3 * torch.randn(rows, classes), 1).topk(k)
+        self.ids, self.values = ids.to(torch.int16), values.half()
+        self.wide = (ids.to(device), self.values.float().to(device))
+        self.target = SparseTarget.from_topk(self.ids, self.values, classes).to(device)
+
+
+def check(name: str, got: tuple[Tensor, Tensor], want: tuple[Tensor, Tensor]) -> None:
+    """A benchmark of a wrong answer is worthless."""
+    loss, grad = got[0].double().mean(), got[1].double() * len(got[1])
+    torch.testing.assert_close(loss, want[0].double(), rtol=1e-4, atol=1e-6, msg=lambda m: f"{name}: {m}")
+    tolerance = 2e-2 if got[1].dtype == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(
+        grad, want[1].double() * len(got[1]), rtol=tolerance, atol=1e-5, msg=lambda m: f"{name}: {m}"
+    )
+
+
+def truth(logits: Tensor, labels: Labels) -> tuple[Tensor, Tensor]:
+    wide = logits.detach().double().requires_grad_()
+    value = -(labels.target.to_dense(torch.float64) * torch.log_softmax(wide, 1)).sum(1).mean()
+    return value.detach(), torch.autograd.grad(value, wide)[0]
+
+
+# ---- CPU -------------------------------------------------------------------------------------------------
+
+
+def cpu_results() -> list[dict]:
+    results = []
+    for rows, classes, k, dtype in CPU_CASES:
+        labels = Labels(rows, classes, k, "cpu")
+        logits = (3 * torch.randn(rows, classes)).to(dtype).requires_grad_()
+        systems = {
+            "fkdx loss_and_grad": lambda z=logits, t=labels.target: fused(z, t),
+            "fkdx autograd": lambda z=logits, t=labels.target: with_gradient(soft_cross_entropy, z, t),
+            "torch dense": lambda z=logits, w=labels.wide: with_gradient(dense_loss, z, *w),
+        }
+        want = truth(logits, labels)
+        for name, system in systems.items():
+            check(name, system(), want)
+        times = wall(systems, 30)
+        report(results, rows, classes, dtype, times, "torch dense", f"{torch.get_num_threads()} threads")
+    return results
+
+
+# ---- CUDA ------------------------------------------------------------------------------------------------
+
+
+def cuda_results() -> list[dict]:
+    results = []
+    compiled = torch.compile(dense_loss, dynamic=False)
+    for rows, classes, k, dtype, goal in GPU_CASES:
+        labels = Labels(rows, classes, k, "cuda")
+        size = rows * classes * torch.empty((), dtype=dtype).element_size()
+
+        def logits_of(seed: int, rows=rows, classes=classes, dtype=dtype) -> Tensor:
+            generator = torch.Generator("cuda").manual_seed(seed)
+            logits = torch.randn(rows, classes, device="cuda", generator=generator) * 3
+            return logits.to(dtype).requires_grad_()
+
+        systems = {
+            "fkdx": lambda z, labels=labels: fused(z, labels.target),
+            "torch dense": lambda z, labels=labels: with_gradient(dense_loss, z, *labels.wide),
+            "torch.compile dense": lambda z, labels=labels: with_gradient(compiled, z, *labels.wide),
+            "copy of the same bytes": lambda z: z.detach().clone(),
+        }
+        if importlib.util.find_spec("triton"):
+            from triton_loss import triton_loss_and_grad
+
+            systems["triton"] = lambda z, labels=labels: triton_loss_and_grad(
+                z.detach(), labels.target.ids, labels.target.values
+            )
+        want = truth(logits_of(0), labels)
+        times = {}
+        for name, system in systems.items():
+            if "copy" not in name:
+                check(name, system(logits_of(0)), want)
+
+            def make(i: int, system=system, logits_of=logits_of):
+                logits = logits_of(i)
+                return lambda: system(logits)
+
+            times[name] = gpu_time(make, 2 * size)
+        for name, kernel in (("fkdx, warp a row", 1), ("fkdx, block a row", 2), ("fkdx, loop", 3)):
+            call = partial(forced, labels, kernel, logits_of)
+            times[name] = gpu_time(call, 2 * size)
+        del want
+        report(results, rows, classes, dtype, times, "fkdx", f"GPU time, goal {goal} us")
+        memory = live_bytes(partial(fused, logits_of(1), labels.target)) / (rows * classes)
+        print(f"    memory for loss and gradient: {memory:.2f} bytes a logit")
+        times = step_times(labels, logits_of(0))
+        report(results, rows, classes, dtype, times, "fkdx", "wall, labels on the host")
+    results.append(host_results())
+    return results
+
+
+def forced(labels: Labels, kernel: int, logits_of: Callable[[int], Tensor], i: int) -> Callable[[], object]:
+    """The fused call with a kernel of our choice (csrc/loss/loss_cuda.h)."""
+    from fkdx.loss import SOFTMAX, _flat, _native
+
+    logits, flat = logits_of(i).detach(), _flat(labels.target, None)
+    return lambda: _native(logits, *flat, SOFTMAX, 1.0, 1.0 / len(logits), None, kernel=kernel)
+
+
+def step_times(labels: Labels, logits: Tensor) -> dict[str, float]:
+    """From labels in host memory to the gradient: FKD recovers on the CPU and copies a dense target."""
+    ids, values = labels.ids.to(torch.int64), labels.values.float()
+    classes = logits.shape[1]
+    host = SparseTarget.from_topk(labels.ids, labels.values, classes).pin_memory()
+
+    def fkd():
+        target = recovered(ids, values, classes).cuda()
+        loss = -(target * torch.log_softmax(logits.float(), 1)).sum(1).mean()
+        return torch.autograd.grad(loss, logits)
+
+    systems = {"fkdx": lambda: fused(logits, host.to("cuda", non_blocking=True)), "FKD": fkd}
+    return wall(systems, 8, sync=True)
+
+
+def live_bytes(call: Callable[[], object]) -> int:
+    """Device memory that the results of a call hold; its inputs are made before counting."""
+    call()
+    torch.cuda.synchronize()
+    logits_then_peak = torch.cuda.memory_allocated()
+    kept = call()
+    held = torch.cuda.memory_allocated() - logits_then_peak
+    del kept
+    return held
+
+
+def host_results() -> dict:
+    """Seconds of the host for one eager call, and of autograd forward and backward."""
+    labels = Labels(8, 16, 5, "cuda")
+    logits = torch.randn(8, 16, device="cuda", requires_grad=True)
+    row = {
+        "host us": {
+            "loss_and_grad": 1e6 * host_time(lambda: loss_and_grad(logits, labels.target)),
+            "forward only": 1e6 * host_time(lambda: soft_cross_entropy(logits.detach(), labels.target)),
+            "autograd": 1e6 * host_time(lambda: with_gradient(soft_cross_entropy, logits, labels.target)),
+            "two torch.empty": 1e6
+            * host_time(lambda: (torch.empty(8, device="cuda"), torch.empty(8, 16, device="cuda"))),
+        }
+    }
+    print("host time of a call:", ", ".join(f"{name} {us:.1f} us" for name, us in row["host us"].items()))
+    return row
+
+
+def report(results: list, rows: int, classes: int, dtype, times: dict[str, float], base: str, what: str):
+    print(f"B = {rows}, C = {classes}, {str(dtype)[6:]}: {what}")
+    for name, seconds in sorted(times.items(), key=lambda item: item[1]):
+        print(f"    {name:<24} {1e6 * seconds:>10.1f} us   {seconds / times[base]:>7.2f} x {base}")
+    results.append(
+        {
+            "rows": rows,
+            "classes": classes,
+            "dtype": str(dtype),
+            "what": what,
+            "us": {n: 1e6 * t for n, t in times.items()},
+        }
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
