@@ -1,28 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sixteen floats (or eight doubles) at a time in the compiler's vector types: SSE, AVX2, AVX-512 or NEON, as
-// the including file's target says. Included by the variants of the row code, inside an unnamed namespace.
+// Floats or doubles by the vector, in the compiler's own types: 64 bytes with
+// AVX-512, 32 with AVX2, 16 with SSE or NEON, as the including file's target
+// says. Included by the variants of the row code, inside an unnamed namespace.
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
 
 template <typename Real>
 struct LanesOf;
 template <>
 struct LanesOf<float> {
-  typedef float Values __attribute__((vector_size(64)));
-  typedef int32_t Mask __attribute__((vector_size(64)));
+  typedef float Values __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t Mask __attribute__((vector_size(kVectorBytes)));
 };
 template <>
 struct LanesOf<double> {
-  typedef double Values __attribute__((vector_size(64)));
-  typedef int64_t Mask __attribute__((vector_size(64)));
+  typedef double Values __attribute__((vector_size(kVectorBytes)));
+  typedef int64_t Mask __attribute__((vector_size(kVectorBytes)));
 };
 template <typename Real>
 using Lanes = typename LanesOf<Real>::Values;
 template <typename Real>
 using Mask = typename LanesOf<Real>::Mask;
 template <typename Real>
-constexpr int kLanes = 64 / sizeof(Real);
+constexpr int kLanes = kVectorBytes / sizeof(Real);
 
-typedef uint16_t Halves __attribute__((vector_size(32)));
-typedef uint32_t Bits __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
+typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
 
 template <typename To, typename From>
 inline To bits_of(From from) {
@@ -47,7 +56,8 @@ inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) {
 #endif
 }
 
-// ---- element types: element type in memory, type of the arithmetic, conversions
+// ---- element types: element type in memory, type of the arithmetic,
+// conversions
 // ------------------------------
 
 struct F32 {
@@ -143,10 +153,12 @@ inline Mask<Real> first(int n) {
 // ---- elementary functions
 // ------------------------------------------------------------------------------------
 
-// exp(x) for x <= 0 to within 1.1 ulp; below -87.3 the answer is 0. NaN stays NaN.
-// Cody-Waite reduction x = n ln 2 + r, |r| <= ln 2 / 2, then Taylor's polynomial of degree 7 in r.
+// exp(x) for x <= 0 to within 1.1 ulp; below -87.3 the answer is 0. NaN stays
+// NaN. Cody-Waite reduction x = n ln 2 + r, |r| <= ln 2 / 2, then Taylor's
+// polynomial of degree 7 in r.
 inline Lanes<float> exp_lanes(Lanes<float> x) {
-  constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+  constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding it leaves the
+                                        // nearest integer in the low bits
   const Lanes<float> clamped = x < -88.f ? all(-88.f) : x;
   const Lanes<float> shifted = clamped * 1.44269504f + kRound;
   const Lanes<float> n = shifted - kRound;
@@ -168,7 +180,8 @@ inline Lanes<double> exp_lanes(Lanes<double> x) {
   return x;
 }
 
-// log(1 + x) for 0 <= x <= 1: the series 2 (s + s^3/3 + s^5/5 ...) with s = x / (2 + x) <= 1/3.
+// log(1 + x) for 0 <= x <= 1: the series 2 (s + s^3/3 + s^5/5 ...) with s = x /
+// (2 + x) <= 1/3.
 template <typename Real>
 inline Lanes<Real> log1p_lanes(Lanes<Real> x) {
   const Lanes<Real> s = x / (x + Real(2));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The pixels of one image, sixteen bytes at a time. Included by the variants inside an unnamed namespace,
-// after base/lanes.h.
+// The pixels of one image, a vector at a time. Included by the variants inside
+// an unnamed namespace, after base/lanes.h.
 
-typedef uint8_t Bytes __attribute__((vector_size(16)));
+typedef uint8_t Bytes __attribute__((vector_size(kLanes<float>)));
 
 inline Lanes<float> load_bytes(const uint8_t* from, int n) {
   Bytes bytes{};
