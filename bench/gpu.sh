@@ -11,7 +11,7 @@ out=${1:-${OUT:-build/gpu}}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 PYTHON=${PYTHON:-python3}
-export PYTHONPATH=.:tests FKDX_CUDA=1 FKDX_CUDA_ARCHS=${FKDX_CUDA_ARCHS:-native} FKDX_REQUIRE_CUDA=1
+export PYTHONPATH=".:tests:${PYTHONPATH:-}" PYTHONUNBUFFERED=1 FKDX_CUDA=1 FKDX_CUDA_ARCHS=${FKDX_CUDA_ARCHS:-native} FKDX_REQUIRE_CUDA=1
 export FKDX_BUILD_DIR=${FKDX_BUILD_DIR:-build/gpu-extension}
 failed=
 

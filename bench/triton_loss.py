@@ -9,7 +9,17 @@ import triton
 import triton.language as tl
 
 
-@triton.autotune([triton.Config({}, num_warps=n) for n in (1, 2, 4, 8, 16, 32)], key=["C", "TYPE"])
+def _sensible(configs, named, **more):
+    """Numbers of warps that leave each thread 4 to 128 logits; others compile for minutes and lose."""
+    block = {**named, **more}["BLOCK"]
+    return [config for config in configs if 4 <= block / (32 * config.num_warps) <= 128]
+
+
+@triton.autotune(
+    [triton.Config({}, num_warps=n) for n in (1, 2, 4, 8, 16, 32)],
+    key=["C", "TYPE"],
+    prune_configs_by={"early_config_prune": _sensible},
+)
 @triton.jit
 def _kernel(
     z_ptr,

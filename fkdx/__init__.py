@@ -22,6 +22,10 @@ _HOMES = {
     "SparseTarget": "fkdx.target",
     "soft_cross_entropy": "fkdx.loss",
     "loss_and_grad": "fkdx.loss",
+    "binary_cross_entropy": "fkdx.loss",
+    "Mixer": "fkdx.mix",
+    "prepare": "fkdx.batch",
+    "topk_probabilities": "fkdx.teacher_topk",
 }
 
 __all__ = ["__version__", *_HOMES]
