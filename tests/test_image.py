@@ -41,7 +41,7 @@ def pillow_crop(image: Image.Image, box: np.ndarray, flip: bool, size: int, inte
 
 def decode_whole(data: bytes) -> np.ndarray:
     """A full decode by the linked libjpeg-turbo: the judge of every region."""
-    return _C.CropDecoder().decode_box(data, 0, 0, *image_size(data), True)
+    return _C.CropDecoder().decode_box(data, 0, 0, *image_size(data), True, True)
 
 
 # ---- resize -----------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def test_resize_equals_twin(rng: np.random.Generator, cpu: str, interpolation: s
 def test_resize_extreme_shapes(rng: np.random.Generator, cpu: str, shape: tuple[int, int]) -> None:
     image = photo(rng, *shape)
     for size in (1, 5, 224):
-        out = resize_crops(image, [(0, 0, *shape)], [True], size, "bicubic")[0]
+        out = resize_crops(image, [(0, 0, *shape)], [True], size, "bicubic", OWN_RULE)[0]
         expected = pillow_crop(Image.fromarray(image), (0, 0, *shape), True, size, "bicubic")
         np.testing.assert_array_equal(out, expected)
 
@@ -121,7 +121,7 @@ def test_region_equals_whole(rng: np.random.Generator, kind: str) -> None:
         whole = decode_whole(data)
         for top, left, rows, columns in random_boxes(rng, height, width, 12):
             np.testing.assert_array_equal(
-                decoder.decode_box(data, top, left, rows, columns, False),
+                decoder.decode_box(data, top, left, rows, columns, False, False),
                 whole[top : top + rows, left : left + columns],
             )
 

@@ -104,9 +104,9 @@ struct CropDecoder::State {
     resampler.run(pixels.data, pixels.stride, out + rows.offset * row + 3 * columns.offset, row);
   }
 
-  Pixels read(const Box& region) {
+  Pixels read(const Box& region, bool plain = false) {
     const Stopwatch watch(&times.decode);
-    return jpeg.read(region);
+    return jpeg.read(region, plain);
   }
 
   // A copy with room for over-reads.
@@ -149,16 +149,16 @@ void CropDecoder::resize_validation(const Pixels& image, const ValidationSpec& s
 }
 
 void CropDecoder::decode_box(const uint8_t* data, size_t size, const Box& box, bool allow_warnings,
-                             uint8_t* out) {
+                             bool plain, uint8_t* out) {
   union_of(&box, 1, state_->jpeg.open(data, size, allow_warnings));
-  const Pixels pixels = state_->read(box);
+  const Pixels pixels = state_->read(box, plain);
   const ptrdiff_t row = ptrdiff_t{3} * box.width;
   for (int y = 0; y < box.height; ++y) std::memcpy(out + y * row, pixels.data + y * pixels.stride, row);
 }
 
 void CropDecoder::decode_region_only(const uint8_t* data, size_t size, const CropSpec& spec) {
   const Box region = union_of(spec.boxes, spec.count, state_->jpeg.open(data, size, spec.allow_warnings));
-  if (spec.count > 0) state_->read(region);
+  if (spec.count > 0) state_->read(region, /*plain=*/true);
 }
 
 void CropDecoder::decode_coefficients_only(const uint8_t* data, size_t size) {

@@ -89,10 +89,12 @@ class CropDecoder {
   void resize_crops(const Pixels& image, const CropSpec& spec, uint8_t* out);
   void resize_validation(const Pixels& image, const ValidationSpec& spec, uint8_t* out);
 
-  // Pixels of a box as they are; out is [box.height, box.width, 3].
-  void decode_box(const uint8_t* data, size_t size, const Box& box, bool allow_warnings, uint8_t* out);
+  // Pixels of a box as they are; out is [box.height, box.width, 3]. `plain`: by libjpeg-turbo alone, the
+  // judge.
+  void decode_box(const uint8_t* data, size_t size, const Box& box, bool allow_warnings, bool plain,
+                  uint8_t* out);
 
-  // Decodes the union of the boxes and drops it: the ceiling of decode_crops, for benchmarks.
+  // Decodes the union of the boxes by libjpeg-turbo alone and drops it, for benchmarks.
   void decode_region_only(const uint8_t* data, size_t size, const CropSpec& spec);
 
   // Entropy decoding alone, for benchmarks and profiles.

@@ -2,6 +2,7 @@
 #include "image/jpeg.h"
 
 #include <jerror.h>
+#include <jpegint.h>
 
 #include <algorithm>
 #include <cstring>
@@ -42,6 +43,7 @@ JpegReader::JpegReader() {
   jpeg_.mem->max_memory_to_use = kMaxMemory;
   progress_.progress_monitor = on_progress;
   jpeg_.progress = &progress_;
+  jpeg_.client_data = this;
 }
 
 JpegReader::~JpegReader() { jpeg_destroy_decompress(&jpeg_); }
@@ -54,7 +56,7 @@ void JpegReader::on_error(j_common_ptr jpeg) {
   } else {
     errors->base.format_message(jpeg, errors->text);
   }
-  longjmp(errors->escape, 1);
+  longjmp(errors->escape, kFailed);
 }
 
 void JpegReader::on_message(j_common_ptr jpeg, int level) {
@@ -66,29 +68,46 @@ void JpegReader::on_progress(j_common_ptr jpeg) {
   if (reinterpret_cast<j_decompress_ptr>(jpeg)->input_scan_number <= kMaxScans) return;
   auto* errors = reinterpret_cast<Errors*>(jpeg->err);
   std::snprintf(errors->text, sizeof(errors->text), "more than %d scans", kMaxScans);
-  longjmp(errors->escape, 1);
+  longjmp(errors->escape, kFailed);
 }
 
-// Runs a step of C code. Nothing with a destructor may live in it: errors leave it by longjmp.
+// Takes the place of libjpeg-turbo's Huffman decoder.
+boolean JpegReader::on_unit(j_decompress_ptr jpeg, JBLOCKROW* blocks) {
+  auto* reader = static_cast<JpegReader*>(jpeg->client_data);
+  if (!reader->huffman_.decode_unit(blocks)) longjmp(reader->errors_.escape, kGaveUp);
+  return TRUE;
+}
+
+// Runs a step of C code; false if the Huffman decoder gave up. Nothing with a destructor may live in a step:
+// errors leave it by longjmp.
 template <typename Step>
-void JpegReader::guarded(Step step) {
-  if (setjmp(errors_.escape) != 0) {
-    jpeg_abort(reinterpret_cast<j_common_ptr>(&jpeg_));
-    throw ImageError(message("jpeg: ", errors_.text));
+bool JpegReader::guarded(Step step) {
+  const int escape = setjmp(errors_.escape);
+  if (escape == 0) {
+    step();
+    return true;
   }
-  step();
+  jpeg_abort(reinterpret_cast<j_common_ptr>(&jpeg_));
+  check<ImageError>(escape == kGaveUp, "jpeg: ", errors_.text);
+  return false;
 }
 
 ImageSize JpegReader::open(const uint8_t* data, size_t size, bool allow_warnings) {
   check<ImageError>(size > 0, "jpeg: empty file");
   errors_.allow_warnings = allow_warnings;
-  guarded([this, data, size] {
-    jpeg_abort_decompress(&jpeg_);
-    jpeg_mem_src(&jpeg_, data, size);
-    jpeg_read_header(&jpeg_, TRUE);
-  });
+  data_ = data;
+  size_ = size;
+  read_header();
   check_header();
   return {static_cast<int>(jpeg_.image_height), static_cast<int>(jpeg_.image_width)};
+}
+
+void JpegReader::read_header() {
+  guarded([this] {
+    jpeg_abort_decompress(&jpeg_);
+    jpeg_mem_src(&jpeg_, data_, size_);
+    jpeg_read_header(&jpeg_, TRUE);
+  });
 }
 
 void JpegReader::check_header() {
@@ -100,40 +119,54 @@ void JpegReader::check_header() {
                     components, ", expected 1, 3 or 4");
 }
 
-Pixels JpegReader::read(const Box& region) {
+Pixels JpegReader::read(const Box& region, bool plain) {
+  Pixels pixels;
+  if (!plain) {
+    if (decode(region, /*fast=*/true, &pixels)) return pixels;
+    read_header();
+  }
+  decode(region, /*fast=*/false, &pixels);
+  return pixels;
+}
+
+// `fast` tries our Huffman decoder; false if it gave up.
+bool JpegReader::decode(const Box& region, bool fast, Pixels* pixels) {
   const bool cmyk = jpeg_.num_components == 4;
   JDIMENSION left = static_cast<JDIMENSION>(std::max(region.left - kMargin, 0));
   JDIMENSION width = std::min<JDIMENSION>(region.left + region.width + kMargin, jpeg_.image_width) - left;
-  guarded([this, cmyk, &left, &width, top = static_cast<JDIMENSION>(region.top)] {
+  const bool started = guarded([this, cmyk, fast, &left, &width, top = static_cast<JDIMENSION>(region.top)] {
     jpeg_.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
     jpeg_start_decompress(&jpeg_);
-    if (!jpeg_has_multiple_scans(&jpeg_)) {
-      jpeg_crop_scanline(&jpeg_, &left, &width);
-      if (top > 0) jpeg_skip_scanlines(&jpeg_, top);
+    if (jpeg_has_multiple_scans(&jpeg_)) {
+      left = 0;  // block smoothing looks further than the margin
+      return;
     }
+    if (fast && huffman_.start(jpeg_)) jpeg_.entropy->decode_mcu = on_unit;
+    jpeg_crop_scanline(&jpeg_, &left, &width);
+    if (top > 0) jpeg_skip_scanlines(&jpeg_, top);
   });
-  if (jpeg_has_multiple_scans(&jpeg_)) left = 0;
+  if (!started) return false;
   const ptrdiff_t stride = (ptrdiff_t{3} * jpeg_.output_width + 63) / 64 * 64;
   const int first_row = static_cast<int>(jpeg_.output_scanline);
   const int rows = region.top + region.height - first_row;
-  pixels_.reserve(static_cast<size_t>(rows) * stride + kOverread);
-  cmyk ? read_cmyk_rows(rows, stride) : read_rows(rows, stride);
-  const ptrdiff_t origin = (region.top - first_row) * stride + 3 * (region.left - ptrdiff_t{left});
-  return {pixels_.data() + origin, {region.height, region.width}, stride};
+  uint8_t* data = pixels_.reserve(static_cast<size_t>(rows) * stride + kOverread);
+  data += (region.top - first_row) * stride + 3 * (region.left - ptrdiff_t{left});
+  *pixels = {data, {region.height, region.width}, stride};
+  return cmyk ? read_cmyk_rows(rows, stride) : read_rows(rows, stride);
 }
 
-void JpegReader::read_rows(int count, ptrdiff_t stride) {
+bool JpegReader::read_rows(int count, ptrdiff_t stride) {
   rows_.resize(count);
   for (int y = 0; y < count; ++y) rows_[y] = pixels_.data() + y * stride;
-  guarded([this, count] {
+  return guarded([this, count] {
     for (int y = 0; y < count;) y += static_cast<int>(jpeg_read_scanlines(&jpeg_, &rows_[y], count - y));
     jpeg_abort_decompress(&jpeg_);
   });
 }
 
-void JpegReader::read_cmyk_rows(int count, ptrdiff_t stride) {
+bool JpegReader::read_cmyk_rows(int count, ptrdiff_t stride) {
   cmyk_row_.reserve(size_t{4} * jpeg_.output_width);
-  guarded([this, count, stride] {
+  return guarded([this, count, stride] {
     JSAMPROW row = cmyk_row_.data();
     for (int y = 0; y < count; ++y) {
       jpeg_read_scanlines(&jpeg_, &row, 1);

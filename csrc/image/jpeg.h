@@ -13,6 +13,7 @@
 
 #include "image/buffer.h"
 #include "image/crops.h"
+#include "image/huffman.h"
 
 namespace fkdx {
 
@@ -28,12 +29,16 @@ class JpegReader {
 
   // Decodes the pixels of `region`, which lies inside the image; their first one is at the view's data. The
   // view holds until the next call. Corruption behind the region goes unseen.
-  Pixels read(const Box& region);
+  // `plain`: by libjpeg-turbo alone, without our Huffman decoder.
+  Pixels read(const Box& region, bool plain = false);
 
   // Entropy decoding of the whole image, nothing else.
   void read_coefficients();
 
  private:
+  // Where guarded C code leaves by longjmp: with an error, or because the Huffman decoder gave up.
+  enum Escape { kFailed = 1, kGaveUp = 2 };
+
   struct Errors {
     jpeg_error_mgr base;  // first, so that libjpeg's pointer is a pointer to Errors
     jmp_buf escape;
@@ -44,16 +49,22 @@ class JpegReader {
   static void on_error(j_common_ptr jpeg);
   static void on_message(j_common_ptr jpeg, int level);
   static void on_progress(j_common_ptr jpeg);
+  static boolean on_unit(j_decompress_ptr jpeg, JBLOCKROW* blocks);
 
   template <typename Step>
-  void guarded(Step step);
+  bool guarded(Step step);
+  void read_header();
+  bool decode(const Box& region, bool fast, Pixels* pixels);
   void check_header();
-  void read_rows(int count, ptrdiff_t stride);
-  void read_cmyk_rows(int count, ptrdiff_t stride);
+  bool read_rows(int count, ptrdiff_t stride);
+  bool read_cmyk_rows(int count, ptrdiff_t stride);
 
   jpeg_decompress_struct jpeg_{};
   Errors errors_{};
   jpeg_progress_mgr progress_{};
+  HuffmanDecoder huffman_;
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
   Buffer<uint8_t> pixels_;
   Buffer<uint8_t> cmyk_row_;
   std::vector<JSAMPROW> rows_;
