@@ -2,7 +2,11 @@
 #include "image/jpeg.h"
 
 #include <jerror.h>
+
+#if __has_include(<jpegint.h>)  // not every distribution of libjpeg-turbo has it
 #include <jpegint.h>
+#define FKDX_JPEG_INTERNALS 1
+#endif
 
 #include <algorithm>
 #include <cstring>
@@ -71,7 +75,13 @@ void JpegReader::on_progress(j_common_ptr jpeg) {
   longjmp(errors->escape, kFailed);
 }
 
-// Takes the place of libjpeg-turbo's Huffman decoder.
+// Puts our Huffman decoder in the place of libjpeg-turbo's, where it can do the work.
+void JpegReader::take_over() {
+#ifdef FKDX_JPEG_INTERNALS
+  if (huffman_.start(jpeg_)) jpeg_.entropy->decode_mcu = on_unit;
+#endif
+}
+
 boolean JpegReader::on_unit(j_decompress_ptr jpeg, JBLOCKROW* blocks) {
   auto* reader = static_cast<JpegReader*>(jpeg->client_data);
   if (!reader->huffman_.decode_unit(blocks)) longjmp(reader->errors_.escape, kGaveUp);
@@ -141,7 +151,7 @@ bool JpegReader::decode(const Box& region, bool fast, Pixels* pixels) {
       left = 0;  // block smoothing looks further than the margin
       return;
     }
-    if (fast && huffman_.start(jpeg_)) jpeg_.entropy->decode_mcu = on_unit;
+    if (fast) take_over();
     jpeg_crop_scanline(&jpeg_, &left, &width);
     if (top > 0) jpeg_skip_scanlines(&jpeg_, top);
   });

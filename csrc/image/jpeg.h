@@ -54,6 +54,7 @@ class JpegReader {
   template <typename Step>
   bool guarded(Step step);
   void read_header();
+  void take_over();
   bool decode(const Box& region, bool fast, Pixels* pixels);
   void check_header();
   bool read_rows(int count, ptrdiff_t stride);
