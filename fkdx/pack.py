@@ -102,9 +102,11 @@ class Job:
             os.replace(paths[0], self.target)
         else:
             with LabelWriter(self.target, **self.options, overwrite=True) as writer:
-                for path in paths:
-                    for labels in LabelFile(path):
-                        _add(writer, labels)
+                for part in map(LabelFile, paths):
+                    for image in range(len(part)):
+                        writer.copy_image(part, image)
+                    for sort, count in part.header.get("repairs", {}).items():
+                        writer.repairs[sort] += count
         shutil.rmtree(self.folder)
 
 
@@ -164,17 +166,7 @@ def _options(source: Source, provenance: dict[str, Any]) -> dict[str, Any]:
 
 def _add(writer: LabelWriter, labels: ImageLabels) -> Unreadable | None:
     try:
-        writer.add(
-            labels.key,
-            labels.boxes,
-            labels.flips,
-            labels.ids,
-            labels.values,
-            labels.image_size,
-            tails=labels.tails,
-            mixes=labels.mixes,
-            extra=labels.extra,
-        )
+        writer.add_image(labels)
     except ValueError as error:
         return Unreadable(labels.key, str(error))
     return None

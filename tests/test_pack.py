@@ -23,7 +23,7 @@ def folder(rng: np.random.Generator, tmp_path: Path) -> Path:
     for number in range(IMAGES):
         ids = np.argsort(rng.random((CROPS, CLASSES)), axis=1)[:, :5]
         values = -np.sort(-rng.dirichlet(np.ones(CLASSES), CROPS), axis=1)[:, :5].astype(np.float32)
-        boxes = rng.random((CROPS, 4)).astype(np.float32) / 2 + 1e-3
+        boxes = rng.random((CROPS, 4)).astype(np.float32) * 0.48 + 0.01
         path = tmp_path / "labels" / f"n{number % 4}" / f"{number}.tar"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(fkd_bytes("topk", boxes, rng.random(CROPS) < 0.5, ids, values, None))
@@ -127,6 +127,14 @@ def test_faulty_probabilities_are_refused_or_repaired(folder: Path, tmp_path: Pa
         pack(opened(folder), tmp_path / "out.fkdl")
     pack(opened(folder), tmp_path / "mended.fkdl", repair=True)
     assert LabelFile(tmp_path / "mended.fkdl").header["repairs"]["sums"] == CROPS
+    pack(opened(folder), tmp_path / "parts.fkdl", repair=True, images_a_part=7)
+    assert (tmp_path / "parts.fkdl").read_bytes() == (tmp_path / "mended.fkdl").read_bytes()
+
+
+def test_compact_parts_join_without_another_rounding(folder: Path, tmp_path: Path) -> None:
+    for name, images in (("whole", 1000), ("parts", 7)):
+        pack(opened(folder), tmp_path / name, images_a_part=images, encoding="compact")
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

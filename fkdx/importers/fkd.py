@@ -169,16 +169,17 @@ def _split(
         ids, values = label[:, :1], label[:, 1:]
     else:
         ids, values = label[:, 0], label[:, 1]
-    return whole_ids(ids, num_classes, path), values
+    return _whole_ids(ids, num_classes, path), values
 
 
-def whole_ids(ids: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
-    """Class ids that were kept as floats, as int64; refused unless whole and in 0 ... C-1."""
-    if not (ids.min() >= 0 and ids.max() < num_classes):  # False for NaN too
-        got = f"{ids.min()} ... {ids.max()}"
-        _refuse("class ids", got, f"0 ... {num_classes - 1} (--num-classes says how many)", path)
-    whole = ids.astype(np.int64)
-    if not np.array_equal(whole, ids):
+def _whole_ids(ids: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
+    """Class ids that were kept as floats, as int32; refused unless whole and in 0 ... C-1."""
+    with np.errstate(invalid="ignore"):  # NaN and 1e30 become the least integer, and are refused
+        whole = ids.astype(np.int32)
+    if not whole.view(np.uint32).max() < num_classes:  # negative ones are large then
+        expected = f"0 ... {num_classes - 1} (--num-classes says how many)"
+        _refuse("class ids", f"{ids.min()} ... {ids.max()}", expected, path)
+    if not (whole == ids).all():
         _refuse("class ids", "fractions", "whole numbers", path)
     return whole
 

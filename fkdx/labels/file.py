@@ -135,6 +135,11 @@ class LabelFile(Sequence[ImageLabels]):
         self.keys = Keys(self._native)
         self._required = facts["required"]
 
+    @property
+    def layout(self) -> tuple[str | int, ...]:
+        """All that decides how an image's labels lie in the file."""
+        return (self.kind, self.encoding, self.value_type, self.num_classes, self.k, self._required)
+
     def __len__(self) -> int:
         return self._native.images
 

@@ -13,7 +13,7 @@ from fkdx._version import __version__
 from fkdx.labels import layout
 from fkdx.labels.atomic import AtomicFile
 from fkdx.labels.dataset import check_key
-from fkdx.labels.file import ImageLabels, Mixes
+from fkdx.labels.file import ImageLabels, LabelFile, Mixes
 from fkdx.labels.layout import align64
 
 
@@ -87,6 +87,7 @@ class LabelWriter:
             _number("value_type", value_type, layout.VALUE_TYPES),
         )
         self._required = required
+        self._layout = (kind, encoding, value_type, num_classes, self.k, required)
         self._codec = _C.LabelCodec(*numbers, num_classes, self.k, required, mix_size, len(self._partners))
         self._header = {
             "created_by": f"fkdx {__version__}",
@@ -177,6 +178,21 @@ class LabelWriter:
             mixes=image.mixes,
             extra=image.extra,
         )
+
+    def copy_image(self, labels: LabelFile, image: int) -> None:
+        """Adds image number `image` of a label file of the same layout, its bytes as they are.
+
+        Raises ValueError where layouts or numbers of crops differ, for files of mixed crops (their
+        partners are numbers of another file), and where the key was added before.
+        """
+        key = labels.keys[image]
+        data, crops, height, width, _, _, extra = labels._native.block(image)
+        name = key.encode()
+        if self._partners or self._layout != labels.layout or self.crops not in (None, crops):
+            raise ValueError(f"LabelWriter.copy_image: {key}: layout, got another one, {labels.path}")
+        if name in self._index:
+            raise ValueError(f"LabelWriter.copy_image: {key}: the key was added before, {self.path}")
+        self._add_block(name, data.tobytes(), crops, height, width, extra)
 
     def _add_block(self, key: bytes, block: bytes, crops: int, height: int, width: int, extra: int) -> None:
         entry = layout.ENTRY.pack(self._length, crops, height, width, extra)
