@@ -35,7 +35,7 @@ Storages = Callable[[str, np.dtype, int], np.ndarray]
 _U8, _U16, _U32, _U64 = (struct.Struct("<" + code) for code in "BHLQ")
 _I32, _F64 = struct.Struct("<l"), struct.Struct(">d")
 _NAMES = {ord(operation.code): operation.name for operation in pickletools.opcodes}
-_STOP = ord(".")
+_STOP, _BINPUT = ord("."), ord("q")
 _MARK = object()
 _LEAVES = frozenset((type(None), bool, int, float, str, bytes, np.ndarray))
 
@@ -90,6 +90,10 @@ class _Machine:
         for _ in range(MAX_OPERATIONS):
             code = data[self.at]
             self.at += 1
+            if code == _BINPUT:  # a third of all operations
+                self.memo[data[self.at]] = self.stack[-1]
+                self.at += 1
+                continue
             if code == _STOP:
                 (value,) = self.stack
                 check_plain(value)
@@ -245,7 +249,6 @@ _BY_NAME: dict[str, Callable[[_Machine], Any]] = {
     "APPENDS": lambda m: m.extend(m.pop_to_mark()),
     "SETITEM": lambda m: m.set_items([m.stack.pop(-2), m.stack.pop()]),
     "SETITEMS": lambda m: m.set_items(m.pop_to_mark()),
-    "BINPUT": lambda m: m.remember(m.byte()),
     "LONG_BINPUT": lambda m: m.remember(m.number(_U32)),
     "MEMOIZE": lambda m: m.remember(len(m.memo)),
     "BINGET": lambda m: m.recall(m.byte()),
