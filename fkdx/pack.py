@@ -16,9 +16,12 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -95,6 +98,19 @@ class Job:
                     unreadable.append(labels)
         return unreadable
 
+    def expected_bytes(self) -> int:
+        """Size of the finished file, from what its first image adds to an empty one."""
+        sizes = []
+        with TemporaryDirectory() as folder:
+            for first in (range(0), range(1)):
+                path = Path(folder, f"{len(first)}.fkdl")
+                with LabelWriter(path, **self.options) as writer:
+                    for labels in self.source.read(first):
+                        if isinstance(labels, ImageLabels):
+                            _add(writer, labels)
+                sizes.append(path.stat().st_size)
+        return sizes[0] + (sizes[1] - sizes[0]) * len(self.source.keys)
+
     def finish(self) -> None:
         """Joins the parts into the target and removes them."""
         paths = [shard_path(self.folder, number) for number in range(len(self.parts()))]
@@ -118,7 +134,7 @@ def pack(
     allow_missing: int = 0,
     overwrite: bool = False,
     provenance: dict[str, Any] | None = None,
-    images_a_part: int = IMAGES_A_PART,
+    images_a_part: int | None = None,
     **options: Any,
 ) -> Report:
     """Writes the labels of `source` to the label file `target`.
@@ -132,11 +148,14 @@ def pack(
     target = Path(target)
     if target.exists() and not overwrite:
         raise FileExistsError(f"pack: {target} exists; remove it or ask for overwriting")
-    job = Job(source, target, {**_options(source, provenance or {}), **options}, images_a_part)
+    job = Job(
+        source, target, {**_options(source, provenance or {}), **options}, images_a_part or IMAGES_A_PART
+    )
     job.begin()
     parts, report = job.parts(), Report()
     by_part: dict[int, list[Unreadable]] = {}
-    with tqdm(total=len(source.keys), unit=" images", desc=source.name, disable=None) as bar:
+    told = f"{source.name} -> {job.expected_bytes() / 1e9:.3g} GB"
+    with tqdm(total=len(source.keys), unit=" images", desc=told, disable=None) as bar:
         for number, unreadable in _pack_parts(job, workers):
             by_part[number] = unreadable
             bar.update(len(parts[number]))
@@ -182,8 +201,13 @@ def _pack_parts(job: Job, workers: int) -> Iterator[tuple[int, list[Unreadable]]
         for number in numbers:
             yield number, job.pack_part(number)
         return
-    with get_context("fork").Pool(min(workers, len(numbers)), _start_worker, (job,)) as pool:
-        yield from pool.imap_unordered(_pack_part, numbers)
+    with ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (job,)) as pool:
+        futures = [pool.submit(_pack_part, number) for number in numbers]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _start_worker(job: Job) -> None:
@@ -219,7 +243,7 @@ def main(argv: list[str] | None = None) -> int:
         images = Images(args.images) if args.images else None
         settings = Settings(
             num_classes=args.num_classes,
-            classes=tuple(Path(args.classes).read_text().split("\n")[:-1]) if args.classes else None,
+            classes=tuple(Path(args.classes).read_text().splitlines()) if args.classes else None,
             images=images,
             image_suffix=args.image_suffix,
             label_type=args.label_type,
@@ -245,7 +269,14 @@ def main(argv: list[str] | None = None) -> int:
             value_type=args.value_type,
             repair=args.repair,
         )
-    except (ValueError, OSError) as error:
+    except BrokenProcessPool:
+        print(
+            "fkdx pack: a worker process died (out of memory?); the same command goes on where it stopped, "
+            "fewer --workers need less memory",
+            file=sys.stderr,
+        )
+        return 1
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"fkdx pack: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

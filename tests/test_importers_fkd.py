@@ -278,9 +278,17 @@ def test_two_files_of_one_image(tmp_path: Path) -> None:
         open_source(tmp_path, Settings(CLASSES))
 
 
-def test_no_image_for_a_label(tmp_path: Path, images: Images) -> None:
-    with pytest.raises(FormatError, match="got none"):
+def test_no_image_for_a_label(rng: np.random.Generator, tmp_path: Path, images: Images) -> None:
+    with pytest.raises(FormatError, match="none of the labelled images"):
         open_source(one_file(tmp_path / "x", *GOOD), Settings(CLASSES, images=images))
+    expected = write_set(rng, tmp_path / "labels")
+    (images.root / "n01" / "b.JPEG").unlink()
+    source = open_source(tmp_path / "labels", Settings(CLASSES, images=Images(images.root)))
+    report = pack(source, tmp_path / "labels.fkdl", allow_missing=1, value_type="float32")
+    assert [one.key for one in report.unreadable] == ["n01/b.JPEG"]
+    assert "No such file" in report.unreadable[0].reason
+    del expected["n01/b.JPEG"]
+    check(LabelFile(tmp_path / "labels.fkdl"), expected, "topk")
 
 
 def test_differing_files_are_told(rng: np.random.Generator, tmp_path: Path) -> None:

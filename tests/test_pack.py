@@ -13,7 +13,7 @@ import pytest
 from fkdx.importers import Settings, open_source
 from fkdx.importers.fkd_export import fkd_bytes
 from fkdx.labels import LabelFile
-from fkdx.pack import TooManyUnreadable, main, pack
+from fkdx.pack import Job, TooManyUnreadable, main, pack
 
 CLASSES, CROPS, IMAGES = 20, 9, 60
 
@@ -116,6 +116,35 @@ def test_unreadable_labels_are_listed_and_nothing_is_written(folder: Path, tmp_p
     pack(opened(folder), target, images_a_part=8, overwrite=True)
     assert len(LabelFile(target)) == IMAGES
     assert not Path(f"{target}.unreadable.txt").exists()
+
+
+def test_a_worker_that_dies_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    read = type(opened(folder)).read_image
+
+    def dying(self, number: int):
+        if number == 33:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, number)
+
+    source = opened(folder)
+    monkeypatch.setattr(type(source), "read_image", dying)
+    monkeypatch.setattr("fkdx.pack.IMAGES_A_PART", 10)
+    target = tmp_path / "out.fkdl"
+    command = [str(folder), "-o", str(target), "--num-classes", str(CLASSES), "--workers", "2"]
+    assert main(command) == 1
+    assert "a worker process died" in capsys.readouterr().err
+    assert not target.exists()
+    monkeypatch.setattr(type(source), "read_image", read)
+    assert main(command) == 0
+
+
+def test_the_size_is_told_before(folder: Path, tmp_path: Path) -> None:
+    options = {"kind": "topk", "num_classes": CLASSES, "k": 5, "crops": CROPS, "ratios": True}
+    expected = Job(opened(folder), tmp_path / "out.fkdl", options, 10).expected_bytes()
+    report = pack(opened(folder), tmp_path / "out.fkdl")
+    assert report.bytes == pytest.approx(expected, rel=0.1)
 
 
 def test_faulty_probabilities_are_refused_or_repaired(folder: Path, tmp_path: Path) -> None:

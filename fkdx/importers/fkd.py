@@ -67,11 +67,14 @@ class FkdSource(Source):
                 _refuse(
                     "path", f"'{file}'", "<class>/<image>.tar (or --images, to look the image up)", self.root
                 )
-            key = self.images.find([stem, parts[-1]], file) if self.images else stem + settings.image_suffix
+            key = self.images.find([stem, parts[-1]], file) if self.images else None
+            key = key or stem + settings.image_suffix  # without its image, reading it will tell
             if key in by_key:
                 got = f"two files for '{key}' ('{by_key[key]}' and '{file}')"
                 _refuse("files", got, "one; give the folder of one split", self.root)
             by_key[key] = file
+        if self.images:
+            self.images.check_some_found(by_key, self.root)
         return by_key
 
     def _layout(self, num_classes: int, settings: Settings) -> Layout:

@@ -1,6 +1,7 @@
 """The data set's image folder, as importers need it: which image a label belongs to, and how large it is."""
 
 import os
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -46,12 +47,12 @@ class Images:
     def _by_first_dot(self) -> dict[str, list[str]]:
         return _group(self.keys, lambda key: key.partition(".")[0])
 
-    def find(self, stems: list[str], source: str) -> str:
-        """Key of the image that the label file `source` belongs to.
+    def find(self, stems: list[str], source: str) -> str | None:
+        """Key of the image that the label file `source` belongs to, None where there is none.
 
         `stems` are paths without a suffix that may be its name, likeliest first. Some tools cut names at
-        their last dot, some at the first dot of the whole path; both are tried. Raises FormatError where no
-        image or more than one fits.
+        their last dot, some at the first dot of the whole path; both are tried. Raises FormatError where more
+        than one image fits.
         """
         for stem in stems:
             for names in (self._by_stem, self._by_first_dot):
@@ -61,7 +62,15 @@ class Images:
                     raise FormatError(f"find: images for '{stem}', got {got}, expected one, {source}")
                 if found:
                     return found[0]
-        raise FormatError(f"find: image for '{stems[0]}', got none under {self.root}, expected one, {source}")
+        return None
+
+    def check_some_found(self, keys: Iterable[str], source: str | Path) -> None:
+        """Raises FormatError where none of `keys` is an image of the folder."""
+        if not any(key.rpartition(".")[0] in self._by_stem for key in keys):
+            raise FormatError(
+                f"images: folder, got none of the labelled images in {self.root}, expected them "
+                f"as <class>/<image>, {source}"
+            )
 
     def size(self, key: str) -> tuple[int, int]:
         """(height, width) from the image's header; its pixels are not decoded."""

@@ -51,10 +51,11 @@ class LabelMapSource(Source):
         self.files: dict[str, str] = {}
         for file in files:
             stem = "/".join(file.removesuffix(".pt").split("/")[-2:])
-            key = self.images.find([stem], file)
+            key = self.images.find([stem], file) or stem + settings.image_suffix
             if key in self.files:
                 _refuse("maps", f"two of '{key}'", "one; give the folder of one split", path)
             self.files[key] = file
+        self.images.check_some_found(self.files, path)
         self.keys = sorted(self.files)
         self.classes = settings.classes or self.images.classes
         num_classes = settings.num_classes or len(self.classes)
