@@ -76,7 +76,7 @@ def load_files(root: Path) -> None:
 def pack_files(root: Path) -> None:
     from fkdx.importers import Settings, open_source
     from fkdx.importers.images import Images
-    from fkdx.pack import pack
+    from fkdx.importers.job import pack
 
     source = open_source(root / "labels", Settings(CLASSES, images=Images(root / "images")))
     pack(source, root / "labels.fkdl", overwrite=True)

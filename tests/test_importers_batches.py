@@ -11,8 +11,8 @@ from PIL import Image
 from fkdx import FormatError
 from fkdx.importers import Settings, open_source
 from fkdx.importers.images import Images
+from fkdx.importers.job import TooManyUnreadable, pack
 from fkdx.labels import LabelFile
-from fkdx.pack import TooManyUnreadable, pack
 
 torch = pytest.importorskip("torch")
 

@@ -11,10 +11,10 @@ from fkdx import FormatError
 from fkdx.importers import Settings, open_source
 from fkdx.importers.fkd_export import export_fkd, fkd_bytes
 from fkdx.importers.images import Images
+from fkdx.importers.job import pack
 from fkdx.importers.source import Unreadable
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import LabelFile
-from fkdx.pack import pack
 
 torch = pytest.importorskip("torch")
 

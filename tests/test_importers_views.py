@@ -10,10 +10,10 @@ from PIL import Image
 from fkdx import FormatError
 from fkdx.importers import Settings, open_source
 from fkdx.importers.images import Images
+from fkdx.importers.job import TooManyUnreadable, pack
 from fkdx.importers.label_maps import pool_regions
 from fkdx.importers.tinyvit import replay_view
 from fkdx.labels import LabelFile
-from fkdx.pack import TooManyUnreadable, pack
 
 torch = pytest.importorskip("torch")
 

@@ -12,8 +12,9 @@ import pytest
 
 from fkdx.importers import Settings, open_source
 from fkdx.importers.fkd_export import fkd_bytes
+from fkdx.importers.job import Job, TooManyUnreadable, pack
 from fkdx.labels import LabelFile
-from fkdx.pack import Job, TooManyUnreadable, main, pack
+from fkdx.pack import main
 
 CLASSES, CROPS, IMAGES = 20, 9, 60
 
@@ -77,7 +78,7 @@ def test_an_interrupted_run_goes_on(folder: Path, tmp_path: Path, monkeypatch: p
 def test_killed_again_and_again(folder: Path, tmp_path: Path, rng: np.random.Generator) -> None:
     pack(opened(folder), tmp_path / "whole")
     code = (
-        "import sys; from fkdx.importers import *; from fkdx.pack import pack\n"
+        "import sys; from fkdx.importers import *; from fkdx.importers.job import pack\n"
         f"source = open_source(sys.argv[1], Settings(num_classes={CLASSES}))\n"
         "pack(source, sys.argv[2], images_a_part=1, workers=2)"
     )
@@ -130,7 +131,7 @@ def test_a_worker_that_dies_is_told(
 
     source = opened(folder)
     monkeypatch.setattr(type(source), "read_image", dying)
-    monkeypatch.setattr("fkdx.pack.IMAGES_A_PART", 10)
+    monkeypatch.setattr("fkdx.importers.job.IMAGES_A_PART", 10)
     target = tmp_path / "out.fkdl"
     command = [str(folder), "-o", str(target), "--num-classes", str(CLASSES), "--workers", "2"]
     assert main(command) == 1

@@ -1,0 +1,222 @@
+"""A foreign label set on its way into a label file: in parts of consecutive images, then as one file.
+
+Parts are what makes packing parallel and resumable: a part that is there is complete. Which images it
+holds depends on the source alone, so the file is the same whoever works on it and however often it is
+interrupted.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fkdx.importers.source import Source, Unreadable
+from fkdx.labels import ImageLabels, LabelFile, LabelWriter, complete, shard_path
+
+IMAGES_A_PART = 2048
+
+
+@dataclass
+class Report:
+    """What a run did: images written, bytes of the file, images whose labels could not be read."""
+
+    images: int = 0
+    bytes: int = 0
+    unreadable: list[Unreadable] = field(default_factory=list)
+
+
+class TooManyUnreadable(ValueError):
+    """Labels of more images than allowed could not be read; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A label set on its way into a label file: in parts of consecutive images, then as one file."""
+
+    source: Source
+    target: Path
+    options: dict[str, Any]  # of LabelWriter
+    images_a_part: int
+
+    @property
+    def folder(self) -> Path:
+        return Path(f"{self.target}.parts")
+
+    def parts(self) -> list[range]:
+        """Numbers of the images of each part; they do not depend on who works on it."""
+        images = range(len(self.source.keys))
+        if self.source.layout.mix_size:  # partners must lie in the same file
+            return [images]
+        return [images[first : first + self.images_a_part] for first in images[:: self.images_a_part]]
+
+    def begin(self) -> None:
+        """Makes the folder of parts. Raises ValueError where it was begun with other sources or options."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        plan = {**self.options, "layout": asdict(self.source.layout), "images_a_part": self.images_a_part}
+        text = json.dumps(plan, sort_keys=True, indent=1)
+        path = self.folder / "job.json"
+        if not path.exists():
+            path.write_text(text)
+        elif path.read_text() != text:
+            raise ValueError(
+                f"pack: unfinished work, got parts of other labels or options, expected the same as when it "
+                f"was begun; repeat that command or remove {self.folder}"
+            )
+
+    def pack_part(self, number: int) -> list[Unreadable]:
+        """Writes one part, unless it is there already with all its images."""
+        path, images = shard_path(self.folder, number), self.parts()[number]
+        if complete(path) and np.count_nonzero(LabelFile(path).crop_counts) == len(images):
+            return []
+        unreadable = []
+        with LabelWriter(path, **self.options, overwrite=True) as writer:
+            for labels in self.source.read(images):
+                if isinstance(labels, ImageLabels):
+                    labels = _add(writer, labels)
+                if labels is not None:
+                    unreadable.append(labels)
+        return unreadable
+
+    def expected_bytes(self) -> int:
+        """Size of the finished file, from what its first image adds to an empty one."""
+        sizes = []
+        with TemporaryDirectory() as folder:
+            for first in (range(0), range(1)):
+                path = Path(folder, f"{len(first)}.fkdl")
+                with LabelWriter(path, **self.options) as writer:
+                    for labels in self.source.read(first):
+                        if isinstance(labels, ImageLabels):
+                            _add(writer, labels)
+                sizes.append(path.stat().st_size)
+        return sizes[0] + (sizes[1] - sizes[0]) * len(self.source.keys)
+
+    def finish(self) -> None:
+        """Joins the parts into the target and removes them."""
+        paths = [shard_path(self.folder, number) for number in range(len(self.parts()))]
+        if len(paths) == 1:
+            os.replace(paths[0], self.target)
+        else:
+            with LabelWriter(self.target, **self.options, overwrite=True) as writer:
+                for part in map(LabelFile, paths):
+                    for image in range(len(part)):
+                        writer.copy_image(part, image)
+                    for sort, count in part.header.get("repairs", {}).items():
+                        writer.repairs[sort] += count
+        shutil.rmtree(self.folder)
+
+
+def pack(
+    source: Source,
+    target: str | Path,
+    *,
+    workers: int = 1,
+    allow_missing: int = 0,
+    overwrite: bool = False,
+    provenance: dict[str, Any] | None = None,
+    images_a_part: int | None = None,
+    **options: Any,
+) -> Report:
+    """Writes the labels of `source` to the label file `target`.
+
+    `workers` processes read and write; the file is the same whatever their number. `options` are those of
+    `LabelWriter` that the source does not know: encoding, value_type, repair.
+
+    Raises TooManyUnreadable (a ValueError) where labels of more than `allow_missing` images cannot be read,
+    FileExistsError unless `overwrite`. Nothing is written under `target` then.
+    """
+    target = Path(target)
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"pack: {target} exists; remove it or ask for overwriting")
+    job = Job(
+        source, target, {**_options(source, provenance or {}), **options}, images_a_part or IMAGES_A_PART
+    )
+    job.begin()
+    parts, report = job.parts(), Report()
+    by_part: dict[int, list[Unreadable]] = {}
+    told = f"{source.name} -> {job.expected_bytes() / 1e9:.3g} GB"
+    with tqdm(total=len(source.keys), unit=" images", desc=told, disable=None) as bar:
+        for number, unreadable in _pack_parts(job, workers):
+            by_part[number] = unreadable
+            bar.update(len(parts[number]))
+    report.unreadable = [one for number in sorted(by_part) for one in by_part[number]]
+    _list_unreadable(report.unreadable, target, allow_missing)
+    job.finish()
+    report.images = len(source.keys) - len(report.unreadable)
+    report.bytes = target.stat().st_size
+    return report
+
+
+def _options(source: Source, provenance: dict[str, Any]) -> dict[str, Any]:
+    layout = source.layout
+    return {
+        "kind": layout.kind,
+        "num_classes": layout.num_classes,
+        "k": layout.k,
+        "crops": layout.crops,
+        "classes": source.classes and list(source.classes),
+        "provenance": {**source.provenance, **provenance},
+        "ratios": layout.ratios,
+        "images": list(source.keys) if layout.mix_size else None,
+        "mix_size": layout.mix_size,
+        "extra": {"operations": list(layout.operations), "form": "json"} if layout.operations else None,
+    }
+
+
+def _add(writer: LabelWriter, labels: ImageLabels) -> Unreadable | None:
+    try:
+        writer.add_image(labels)
+    except ValueError as error:
+        return Unreadable(labels.key, str(error))
+    return None
+
+
+_job: Job  # in a worker process
+
+
+def _pack_parts(job: Job, workers: int) -> Iterator[tuple[int, list[Unreadable]]]:
+    """(part, what could not be read) of all parts, in any order."""
+    numbers = range(len(job.parts()))
+    if min(workers, len(numbers)) <= 1:
+        for number in numbers:
+            yield number, job.pack_part(number)
+        return
+    with ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (job,)) as pool:
+        futures = [pool.submit(_pack_part, number) for number in numbers]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(job: Job) -> None:
+    global _job
+    _job = job
+
+
+def _pack_part(number: int) -> tuple[int, list[Unreadable]]:
+    return number, _job.pack_part(number)
+
+
+def _list_unreadable(unreadable: list[Unreadable], target: Path, allowed: int) -> None:
+    """Writes the list beside the target; raises where it is longer than allowed."""
+    path = Path(f"{target}.unreadable.txt")
+    if not unreadable:
+        path.unlink(missing_ok=True)
+        return
+    path.write_text("".join(f"{one.key}\t{one.reason}\n" for one in unreadable))
+    if len(unreadable) > allowed:
+        first = unreadable[0]
+        raise TooManyUnreadable(
+            f"pack: unreadable labels, got {len(unreadable)} images, expected at most {allowed} "
+            f"(--allow-missing), listed in {path}; the first: {first.key}: {first.reason}"
+        )
