@@ -19,7 +19,7 @@ __device__ __forceinline__ float log1p_unit(float x) {
 
 // The target is probabilities, or a teacher's logits; both maxima, then all sums, then the gradient.
 template <typename T>
-__global__ void __launch_bounds__(kDenseThreads) dense_kernel(const __grid_constant__ LossArgs args) {
+__global__ void __launch_bounds__(kDenseThreads, 4) dense_kernel(const __grid_constant__ LossArgs args) {
   using Stored = typename T::Stored;
   using Row = Team<kDenseThreads>;
   __shared__ typename Row::Scratch scratch[4];
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kDenseThreads) dense_kernel(const __grid_const
 
 // softplus(x) - y x = |x| (x < 0 ? y : 1 - y) + log(1 + exp(-|x|)), a mean over the row's classes.
 template <typename T>
-__global__ void __launch_bounds__(kDenseThreads) sigmoid_kernel(const __grid_constant__ LossArgs args) {
+__global__ void __launch_bounds__(kDenseThreads, 4) sigmoid_kernel(const __grid_constant__ LossArgs args) {
   using Stored = typename T::Stored;
   using Row = Team<kDenseThreads>;
   __shared__ Entries target;

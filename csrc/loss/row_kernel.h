@@ -34,7 +34,6 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
   const int edge = split.edge(rank);
   const float edge_z = edge >= 0 ? T::widen(z[edge]) : -INFINITY;
   if (rank < 32) target.read(args, row, rank);
-  const float scale = args.grad ? gradient_scale(args, row) : 0.f;
   float entry_t[2] = {0, 0};
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -82,6 +81,7 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
   if (!args.grad) return;
 
   Stored* grad = static_cast<Stored*>(args.grad) + row * args.grad_stride;
+  const float scale = gradient_scale(args, row);
   const float slope = scale * target.mass / (sums.ties + sums.others), floor = scale * target.base;
 #pragma unroll
   for (int i = 0; i < kQuads; ++i) {
