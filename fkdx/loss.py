@@ -90,12 +90,10 @@ def loss_and_grad(
     flat = _checked("loss_and_grad", logits, target, temperature, teacher_temperature, check)
     factor = 1.0 / max(logits.shape[0], 1)
     if isinstance(scale, Tensor):
-        if scale.numel() != 1 or scale.dtype != _loss_dtype(logits) or scale.device != logits.device:
-            got, expected = (
-                (tuple(scale.shape), scale.dtype, scale.device),
-                (_loss_dtype(logits), logits.device),
-            )
-            raise ValueError(_message("loss_and_grad", "scale", got, f"one element of {expected}"))
+        want = (_loss_dtype(logits), logits.device)
+        if scale.numel() != 1 or (scale.dtype, scale.device) != want:
+            got = (tuple(scale.shape), scale.dtype, scale.device)
+            raise ValueError(_message("loss_and_grad", "scale", got, f"one element of {want}"))
         scales = scale.reshape(1).expand(len(logits))
     else:
         factor, scales = factor * (1.0 if scale is None else scale), None
@@ -197,11 +195,7 @@ def _described(tensors, layouts, constants):
         sources.append(
             (
                 *(ids.data_ptr(), _INTS[ids.dtype], ids.stride(0)),
-                *(
-                    (0, 0, 0)
-                    if values is None
-                    else (values.data_ptr(), _FLOATS[values.dtype], values.stride(0))
-                ),
+                *((0, 0, 0) if values is None else _matrix(values)),
                 *(*ids.shape, _address(rows), _address(weights), constant, bool(layout & _TAIL)),
             )
         )
