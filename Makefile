@@ -8,7 +8,7 @@ NATIVE  = $(shell find csrc -type f) CMakeLists.txt setup.py fkdx/_version.py
 export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
 export FKDX_BUILD_DIR  ?= build/dev
 
-.PHONY: demo test faults build fmt lint clean
+.PHONY: demo test faults fuzz-labels build fmt lint clean
 demo: build            ## draw scenes, train a teacher, store its labels, train students
 	$(BIN)/python -m fkdx.demo
 
@@ -19,6 +19,12 @@ test: build            ## all tests and the linters
 
 faults: build          ## label files cut, flipped, killed and on full disks, in full: about ten minutes
 	FKDX_FAULTS=full $(BIN)/python -m pytest tests/test_labels_faults.py --timeout 3600
+
+SANITIZE = clang++-19 -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Icsrc
+fuzz-labels:           ## ten minutes of libFuzzer on the reader of label files (needs clang-19, libclang-rt-19-dev)
+	mkdir -p build/fuzz/label_file
+	$(SANITIZE) tests/fuzz/label_file.cpp csrc/labels/*.cpp csrc/base/cpu.cpp -o build/fuzz/label_file.bin
+	build/fuzz/label_file.bin -max_total_time=600 -max_len=8192 -rss_limit_mb=1024 build/fuzz/label_file tests/fuzz/label_file
 
 build: $(VENV)/built   ## the virtual environment and the extension
 

@@ -188,3 +188,22 @@ def test_crc32c(rng) -> None:
             assert _C.crc32c(data) == want
             assert _C.crc32c(data[cut:], _C.crc32c(data[:cut])) == want
         _C.force_cpu("")
+
+
+SEEDS = sorted((Path(__file__).parent / "fuzz" / "label_file").glob("*.fkdl"))
+
+
+@pytest.mark.parametrize("path", SEEDS, ids=lambda path: path.stem)
+def test_files_of_version_1_are_read_for_ever(path: Path) -> None:
+    labels = LabelFile(path)
+    labels.verify()
+    _, second = reference.read_labels(path)
+    assert list(labels.keys) == list(second)
+    for image in labels:
+        np.testing.assert_array_equal(image.boxes, second[image.key]["boxes"])
+        if "values" in second[image.key]:
+            np.testing.assert_array_equal(image.values, second[image.key]["values"])
+
+
+def test_seeds_are_there() -> None:
+    assert len(SEEDS) == 15
