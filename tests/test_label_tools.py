@@ -287,6 +287,34 @@ def test_verify_command(labelled_images, capsys) -> None:
         cli.main(["verify", labels.path])
 
 
+def test_verify_command_with_a_teacher(tmp_path: Path, rng, capsys) -> None:
+    import timm
+    import torch
+
+    from fkdx.image import decode_crops
+    from fkdx.zoo import Wanted, load_teacher
+
+    model = timm.create_model("test_resnet", num_classes=C)
+    torch.nn.init.normal_(model.get_classifier().weight, std=5)
+    torch.save(model.state_dict(), tmp_path / "teacher.pth")
+    teacher = load_teacher(Wanted("test_resnet", str(tmp_path / "teacher.pth"), num_classes=C))
+    look = teacher.preprocess
+    (tmp_path / "images/n0").mkdir(parents=True)
+    with LabelWriter(tmp_path / "a.fkdl", num_classes=C, k=3) as writer:
+        for i in range(4):
+            path = tmp_path / f"images/n0/{i}.png"
+            small = Image.fromarray(rng.integers(0, 256, (5, 8, 3), dtype=np.uint8))
+            small.resize((80, 50), Image.BICUBIC).save(path)
+            boxes, flips = draw_boxes(rng, 6, 50, 80), rng.random(6) < 0.5
+            crops = torch.from_numpy(decode_crops(path, boxes, flips, look.size, look.interpolation))
+            values, ids = torch.softmax(teacher(crops), dim=1).topk(3)
+            writer.add(f"n0/{i}.png", boxes, flips, ids.numpy(), values.numpy(), (50, 80))
+    command = ["verify", str(tmp_path / "a.fkdl"), "--images", str(tmp_path / "images")]
+    command += ["--teacher", "test_resnet", "--checkpoint", str(tmp_path / "teacher.pth")]
+    assert cli.main(command) == 0
+    assert "as stored" in capsys.readouterr().out
+
+
 def test_commands(tmp_path: Path, rng, capsys) -> None:
     files = write_teachers(tmp_path, rng, 2)
     a, b, out = files[0].path, files[1].path, str(tmp_path / "out.fkdl")

@@ -122,14 +122,13 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
     """The teacher of the command line as (probabilities of crops, size, interpolation)."""
     import torch
 
-    from fkdx.zoo import load_teacher
+    from fkdx.zoo import Wanted, load_teacher
 
     names = ("size", "interpolation", "mean", "std")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    teacher = load_teacher(
-        args.teacher, args.checkpoint, args.checkpoint is None, labels.num_classes, given, device
-    )
+    inputs = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    pretrained = args.checkpoint is None
+    wanted = Wanted(args.teacher, args.checkpoint, pretrained, labels.num_classes, inputs=inputs)
+    teacher = load_teacher(wanted, "cuda" if torch.cuda.is_available() else "cpu")
 
     def say(crops: np.ndarray) -> np.ndarray:
         logits = teacher(torch.from_numpy(crops))
@@ -183,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("labels", help="label file or folder of shards")
     add("--images", metavar="FOLDER", help="compare with these images: names, sizes, fingerprint")
-    add("--teacher", metavar="NAME", help="run this timm model again on a sample of crops")
+    add("--teacher", metavar="NAME", help="run this teacher again on a sample of crops")
     add("--checkpoint", metavar="FILE", help="its weights (default: timm's pretrained ones)")
     add("--size", type=int, metavar="PIXELS", help="side of its input")
     add("--interpolation", choices=("bilinear", "bicubic"), help="of its crops")
