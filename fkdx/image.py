@@ -5,8 +5,9 @@ The pixels are those of `Image.open(file).convert("RGB")`, cut by `crop(box)`, r
 JPEG goes through libjpeg-turbo and no further than the crops need; everything else goes through Pillow.
 
 `resample` names the order of the two passes of the resize: "pillow12" (rows before columns, what every
-published label was made with) or "pillow13" (columns first where the height shrinks by more than twice as
-many pixels as the width, as Pillow does from version 13 on).
+published label was made with; columns first for boxes over a hundred times taller than wide, as in Pillow
+12.3) or "pillow13" (columns first where the height shrinks by more than twice as many pixels as the width, as
+Pillow does from version 13 on).
 """
 
 import io
