@@ -44,7 +44,7 @@ def main() -> None:
         print(f"{kind}: stored and online loss of a batch differ by {loss_gap(images, weights, path):.1e}")
 
     pixels = {name: recipe()[name] for name in ("size", "mean", "std")}
-    online = ["--teacher", "resnet10t", "--teacher-checkpoint", weights, "--teacher-input", pixels]
+    online = ["--teacher", "test_resnet", "--teacher-checkpoint", weights, "--teacher-input", pixels]
     ways = {
         "soft": ["--labels", labels],
         "hard": ["--hard"],
@@ -69,7 +69,7 @@ def recipe() -> dict:
 def generate(images: Path, weights: Path, kind: str, path: Path) -> None:
     colours = ["--mean", *recipe()["mean"], "--std", *recipe()["std"]]
     pixels = ["--size", 32, *colours, "--interpolation", "bilinear"]
-    network = ["--teacher", "resnet10t", "--checkpoint", weights]
+    network = ["--teacher", "test_resnet", "--checkpoint", weights]
     policy = ["--crops", CROPS, "--scale", 0.25, 1, "--kind", kind]
     call("fkdx", "generate", "--data", images, *network, *pixels, *policy, "-o", path)
 
@@ -77,11 +77,11 @@ def generate(images: Path, weights: Path, kind: str, path: Path) -> None:
 @torch.no_grad()
 def loss_gap(images: Path, weights: Path, labels: Path) -> float:
     """|stored - online| soft cross-entropy of one batch of 512 crops, under an untrained student's logits."""
-    teacher = timm.create_model("resnet10t", num_classes=10).eval()
+    teacher = timm.create_model("test_resnet", num_classes=10).eval()
     teacher.load_state_dict(load_file(weights))
     batch = next(iter(CropLoader(images, labels, batch_size=512, crops_per_image=4, size=32)))
     pixels = prepare(batch.images, recipe()["mean"], recipe()["std"])
-    logits = timm.create_model("test_resnet", num_classes=10)(pixels)
+    logits = timm.create_model("test_convnext", num_classes=10)(pixels)
     stored = soft_cross_entropy(logits, batch.target)
     online = soft_cross_entropy(logits, teacher(pixels).softmax(1))
     return abs(float(stored) - float(online))

@@ -1,5 +1,6 @@
 """What the README shows runs as it stands there."""
 
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +18,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
 def run(block: str, folder: Path) -> str:
-    shown = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", block]
+    shown = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
     return shown.stdout
 
