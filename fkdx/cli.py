@@ -46,7 +46,22 @@ def main(argv: list[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"fkdx: unknown verb, got '{verb}', expected one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    return import_module(VERBS[verb][0]).main(rest) or 0
+    return run(verb, rest)
+
+
+def run(verb: str, argv: list[str]) -> int:
+    """Run one verb; what the user can mend is one line on stderr and exit status 1."""
+    try:
+        return import_module(VERBS[verb][0]).main(argv) or 0
+    except ModuleNotFoundError as error:
+        extra = "demo" if error.name == "cv2" else "train"
+        print(f"fkdx {verb}: needs {error.name}; run: pip install 'fkdx[{extra}]'", file=sys.stderr)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"fkdx {verb}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"fkdx {verb}: stopped", file=sys.stderr)
+        return 130
+    return 1
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from fkdx import scenes
-from fkdx.importers.fkd_export import export_fkd
 from fkdx.labels import LabelFile
 from fkdx.loader import CropLoader
 
@@ -67,7 +66,7 @@ def run(root: Path, seed: int, processes: int) -> dict[str, float]:
 
     heading("4. The same labels the old way, one pickle an image; packed again they must be the same")
     folder, packed = root / "fkd", root / "packed.fkdl"
-    export_fkd(LabelFile(labels), "topk", folder)
+    call("fkdx", "export", labels, "-o", folder)
     call("fkdx", "pack", folder, "-o", packed, "--images", train, "--num-classes", len(scenes.CLASSES))
     check_agreement(labels, packed)
 

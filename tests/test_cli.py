@@ -53,6 +53,24 @@ def test_unknown_verb(capsys: pytest.CaptureFixture) -> None:
     assert "unknown verb, got 'distil', expected one of" in capsys.readouterr().err
 
 
+def test_what_the_user_can_mend_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["info", str(tmp_path / "absent.fkdl")]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("fkdx info: ")
+    assert "absent.fkdl" in shown
+    assert shown.count("\n") == 1
+
+
+def test_missing_package_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    for name in [name for name in sys.modules if name.startswith("fkdx.")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert cli.main(["train", "--help"]) == 1
+    assert "needs timm" in capsys.readouterr().err
+
+
 def test_doctor_reports_build_and_machine(capsys: pytest.CaptureFixture) -> None:
     assert doctor.main([]) == 0
     shown = capsys.readouterr().out
