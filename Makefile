@@ -17,8 +17,8 @@ test: build            ## all tests and the linters
 	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/python -m pytest
 
-faults: build          ## label files cut, flipped, killed and on full disks, in full: about ten minutes
-	FKDX_FAULTS=full $(BIN)/python -m pytest tests/test_labels_faults.py --timeout 3600
+faults: build          ## label files and jobs cut, flipped, killed and on full disks, in full: a quarter of an hour
+	FKDX_FAULTS=full $(BIN)/python -m pytest tests/test_labels_faults.py tests/test_generate_faults.py --timeout 3600
 
 SANITIZE = clang++-19 -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Icsrc
 fuzz-labels:           ## ten minutes of libFuzzer on the reader of label files (needs clang-19, libclang-rt-19-dev)

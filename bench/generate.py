@@ -111,7 +111,7 @@ def run_job(args: argparse.Namespace, folder: Path, teacher: Teacher, source: So
     options = {"kind": "topk", "num_classes": teacher.num_outputs, "k": 5, "crops": args.crops}
     pinned = args.device.startswith("cuda")
     draw = RandomCrops(args.crops)
-    job = Job(folder, {}, {})
+    job = Job.begin(folder, {}, {})
     shards = plan_shards(len(source), args.crops, args.batch_size)
     started = time.perf_counter()
     with Feed(source, draw, args.crops, args.batch_size, [teacher.shape], args.threads, pinned) as feed:

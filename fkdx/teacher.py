@@ -4,6 +4,7 @@ Origins of the model are in `fkdx.zoo`; here is what every teacher has in common
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -36,6 +37,8 @@ class Teacher:
     batch that still fits, None before anything went wrong.
     """
 
+    answers = "(crops, classes)"
+
     def __init__(
         self,
         name: str,
@@ -49,10 +52,7 @@ class Teacher:
         self.name, self.preprocess, self.origin = name, preprocess, origin
         self.device, self.precision = torch.device(device), precision
         model = model.to(self.device, memory_format=torch.channels_last)
-        self._features, self._classify = model, nn.Identity()
-        if precision != "float32" and hasattr(model, "forward_features") and hasattr(model, "forward_head"):
-            # Of 16 bits a logit would keep 8 or 11; timm's classifiers are cheap enough to be exact.
-            self._features, self._classify = model.forward_features, model.forward_head
+        self._features, self._classify = self._halves(model)
         if compiled:
             self._features = torch.compile(self._features)
         self.limit: int | None = None
@@ -67,8 +67,12 @@ class Teacher:
         """What a label file's header says of this teacher."""
         return {"name": self.name, **self.origin, **asdict(self.preprocess), "precision": self.precision}
 
-    @torch.inference_mode()
     def __call__(self, crops: Tensor) -> Tensor:
+        return self.run(crops)
+
+    @torch.inference_mode()
+    def run(self, crops: Tensor) -> Tensor:
+        """All crops through the model, as many at once as fit."""
         images = crops.to(self.device)
         step = min(self.limit or len(images), len(images))
         while True:
@@ -81,25 +85,39 @@ class Teacher:
                 torch.cuda.empty_cache()
 
     def _forward(self, images: Tensor) -> Tensor:
+        return self._classify(self._encode(images))
+
+    def _encode(self, images: Tensor) -> Tensor:
         pixels = prepare(images, self.preprocess.mean, self.preprocess.std)
         with torch.autocast(self.device.type, PRECISIONS[self.precision], self.precision != "float32"):
-            features = self._features(pixels)
-        return self._classify(features.float())
+            return self._features(pixels).float()
+
+    def _halves(self, model: nn.Module) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """What runs at the chosen precision and what follows in float32.
+
+        Of 16 bits a logit would keep 8 or 11, and timm's classifiers are cheap enough to be exact.
+        """
+        if (
+            self.precision != "float32"
+            and hasattr(model, "forward_features")
+            and hasattr(model, "forward_head")
+        ):
+            return model.forward_features, model.forward_head
+        return model, nn.Identity()
 
     def _probe(self) -> int:
         """Number of outputs, learnt from one gray crop; a model that cannot take it is no teacher."""
         size = self.preprocess.size
         try:
-            logits = self(torch.full((1, size, size, 3), 127, dtype=torch.uint8))
+            logits = self.run(torch.full((1, size, size, 3), 127, dtype=torch.uint8))
         except (RuntimeError, ValueError, AssertionError) as error:
             raise ValueError(
                 f"teacher: {self.name} failed on one RGB crop of {size} x {size} pixels "
                 f"({str(error).splitlines()[0]}); see --size"
             ) from error
-        if logits.ndim != 2:
-            raise ValueError(
-                f"teacher: {self.name} gave shape {tuple(logits.shape)}, expected (crops, classes)"
-            )
+        if logits.ndim != len(self.answers.split(",")):
+            shape = tuple(logits.shape)
+            raise ValueError(f"teacher: {self.name} gave shape {shape}, expected {self.answers}")
         return logits.shape[1]
 
 

@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from fkdx.heads import add_head
+from fkdx.maps import MapTeacher
 from fkdx.teacher import Preprocess, Teacher
 
 EXPORTED = {".pt2", ".pt", ".ts"}
@@ -29,38 +30,54 @@ EXPORTED = {".pt2", ".pt", ".ts"}
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for: a name, where its weights are, a head in place of the classifier, changed inputs."""
+    """The arguments of `load_teacher` that say which model it is and where its weights are."""
 
     name: str
-    checkpoint: str | None = None
-    pretrained: bool = False
-    num_classes: int | None = None  # where neither the checkpoint nor the pretrained weights say it
-    head: str | None = None
-    inputs: dict = field(default_factory=dict)  # fields of Preprocess that differ from the model's own
+    checkpoint: str | None
+    pretrained: bool
+    num_classes: int | None
+    overrides: dict
+    head: str | None
 
 
 def load_teacher(
-    wanted: Wanted, device: str = "cpu", precision: str = "float32", compiled: bool = False
+    name: str,
+    checkpoint: str | None = None,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    overrides: dict | None = None,
+    device: str = "cpu",
+    precision: str = "float32",
+    compiled: bool = False,
+    *,
+    head: str | None = None,
+    maps: bool = False,
 ) -> Teacher:
     """Build a teacher and load its weights.
 
+    Args:
+        name: see the module.
+        checkpoint, pretrained: a file of weights, or else the pretrained ones.
+        num_classes: where neither the checkpoint nor the pretrained weights say it.
+        overrides: fields of `Preprocess` that differ from the model's own.
+        head: a projection head to keep, one of `fkdx.heads.HEADS`.
+        maps: a `MapTeacher`, which sees whole images.
+
     ValueError where the name is unknown or the weights do not fit, OSError where they cannot be read.
     """
-    path = Path(wanted.name)
-    if path.suffix in EXPORTED:
-        model, preprocess = _exported(path), Preprocess()
-    elif wanted.name.startswith("torchvision:"):
+    wanted = Wanted(name, checkpoint, pretrained, num_classes, overrides or {}, head)
+    if Path(name).suffix in EXPORTED:
+        model, preprocess = _exported(Path(name)), Preprocess()
+    elif name.startswith("torchvision:"):
         model, preprocess = _torchvision(wanted)
-    elif ":" in wanted.name:
+    elif ":" in name:
         model, preprocess = _own(wanted)
     else:
         model, preprocess = _timm(wanted)
-    origin = {
-        "checkpoint": wanted.checkpoint and Path(wanted.checkpoint).name,
-        "weights_sha256": hash_weights(model),
-    }
-    preprocess = replace(preprocess, **wanted.inputs)
-    return Teacher(wanted.name, model, preprocess, origin, device, precision, compiled)
+    origin = {"checkpoint": checkpoint and Path(checkpoint).name, "weights_sha256": hash_weights(model)}
+    preprocess = replace(preprocess, **wanted.overrides)
+    kind = MapTeacher if maps else Teacher
+    return kind(name, model, preprocess, origin, device, precision, compiled)
 
 
 # ---- weights ------------------------------------------------------------------------------------------
@@ -140,8 +157,8 @@ def _timm(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     options = {}
     if weights:
         options["num_classes"] = 0 if wanted.head else _count_classes(weights, config) or wanted.num_classes
-    if wanted.inputs.get("size") and config.fixed_input_size:
-        options["img_size"] = wanted.inputs["size"]
+    if wanted.overrides.get("size") and config.fixed_input_size:
+        options["img_size"] = wanted.overrides["size"]
     pretrained = wanted.pretrained and not weights
     model = _built(wanted, lambda: timm.create_model(name, pretrained=pretrained, **options))
     inputs = resolve_model_data_config(model)

@@ -23,9 +23,9 @@ def make_data(root: Path, images: int = 4) -> Path:
     return root
 
 
-def make_teacher(path: Path, classes: int = 3) -> torch.nn.Module:
+def make_teacher(path: Path, classes: int = 3, seed: int = 2) -> torch.nn.Module:
     """A teacher with random weights, which are saved to `path`."""
-    torch.manual_seed(2)
+    torch.manual_seed(seed)
     model = timm.create_model(TEACHER, num_classes=classes).eval()
     save_file(model.state_dict(), path)
     return model

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from fkdx import generate, reference
+from fkdx.label_tools import verify
 from fkdx.labels import LabelFile
 from fkdx.teacher import Teacher
 
@@ -148,6 +149,16 @@ def test_images_that_cannot_be_read_are_reported(broken: list[str], capsys: pyte
 
 def test_strict_stops_at_them(broken: list[str], capsys: pytest.CaptureFixture) -> None:
     assert "ant/1.jpg" in refusal(["--strict", *broken], capsys)
+
+
+def test_finished_job_is_not_done_again(options: list[str], capsys: pytest.CaptureFixture) -> None:
+    labels_of(options)
+    before = Path(options[-1]).stat()
+    assert generate.main(options) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert Path(options[-1]).stat() == before
+    assert generate.main(["--seed", "3", *options]) == 1
+    assert "the output exists" in capsys.readouterr().err
 
 
 def test_output_is_never_overwritten(options: list[str], capsys: pytest.CaptureFixture) -> None:
@@ -347,6 +358,32 @@ def test_evaluate_and_dry_run_tell_before_the_work(
     assert list(tmp_path.iterdir()) == []
     labels_of(options)
     assert 0 < Path(options[-1]).stat().st_size - size < 4096  # header and keys
+
+
+def test_fkdx_verify_agrees(options: list[str], data: Path, checkpoint: Path, capsys) -> None:
+    labels_of(["--temperature", "3", *options])
+    again = [
+        "--images",
+        str(data),
+        "--teacher",
+        TEACHER,
+        "--checkpoint",
+        str(checkpoint),
+        "--size",
+        str(SIZE),
+    ]
+    assert verify.main([options[-1], *again, "--temperature", "3"]) == 0
+    stored = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("as stored"))
+    assert float(stored.split()[2].rstrip("%")) > 95
+
+
+def test_maps_give_labels_of_the_same_crops(options: list[str], tmp_path: Path) -> None:
+    exact = labels_of(options)
+    rough = labels_of(["--maps", *changed(options, output=tmp_path / "maps.fkdl", size=96)])
+    assert rough.header["provenance"]["maps"] is True
+    for image, other in zip(exact, rough, strict=True):
+        np.testing.assert_array_equal(image.boxes, other.boxes)
+        assert np.isfinite(other.values.astype(float)).all()
 
 
 def test_status_of_nothing(options: list[str], capsys) -> None:

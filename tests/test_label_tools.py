@@ -292,12 +292,12 @@ def test_verify_command_with_a_teacher(tmp_path: Path, rng, capsys) -> None:
     import torch
 
     from fkdx.image import decode_crops
-    from fkdx.zoo import Wanted, load_teacher
+    from fkdx.zoo import load_teacher
 
     model = timm.create_model("test_resnet", num_classes=C)
     torch.nn.init.normal_(model.get_classifier().weight, std=5)
     torch.save(model.state_dict(), tmp_path / "teacher.pth")
-    teacher = load_teacher(Wanted("test_resnet", str(tmp_path / "teacher.pth"), num_classes=C))
+    teacher = load_teacher("test_resnet", str(tmp_path / "teacher.pth"), num_classes=C)
     look = teacher.preprocess
     (tmp_path / "images/n0").mkdir(parents=True)
     with LabelWriter(tmp_path / "a.fkdl", num_classes=C, k=3) as writer:

@@ -41,7 +41,9 @@ class View:
 class Chunk:
     """One batch: crops first ... last - 1 of each of `views`, image after image.
 
-    `crops[shape]` is uint8 (images * (last - first), size, size, 3); black where the image failed.
+    `crops[shape]` is uint8 (images * (last - first), size, size, 3), black where the image failed. For
+    teachers of maps it is the whole images, (images, size, size, 3), and `places` (images, M, 4) are their
+    boxes as parts of the image.
     """
 
     shard: Shard
@@ -49,6 +51,7 @@ class Chunk:
     first: int
     last: int
     crops: dict[Shape, Tensor]
+    places: Tensor | None = None
 
 
 def plan_chunks(images: int, crops: int, batch_size: int) -> Iterator[tuple[range, list[tuple[int, int]]]]:
@@ -75,11 +78,13 @@ class Feed:
         shapes: Iterable[Shape],
         threads: int | None = None,
         pinned: bool = False,
+        whole: bool = False,
     ) -> None:
         self.source, self.draw, self.crops, self.batch_size = source, draw, crops, batch_size
-        self.shapes, self.pinned = sorted(set(shapes)), pinned
+        self.shapes, self.pinned, self.whole = sorted(set(shapes)), pinned, whole
+        self.seen = 1 if whole else crops  # views of an image that a teacher sees
         threads = threads or len(os.sched_getaffinity(0))
-        group_bytes = max(crops, batch_size) * sum(3 * size * size for size, _ in self.shapes)
+        group_bytes = max(self.seen, batch_size) * sum(3 * size * size for size, _ in self.shapes)
         self.ahead = max(2, min(2 * threads, AHEAD_BYTES // group_bytes))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fkdx-feed")
 
@@ -100,25 +105,22 @@ class Feed:
 
     def _submitted(self, shards: Iterable[Shard]) -> Iterator[Future]:
         for shard in shards:
-            for group, ranges in plan_chunks(shard.last - shard.first, self.crops, self.batch_size):
+            for group, ranges in plan_chunks(shard.last - shard.first, self.seen, self.batch_size):
                 images = range(shard.first + group.start, shard.first + group.stop)
                 yield self._pool.submit(self._cut, shard, images, ranges)
 
     def _cut(self, shard: Shard, images: range, ranges: list[tuple[int, int]]) -> list[Chunk]:
         """All chunks of one group of images."""
         all_crops = {
-            (size, interpolation): np.zeros((len(images), self.crops, size, size, 3), np.uint8)
+            (size, interpolation): np.zeros((len(images), self.seen, size, size, 3), np.uint8)
             for size, interpolation in self.shapes
         }
         views = [self._cut_image(image, place, all_crops) for place, image in enumerate(images)]
+        if self.whole:
+            whole = {shape: self._batch(pixels) for shape, pixels in all_crops.items()}
+            return [Chunk(shard, views, 0, self.crops, whole, self._places(views))]
         return [
-            Chunk(
-                shard,
-                views,
-                first,
-                last,
-                {shape: self._batch(c[:, first:last]) for shape, c in all_crops.items()},
-            )
+            Chunk(shard, views, first, last, {s: self._batch(c[:, first:last]) for s, c in all_crops.items()})
             for first, last in ranges
         ]
 
@@ -126,13 +128,21 @@ class Feed:
         key = self.source.keys[image]
         try:
             data = read_bytes(*self.source.place(image))
-            height_width = image_size(data)
-            boxes, flips = self.draw(key, height_width)
-            for (size, interpolation), crops in all_crops.items():
-                crops[place] = decode_crops(data, boxes, flips, size, interpolation)
+            size = image_size(data)
+            boxes, flips = self.draw(key, size)
+            cut = (np.array([[0, 0, *size]]), np.zeros(1, bool)) if self.whole else (boxes, flips)
+            for shape, crops in all_crops.items():
+                crops[place] = decode_crops(data, *cut, *shape)
         except (OSError, ValueError) as error:
             return View(key, failure=str(error))
-        return View(key, height_width, boxes, flips)
+        return View(key, size, boxes, flips)
+
+    def _places(self, views: list[View]) -> Tensor:
+        places = np.zeros((len(views), self.crops, 4), np.float32)
+        for place, view in zip(places, views):
+            if not view.failure:
+                place[:] = view.boxes / np.tile(view.image_size, 2)
+        return torch.from_numpy(places)
 
     def _batch(self, crops: np.ndarray) -> Tensor:
         batch = torch.from_numpy(crops.reshape(-1, *crops.shape[2:]))

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fkdx.generate.collect import Output, write_shard
-from fkdx.generate.feed import Chunk, Feed
+from fkdx.generate.feed import Chunk, Feed, Shape
 from fkdx.generate.shards import Job, Lock, Shard
 from fkdx.teacher import Answer, Teacher, answer, combined
 
@@ -76,7 +76,7 @@ class Labelling:
             crops = {shape: self._on_device(crops) for shape, crops in chunk.crops.items()}
             chunk.crops.clear()
             with Stopwatch(self.device) as stopwatch:
-                answers = self._ask(crops, bar)
+                answers = self._ask(crops, chunk.places, bar)
             yield chunk, answers
             under_way.append(stopwatch)
             while len(under_way) > RUNNING_AHEAD:
@@ -89,12 +89,13 @@ class Labelling:
         """The part of the time so far in which teachers worked."""
         return self.busy / (time.perf_counter() - self._started)
 
-    def _ask(self, crops: dict[tuple[int, str], Tensor], bar: tqdm) -> list[Answer]:
+    def _ask(self, crops: dict[Shape, Tensor], places: Tensor | None, bar: tqdm) -> list[Answer]:
         """One answer an output."""
+        where = () if places is None else (places,)
         logits = []
         for teacher in self.teachers:
             limit = teacher.limit
-            logits.append(teacher(crops[teacher.shape]))
+            logits.append(teacher(crops[teacher.shape], *where))
             if teacher.limit != limit:
                 bar.write(f"{teacher.name}: out of memory; goes on with batches of {teacher.limit} crops")
         answers = []

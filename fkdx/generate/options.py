@@ -65,6 +65,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         args.pretrained = True
     if args.head and "logits" not in args.kind:
         parser.error(f"--head: its outputs are stored before the softmax, got --kind {args.kind}")
+    if args.maps and (args.evaluate or args.dry_run):
+        parser.error("--maps: only labels are made of maps, got --evaluate or --dry-run with it")
     if args.policy and args.crops_from:
         parser.error("--policy and --crops-from exclude each other")
 
@@ -149,6 +151,11 @@ def _add_teacher(parser: argparse.ArgumentParser) -> None:
     )
     add("--pretrained", action="store_true", help="timm's or torchvision's weights instead of a checkpoint")
     add("--head", choices=HEADS, help="keep a self-supervised projection head; store its D outputs")
+    add(
+        "--maps",
+        action="store_true",
+        help="fast and rough: one forward an image, pooled in the crops (ReLabel)",
+    )
     add("--size", type=int, metavar="PIXELS", help="side of its input")
     add("--interpolation", choices=INTERPOLATIONS, help="of crops")
     add("--mean", type=float, nargs=3, metavar="X", help="of pixels in [0, 1]")

@@ -24,8 +24,9 @@ from fkdx.generate.options import parse
 from fkdx.generate.shards import Job, Shard, plan_shards, write_json
 from fkdx.sources import Source, open_source
 from fkdx.teacher import Teacher
-from fkdx.zoo import Wanted, load_teacher
+from fkdx.zoo import load_teacher
 
+WAIT_SECONDS = 600  # that processes wait for the one of rank 0
 LIBRARIES = ("torch", "timm", "pillow", "numpy")  # whose versions may change a label
 
 
@@ -61,24 +62,21 @@ def run(args: argparse.Namespace) -> None:
 def label(
     args: argparse.Namespace, source: Source, teachers: list[Teacher], classes: list[str] | None
 ) -> None:
-    """Do the work that no other process does; the process of rank 0 also finishes the files."""
+    """Do the work that no other process does; rank 0 also begins the job and finishes the files."""
     draw = pick_crops(args)
     outputs = plan_outputs(args, teachers, classes, draw.crops)
-    folder = Path(args.output).with_name(Path(args.output).name + ".parts")
-    for output in outputs:
-        if output.path.exists() and not folder.exists():
-            raise FileExistsError(
-                f"generate: the output exists; remove it or choose another, path {output.path}"
-            )
     shards = plan_shards(len(source), draw.crops, args.batch_size)
     settings = describe(args, source.keys, teachers, draw, len(shards))
     shapes = [teacher.shape for teacher in teachers]
     pinned = teachers[0].device.type == "cuda"
-    with Feed(source, draw, draw.crops, args.batch_size, shapes, args.threads, pinned) as feed:
+    with Feed(source, draw, draw.crops, args.batch_size, shapes, args.threads, pinned, args.maps) as feed:
         if args.dry_run:
             print(forecast(teachers, feed, outputs, len(shards)))
             return
-        job = Job(folder, settings, {"command": args.command}, len(outputs))
+        job = find_job(args, outputs, settings)
+        if job is None:
+            print(f"{outputs[0].path}: finished already")
+            return
         for output in outputs:
             own = [job.settings["teachers"][member] for member in output.members]
             output.options["provenance"] = {**job.settings, "teachers": own, **job.notes}
@@ -92,20 +90,53 @@ def label(
             conclude(job, shards, outputs)
 
 
+def find_job(args: argparse.Namespace, outputs: list[Output], settings: dict) -> Job | None:
+    """The job, begun by rank 0, for which the others wait; None where its outputs are there already."""
+    folder = beside(outputs[0].path, ".parts")
+    if rank() == 0:
+        shutil.rmtree(beside(outputs[0].path, ".done"), ignore_errors=True)  # of an end that was cut off
+        if not folder.exists() and already_made(outputs, settings):
+            return None
+        return Job.begin(folder, settings, {"command": args.command}, len(outputs))
+    for _ in range(10 * WAIT_SECONDS):
+        try:
+            return Job(folder, settings)
+        except FileNotFoundError:
+            if already_made(outputs, settings):
+                return None
+            time.sleep(0.1)
+    raise TimeoutError(f"generate: no job was begun by rank 0 within {WAIT_SECONDS} s, path {folder}")
+
+
 def conclude(job: Job, shards: list[Shard], outputs: list[Output]) -> None:
     """Make the outputs and the report of a finished job, and remove its folder."""
     for number, output in enumerate(outputs):
         finish(job, shards, output, number)
     reports = [job.report(shard) for shard in shards]
     failed = [entry for report in reports for entry in report["failed"]]
-    report = outputs[0].path.with_name(outputs[0].path.name + ".report.json")
+    report = beside(outputs[0].path, ".report.json")
     write_json(report, {"settings": job.settings, **job.notes, "failed": failed, "shards": reports})
-    shutil.rmtree(job.folder)
+    done = job.folder.rename(beside(outputs[0].path, ".done"))  # half removed, it must not look like a job
+    shutil.rmtree(done)
     if failed:
         print(f"{len(failed)} images could not be read; see {report}", file=sys.stderr)
     images = sum(report["images"] for report in reports)
     for output in outputs:
         print(f"{output.path}: labels of {images} images")
+
+
+def already_made(outputs: list[Output], settings: dict) -> bool:
+    """Whether these outputs are there. FileExistsError where a file of another origin has such a name."""
+    report = beside(outputs[0].path, ".report.json")
+    ours = report.exists() and json.loads(report.read_text())["settings"] == settings
+    there = [output.path for output in outputs if output.path.exists()]
+    if there and not (ours and len(there) == len(outputs)):
+        raise FileExistsError(f"generate: the output exists; remove it or choose another, path {there[0]}")
+    return bool(there)
+
+
+def beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def rank() -> int:
@@ -119,21 +150,15 @@ def load_teachers(args: argparse.Namespace, num_classes: int) -> list[Teacher]:
     given = {name: getattr(args, name) for name in ("size", "interpolation", "mean", "std")}
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
     device = pick_device(args.device)
+    precision = args.precision or ("bfloat16" if device.startswith("cuda") else "float32")
+    checkpoints = [None if weights == "pretrained" else weights for weights in args.checkpoint or []]
     return [
         load_teacher(
-            Wanted(
-                name,
-                None if weights == "pretrained" else weights,
-                args.pretrained,
-                num_classes,
-                args.head,
-                given,
-            ),
-            device,
-            args.precision or ("bfloat16" if device.startswith("cuda") else "float32"),
-            args.compile,
+            *(name, weights, args.pretrained, num_classes, given, device, precision, args.compile),
+            head=args.head,
+            maps=args.maps,
         )
-        for name, weights in zip(args.teacher, args.checkpoint or [None] * len(args.teacher))
+        for name, weights in zip(args.teacher, checkpoints or [None] * len(args.teacher))
     ]
 
 
@@ -217,6 +242,7 @@ def describe(
     """All that decides the labels, as JSON values; a job goes on only where all of it is as it was."""
     settings = {
         "teachers": [teacher.provenance() for teacher in teachers],
+        "maps": args.maps,
         "store": args.store if len(teachers) > 1 else "one",
         "kind": args.kind,
         "k": args.topk,

@@ -71,29 +71,30 @@ class Lock:
 
 
 class Job:
-    """The folder of a job of `outputs` label files.
+    """The folder of a job, which `begin` has made; `settings` decide what is written.
 
-    `settings` (JSON values) decide what is written; `notes` are kept beside them.
-
-    Raises ValueError where the folder was begun with other settings.
+    Raises ValueError where it was begun with other settings, FileNotFoundError where there is none.
     """
 
-    def __init__(self, folder: Path, settings: dict, notes: dict, outputs: int = 1) -> None:
+    def __init__(self, folder: Path, settings: dict) -> None:
         self.folder = folder
-        for output in range(outputs):
-            (folder / str(output)).mkdir(parents=True, exist_ok=True)
-        path = folder / "job.json"
-        if not path.exists():
-            write_json(path, {"settings": settings, "notes": notes})
-        job = json.loads(path.read_text())
+        job = json.loads((folder / "job.json").read_text())
         self.settings, self.notes = job["settings"], job["notes"]
-        settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
         for name in sorted(settings.keys() | self.settings.keys()):
             if settings.get(name) != self.settings.get(name):
                 raise ValueError(
                     f"generate: {name}, got {settings.get(name)}, expected {self.settings.get(name)} as when "
                     f"this job was begun; repeat its options or remove its folder, path {folder}"
                 )
+
+    @classmethod
+    def begin(cls, folder: Path, settings: dict, notes: dict, outputs: int = 1) -> "Job":
+        """Make the folder of a job of `outputs` label files, or go on with it; `notes` are kept beside."""
+        for output in range(outputs):
+            (folder / str(output)).mkdir(parents=True, exist_ok=True)
+        if not (folder / "job.json").exists():
+            write_json(folder / "job.json", {"settings": settings, "notes": notes})
+        return cls(folder, settings)
 
     def lock(self) -> Lock:
         try:
@@ -114,7 +115,10 @@ class Job:
         return json.loads(self.report_path(shard).read_text())
 
     def claim(self, shards: list[Shard]) -> Iterator[tuple[Shard, Lock]]:
-        """Those of `shards` that are neither done nor held by another process, locked."""
+        """Those of `shards` that are neither done nor held by another process, locked.
+
+        Ends early where the job was finished, and its folder removed, meanwhile.
+        """
         for shard in shards:
             if self.done(shard):
                 continue
@@ -122,6 +126,8 @@ class Job:
                 lock = Lock(self.folder / f"{shard.number:05d}.lock")
             except BlockingIOError:
                 continue
+            except FileNotFoundError:
+                return
             if self.done(shard):  # finished by its holder between the two looks
                 lock.release()
             else:

@@ -122,13 +122,13 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
     """The teacher of the command line as (probabilities of crops, size, interpolation)."""
     import torch
 
-    from fkdx.zoo import Wanted, load_teacher
+    from fkdx.zoo import load_teacher
 
     names = ("size", "interpolation", "mean", "std")
     inputs = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     pretrained = args.checkpoint is None
-    wanted = Wanted(args.teacher, args.checkpoint, pretrained, labels.num_classes, inputs=inputs)
-    teacher = load_teacher(wanted, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    teacher = load_teacher(args.teacher, args.checkpoint, pretrained, labels.num_classes, inputs, device)
 
     def say(crops: np.ndarray) -> np.ndarray:
         logits = teacher(torch.from_numpy(crops))
