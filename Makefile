@@ -8,7 +8,7 @@ NATIVE  = $(shell find csrc -type f) CMakeLists.txt setup.py fkdx/_version.py
 export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
 export FKDX_BUILD_DIR  ?= build/dev
 
-.PHONY: demo test faults fuzz-labels build fmt lint clean
+.PHONY: demo test faults fuzz-labels sanitize build fmt lint clean
 demo: build            ## draw scenes, train a teacher, store its labels, train students
 	$(BIN)/python -m fkdx.demo
 
@@ -25,6 +25,11 @@ fuzz-labels:           ## ten minutes of libFuzzer on the reader of label files 
 	mkdir -p build/fuzz/label_file
 	$(SANITIZE) tests/fuzz/label_file.cpp csrc/labels/*.cpp csrc/base/cpu.cpp -o build/fuzz/label_file.bin
 	build/fuzz/label_file.bin -max_total_time=600 -max_len=8192 -rss_limit_mb=1024 build/fuzz/label_file tests/fuzz/label_file
+
+SANITIZED ?= tests/test_image.py tests/test_pool.py tests/test_loader.py
+sanitize: build        ## the tests of native code under ASan + UBSan, then under TSan: about ten minutes
+	sh tools/sanitize.sh $(VENV) address,undefined $(SANITIZED)
+	sh tools/sanitize.sh $(VENV) thread $(SANITIZED)
 
 build: $(VENV)/built   ## the virtual environment and the extension
 

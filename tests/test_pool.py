@@ -1,4 +1,4 @@
-"""The life of a loader: broken off, forked, interrupted, run for ever; nothing hangs or leaks."""
+"""The life of a loader: broken off, forked, interrupted, run for ever: no hang, no leak, no early reuse."""
 
 import os
 import signal
