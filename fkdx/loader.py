@@ -207,23 +207,25 @@ class CropLoader:
 
         Nothing but the image's place in the order is needed for that, so every rank finds the same alone.
         """
+        errors = part.pending.finish()
+        for i in list(errors):
+            if self.on_error == "raise":
+                raise errors.pop(i)  # nothing here may refer to it: the loader would live as long as the error
+            self._replace(part, i, errors[i], epoch, order)
+
+    def _replace(self, part: "_Part", i: int, error: Exception, epoch: int, order: np.ndarray) -> None:
         m = self.crops_per_image
-        for i, error in sorted(part.pending.finish().items()):
-            rows = part.pending.slot[i * m : (i + 1) * m]
-            for shift in range(1, _HOPELESS + 1):
-                if self.on_error == "raise":
-                    raise error
-                self._count_skip(part.work.images[i], error)
-                other = self._submit(epoch, order, part.positions[i : i + 1] + shift, rows, urgent=True)
-                part.work.images[i] = other.work.images[0]
-                errors = other.pending.finish()
-                if not errors:
-                    part.replace(i, other)
-                    break
-                error = errors[0]
-            else:
-                text = f"CropLoader: {_HOPELESS} images in a row cannot be read, the last: {error}"
-                raise RuntimeError(text) from error
+        rows = part.pending.slot[i * m : (i + 1) * m]
+        for shift in range(1, _HOPELESS + 1):
+            self._count_skip(part.work.images[i], error)
+            other = self._submit(epoch, order, part.positions[i : i + 1] + shift, rows, urgent=True)
+            part.work.images[i] = other.work.images[0]
+            errors = other.pending.finish()
+            if not errors:
+                part.replace(i, other)
+                return
+            error = errors[0]
+        raise RuntimeError(f"CropLoader: {_HOPELESS} images in a row cannot be read, the last: {error}")
 
     def _count_skip(self, file: int, error: Exception) -> None:
         key = self.pool.source.keys[file]
@@ -314,8 +316,8 @@ class ValidationLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for pending in run_ahead(self._begin, range(len(self)), self.prefetch):
-            for error in pending.finish().values():
-                raise error
+            if errors := pending.finish():
+                raise errors.pop(min(errors))
             batch = self._deliver(pending)
             del pending
             yield batch

@@ -151,7 +151,7 @@ class Pending:
         self._foreign_sizes: dict[int, tuple[int, int]] = {}
 
     def finish(self) -> dict[int, Exception]:
-        """Wait until all rows are written; the errors by the image's place in the batch."""
+        """Wait until all rows are written; the errors by the image's place in the batch, in order."""
         begun = time.monotonic()
         while not self._native.wait(_TURN_SECONDS):
             if time.monotonic() - begun > _STUCK_SECONDS:
@@ -165,14 +165,14 @@ class Pending:
             try:
                 self._native.raise_error(i)
             except Exception as error:
-                errors[i] = error
+                errors[i] = error.with_traceback(None)  # a traceback would keep this frame, and the pool, alive
         for i in self._native.foreign():
             self._pool.foreign += 1
             try:
                 self._decode_foreign(i)
             except _C.ImageError as error:
                 errors[i] = _C.ImageError(f"{error}, {self._path(i)}")
-        return errors
+        return dict(sorted(errors.items()))
 
     def sizes(self) -> np.ndarray:
         """(n, 2) int32 height and width of the images; (0, 0) where boxes in pixels made that needless

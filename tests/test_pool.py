@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,6 +61,10 @@ def test_broken_off_passes_leave_nothing(root: Path) -> None:
             if step == i % 3:
                 break
     del loader
+    assert facts() == before
+    for _ in range(20):
+        with suppress(ValueError):
+            list(make_loader(root, on_error="raise"))
     assert facts() == before
     loader = make_loader(root)
     for _ in range(200):
