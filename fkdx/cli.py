@@ -19,6 +19,7 @@ VERBS = {
     "export": ("fkdx.label_tools.export", "write a label file as FKD's one file an image"),
     "train": ("fkdx.train", "train a student from a label file"),
     "demo": ("fkdx.demo", "draw a data set and run the whole road on it"),
+    "bench": ("fkdx.bench", "measure how fast this machine gives batches, and where the time goes"),
     "doctor": ("fkdx.doctor", "show what was built and what this machine offers"),
 }
 
