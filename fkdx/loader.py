@@ -210,7 +210,7 @@ class CropLoader:
         errors = part.pending.finish()
         for i in list(errors):
             if self.on_error == "raise":
-                raise errors.pop(i)  # nothing here may refer to it: the loader would live as long as the error
+                raise errors.pop(i)  # not kept here: the loader would live as long as its error
             self._replace(part, i, errors[i], epoch, order)
 
     def _replace(self, part: "_Part", i: int, error: Exception, epoch: int, order: np.ndarray) -> None:

@@ -8,7 +8,8 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -165,13 +166,15 @@ class Pending:
             try:
                 self._native.raise_error(i)
             except Exception as error:
-                errors[i] = error.with_traceback(None)  # a traceback would keep this frame, and the pool, alive
-        for i in self._native.foreign():
-            self._pool.foreign += 1
-            try:
-                self._decode_foreign(i)
-            except _C.ImageError as error:
-                errors[i] = _C.ImageError(f"{error}, {self._path(i)}")
+                errors[i] = error.with_traceback(None)  # a traceback would keep the pool alive
+        foreign = self._native.foreign()
+        self._pool.foreign += len(foreign)
+        with ThreadPoolExecutor(self._pool.threads) if foreign else nullcontext() as threads:
+            for i, done in [(i, threads.submit(self._decode_foreign, i)) for i in foreign]:
+                if isinstance(error := done.exception(), _C.ImageError):
+                    errors[i] = _C.ImageError(f"{error}, {self._path(i)}")
+                elif error:
+                    raise error
         return dict(sorted(errors.items()))
 
     def sizes(self) -> np.ndarray:
