@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,7 +44,9 @@ from fkdx.loss import soft_cross_entropy
 from fkdx.recipe import Recipe, differences, read_recipe
 from fkdx.schedule import Pass, passes, step_learning_rate
 from fkdx.student import create_student, freeze
+from fkdx.teacher import Teacher
 from fkdx.watch import Watch
+from fkdx.zoo import Wanted, load_teacher
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Run:
     student: nn.Module
     ema: ModelEmaV3 | None
     scaler: torch.amp.GradScaler
-    teacher: Callable[[Tensor], Tensor] | None  # uint8 crops (B, S, S, 3) to logits (B, C)
+    teacher: Teacher | None
     journal: Journal
     watch: Watch
     position: Position
@@ -312,17 +313,15 @@ def wrap(run: Run, stage: Recipe) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[run.device] if run.device.type == "cuda" else None)
 
 
-def open_teacher(recipe: Recipe, device: torch.device) -> Callable[[Tensor], Tensor]:
-    from fkdx.zoo import load_teacher
-
-    return load_teacher(
+def open_teacher(recipe: Recipe, device: torch.device) -> Teacher:
+    wanted = Wanted(
         recipe.teacher,
         checkpoint=recipe.teacher_checkpoint or None,
         pretrained=not recipe.teacher_checkpoint,
-        overrides={"size": recipe.size, **recipe.teacher_input},
-        device=str(device),
-        precision=str(PRECISIONS[recipe.amp]).removeprefix("torch."),
+        inputs={"size": recipe.size, **recipe.teacher_input},
     )
+    precision = {"none": "float32", "bf16": "bfloat16", "fp16": "float16"}[recipe.amp]
+    return load_teacher(wanted, str(device), precision)
 
 
 # ---- checkpoints ------------------------------------------------------------------------------------------

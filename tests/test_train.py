@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from toy import CLASSES, COMMON, draw_images, log_of, steps_of, write_labels
 
+from fkdx.generate import main as generate
 from fkdx.labels import fingerprint
 from fkdx.train import main
 
@@ -87,19 +88,37 @@ def test_the_baseline_learns_from_classes(toy, tmp_path):
     assert steps_of(run)[-1]["loss"] < steps_of(run)[0]["loss"]
 
 
-def test_an_online_teacher_gives_the_loss_of_its_stored_full_labels(toy, soft, tmp_path):
-    """The teacher's answers to these very crops, stored as full labels, teach what it teaches online."""
-    pytest.importorskip("fkdx.teacher")
-    assert main([*soft, "--max-steps", "3", "--size", "32"]) == 0
+@pytest.mark.parametrize(("kind", "apart"), [("dense", 5e-4), ("topk", 1e-3)])
+def test_an_online_teacher_gives_the_loss_of_its_stored_labels(soft, toy, tmp_path, kind, apart):
+    """The same teacher, crops and steps: labels stored in fp16 teach what the teacher itself would."""
+    weights, labels = str(tmp_path / "run" / "last.safetensors"), str(tmp_path / "own.fkdl")
+    assert main(soft) == 0
+    pixels = ["--size", "32", "--mean", "0.5", "0.5", "0.5", "--std", "0.25", "0.25", "0.25"]
+    store = [
+        "--data",
+        str(toy / "data" / "train"),
+        "--teacher",
+        "test_convnext",
+        "--checkpoint",
+        weights,
+        *pixels,
+    ]
+    keep = ["--kind", kind, "--topk", "3", "--crops", "6", "--interpolation", "bilinear", "-o", labels]
+    assert generate([*store, *keep]) == 0
+    teacher_input = "{mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}"
     teacher = [
         "--teacher",
         "test_convnext",
         "--teacher-checkpoint",
-        str(tmp_path / "run" / "last.safetensors"),
+        weights,
+        "--teacher-input",
+        teacher_input,
     ]
-    online = [*soft, *teacher, "--output", str(tmp_path / "online"), "--max-steps", "2"]
-    assert main(online) == 0
-    assert all(np.isfinite(line["loss"]) for line in steps_of(tmp_path / "online"))
+    for name, more in (("stored", []), ("online", teacher)):
+        arguments = [*soft, "--labels", labels, *more, "--output", str(tmp_path / name)]
+        assert main([*arguments, "--max-steps", "3"]) == 0
+    for one, other in zip(steps_of(tmp_path / "stored"), steps_of(tmp_path / "online"), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=apart)
 
 
 @pytest.mark.parametrize(
