@@ -8,7 +8,7 @@ import pytest
 from label_draws import draw_boxes, draw_labels, write_labels
 from PIL import Image
 
-from fkdx import FormatError, cli
+from fkdx import cli
 from fkdx.label_tools.compare import compare
 from fkdx.label_tools.concat import concat
 from fkdx.label_tools.convert import convert
@@ -283,8 +283,8 @@ def test_verify_command(labelled_images, capsys) -> None:
     data = bytearray(Path(labels.path).read_bytes())
     data[-50] ^= 1
     Path(labels.path).write_bytes(data)
-    with pytest.raises(FormatError, match="footer"):
-        cli.main(["verify", labels.path])
+    assert cli.main(["verify", labels.path]) > 0
+    assert "CRC of the footer" in capsys.readouterr().err
 
 
 def test_verify_command_with_a_teacher(tmp_path: Path, rng, capsys) -> None:
@@ -327,8 +327,8 @@ def test_commands(tmp_path: Path, rng, capsys) -> None:
         assert cli.main([*command, "-o", out, "--overwrite"]) == 0
         assert "crops" in capsys.readouterr().out
         LabelFile(out).verify()
-    with pytest.raises(FileExistsError):
-        cli.main(["concat", a, "-o", out])
+    assert cli.main(["concat", a, "-o", out]) > 0
+    assert "exists" in capsys.readouterr().err
     assert cli.main(["compare", a, b]) == 0
     assert "all classes" in capsys.readouterr().out
     assert cli.main(["export", a, "-o", str(tmp_path / "fkd")]) == 0
