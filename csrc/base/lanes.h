@@ -1,15 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Floats or doubles by the vector, in the compiler's own types: 64 bytes with
-// AVX-512, 32 with AVX2, 16 with SSE or NEON, as the including file's target
-// says. Included by the variants of the row code, inside an unnamed namespace.
-
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64;
-#elif defined(__AVX2__)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
+// Floats or doubles by the vector, in the compiler's own types. A variant includes this inside its unnamed
+// namespace after saying what its target has: kVectorBytes (64 with AVX-512, 32 with AVX2, 16 with SSE or
+// NEON) and kHasFma. (The compiler's macros do not say: a target that is set by #pragma does not define them
+// in C++.)
 
 template <typename Real>
 struct LanesOf;
@@ -48,12 +41,9 @@ inline Lanes<Real> all(Real x) {
 
 // a * b + c, rounded once.
 inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) {
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-  return a * b + c;  // contracted: these files are compiled with -ffp-contract=fast
-#else
+  if constexpr (kHasFma) return a * b + c;  // contracted: these files are compiled with -ffp-contract=fast
   for (int i = 0; i < kLanes<float>; ++i) c[i] = std::fma(a[i], b[i], c[i]);
   return c;
-#endif
 }
 
 // ---- element types: element type in memory, type of the arithmetic,

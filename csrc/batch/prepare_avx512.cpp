@@ -12,6 +12,9 @@
 namespace fkdx {
 namespace {
 
+constexpr int kVectorBytes = 64;
+[[maybe_unused]] constexpr bool kHasFma = true;
+
 #include "base/lanes.h"
 #include "batch/prepare_rows.h"
 

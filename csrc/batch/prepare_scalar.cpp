@@ -9,6 +9,9 @@
 namespace fkdx {
 namespace {
 
+constexpr int kVectorBytes = 16;
+[[maybe_unused]] constexpr bool kHasFma = false;
+
 #include "base/lanes.h"
 #include "batch/prepare_rows.h"
 

@@ -14,6 +14,9 @@
 namespace fkdx {
 namespace {
 
+constexpr int kVectorBytes = 64;
+[[maybe_unused]] constexpr bool kHasFma = true;
+
 #include "base/lanes.h"
 #include "loss/rows.h"
 

@@ -11,6 +11,9 @@
 namespace fkdx {
 namespace {
 
+constexpr int kVectorBytes = 16;
+[[maybe_unused]] constexpr bool kHasFma = false;
+
 #include "base/lanes.h"
 #include "loss/rows.h"
 
