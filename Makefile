@@ -30,6 +30,8 @@ SANITIZED ?= tests/test_image.py tests/test_pool.py tests/test_loader.py
 sanitize: build        ## the tests of native code under ASan + UBSan, then under TSan: about ten minutes
 	sh tools/sanitize.sh $(VENV) address,undefined $(SANITIZED)
 	sh tools/sanitize.sh $(VENV) thread $(SANITIZED)
+	sh tests/native/run.sh address,undefined
+	sh tests/native/run.sh thread
 
 build: $(VENV)/built   ## the virtual environment and the extension
 
