@@ -62,7 +62,7 @@ def test_what_the_user_can_mend_is_one_line(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_missing_package_names_the_extra() -> None:
-    code = "import sys; sys.modules['timm'] = None; from fkdx import cli; sys.exit(cli.main(['train', '--help']))"
+    code = "import sys; sys.modules['timm'] = None; from fkdx import cli; sys.exit(cli.main(['train', '-h']))"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 1
     assert "needs timm; run: pip install 'fkdx[train]'" in shown.stderr
