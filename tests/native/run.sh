@@ -9,7 +9,7 @@ trap 'rm -rf "$out"' EXIT
 flags="-std=c++17 -g -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -ffp-contract=fast -Icsrc -Itests/native"
 quick=
 case $sanitizers in
-plain) flags="$flags -O1" ;;
+plain) flags="$flags -O2" ;;
 thread) flags="$flags -O0 -fsanitize=thread" quick=quick ;;  # above -O0 gcc moves loads ahead of their condition
 *) flags="$flags -O1 -fsanitize=$sanitizers -fno-sanitize-recover=all" ;;
 esac
