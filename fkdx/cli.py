@@ -55,8 +55,9 @@ def run(verb: str, argv: list[str]) -> int:
     try:
         return import_module(VERBS[verb][0]).main(argv) or 0
     except ModuleNotFoundError as error:
-        extra = "demo" if error.name == "cv2" else "train"
-        print(f"fkdx {verb}: needs {error.name}; run: pip install 'fkdx[{extra}]'", file=sys.stderr)
+        package = (error.name or str(error)).split(".")[0]
+        extra = "demo" if package == "cv2" else "train"
+        print(f"fkdx {verb}: needs {package}; run: pip install 'fkdx[{extra}]'", file=sys.stderr)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"fkdx {verb}: {error}", file=sys.stderr)
     except KeyboardInterrupt:

@@ -10,13 +10,13 @@ from fkdx import demo
 
 @pytest.mark.slow
 def test_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(demo, "TRAIN_IMAGES", 64)
+    monkeypatch.setattr(demo, "TRAIN_IMAGES", 160)
     monkeypatch.setattr(demo, "VAL_IMAGES", 24)
     monkeypatch.setattr(demo, "CROPS", 4)
     root = tmp_path / "demo"
     assert demo.main(["--output", str(root), "--seed", "1"]) in (0, 1)  # too small for the student to win
     shown = capsys.readouterr().out
-    assert "agree in every crop of 64 images" in shown
+    assert "agree in every crop of 160 images" in shown
     results = json.loads((root / "results.json").read_text())
     assert results["bytes_a_crop"] > 0
     assert results["crops_a_second"] > 0
