@@ -46,7 +46,7 @@ from fkdx.schedule import Pass, passes, step_learning_rate
 from fkdx.student import create_student, freeze
 from fkdx.teacher import Teacher
 from fkdx.watch import Watch
-from fkdx.zoo import Wanted, load_teacher
+from fkdx.zoo import load_teacher
 
 
 @dataclass
@@ -314,14 +314,14 @@ def wrap(run: Run, stage: Recipe) -> nn.Module:
 
 
 def open_teacher(recipe: Recipe, device: torch.device) -> Teacher:
-    wanted = Wanted(
+    return load_teacher(
         recipe.teacher,
         checkpoint=recipe.teacher_checkpoint or None,
         pretrained=not recipe.teacher_checkpoint,
-        inputs={"size": recipe.size, **recipe.teacher_input},
+        overrides={"size": recipe.size, **recipe.teacher_input},
+        device=str(device),
+        precision={"none": "float32", "bf16": "bfloat16", "fp16": "float16"}[recipe.amp],
     )
-    precision = {"none": "float32", "bf16": "bfloat16", "fp16": "float16"}[recipe.amp]
-    return load_teacher(wanted, str(device), precision)
 
 
 # ---- checkpoints ------------------------------------------------------------------------------------------
