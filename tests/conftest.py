@@ -6,6 +6,9 @@ import zlib
 import numpy as np
 import pytest
 
+# Before torch is imported: sums come out the same in this process and in those that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip gpu tests honestly where there is no GPU; FKDX_REQUIRE_CUDA=1 forbids the skip."""
