@@ -24,7 +24,7 @@ from fkdx.generate.shards import Job, plan_shards
 from fkdx.image import decode_crops
 from fkdx.labels import LabelFile
 from fkdx.sources import FileList, Source, open_source
-from fkdx.teacher import PRECISIONS, Preprocess, Teacher
+from fkdx.teachers.teacher import PRECISIONS, Preprocess, Teacher
 
 
 def main() -> None:

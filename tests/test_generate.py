@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from fkdx import generate, reference
 from fkdx.label_tools import verify
 from fkdx.labels import LabelFile
-from fkdx.teacher import Teacher
+from fkdx.teachers.teacher import Teacher
 
 
 @pytest.fixture(scope="module")

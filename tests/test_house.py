@@ -19,7 +19,7 @@ CSRC_ARROWS = {
     "bindings": {"base", "image", "labels", "loss", "batch", "loader"},
 }
 # Rooms of fkdx that know nothing of what stands right of them; besides, no circle may run through any room.
-LOADING = {"loader", "sampler", "sources"}
+LOADING = {"loader", "sources", "pool"}
 PROGRAMS = {"generate", "pack", "train", "bench", "report", "demo", "cli"}
 NEVER = {
     "target": {"labels", "image", "loss", *LOADING},

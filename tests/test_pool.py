@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from fkdx import CropLoader
-from fkdx.slots import DeviceSlots
+from fkdx.loader.slots import DeviceSlots
 
 
 @pytest.fixture(scope="module")

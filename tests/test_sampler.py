@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fkdx import reference
-from fkdx.sampler import Sampler, permutations, stream
+from fkdx.loader.sampler import Sampler, permutations, stream
 
 
 def sampler(images: int = 100, stored: int = 10, batch: int = 8, m: int = 4, **options: object) -> Sampler:

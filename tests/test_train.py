@@ -16,7 +16,7 @@ from toy import CLASSES, COMMON, draw_images, log_of, steps_of, write_labels
 
 from fkdx.generate import main as generate
 from fkdx.labels import fingerprint
-from fkdx.train import main
+from fkdx.train.loop import main
 
 
 @pytest.fixture(scope="module")

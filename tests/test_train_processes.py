@@ -12,7 +12,7 @@ import pytest
 import torch
 from toy import COMMON, draw_images, environment, log_of, steps_of, torchrun, write_labels
 
-from fkdx.train import main
+from fkdx.train.loop import main
 
 SECONDS_TO_FAIL = 60
 

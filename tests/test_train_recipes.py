@@ -12,9 +12,9 @@ import pytest
 import yaml
 from toy import draw_images, environment, steps_of, write_labels
 
-from fkdx.recipe import SHIPPED, Recipe, differences, load_yaml, read_recipe
-from fkdx.schedule import Pass, learning_rate, passes, step_learning_rate
-from fkdx.train import main
+from fkdx.train.loop import main
+from fkdx.train.recipe import SHIPPED, Recipe, differences, load_yaml, read_recipe
+from fkdx.train.schedule import Pass, learning_rate, passes, step_learning_rate
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 TOY = ["--size", "32", "--batch-size", "8", "--max-steps", "2", "--warmup-epochs", "0", "--device", "cpu"]
@@ -55,8 +55,8 @@ def test_every_recipe_runs_in_two_processes(toy, tmp_path):
     program = tmp_path / "all.py"
     runs = [arguments_of(name, toy, tmp_path / name) for name in NAMES]
     program.write_text(
-        "from fkdx.distributed import World\nfrom fkdx.recipe import read_recipe\n"
-        "from fkdx.train import train\n"
+        "from fkdx.train.distributed import World\nfrom fkdx.train.recipe import read_recipe\n"
+        "from fkdx.train.loop import train\n"
         f"world = World()\nfor arguments in {runs!r}:\n"
         "    assert train(read_recipe(arguments), world) == 0, arguments\nworld.leave()\n"
     )

@@ -12,8 +12,8 @@ import pytest
 import torch
 from toy import COMMON, draw_images, environment, log_of, steps_of, write_labels
 
-from fkdx import checkpoint
-from fkdx.train import main
+from fkdx.train import checkpoint
+from fkdx.train.loop import main
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
     """Kill a process that saves and saves, again and again: what bears the name always loads."""
     program = (
-        "import sys, torch\nfrom pathlib import Path\nfrom fkdx import checkpoint\n"
+        "import sys, torch\nfrom pathlib import Path\nfrom fkdx.train import checkpoint\n"
         "state = {'position': {}, 'w': torch.zeros(200_000)}\nprint('go', flush=True)\n"
         "while True:\n    checkpoint.save(Path(sys.argv[1]), state)\n"
     )

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fkdx.teacher import combined
-from fkdx.zoo import load_teacher
+from fkdx.teachers.teacher import combined
+from fkdx.teachers.zoo import load_teacher
 
 CROPS = torch.arange(4 * 32 * 32 * 3, dtype=torch.int64).remainder(251).to(torch.uint8).view(4, 32, 32, 3)
 SMALL = {"size": 32}

@@ -11,7 +11,7 @@ import numpy as np
 from fkdx.generate.feed import Chunk, View
 from fkdx.generate.shards import Job, Shard, write_json
 from fkdx.labels import LabelFile, LabelWriter, write_manifest
-from fkdx.teacher import Answer
+from fkdx.teachers.teacher import Answer
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from fkdx.generate.feed import Feed
 from fkdx.generate.shards import Shard
 from fkdx.labels.layout import record_dtype
 from fkdx.loader import ValidationLoader
-from fkdx.teacher import Teacher
+from fkdx.teachers.teacher import Teacher
 
 TRIALS = 3  # batches timed for a forecast
 

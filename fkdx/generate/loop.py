@@ -13,7 +13,7 @@ from tqdm import tqdm
 from fkdx.generate.collect import Output, write_shard
 from fkdx.generate.feed import Chunk, Feed, Shape
 from fkdx.generate.shards import Job, Lock, Shard
-from fkdx.teacher import Answer, Teacher, answer, combined
+from fkdx.teachers.teacher import Answer, Teacher, answer, combined
 
 RUNNING_AHEAD = 2  # batches that a GPU may be given before it is done with the one before
 

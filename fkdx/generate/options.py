@@ -4,10 +4,10 @@ import argparse
 import shlex
 import sys
 
-from fkdx.heads import HEADS
 from fkdx.image import INTERPOLATIONS
 from fkdx.labels import ENCODINGS, KINDS
-from fkdx.teacher import PRECISIONS
+from fkdx.teachers.heads import HEADS
+from fkdx.teachers.teacher import PRECISIONS
 
 POSITIVE = ("crops", "topk", "batch_size", "temperature", "size", "threads")
 DESCRIPTION = """

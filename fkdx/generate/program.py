@@ -23,8 +23,8 @@ from fkdx.generate.loop import Labelling
 from fkdx.generate.options import parse
 from fkdx.generate.shards import Job, Shard, plan_shards, write_json
 from fkdx.sources import Source, open_source
-from fkdx.teacher import Teacher
-from fkdx.zoo import load_teacher
+from fkdx.teachers.teacher import Teacher
+from fkdx.teachers.zoo import load_teacher
 
 WAIT_SECONDS = 600  # that processes wait for the one of rank 0
 LIBRARIES = ("torch", "timm", "pillow", "numpy")  # whose versions may change a label

@@ -122,7 +122,7 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
     """The teacher of the command line as (probabilities of crops, size, interpolation)."""
     import torch
 
-    from fkdx.zoo import load_teacher
+    from fkdx.teachers.zoo import load_teacher
 
     names = ("size", "interpolation", "mean", "std")
     inputs = {name: getattr(args, name) for name in names if getattr(args, name) is not None}

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fkdx.checkpoint import write_whole
-from fkdx.recipe import Recipe
+from fkdx.train.checkpoint import write_whole
+from fkdx.train.recipe import Recipe
 
 
 class Journal:

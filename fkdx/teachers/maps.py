@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from fkdx.teacher import Teacher
+from fkdx.teachers.teacher import Teacher
 
 
 class MapTeacher(Teacher):

@@ -8,8 +8,8 @@ import torch
 from fkdx import _C
 from fkdx.crops import crop_stream
 from fkdx.labels import LabelFile
+from fkdx.loader.sampler import Sampler
 from fkdx.pool import Work
-from fkdx.sampler import Sampler
 from fkdx.sources import Source, class_numbers
 from fkdx.target import SparseTarget
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fkdx.distributed import World
-from fkdx.journal import Journal
+from fkdx.train.distributed import World
+from fkdx.train.journal import Journal
 
 
 class Watch:

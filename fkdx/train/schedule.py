@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fkdx.recipe import Recipe
+from fkdx.train.recipe import Recipe
 
 
 class Pass(NamedTuple):

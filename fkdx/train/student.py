@@ -11,8 +11,8 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from fkdx.checkpoint import differing, load_weights
-from fkdx.recipe import Recipe
+from fkdx.train.checkpoint import differing, load_weights
+from fkdx.train.recipe import Recipe
 
 
 def create_student(recipe: Recipe, num_classes: int, fresh: bool = True) -> tuple[nn.Module, Recipe]:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from fkdx.batch import prepare
-from fkdx.distributed import Stop, World
 from fkdx.loader import ValidationLoader
-from fkdx.recipe import Recipe
+from fkdx.train.distributed import Stop, World
+from fkdx.train.recipe import Recipe
 
 PRECISIONS = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from fkdx.distributed import World
 from fkdx.labels import LabelFile, fingerprint
 from fkdx.loader import CropLoader, ValidationLoader
-from fkdx.recipe import Recipe
 from fkdx.sources import Source
+from fkdx.train.distributed import World
+from fkdx.train.recipe import Recipe
 
 
 def open_labels(recipe: Recipe) -> LabelFile | None:

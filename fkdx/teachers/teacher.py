@@ -1,6 +1,6 @@
 """A teacher: a model, what it wants its images to be, and what it says of a batch of crops.
 
-Origins of the model are in `fkdx.zoo`; here is what every teacher has in common.
+Origins of the model are in `fkdx.teachers.zoo`; here is what every teacher has in common.
 """
 
 import math

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-SHIPPED = Path(__file__).parent / "recipes"
+SHIPPED = Path(__file__).parents[1] / "recipes"
 
 # Keys that may change when a run is resumed: where things lie, how it is watched, when it is cut off.
 MOVABLE = {

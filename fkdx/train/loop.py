@@ -11,7 +11,6 @@ that was cut off, at the step where it was. `--help` lists every key of a recipe
 import json
 import os
 import signal
-import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -25,9 +24,13 @@ from timm.utils import ModelEmaV3, distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fkdx import checkpoint
 from fkdx.batch import prepare
-from fkdx.data import (
+from fkdx.loader import Batch, CropLoader, ValidationLoader
+from fkdx.loss import soft_cross_entropy
+from fkdx.teachers.teacher import Teacher
+from fkdx.teachers.zoo import load_teacher
+from fkdx.train import checkpoint
+from fkdx.train.data import (
     check_data,
     check_fingerprint,
     classes_of,
@@ -36,17 +39,13 @@ from fkdx.data import (
     open_labels,
     validation_loader,
 )
-from fkdx.distributed import Interrupted, Stop, World
-from fkdx.evaluate import PRECISIONS, evaluate
-from fkdx.journal import Journal
-from fkdx.loader import Batch, CropLoader, ValidationLoader
-from fkdx.loss import soft_cross_entropy
-from fkdx.recipe import Recipe, differences, read_recipe
-from fkdx.schedule import Pass, passes, step_learning_rate
-from fkdx.student import create_student, freeze
-from fkdx.teacher import Teacher
-from fkdx.watch import Watch
-from fkdx.zoo import load_teacher
+from fkdx.train.distributed import Interrupted, Stop, World
+from fkdx.train.evaluate import PRECISIONS, evaluate
+from fkdx.train.journal import Journal
+from fkdx.train.recipe import Recipe, differences, read_recipe
+from fkdx.train.schedule import Pass, passes, step_learning_rate
+from fkdx.train.student import create_student, freeze
+from fkdx.train.watch import Watch
 
 
 @dataclass
@@ -385,7 +384,3 @@ def resume(
         ema.module.load_state_dict(state["state_dict_ema"])
     scaler.load_state_dict(state["scaler"])
     return Position(**state["position"])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -21,9 +21,9 @@ from timm.data import resolve_model_data_config
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
-from fkdx.heads import add_head
-from fkdx.maps import MapTeacher
-from fkdx.teacher import Preprocess, Teacher
+from fkdx.teachers.heads import add_head
+from fkdx.teachers.maps import MapTeacher
+from fkdx.teachers.teacher import Preprocess, Teacher
 
 EXPORTED = {".pt2", ".pt", ".ts"}
 
@@ -60,7 +60,7 @@ def load_teacher(
         checkpoint, pretrained: a file of weights, or else the pretrained ones.
         num_classes: where neither the checkpoint nor the pretrained weights say it.
         overrides: fields of `Preprocess` that differ from the model's own.
-        head: a projection head to keep, one of `fkdx.heads.HEADS`.
+        head: a projection head to keep, one of `fkdx.teachers.heads.HEADS`.
         maps: a `MapTeacher`, which sees whole images.
 
     ValueError where the name is unknown or the weights do not fit, OSError where they cannot be read.

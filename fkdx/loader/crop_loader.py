@@ -16,34 +16,15 @@ import torch
 from fkdx import _C
 from fkdx.crops import RATIO, SCALE
 from fkdx.labels import LabelFile
+from fkdx.loader.batches import Batch, check_shares
+from fkdx.loader.sampler import Sampler
+from fkdx.loader.slots import Device, make_slots, on_cuda
+from fkdx.loader.supervision import DrawnCrops, Labels, StoredCrops
 from fkdx.pool import ImagePool, Pending, View, Work, run_ahead
-from fkdx.sampler import Sampler
-from fkdx.slots import Device, make_slots, on_cuda
-from fkdx.sources import Source, class_numbers, open_source
-from fkdx.supervision import DrawnCrops, Labels, StoredCrops
-from fkdx.target import KINDS, SparseTarget
+from fkdx.sources import Source, open_source
+from fkdx.target import KINDS
 
 _HOPELESS = 100  # images in a row that cannot be read: then it is not the images
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step trains or evaluates on, B rows.
-
-    Attributes:
-        images: (B, size, size, 3) uint8, on the loader's device.
-        target: SparseTarget of B rows, on the loader's device; (B, C) float32, as stored, for the dense label
-            kinds; None from a ValidationLoader.
-        classes: (B,) int64 ground truth; -1 where unknown.
-        keys: B keys of the images.
-        crops: (B,) int64, which of the image's stored crops each row is.
-    """
-
-    images: torch.Tensor
-    target: SparseTarget | torch.Tensor | None
-    classes: torch.Tensor
-    keys: list[str]
-    crops: torch.Tensor
 
 
 class CropLoader:
@@ -108,7 +89,7 @@ class CropLoader:
         scale: tuple[float, float] = SCALE,
         ratio: tuple[float, float] = RATIO,
     ) -> None:
-        _check_shares(batch_size, crops_per_image, rank, world_size)
+        check_shares(batch_size, crops_per_image, rank, world_size)
         _check_word("on_error", on_error, ("raise", "skip"))
         _check_word("on_missing", on_missing, ("raise", "ignore"))
         _check_word("label_kind", label_kind, KINDS)
@@ -262,91 +243,6 @@ class _Part:
         self.crops[i] = other.crops[0]
         for mine, theirs in zip(self.labels, other.labels):
             mine[i] = theirs[0]
-
-
-class ValidationLoader:
-    """Every image once: shorter side resized to floor(size / crop_ratio), then the centre, as
-    torchvision does.
-
-    Images come in the order of their keys. Rank r takes images r, r + world_size, ...: no image is shown
-    twice and nothing is padded, so totals summed over the ranks are exact. Ranks may differ by one in their
-    images, and so in their batches: keep collective operations out of the loop over them.
-
-    Args:
-        root: where the images are, see `fkdx.sources.open_source`.
-        batch_size: images of a batch of this process; the last one may be smaller.
-        classes: class names in order; default: the folders' names, sorted.
-        (others): as for CropLoader.
-    """
-
-    def __init__(
-        self,
-        root: "str | os.PathLike | Source",
-        batch_size: int,
-        size: int = 224,
-        crop_ratio: float = 0.875,
-        classes: list[str] | None = None,
-        *,
-        threads: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        interpolation: str = "bilinear",
-        resample: str = "pillow12",
-        allow_warnings: bool = False,
-        prefetch: int = 2,
-        cache_bytes: int = 0,
-        device: Device = None,
-    ) -> None:
-        _check_shares(batch_size * world_size, 1, rank, world_size)
-        source = open_source(root)
-        self.batch_size, self.prefetch, self._device = batch_size, prefetch, device
-        self._files = np.arange(rank, len(source), world_size)
-        self.classes, self._class_of = class_numbers(source, classes)
-        view = View(size, interpolation, resample, allow_warnings, "centre", crop_ratio)
-        self.pool = ImagePool(source, view, threads, cache_bytes)
-        self._slots = make_slots((batch_size, size, size, 3), device, prefetch + 2)
-
-    def __len__(self) -> int:
-        """Batches of this rank."""
-        return -(-len(self._files) // self.batch_size)
-
-    def close(self) -> None:
-        """End the threads; done as well when the loader is no longer used, and at exit."""
-        self.pool.close()
-
-    def __iter__(self) -> Iterator[Batch]:
-        for pending in run_ahead(self._begin, range(len(self)), self.prefetch):
-            if errors := pending.finish():
-                raise errors.pop(min(errors))
-            batch = self._deliver(pending)
-            del pending
-            yield batch
-            del batch
-
-    def _begin(self, step: int) -> Pending:
-        files = self._files[step * self.batch_size : (step + 1) * self.batch_size]
-        n = len(files)
-        work = Work(files.tolist(), [1] * n, np.zeros((n, 4), np.int32), np.zeros(n, np.uint8))
-        return self.pool.submit(work, self._slots.take())
-
-    def _deliver(self, pending: Pending) -> Batch:
-        files = pending.work.images
-        classes = torch.from_numpy(self._class_of[files])
-        if on_cuda(self._device):
-            classes = classes.pin_memory().to(self._device, non_blocking=True)
-        images = self._slots.deliver(pending.slot, len(files))
-        keys = [self.pool.source.keys[i] for i in files]
-        return Batch(images, None, classes, keys, torch.zeros(len(files), dtype=torch.int64))
-
-
-def _check_shares(batch_size: int, crops_per_image: int, rank: int, world_size: int) -> None:
-    if not 0 <= rank < world_size:
-        raise ValueError(f"loader: rank, got {rank} of world_size {world_size}, expected 0..{world_size - 1}")
-    if crops_per_image < 1 or batch_size < 1 or batch_size % (crops_per_image * world_size):
-        raise ValueError(
-            f"loader: batch_size, got {batch_size}, expected a multiple of crops_per_image x world_size "
-            f"({crops_per_image} x {world_size}): it counts the crops of the global batch"
-        )
 
 
 def _check_word(name: str, word: str, expected: tuple[str, ...]) -> None:

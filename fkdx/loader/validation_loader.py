@@ -1,0 +1,87 @@
+"""Validation batches: every image once, resized and cut from the centre."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from fkdx.loader.batches import Batch, check_shares
+from fkdx.loader.slots import Device, make_slots, on_cuda
+from fkdx.pool import ImagePool, Pending, View, Work, run_ahead
+from fkdx.sources import Source, class_numbers, open_source
+
+
+class ValidationLoader:
+    """Every image once: shorter side resized to floor(size / crop_ratio), then the centre, as
+    torchvision does.
+
+    Images come in the order of their keys. Rank r takes images r, r + world_size, ...: no image is shown
+    twice and nothing is padded, so totals summed over the ranks are exact. Ranks may differ by one in their
+    images, and so in their batches: keep collective operations out of the loop over them.
+
+    Args:
+        root: where the images are, see `fkdx.sources.open_source`.
+        batch_size: images of a batch of this process; the last one may be smaller.
+        classes: class names in order; default: the folders' names, sorted.
+        (others): as for CropLoader.
+    """
+
+    def __init__(
+        self,
+        root: "str | os.PathLike | Source",
+        batch_size: int,
+        size: int = 224,
+        crop_ratio: float = 0.875,
+        classes: list[str] | None = None,
+        *,
+        threads: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        interpolation: str = "bilinear",
+        resample: str = "pillow12",
+        allow_warnings: bool = False,
+        prefetch: int = 2,
+        cache_bytes: int = 0,
+        device: Device = None,
+    ) -> None:
+        check_shares(batch_size * world_size, 1, rank, world_size)
+        source = open_source(root)
+        self.batch_size, self.prefetch, self._device = batch_size, prefetch, device
+        self._files = np.arange(rank, len(source), world_size)
+        self.classes, self._class_of = class_numbers(source, classes)
+        view = View(size, interpolation, resample, allow_warnings, "centre", crop_ratio)
+        self.pool = ImagePool(source, view, threads, cache_bytes)
+        self._slots = make_slots((batch_size, size, size, 3), device, prefetch + 2)
+
+    def __len__(self) -> int:
+        """Batches of this rank."""
+        return -(-len(self._files) // self.batch_size)
+
+    def close(self) -> None:
+        """End the threads; done as well when the loader is no longer used, and at exit."""
+        self.pool.close()
+
+    def __iter__(self) -> Iterator[Batch]:
+        for pending in run_ahead(self._begin, range(len(self)), self.prefetch):
+            if errors := pending.finish():
+                raise errors.pop(min(errors))
+            batch = self._deliver(pending)
+            del pending
+            yield batch
+            del batch
+
+    def _begin(self, step: int) -> Pending:
+        files = self._files[step * self.batch_size : (step + 1) * self.batch_size]
+        n = len(files)
+        work = Work(files.tolist(), [1] * n, np.zeros((n, 4), np.int32), np.zeros(n, np.uint8))
+        return self.pool.submit(work, self._slots.take())
+
+    def _deliver(self, pending: Pending) -> Batch:
+        files = pending.work.images
+        classes = torch.from_numpy(self._class_of[files])
+        if on_cuda(self._device):
+            classes = classes.pin_memory().to(self._device, non_blocking=True)
+        images = self._slots.deliver(pending.slot, len(files))
+        keys = [self.pool.source.keys[i] for i in files]
+        return Batch(images, None, classes, keys, torch.zeros(len(files), dtype=torch.int64))

@@ -1,0 +1,13 @@
+"""The trainer: `torchrun -m fkdx.train`, or `fkdx train`.
+
+`loop` reads from top to bottom. A run is described by its `recipe`; `schedule` says what the student sees
+when and at which rate, `student` who learns, `data` from what, `evaluate` how well; `checkpoint`,
+`distributed`, `journal` and `watch` keep a run alive and seen.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the trainer with these arguments; returns the exit status."""
+    from fkdx.train.loop import main
+
+    return main(argv)

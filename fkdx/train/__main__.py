@@ -1,0 +1,7 @@
+"""`python -m fkdx.train` is `fkdx train`."""
+
+import sys
+
+from fkdx.train.loop import main
+
+sys.exit(main())
