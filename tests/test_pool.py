@@ -118,8 +118,9 @@ def test_several_loaders_at_once(root: Path) -> None:
 
 def script_of(root: Path, body: str) -> list[str]:
     head = f"""
-import os, sys
+import os, signal, sys
 from fkdx import CropLoader
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would inherit SIG_IGN
 def make(**options):
     return CropLoader({str(root)!r}, None, 8, 2, **{{"size": 16, "threads": 2, "on_error": "skip"}} | options)
 """
@@ -186,7 +187,10 @@ def _interrupted(root: Path, body: str, delay: float) -> SimpleNamespace:
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         begun = time.monotonic()
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()  # else leaving the block would wait for ever
         return SimpleNamespace(seconds=time.monotonic() - begun, errors=errors, code=process.returncode)
 
 
