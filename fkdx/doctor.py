@@ -23,10 +23,22 @@ def report() -> list[tuple[str, str]]:
         ("fkdx", __version__),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("cores", str(len(os.sched_getaffinity(0)))),
+        ("loader memory", loader_memory()),
         *_extension(),
         *((name, _installed(name)) for name in ("numpy", "pillow", "torch", "torchvision", "timm")),
         ("gpu", _gpu()),
     ]
+
+
+def loader_memory(crops: int = 256, size: int = 224, prefetch: int = 2) -> str:
+    """What a CropLoader holds: its slots (batches under way, one in use, one spare), an image a thread."""
+    slots = (prefetch + 2) * crops * size * size * 3
+    threads = len(os.sched_getaffinity(0))
+    image = 500 * 375 * 4  # pixels are decoded as RGBX
+    return (
+        f"{slots / 1e6:.0f} MB in {prefetch + 2} slots of {crops} crops of {size} px, and for each of "
+        f"{threads} threads one decoded image ({image / 1e6:.2f} MB at 500 x 375)"
+    )
 
 
 def _extension() -> list[tuple[str, str]]:

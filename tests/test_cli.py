@@ -48,6 +48,10 @@ def test_usage_lists_the_verbs(capsys: pytest.CaptureFixture) -> None:
     assert all(re.search(rf"^\s+{verb}\s", shown, re.M) for verb in cli.VERBS)
 
 
+def test_doctor_tells_the_loaders_memory() -> None:
+    assert doctor.loader_memory(256, 224, 2).startswith("154 MB in 4 slots of 256 crops of 224 px")
+
+
 def test_unknown_verb(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["distil"]) == 2
     assert "unknown verb, got 'distil', expected one of" in capsys.readouterr().err

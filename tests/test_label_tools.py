@@ -15,7 +15,7 @@ from fkdx.label_tools.convert import convert
 from fkdx.label_tools.info import sureness
 from fkdx.label_tools.merge import merge
 from fkdx.label_tools.slice import slice_labels
-from fkdx.label_tools.verify import verify_images, verify_teacher
+from fkdx.label_tools.verify import match_images, verify_teacher
 from fkdx.labels import KINDS, LabelFile, LabelWriter, fingerprint
 
 C = 12
@@ -261,13 +261,13 @@ def test_verify_teacher(labelled_images) -> None:
         verify_teacher(labels, root, lambda crops: mean_colours(crops)[:, :5], size=8)
 
 
-def test_verify_images(labelled_images) -> None:
+def test_match_images(labelled_images) -> None:
     root, labels = labelled_images
-    assert not verify_images(labels, root)
+    assert not match_images(labels, root)
     Image.new("RGB", (80, 51)).save(root / "n0/2.png")
     (root / "n0/4.png").write_bytes(b"no image")
     (root / "n1/3.png").rename(root / "n1/7.png")
-    faults = verify_images(labels, root)
+    faults = match_images(labels, root)
     assert (faults.missing, faults.extra) == (["n1/3.png"], ["n1/7.png"])
     assert faults.other_size == ["n0/2.png: got (51, 80), expected (50, 80)"]
     assert [text.split(":")[0] for text in faults.unreadable] == ["n0/4.png"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fkdx import cli
 from fkdx.verify_images import verify_images
 
 
@@ -42,3 +43,19 @@ def test_warnings_can_be_allowed(tmp_path: Path, rng: np.random.Generator) -> No
     (tmp_path / "x.jpg").write_bytes(encoded(rng, "JPEG")[:-200])
     assert len(list(verify_images(tmp_path))) == 1
     assert list(verify_images(tmp_path, allow_warnings=True)) == []
+
+
+def test_command(tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(rng, "JPEG"))
+    assert cli.main(["verify", "--images", str(tmp_path)]) == 0
+    assert "no images that cannot be read" in capsys.readouterr().out
+    (tmp_path / "b.jpg").write_bytes(b"")
+    assert cli.main(["verify", "--images", str(tmp_path), "--threads", "1"]) == 1
+    shown = capsys.readouterr().out
+    assert str(tmp_path / "b.jpg") in shown
+    assert "1 image that cannot be read" in shown
+
+
+def test_command_with_nothing_to_verify(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["verify"]) == 1
+    assert "nothing to verify" in capsys.readouterr().err

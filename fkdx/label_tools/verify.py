@@ -1,4 +1,4 @@
-"""`fkdx verify`: is a label file whole, does it fit these images, and does this teacher say the same?"""
+"""`fkdx verify`: label files against themselves, their images and their teacher; images by themselves."""
 
 import argparse
 import os
@@ -13,6 +13,12 @@ from fkdx.label_tools.rewrite import progress
 from fkdx.label_tools.rows import probabilities
 from fkdx.labels import LabelFile, boxes_from_ratios, fingerprint
 from fkdx.sources import ImageFolder
+from fkdx.verify_images import verify_images
+
+_PURPOSE = (
+    "Is a label file whole, does it fit these images, and does this teacher say the same? "
+    "Without a label file: which images of a folder can no loader read?"
+)
 
 
 @dataclass
@@ -30,7 +36,7 @@ class ImageFaults:
         return any(lists) or self.fingerprint is False
 
 
-def verify_images(labels: LabelFile, root: str | os.PathLike) -> ImageFaults:
+def match_images(labels: LabelFile, root: str | os.PathLike) -> ImageFaults:
     """Compares names, pixel sizes (read from the headers) and the fingerprint of the images under `root`."""
     root = os.fspath(root)
     keys = set(ImageFolder(root).keys)
@@ -139,13 +145,15 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    if args.labels is None:
+        return print_bad_images(args)
     labels = LabelFile(args.labels)
     with tqdm(total=labels.size, unit="B", unit_scale=True, desc="checksums", disable=None) as bar:
         labels.verify(bar.update)
     print(f"{args.labels}: all checksums hold: {len(labels)} images, {int(labels.crop_counts.sum())} crops")
     right = True
     if args.images:
-        right = print_images(verify_images(labels, args.images))
+        right = print_match(match_images(labels, args.images))
     if args.teacher:
         if not args.images:
             raise ValueError("verify: --teacher needs --images")
@@ -155,7 +163,19 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if right else 1
 
 
-def print_images(faults: ImageFaults) -> bool:
+def print_bad_images(args: argparse.Namespace) -> int:
+    """Every image of `--images`, decoded whole."""
+    if not args.images or args.teacher:
+        raise ValueError("verify: nothing to verify, expected a label file, or --images FOLDER alone")
+    found = 0
+    for image in verify_images(args.images, args.threads, args.allow_warnings):
+        tqdm.write(image.reason)
+        found += 1
+    print(f"{args.images}: {found or 'no'} image{'s' * (found != 1)} that cannot be read")
+    return 1 if found else 0
+
+
+def print_match(faults: ImageFaults) -> bool:
     for name in ("missing", "extra", "other_size", "unreadable"):
         found = getattr(faults, name)
         print(f"{name.replace('_', ' '):<12} {len(found)}{', for example ' + found[0] if found else ''}")
@@ -178,10 +198,17 @@ def print_teacher(found: dict[str, Agreement]) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fkdx verify", description=__doc__.split(": ", 1)[1])
+    parser = argparse.ArgumentParser(prog="fkdx verify", description=_PURPOSE)
     add = parser.add_argument
-    add("labels", help="label file or folder of shards")
-    add("--images", metavar="FOLDER", help="compare with these images: names, sizes, fingerprint")
+    add("labels", nargs="?", help="label file or folder of shards")
+    add(
+        "--images",
+        metavar="FOLDER",
+        help="with a label file: compare names, sizes and fingerprint; without: decode every image of FOLDER "
+        "(or of .tar shards, or of a list) and name those that are broken",
+    )
+    add("--threads", type=int, metavar="N", help="that decode (default: all cores)")
+    add("--allow-warnings", action="store_true", help="accept what libjpeg warns of but decodes somehow")
     add("--teacher", metavar="NAME", help="run this teacher again on a sample of crops")
     add("--checkpoint", metavar="FILE", help="its weights (default: timm's pretrained ones)")
     add("--size", type=int, metavar="PIXELS", help="side of its input")
