@@ -1,6 +1,7 @@
 """What all tests share: the gpu mark and fresh random numbers that can be replayed."""
 
 import os
+import signal
 import zlib
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 # Before torch is imported: sums come out the same in this process and in those that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A suite in the background ignores SIGINT, and the programs that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -118,9 +118,8 @@ def test_several_loaders_at_once(root: Path) -> None:
 
 def script_of(root: Path, body: str) -> list[str]:
     head = f"""
-import os, signal, sys
+import os, sys
 from fkdx import CropLoader
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would inherit SIG_IGN
 def make(**options):
     return CropLoader({str(root)!r}, None, 8, 2, **{{"size": 16, "threads": 2, "on_error": "skip"}} | options)
 """
