@@ -351,6 +351,56 @@ def binary_cross_entropy(logits, target) -> tuple[np.ndarray, np.ndarray]:
     return loss.mean(1), (sigmoid - target) / z.shape[1]
 
 
+# ---- distill: a student against a teacher, row by row and class by class ----------------------------------
+
+
+def _softmax(logits, temperature: float) -> np.ndarray:
+    powers = np.exp((logits - np.max(logits)) / temperature)
+    return powers / powers.sum()
+
+
+def _kl(t, s) -> float:
+    return sum(a * math.log(a / b) for a, b in zip(t, s) if a > 0)
+
+
+def kl(student, teacher, temperature: float) -> list[float]:
+    """Kullback-Leibler divergence of every row's softmaxes, times the temperature squared."""
+    return [
+        temperature**2 * _kl(_softmax(t, temperature), _softmax(s, temperature))
+        for s, t in zip(student, teacher)
+    ]
+
+
+def bkl(student, teacher, temperature: float) -> list[float]:
+    """The mean over classes of KL between Bernoulli(softmax of the teacher) and Bernoulli(sigmoid)."""
+    rows = []
+    for s, t in zip(student, teacher):
+        sure = 1 / (1 + np.exp(-np.asarray(s) / temperature))
+        terms = [_kl((a, 1 - a), (b, 1 - b)) for a, b in zip(_softmax(t, temperature), sure)]
+        rows.append(temperature**2 * sum(terms) / len(terms))
+    return rows
+
+
+def dkd(student, teacher, classes, temperature: float, alpha: float, beta: float) -> list[float]:
+    """T**2 * (alpha * KL of the true class against the rest + beta * KL among the rest, renormalised)."""
+    rows = []
+    for s, t, true in zip(student, teacher, classes):
+        s, t = _softmax(s, temperature), _softmax(t, temperature)
+        target_term = _kl((t[true], 1 - t[true]), (s[true], 1 - s[true]))
+        rest = [np.delete(p, true) / (1 - p[true]) for p in (t, s)]
+        rows.append(temperature**2 * (alpha * target_term + beta * _kl(*rest)))
+    return rows
+
+
+def dist(student, teacher, temperature: float, beta: float, gamma: float) -> list[float]:
+    """T**2 * (beta * (1 - correlation of a row) + gamma * (1 - mean correlation of the columns))."""
+    s = np.array([_softmax(row, temperature) for row in student])
+    t = np.array([_softmax(row, temperature) for row in teacher])
+    intra = np.mean([np.corrcoef(s[:, c], t[:, c])[0, 1] for c in range(s.shape[1])])
+    inter = [np.corrcoef(a, b)[0, 1] for a, b in zip(s, t)]
+    return [temperature**2 * (beta * (1 - r) + gamma * (1 - intra)) for r in inter]
+
+
 # ---- batch: images on the device --------------------------------------------------------------------------
 
 
