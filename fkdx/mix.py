@@ -1,7 +1,6 @@
 """Mixup, CutMix and SelfMix as parameters of a batch's rows; `fkdx.batch.prepare` mixes the pixels.
 
-Images and targets mix alike: ``images = prepare(pixels, ..., mix=mix)`` and
-``target = target.mix(mix.permutation, mix.lam)``.
+Images and targets mix alike: ``images = prepare(pixels, ..., mix=mix)`` and ``target = mix.of(target)``.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+
+from fkdx.target import SparseTarget
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +33,23 @@ class Mix:
         """The same parameters on another device."""
         return Mix(*(part.to(device, non_blocking=non_blocking) for part in vars(self).values()))
 
+    def of(self, target: SparseTarget | Tensor) -> SparseTarget | Tensor:
+        """The targets of the mixed rows; a dense target (B, C) holds probabilities."""
+        if isinstance(target, SparseTarget):
+            return target.mix(self.permutation, self.lam)
+        lam = self.lam.to(target.dtype)[:, None]
+        return lam * target + (1 - lam) * target[self.permutation]
+
 
 @dataclass(frozen=True)
 class Mixer:
     """Which mixing a recipe wants, and how strong; draws the parameters of one batch at a time.
 
     mixup, cutmix, selfmix: the parameter a of Beta(a, a), from which the strength of every row is drawn; 0
-        is off. Of those that are on, one is taken for the whole batch, each with the same probability.
-    probability: of mixing a batch at all
+        is off. One of those that are on is taken for the whole batch.
+    probability: of mixing a batch at all (timm's mixup_prob)
+    switch_probability: of CutMix or SelfMix where Mixup is on as well (timm's mixup_switch_prob). CutMix and
+        SelfMix share it evenly where both are on.
 
     Mixup is Zhang et al., ICLR 2018; CutMix Yun et al., ICCV 2019; SelfMix, CutMix among crops of one image,
     is FerKD (Shen, ICCV 2023). ValueError for a negative parameter or a probability outside [0, 1].
@@ -49,23 +59,25 @@ class Mixer:
     cutmix: float = 0.0
     selfmix: float = 0.0
     probability: float = 1.0
+    switch_probability: float = 0.5
 
     def __post_init__(self) -> None:
-        if min(self.mixup, self.cutmix, self.selfmix) < 0 or not 0 <= self.probability <= 1:
-            raise ValueError(f"Mixer: got {self}, expected no negative number and 0 <= probability <= 1")
+        if min(self.mixup, self.cutmix, self.selfmix) < 0:
+            raise ValueError(f"Mixer: got {self}, expected no negative mixup, cutmix or selfmix")
+        if not (0 <= self.probability <= 1 and 0 <= self.switch_probability <= 1):
+            raise ValueError(f"Mixer: got {self}, expected every probability between 0 and 1")
 
     def draw(
         self, rows: int, height: int, width: int, rng: np.random.Generator, crops_per_image: int = 1
     ) -> Mix | None:
         """Parameters for a batch of crops of this size, or None where it stays unmixed.
 
-        crops_per_image: so many neighbouring rows are crops of one image (SelfMix). ValueError if it does not
-        divide `rows` and SelfMix was drawn.
+        crops_per_image: so many neighbouring rows are crops of one image (SelfMix). ValueError where it does
+        not divide `rows`, or is 1 with SelfMix on: then no crop has a partner.
         """
-        kinds = [name for name in ("mixup", "cutmix", "selfmix") if getattr(self, name) > 0]
-        if not kinds or rng.random() >= self.probability:
+        kind = self._kind(crops_per_image, rng)
+        if kind is None:
             return None
-        kind = kinds[rng.integers(len(kinds))]
         lam = rng.beta(getattr(self, kind), getattr(self, kind), rows)
         if kind == "mixup":
             boxes = np.tile([0, 0, height, width], (rows, 1))
@@ -73,6 +85,18 @@ class Mixer:
         boxes = random_boxes(lam, height, width, rng)
         partners = neighbours(rows, crops_per_image, rng) if kind == "selfmix" else rng.permutation(rows)
         return _mix(partners, boxes, np.ones(rows), height * width)
+
+    def _kind(self, crops_per_image: int, rng: np.random.Generator) -> str | None:
+        if self.selfmix and crops_per_image < 2:
+            raise ValueError(
+                f"Mixer: selfmix, got {crops_per_image} crop of an image, expected at least 2 to mix"
+            )
+        cuts = [name for name in ("cutmix", "selfmix") if getattr(self, name)]
+        if not (cuts or self.mixup) or rng.random() >= self.probability:
+            return None
+        if self.mixup and not (cuts and rng.random() < self.switch_probability):
+            return "mixup"
+        return cuts[rng.integers(len(cuts))]
 
 
 def random_boxes(lam: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -88,11 +112,9 @@ def random_boxes(lam: np.ndarray, height: int, width: int, rng: np.random.Genera
 
 
 def neighbours(rows: int, crops_per_image: int, rng: np.random.Generator) -> np.ndarray:
-    """A partner for every row among the other crops of its image; itself where there is no other."""
-    if crops_per_image < 1 or rows % crops_per_image:
+    """A partner for every row among the other crops of its image, of which there are at least two."""
+    if rows % crops_per_image:
         raise ValueError(f"Mixer: crops_per_image, got {crops_per_image}, expected a divisor of {rows} rows")
-    if crops_per_image == 1:
-        return np.arange(rows)
     first = np.arange(rows) // crops_per_image * crops_per_image
     turn = np.repeat(rng.integers(1, crops_per_image, rows // crops_per_image), crops_per_image)
     return first + (np.arange(rows) - first + turn) % crops_per_image

@@ -18,7 +18,7 @@ from fkdx.train.loop import main
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory, run_seed) -> list[str]:
-    """A run of 12 steps in three passes, with drop-outs, an average of the weights and AdamW's memory."""
+    """12 steps in three passes, with drop-outs, mixing, an average of the weights and AdamW's memory."""
     folder = tmp_path_factory.mktemp("toy")
     rng = np.random.default_rng(run_seed)
     draw_images(folder / "data" / "train", 12, rng)
@@ -26,6 +26,7 @@ def arguments(tmp_path_factory, run_seed) -> list[str]:
     write_labels(folder / "labels.fkdl", folder / "data" / "train", rng)
     data = ["--data", str(folder / "data"), "--labels", str(folder / "labels.fkdl"), "--epochs", "4"]
     more = ["--optimizer", "adamw", "--ema", "0.9", "--student-args", "{drop_path_rate: 0.3, drop_rate: 0.2}"]
+    more += ["--mixup", "0.2", "--cutmix", "1.0", "--selfmix", "1.0", "--mixup-prob", "0.8"]
     return [*COMMON, *data, *more, "--seed", str(run_seed)]
 
 

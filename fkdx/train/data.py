@@ -76,6 +76,14 @@ def check_stage(stage: Recipe, world: World) -> int:
         )
     if labels is not None and labels.kind == "topk_logits":
         raise ValueError(f"train: labels, got kind topk_logits, expected probabilities, {stage.labels}")
+    if (
+        labels is not None
+        and labels.kind == "dense_logits"
+        and (stage.mixup or stage.cutmix or stage.selfmix)
+    ):
+        raise ValueError(
+            f"train: mixing, got labels that are bare logits, expected probabilities, {stage.labels}"
+        )
     if labels is not None and (labels.crops or m) < m:
         raise ValueError(
             f"train: crops_per_image, got {m}, expected at most the {labels.crops} in {stage.labels}"

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fkdx.batch import prepare
 from fkdx.loader import Batch, CropLoader, ValidationLoader
 from fkdx.loss import soft_cross_entropy
+from fkdx.target import SparseTarget
 from fkdx.teachers.teacher import Teacher
 from fkdx.teachers.zoo import load_teacher
 from fkdx.train import checkpoint
@@ -42,6 +43,7 @@ from fkdx.train.data import (
 from fkdx.train.distributed import Interrupted, Stop, World
 from fkdx.train.evaluate import PRECISIONS, evaluate
 from fkdx.train.journal import Journal
+from fkdx.train.mixing import draw_mix
 from fkdx.train.recipe import Recipe, differences, read_recipe
 from fkdx.train.schedule import Pass, passes, step_learning_rate
 from fkdx.train.student import create_student, freeze
@@ -209,7 +211,7 @@ def train_pass(run: Run, stage: Recipe, at: Pass, model: nn.Module, loader: Crop
             with watch.waiting():
                 batch = next(batches)
             lr = step_learning_rate(stage, at, position.step, len(loader))
-            losses = train_step(run, stage, model, batch, lr)
+            losses = train_step(run, stage, at, model, batch, lr)
             watch.saw(losses, batch.keys)
             position.step, position.total = position.step + 1, position.total + 1
             if position.total % stage.log_every == 0 or position.step == steps:
@@ -219,20 +221,21 @@ def train_pass(run: Run, stage: Recipe, at: Pass, model: nn.Module, loader: Crop
             run.stop.check()
 
 
-def train_step(run: Run, stage: Recipe, model: nn.Module, batch: Batch, lr: float) -> Tensor:
+def train_step(run: Run, stage: Recipe, at: Pass, model: nn.Module, batch: Batch, lr: float) -> Tensor:
     """One step of the optimiser; the loss of every crop of this process, (B,), still on the device."""
     # Drop-outs are a function of seed, step and process, so that a resumed run repeats them.
     torch.manual_seed((stage.seed * 1_000_003 + run.position.total) * 4099 + run.world.rank)
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     model.train()
+    images, target = inputs(run, stage, at, batch)
 
     losses = []
-    rows = len(batch.images) // stage.accumulate
-    for first in range(0, len(batch.images), rows):
-        last = first + rows == len(batch.images)
+    rows = len(images) // stage.accumulate
+    for first in range(0, len(images), rows):
+        last, part = first + rows == len(images), slice(first, first + rows)
         with nullcontext() if last or run.world.size == 1 else model.no_sync():
-            losses.append(backward(run, stage, model, batch, slice(first, first + rows)))
+            losses.append(backward(run, stage, model, images[part], target[part]))
 
     if stage.clip_grad:
         run.scaler.unscale_(run.optimizer)
@@ -245,14 +248,20 @@ def train_step(run: Run, stage: Recipe, model: nn.Module, batch: Batch, lr: floa
     return torch.cat(losses)
 
 
-def backward(run: Run, stage: Recipe, model: nn.Module, batch: Batch, rows: slice) -> Tensor:
+def inputs(run: Run, stage: Recipe, at: Pass, batch: Batch) -> tuple[Tensor, SparseTarget | Tensor]:
+    """What a step learns: normalised images, mixed where the recipe wants it, and their targets."""
+    mix = draw_mix(stage, at, batch.images, run.position.total, run.world.rank)
+    images = prepare(batch.images, stage.mean, stage.std, PRECISIONS[stage.amp], mix)
+    if run.teacher:
+        return images, run.teacher(batch.images).clone()  # a normal tensor, not one of inference mode
+    return images, mix.of(batch.target) if mix else batch.target
+
+
+def backward(
+    run: Run, stage: Recipe, model: nn.Module, images: Tensor, target: SparseTarget | Tensor
+) -> Tensor:
     """Forward and backward of some rows of a batch; their losses."""
     dtype = PRECISIONS[stage.amp]
-    images = prepare(batch.images[rows], stage.mean, stage.std, dtype)
-    if run.teacher:
-        target = run.teacher(batch.images[rows]).clone()  # a normal tensor, not one of inference mode
-    else:
-        target = batch.target[rows]
     with torch.autocast(run.device.type, dtype, enabled=dtype != torch.float32):
         logits = model(images)
     losses = soft_cross_entropy(

@@ -80,7 +80,14 @@ class Recipe:
     batch_size: int = key(1024, "crops a step over all processes", heading="batches")
     crops_per_image: int = key(4, "crops of one image in a batch (m)")
     accumulate: int = key(1, "split each process's batch into this many parts, one after the other")
-    seed: int = key(0, "of weights, order, crops and drop-outs")
+    seed: int = key(0, "of weights, order, crops, mixing and drop-outs")
+
+    mixup: float = key(0.0, "Mixup: alpha of Beta(alpha, alpha); 0: none", heading="mixing of crops")
+    cutmix: float = key(0.0, "CutMix: alpha; 0: none")
+    selfmix: float = key(0.0, "SelfMix, CutMix among the crops of one image: alpha; 0: none")
+    mixup_prob: float = key(1.0, "part of the batches that are mixed")
+    mixup_switch_prob: float = key(0.5, "part of them that are cut where Mixup is on as well")
+    mixup_off_epoch: int = key(0, "no mixing from this epoch on; 0: to the end")
 
     optimizer: str = key(
         "momentum",
@@ -278,7 +285,24 @@ def check(recipe: Recipe) -> Recipe:
         for name in POSITIVE:
             if getattr(stage, name) <= 0:
                 raise ValueError(f"recipe: {name}, got {getattr(stage, name)}, expected more than 0")
+        check_mixing(stage)
     return recipe
+
+
+def check_mixing(stage: Recipe) -> None:
+    """Raise ValueError where crops cannot be mixed as asked."""
+    for name in ("mixup", "cutmix", "selfmix"):
+        if getattr(stage, name) < 0:
+            raise ValueError(f"recipe: {name}, got {getattr(stage, name)}, expected 0 or more")
+    for name in ("mixup_prob", "mixup_switch_prob"):
+        if not 0 <= getattr(stage, name) <= 1:
+            raise ValueError(f"recipe: {name}, got {getattr(stage, name)}, expected 0 to 1")
+    if stage.selfmix and stage.crops_per_image < 2:
+        raise ValueError(
+            "recipe: selfmix, got crops_per_image 1, expected 2 or more: SelfMix mixes crops of one image"
+        )
+    if stage.teacher and (stage.mixup or stage.cutmix or stage.selfmix):
+        raise ValueError("recipe: mixup, cutmix, selfmix, got an online teacher, expected stored labels")
 
 
 def find_folders(recipe: Recipe) -> Recipe:
