@@ -59,9 +59,9 @@ def run(verb: str, argv: list[str]) -> int:
         extra = "demo" if package == "cv2" else "train"
         print(f"fkdx {verb}: needs {package}; run: pip install 'fkdx[{extra}]'", file=sys.stderr)
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"fkdx {verb}: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(f"fkdx {verb}: stopped", file=sys.stderr)
+        print(f"fkdx {verb}: {str(error).removeprefix(f'{verb}: ')}", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"fkdx {verb}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
     return 1
 

@@ -17,36 +17,22 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from fkdx.cli import run
 from fkdx.importers import FORMATS, open_source
 from fkdx.importers.fkd import LABEL_TYPES
 from fkdx.importers.images import Images
 from fkdx.importers.job import pack
 from fkdx.importers.label_maps import AXES
 from fkdx.importers.source import Settings, Source
-from fkdx.labels import ENCODINGS, VALUE_TYPES
+from fkdx.labels import ENCODINGS, VALUE_TYPES, fingerprint
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    images = Images(args.images) if args.images else None
+    source = open_source(args.source, _settings(args, images), args.format)
+    print(describe(source), file=sys.stderr)
     try:
-        images = Images(args.images) if args.images else None
-        settings = Settings(
-            num_classes=args.num_classes,
-            classes=tuple(Path(args.classes).read_text().splitlines()) if args.classes else None,
-            images=images,
-            image_suffix=args.image_suffix,
-            label_type=args.label_type,
-            mix_size=args.mix_size,
-            seed=args.seed,
-            lost_operations=args.lost_operations,
-            scale=tuple(args.scale),
-            ratio=tuple(args.ratio),
-            crops=args.crops,
-            k=args.topk,
-            map_axes=args.map_axes,
-        )
-        source = open_source(args.source, settings, args.format)
-        print(describe(source), file=sys.stderr)
         report = pack(
             source,
             args.output,
@@ -54,23 +40,18 @@ def main(argv: list[str] | None = None) -> int:
             allow_missing=args.allow_missing,
             overwrite=args.overwrite,
             provenance=_provenance(args),
+            dataset=fingerprint(images.files()) if images else None,
             encoding=args.encoding,
             value_type=args.value_type,
             repair=args.repair,
         )
     except BrokenProcessPool:
-        print(
-            "fkdx pack: a worker process died (out of memory?); the same command goes on where it stopped, "
-            "fewer --workers need less memory",
-            file=sys.stderr,
-        )
-        return 1
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"fkdx pack: {error}", file=sys.stderr)
-        return 1
+        raise RuntimeError(
+            "pack: a worker process died (out of memory?); the same command goes on where it stopped, "
+            "fewer --workers need less memory"
+        ) from None
     except KeyboardInterrupt:
-        print("fkdx pack: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        return 130
+        raise KeyboardInterrupt("stopped; the same command goes on where this one was") from None
     print(f"{args.output}: {report.images:,} images, {report.bytes:,} bytes")
     if report.unreadable:
         print(f"{len(report.unreadable)} images left out, listed in {args.output}.unreadable.txt")
@@ -86,6 +67,24 @@ def describe(source: Source) -> str:
         *source.notes,
     ]
     return "\n".join(lines)
+
+
+def _settings(args: argparse.Namespace, images: Images | None) -> Settings:
+    return Settings(
+        num_classes=args.num_classes,
+        classes=tuple(Path(args.classes).read_text().splitlines()) if args.classes else None,
+        images=images,
+        image_suffix=args.image_suffix,
+        label_type=args.label_type,
+        mix_size=args.mix_size,
+        seed=args.seed,
+        lost_operations=args.lost_operations,
+        scale=tuple(args.scale),
+        ratio=tuple(args.ratio),
+        crops=args.crops,
+        k=args.topk,
+        map_axes=args.map_axes,
+    )
 
 
 def _provenance(args: argparse.Namespace) -> dict[str, Any]:
@@ -148,4 +147,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("pack", sys.argv[1:]))

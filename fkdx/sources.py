@@ -27,6 +27,12 @@ class Source:
     def place(self, image: int) -> Place:
         raise NotImplementedError
 
+    def files(self) -> Iterator[tuple[str, int]]:
+        """The key and the size in bytes of every image, as `fkdx.labels.fingerprint` wants them."""
+        for image, key in enumerate(self.keys):
+            path, _, length = self.place(image)
+            yield key, os.path.getsize(path) if length < 0 else length
+
     def __len__(self) -> int:
         return len(self.keys)
 

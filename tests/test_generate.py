@@ -12,7 +12,7 @@ from generating import CROPS, SIZE, TEACHER, changed, make_data, make_teacher, r
 from PIL import Image
 from safetensors.torch import save_file
 
-from fkdx import generate, reference
+from fkdx import cli, reference
 from fkdx.label_tools import verify
 from fkdx.labels import LabelFile
 from fkdx.teachers.teacher import Teacher
@@ -50,13 +50,13 @@ def broken(options: list[str], data: Path, tmp_path: Path) -> list[str]:
 
 
 def labels_of(options: list[str]) -> LabelFile:
-    assert generate.main(options) == 0
+    assert cli.run("generate", options) == 0
     return LabelFile(options[-1])
 
 
 def refusal(options: list[str], capsys: pytest.CaptureFixture) -> str:
     """The one line with which a run refuses; nothing is left under the final name."""
-    assert generate.main(options) == 1
+    assert cli.run("generate", options) == 1
     assert not Path(options[-1]).exists()
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
@@ -154,16 +154,16 @@ def test_strict_stops_at_them(broken: list[str], capsys: pytest.CaptureFixture) 
 def test_finished_job_is_not_done_again(options: list[str], capsys: pytest.CaptureFixture) -> None:
     labels_of(options)
     before = Path(options[-1]).stat()
-    assert generate.main(options) == 0
+    assert cli.run("generate", options) == 0
     assert "finished already" in capsys.readouterr().out
     assert Path(options[-1]).stat() == before
-    assert generate.main(["--seed", "3", *options]) == 1
+    assert cli.run("generate", ["--seed", "3", *options]) == 1
     assert "the output exists" in capsys.readouterr().err
 
 
 def test_output_is_never_overwritten(options: list[str], capsys: pytest.CaptureFixture) -> None:
     Path(options[-1]).write_text("mine")
-    assert generate.main(options) == 1
+    assert cli.run("generate", options) == 1
     assert "the output exists" in capsys.readouterr().err
     assert Path(options[-1]).read_text() == "mine"
 
@@ -264,7 +264,7 @@ def test_crops_that_make_no_sense(options: list[str], ranges: list[str], capsys)
 )
 def test_options_that_do_not_fit(options: list[str], wrong: list[str], said: str, capsys) -> None:
     with pytest.raises(SystemExit):
-        generate.main([*options, *wrong])
+        cli.run("generate", [*options, *wrong])
     assert said in capsys.readouterr().err
 
 
@@ -350,7 +350,7 @@ def test_low_precision_stays_close(options: list[str], tmp_path: Path) -> None:
 def test_evaluate_and_dry_run_tell_before_the_work(
     options: list[str], data: Path, tmp_path: Path, capsys
 ) -> None:
-    assert generate.main(["--evaluate", str(data), "--dry-run", *options]) == 0
+    assert cli.run("generate", ["--evaluate", str(data), "--dry-run", *options]) == 0
     told = capsys.readouterr().out
     assert "top-5 100.00% of 12 images" in told
     assert "12 images x 10 crops = 120 crops in 12 shards" in told
@@ -387,5 +387,5 @@ def test_maps_give_labels_of_the_same_crops(options: list[str], tmp_path: Path) 
 
 
 def test_status_of_nothing(options: list[str], capsys) -> None:
-    assert generate.main(["--status", "--output", options[-1]]) == 0
+    assert cli.run("generate", ["--status", "--output", options[-1]]) == 0
     assert "no such job" in capsys.readouterr().out

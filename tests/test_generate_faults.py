@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from generating import make_data, make_teacher, run_options
 
-from fkdx import generate
+from fkdx import cli
 from fkdx.labels import LabelFile
 
 KILLS = 100 if os.environ.get("FKDX_FAULTS") == "full" else 4
@@ -50,7 +50,7 @@ def process_main(options: list[str], rank: int) -> None:
     torch.set_num_threads(1)
     os.environ["RANK"] = str(rank)
     with open(log(options), "a", buffering=1) as sys.stderr:
-        sys.exit(generate.main(options))
+        sys.exit(cli.run("generate", options))
 
 
 def log(options: list[str]) -> Path:
@@ -146,7 +146,7 @@ def test_signals_stop_cleanly(options: list[str], number: int, capsys) -> None:
     assert process.exitcode == 130
     assert "repeat the command" in log(options).read_text()
     assert not list(folder.rglob("*.tmp"))
-    assert generate.main(["--status", "--output", options[-1]]) == 0
+    assert cli.run("generate", ["--status", "--output", options[-1]]) == 0
     told = capsys.readouterr().out
     assert "of 19 shards done, 0 being done, 1 images failed" in told
     assert "ant/0.JPEG" in told

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from fkdx import cli
 from fkdx.importers import Settings, open_source
 from fkdx.importers.fkd_export import fkd_bytes
 from fkdx.importers.job import Job, TooManyUnreadable, pack
-from fkdx.labels import LabelFile
-from fkdx.pack import main
+from fkdx.labels import LabelFile, fingerprint
+from fkdx.sources import ImageFolder
 
 CLASSES, CROPS, IMAGES = 20, 9, 60
 
@@ -134,11 +136,11 @@ def test_a_worker_that_dies_is_told(
     monkeypatch.setattr("fkdx.importers.job.IMAGES_A_PART", 10)
     target = tmp_path / "out.fkdl"
     command = [str(folder), "-o", str(target), "--num-classes", str(CLASSES), "--workers", "2"]
-    assert main(command) == 1
+    assert cli.run("pack", command) == 1
     assert "a worker process died" in capsys.readouterr().err
     assert not target.exists()
     monkeypatch.setattr(type(source), "read_image", read)
-    assert main(command) == 0
+    assert cli.run("pack", command) == 0
 
 
 def test_the_size_is_told_before(folder: Path, tmp_path: Path) -> None:
@@ -167,13 +169,24 @@ def test_compact_parts_join_without_another_rounding(folder: Path, tmp_path: Pat
     assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
+def test_the_header_tells_the_data_set(folder: Path, tmp_path: Path) -> None:
+    for path in folder.rglob("*.tar"):
+        image = tmp_path / "images" / path.relative_to(folder).with_suffix(".jpg")
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (400, 300)).save(image)
+    command = [str(folder), "-o", str(tmp_path / "out.fkdl"), "--num-classes", str(CLASSES)]
+    assert cli.run("pack", [*command, "--images", str(tmp_path / "images")]) == 0
+    files = ImageFolder(tmp_path / "images").files()
+    assert LabelFile(tmp_path / "out.fkdl").header["dataset"] == fingerprint(files)
+
+
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     target = tmp_path / "out.fkdl"
     names = tmp_path / "classes.txt"
     names.write_text("".join(f"class {number}\n" for number in range(CLASSES)))
     command = [str(folder), "-o", str(target), "--classes", str(names), "--workers", "1"]
     command += ["--teacher", "effnet", "--temperature", "1.0", "--label-type", "marginal_smoothing_k5"]
-    assert main(command) == 0
+    assert cli.run("pack", command) == 0
     labels = LabelFile(target)
     assert labels.classes[3] == "class 3"
     provenance = labels.header["provenance"]
@@ -181,7 +194,7 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert (provenance["temperature"], provenance["tail"]) == (1.0, "uniform")
     assert (provenance["source"]["format"], provenance["source"]["images"]) == ("fkd", IMAGES)
 
-    assert main(command) == 1
+    assert cli.run("pack", command) == 1
     assert "exists" in capsys.readouterr().err
-    assert main(["absent", "-o", str(tmp_path / "x")]) == 1
+    assert cli.run("pack", ["absent", "-o", str(tmp_path / "x")]) == 1
     assert "absent" in capsys.readouterr().err

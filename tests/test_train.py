@@ -1,6 +1,7 @@
 """One process, whole runs on toy images: what comes out, what is refused."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 import timm
 import torch
 import yaml
+from generating import make_teacher
 from PIL import Image
 from safetensors.torch import load_file
 from toy import CLASSES, COMMON, draw_images, log_of, steps_of, write_labels
@@ -240,6 +242,18 @@ def test_other_images_under_the_same_names_are_refused(soft, toy, tmp_path, caps
     write_labels(tmp_path / "wrong.fkdl", images, rng, dataset=fingerprint(files))
     other = ["--labels", str(tmp_path / "wrong.fkdl"), "--output", str(tmp_path / "other")]
     assert "not those that were labelled" in refused([*soft, *other], capsys)
+
+
+def test_other_images_than_the_teacher_saw_are_refused(soft, toy, tmp_path, capsys):
+    images = shutil.copytree(toy / "data" / "train", tmp_path / "images")
+    teacher = ["--teacher", "test_resnet", "--size", "32", "--crops", "2", "--topk", "2"]
+    make_teacher(tmp_path / "weights.safetensors", classes=4)
+    teacher += ["--checkpoint", str(tmp_path / "weights.safetensors")]
+    assert generate(["--data", str(images), *teacher, "-o", str(tmp_path / "own.fkdl")]) == 0
+    own = [*soft, "--labels", str(tmp_path / "own.fkdl"), "--data", str(images), "--max-steps", "1"]
+    assert main([*own, "--output", str(tmp_path / "same")]) == 0
+    (images / "red" / "0.jpg").write_bytes((images / "red" / "0.jpg").read_bytes() + b"\0")
+    assert "not those that were labelled" in refused([*own, "--output", str(tmp_path / "other")], capsys)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 
 import sys
 
-from fkdx.generate import main
+from fkdx.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("generate", sys.argv[1:]))

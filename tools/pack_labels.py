@@ -3,7 +3,7 @@
 
 import sys
 
-from fkdx.pack import main
+from fkdx.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("pack", sys.argv[1:]))

@@ -2,6 +2,6 @@
 
 import sys
 
-from fkdx.generate.program import main
+from fkdx.cli import run
 
-sys.exit(main())
+sys.exit(run("generate", sys.argv[1:]))

@@ -1,7 +1,6 @@
 """`fkdx generate`: run teachers over stored crops of every image and write what they say into label files."""
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from fkdx.generate.forecast import evaluate, forecast, status
 from fkdx.generate.loop import Labelling
 from fkdx.generate.options import parse
 from fkdx.generate.shards import Job, Shard, plan_shards, write_json
+from fkdx.labels import fingerprint
 from fkdx.sources import Source, open_source
 from fkdx.teachers.teacher import Teacher
 from fkdx.teachers.zoo import load_teacher
@@ -38,13 +38,9 @@ def main(argv: list[str] | None = None) -> int:
             print(status(Path(args.output)))
         else:
             run(args)
-        return 0
     except KeyboardInterrupt:
-        print("fkdx generate: stopped; repeat the command to go on where it was", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"fkdx generate: {str(error).removeprefix('generate: ')}", file=sys.stderr)
-        return 1
+        raise KeyboardInterrupt("stopped; repeat the command to go on where it was") from None
+    return 0
 
 
 def run(args: argparse.Namespace) -> None:
@@ -66,7 +62,7 @@ def label(
     draw = pick_crops(args)
     outputs = plan_outputs(args, teachers, classes, draw.crops)
     shards = plan_shards(len(source), draw.crops, args.batch_size)
-    settings = describe(args, source.keys, teachers, draw, len(shards))
+    settings = describe(args, source, teachers, draw, len(shards))
     shapes = [teacher.shape for teacher in teachers]
     pinned = teachers[0].device.type == "cuda"
     with Feed(source, draw, draw.crops, args.batch_size, shapes, args.threads, pinned, args.maps) as feed:
@@ -79,7 +75,9 @@ def label(
             return
         for output in outputs:
             own = [job.settings["teachers"][member] for member in output.members]
-            output.options["provenance"] = {**job.settings, "teachers": own, **job.notes}
+            told = {**job.settings, "teachers": own, **job.notes}
+            output.options["dataset"] = told.pop("dataset")
+            output.options["provenance"] = told
         labelling = Labelling(job, feed, teachers, outputs, args.temperature, args.strict, quiet=rank() != 0)
         if rank() != 0:
             labelling.run(shards)
@@ -234,7 +232,7 @@ def plan_outputs(
 
 def describe(
     args: argparse.Namespace,
-    keys: list[str],
+    source: Source,
     teachers: list[Teacher],
     draw: RandomCrops | Policy | StoredCrops,
     shards: int,
@@ -252,8 +250,7 @@ def describe(
         "resample": "pillow12",
         "batch_size": args.batch_size,
         "shards": shards,
-        "images": len(keys),
-        "keys_sha256": hashlib.sha256("\n".join(keys).encode()).hexdigest(),
+        "dataset": fingerprint(source.files()),
         "versions": {"fkdx": __version__, **{name: metadata.version(name) for name in LIBRARIES}},
     }
     return json.loads(json.dumps(settings))  # tuples become lists, as in the job's folder

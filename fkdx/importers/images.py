@@ -1,7 +1,7 @@
 """The data set's image folder, as importers need it: which image a label belongs to, and how large it is."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -71,6 +71,10 @@ class Images:
                 f"images: folder, got none of the labelled images in {self.root}, expected them "
                 f"as <class>/<image>, {source}"
             )
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """The key and the size in bytes of every image, as `fkdx.labels.fingerprint` wants them."""
+        return ((key, os.path.getsize(self.root / key)) for key in self.keys)
 
     def size(self, key: str) -> tuple[int, int]:
         """(height, width) from the image's header; its pixels are not decoded."""

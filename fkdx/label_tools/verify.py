@@ -39,7 +39,8 @@ class ImageFaults:
 def match_images(labels: LabelFile, root: str | os.PathLike) -> ImageFaults:
     """Compares names, pixel sizes (read from the headers) and the fingerprint of the images under `root`."""
     root = os.fspath(root)
-    keys = set(ImageFolder(root).keys)
+    source = ImageFolder(root)
+    keys = set(source.keys)
     faults = ImageFaults(extra=sorted(keys - set(labels.keys), key=str.encode))
     sizes = labels.image_sizes
     for i, key in enumerate(progress(labels.keys, len(labels), "images")):
@@ -54,8 +55,7 @@ def match_images(labels: LabelFile, root: str | os.PathLike) -> ImageFaults:
         if sizes[i].any() and tuple(size) != tuple(sizes[i].tolist()):
             faults.other_size.append(f"{key}: got {tuple(size)}, expected {tuple(sizes[i].tolist())}")
     if "dataset" in labels.header:
-        found = fingerprint((key, os.path.getsize(os.path.join(root, key))) for key in keys)
-        faults.fingerprint = found == labels.header["dataset"]
+        faults.fingerprint = fingerprint(source.files()) == labels.header["dataset"]
     return faults
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -104,9 +103,7 @@ def check_fingerprint(labels: LabelFile, source: Source) -> None:
     expected = labels.header.get("dataset")
     if not expected or len(source) != expected["images"]:
         return
-    places = (source.place(i) for i in range(len(source)))
-    sizes = (os.path.getsize(path) if length < 0 else length for path, _, length in places)
-    found = fingerprint(zip(source.keys, sizes))
+    found = fingerprint(source.files())
     if found != expected:
         raise ValueError(
             f"train: the images are not those that were labelled, got {found['bytes']} bytes in all, "
