@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=2.0, help="of one turn, after two batches to warm up"
     )
+    parser.add_argument("--only", default="", help="some systems, such as fkdx,ceiling; default: all")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--labels", type=Path, help=argparse.SUPPRESS)  # of a table's own process
     args = parser.parse_args()
@@ -44,13 +45,14 @@ def main() -> int:
     else:
         for table in tables:
             print_table(table)
+        print_scaling(tables)
     return 0
 
 
 def table_of(args: argparse.Namespace, folder: Path, threads: int) -> dict:
     """One process a table, so that all of its threads are pinned from the start."""
     options = ["--images", args.images, "--m", args.m, "--threads", threads, "--batch", args.batch]
-    options += ["--rounds", args.rounds, "--seconds", args.seconds, "--labels", folder]
+    options += ["--rounds", args.rounds, "--seconds", args.seconds, "--only", args.only, "--labels", folder]
     cores = sorted(os.sched_getaffinity(0))[:threads]
     done = subprocess.run(
         [sys.executable, __file__, *map(str, options)],
@@ -110,6 +112,7 @@ def measure_table(args: argparse.Namespace) -> dict:
     )
     work.batch, work.threads = args.batch, threads
     systems = {**loader_systems.systems(), "ceiling": loader_systems.ceiling}
+    systems = {name: system for name, system in systems.items() if name in (args.only or name).split(",")}
     table = {"threads": threads, "pixels": check_pixels(loader_systems, work), "crops_per_second": {}}
     for work.crops in map(int, args.m.split(",")):
         speeds: dict[str, list[float]] = {}
@@ -167,6 +170,15 @@ def print_table(table: dict) -> None:
     for m, speeds in table["crops_per_second"].items():
         for kind, speed in sorted(speeds.items(), key=lambda item: -item[1]):
             print(f"{m:>2}  {kind:<20} {speed:>8.0f}  {speeds['fkdx'] / speed:.2f} x")
+
+
+def print_scaling(tables: list[dict]) -> None:
+    first, *others = tables
+    for table in others:
+        for m, speeds in table["crops_per_second"].items():
+            gains = {name: speed / first["crops_per_second"][m][name] for name, speed in speeds.items()}
+            shown = ", ".join(f"{name} {gains[name]:.2f} x" for name in ("fkdx", "ceiling") if name in gains)
+            print(f"m = {m}: {table['threads']} threads against {first['threads']}: {shown}")
 
 
 if __name__ == "__main__":
