@@ -17,6 +17,7 @@ _HOMES = {
     "image_size": "fkdx.image",
     "LabelFile": "fkdx.labels",
     "LabelWriter": "fkdx.labels",
+    "Calibration": "fkdx.calibration",
     "CropLoader": "fkdx.loader",
     "ValidationLoader": "fkdx.loader",
     "SparseTarget": "fkdx.target",

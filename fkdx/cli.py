@@ -13,6 +13,7 @@ VERBS = {
     "verify": ("fkdx.label_tools.verify", "check a label file, against its images and its teacher too"),
     "slice": ("fkdx.label_tools.slice", "keep fewer crops, a smaller K or some classes of a label file"),
     "merge": ("fkdx.label_tools.merge", "average the labels of several teachers over the same crops"),
+    "calibrate": ("fkdx.label_tools.calibrate", "drop useless crops, give weak ones their class (FerKD)"),
     "concat": ("fkdx.label_tools.concat", "join label files of different images"),
     "convert": ("fkdx.label_tools.convert", "store a label file plain or compact"),
     "compare": ("fkdx.label_tools.compare", "compare two teachers' labels of the same crops"),

@@ -7,18 +7,19 @@ is used again only when nobody holds them any more.
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from fkdx import _C
+from fkdx.calibration import Calibration
 from fkdx.crops import RATIO, SCALE
-from fkdx.labels import LabelFile
 from fkdx.loader.batches import Batch, check_shares
 from fkdx.loader.sampler import Sampler
 from fkdx.loader.slots import Device, make_slots, on_cuda
+from fkdx.loader.soft_labels import Given, SoftLabels
 from fkdx.loader.supervision import DrawnCrops, Labels, StoredCrops
 from fkdx.pool import ImagePool, Pending, View, Work, run_ahead
 from fkdx.sources import Source, open_source
@@ -35,9 +36,10 @@ class CropLoader:
 
     Args:
         root: where the images are, see `fkdx.sources.open_source`.
-        labels: a LabelFile or its path. None: plain training with one-hot targets of the image's class
-            and random crops drawn on the fly, as torchvision's RandomResizedCrop(scale=scale,
-            ratio=ratio) and a flip half of the time.
+        labels: a LabelFile or its path; the targets of several for the same crops, one a teacher, are
+            averaged. None: plain training with one-hot targets of the image's class and random crops drawn
+            on the fly, as torchvision's RandomResizedCrop(scale=scale, ratio=ratio) and a flip half of the
+            time.
         batch_size: crops of the global batch; every rank gets `batch_size / world_size` of them.
         crops_per_image: m, crops of one image in a batch; divides a rank's part of the batch.
         size: pixels of a crop's side.
@@ -45,6 +47,7 @@ class CropLoader:
         threads: of this process; default: its cores, shared among the processes of one machine.
         rank, world_size: this process and how many there are.
         label_kind: how targets are recovered, see `SparseTarget.from_topk`.
+        calibration: FerKD's rule for crops too hard or too easy, for every teacher's labels.
         interpolation: "bilinear" or "bicubic", antialiased as Pillow's.
         resample: "pillow12" or "pillow13", the order of Pillow's two passes.
         choice: "independent" (m fresh random crops) or "cycle" (every stored crop once before any again).
@@ -58,6 +61,9 @@ class CropLoader:
         cache_bytes: of encoded images kept in memory.
         device: None or "cpu": batches in ordinary memory; a CUDA device: copied there on a stream of its own.
 
+    Attributes:
+        teachers: the label files as they are used, calibrated ones with their `statistics`.
+
     Raises:
         ValueError: arguments that do not fit each other, images and labels that do not match.
         ImageError, OSError: while iterating, a bad image, at the batch it belongs to, with its path.
@@ -66,7 +72,7 @@ class CropLoader:
     def __init__(
         self,
         root: "str | os.PathLike | Source",
-        labels: "LabelFile | str | os.PathLike | None",
+        labels: "Given | Sequence[Given] | None",
         batch_size: int,
         crops_per_image: int = 4,
         size: int = 224,
@@ -76,6 +82,7 @@ class CropLoader:
         rank: int = 0,
         world_size: int = 1,
         label_kind: str = "marginal_smoothing",
+        calibration: Calibration | None = None,
         interpolation: str = "bilinear",
         resample: str = "pillow12",
         choice: str = "independent",
@@ -96,16 +103,17 @@ class CropLoader:
         if prefetch < 1:
             raise ValueError(f"CropLoader: prefetch, got {prefetch}, expected at least 1")
         source = open_source(root)
-        self.labels = LabelFile(labels) if isinstance(labels, str | os.PathLike) else labels
         self.crops_per_image, self.batch_size = crops_per_image, batch_size
         self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
         self.label_kind, self.on_error, self.seed = label_kind, on_error, seed
         self._rows = batch_size // world_size
-        if self.labels is None:
+        if labels is None:
             rule = _C.RandomCrops(scale, ratio, 0.5)
             self._supervision = DrawnCrops(source, crops_per_image, seed, rule)
         else:
-            self._supervision = StoredCrops(source, self.labels, label_kind, on_missing)
+            soft = SoftLabels(labels, label_kind, calibration)
+            self.teachers = soft.files
+            self._supervision = StoredCrops(source, soft, on_missing)
         self.classes = self._supervision.classes
         images = batch_size // crops_per_image
         self.sampler = Sampler(self._supervision.stored, images, crops_per_image, seed, choice, drop_last)

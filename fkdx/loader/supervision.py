@@ -1,4 +1,4 @@
-"""Where the boxes and targets of crops come from: a label file, or random boxes and the images' classes."""
+"""Where the boxes and targets of crops come from: label files, or random boxes and the images' classes."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from fkdx import _C
 from fkdx.crops import crop_stream
 from fkdx.labels import LabelFile
 from fkdx.loader.sampler import Sampler
+from fkdx.loader.soft_labels import SoftLabels
 from fkdx.pool import Work
 from fkdx.sources import Source, class_numbers
 from fkdx.target import SparseTarget
@@ -17,7 +18,7 @@ Labels = tuple[np.ndarray, ...]  # arrays of n images, whatever `target` needs o
 
 
 class StoredCrops:
-    """Crops and soft labels of a label file.
+    """Crops and soft labels of a label file, or of several files for the same crops.
 
     Attributes:
         images: (n,) numbers of the images that have labels, in the order of their keys.
@@ -26,49 +27,33 @@ class StoredCrops:
         view: what the crops need of a `View`.
     """
 
-    def __init__(self, source: Source, labels: LabelFile, label_kind: str, on_missing: str) -> None:
-        if labels.mix_size or labels.extra_operations:
-            raise ValueError(
-                "CropLoader: labels, got crops mixed of two images or changed by further operations, "
-                f"expected plain crops, {labels.path}"
-            )
-        self._labels, self._label_kind = labels, label_kind
-        self.images, self._label_of = _match(source, labels, on_missing)
-        self.stored = labels.crop_counts[self._label_of].astype(np.int64)
-        self._sizes = labels.image_sizes[self._label_of].astype(np.int64)
-        self.classes, self._class_of = class_numbers(source, labels.classes)
-        self.view: dict[str, Any] = {"boxes": "ratios" if labels.ratios else "pixels"}
+    def __init__(self, source: Source, labels: SoftLabels, on_missing: str) -> None:
+        first = labels.first
+        self._labels = labels
+        self.images, self._label_of = _match(source, first, on_missing)
+        self.stored = first.crop_counts[self._label_of].astype(np.int64)
+        self._sizes = first.image_sizes[self._label_of].astype(np.int64)
+        self.classes, self._class_of = class_numbers(source, first.classes)
+        self.view: dict[str, Any] = {"boxes": "ratios" if first.ratios else "pixels"}
 
     def choose(self, sampler: Sampler, epoch: int, places: np.ndarray, laps: np.ndarray) -> np.ndarray:
         """(n, m) crops to show of the images at these places of `images`."""
         return sampler.crops(epoch, places, laps)
 
     def begin(self, epoch: int, places: np.ndarray, crops: np.ndarray) -> tuple[Work, Labels]:
-        boxes, flips, *labels = self._gather(self._label_of[places], crops)
+        boxes, flips, labels = self._labels.gather(self._label_of[places], crops)
         work = Work(
             images=self.images[places].tolist(),
             counts=[crops.shape[1]] * len(places),
             boxes=np.ascontiguousarray(boxes.reshape(-1, 4), np.int32),
             flips=np.ascontiguousarray(flips.reshape(-1)).view(np.uint8),
-            ratios=boxes.reshape(-1, 4) if self._labels.ratios else None,
+            ratios=boxes.reshape(-1, 4) if self._labels.first.ratios else None,
             sizes=[tuple(size) for size in self._sizes[places].tolist()],
         )
         return work, tuple(labels)
 
-    def _gather(self, labels: np.ndarray, crops: np.ndarray) -> tuple[np.ndarray, ...]:
-        boxes, flips, ids, values = self._labels.gather(labels, crops)
-        if self._labels.kind == "topk_logits":
-            tails = self._labels.gather_tails(labels, crops)[..., None]
-            top = np.maximum(values.max(axis=2, keepdims=True), tails)
-            values = np.exp(values - top)
-            values /= values.sum(axis=2, keepdims=True) + np.exp(tails - top)
-        return boxes, flips, ids, values
-
     def target(self, classes: torch.Tensor, labels: Labels) -> SparseTarget | torch.Tensor:
-        ids, values = (torch.from_numpy(array.reshape(len(classes), -1)) for array in labels)
-        if self._labels.kind.startswith("dense"):
-            return values
-        return SparseTarget.from_topk(ids, values, self._labels.num_classes, self._label_kind)
+        return self._labels.target(len(classes), labels)
 
     def class_of(self, images: np.ndarray) -> np.ndarray:
         return self._class_of[images]

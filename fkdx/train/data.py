@@ -11,6 +11,7 @@ from fkdx.loader import CropLoader, ValidationLoader
 from fkdx.sources import Source
 from fkdx.train.distributed import World
 from fkdx.train.recipe import Recipe
+from fkdx.train.soft_labels import rule_of
 
 
 def open_labels(recipe: Recipe) -> LabelFile | None:
@@ -27,11 +28,12 @@ def open_labels(recipe: Recipe) -> LabelFile | None:
     return None
 
 
-def identity(labels: LabelFile | None) -> str:
-    """What tells one label file from another, wherever it lies: its header and how much it holds."""
+def identity(labels: LabelFile | None, *others: LabelFile) -> str:
+    """What tells label files from others, wherever they lie: their headers and how much they hold."""
     if labels is None:
         return "classes"
-    text = json.dumps([labels.header, len(labels), labels.kind, labels.k, labels.num_classes], sort_keys=True)
+    facts = [[file.header, len(file), file.kind, file.k, file.num_classes] for file in (labels, *others)]
+    text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -66,6 +68,7 @@ def check_data(recipe: Recipe, world: World) -> int:
 def check_stage(stage: Recipe, world: World) -> int:
     """The number of outputs that the data of one stage asks for."""
     labels = open_labels(stage)
+    rule_of(stage)
     classes = classes_of(stage, labels)
     m, parts = stage.crops_per_image, stage.accumulate
     if stage.batch_size % (m * world.size) or stage.batch_size % (parts * world.size):
@@ -112,7 +115,7 @@ def check_fingerprint(labels: LabelFile, source: Source) -> None:
 
 
 def crop_loader(
-    recipe: Recipe, labels: LabelFile | None, crops: int, world: World, device: torch.device
+    recipe: Recipe, labels: list[LabelFile] | None, crops: int, world: World, device: torch.device
 ) -> CropLoader:
     """Training batches with `crops` crops an image."""
     return CropLoader(

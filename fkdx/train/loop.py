@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fkdx.batch import prepare
+from fkdx.labels import LabelFile
 from fkdx.loader import Batch, CropLoader, ValidationLoader
 from fkdx.loss import soft_cross_entropy
 from fkdx.target import SparseTarget
@@ -46,6 +47,7 @@ from fkdx.train.journal import Journal
 from fkdx.train.mixing import draw_mix
 from fkdx.train.recipe import Recipe, differences, read_recipe
 from fkdx.train.schedule import Pass, passes, step_learning_rate
+from fkdx.train.soft_labels import teachers_labels
 from fkdx.train.student import create_student, freeze
 from fkdx.train.watch import Watch
 
@@ -113,7 +115,7 @@ def train(recipe: Recipe, world: World) -> int:
         return examine(student, recipe, world)
     ema = ModelEmaV3(student, decay=recipe.ema, use_warmup=True) if recipe.ema else None
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
-    labels = [identity(open_labels(stage)) for stage in recipe.in_stages()]
+    labels = [identity(open_labels(s), *map(LabelFile, s.ensemble)) for s in recipe.in_stages()]
     position = resume(state, recipe, labels, student, ema, scaler) if state else Position()
     if world.max([position.total, -position.total]) != [position.total, -position.total]:
         raise ValueError(
@@ -176,11 +178,12 @@ def train_stage(run: Run, stage: Recipe, state: dict[str, Any] | None) -> bool:
     model = wrap(run, stage)
 
     plan = list(passes(stage))
+    files = teachers_labels(stage, labels, world)
     loader = None
     while position.number < len(plan):
         at = plan[position.number]
         if loader is None or loader.crops_per_image != at.crops:
-            loader = crop_loader(stage, labels, at.crops, world, run.device)
+            loader = crop_loader(stage, files, at.crops, world, run.device)
             if labels and world.main and position.number == position.step == 0:
                 check_fingerprint(labels, loader.pool.source)
             world.wait()

@@ -15,7 +15,7 @@ SHIPPED = Path(__file__).parents[1] / "recipes"
 
 # Keys that may change when a run is resumed: where things lie, how it is watched, when it is cut off.
 MOVABLE = {
-    *("data", "labels", "val", "output", "resume", "device", "teacher_checkpoint", "real_labels"),
+    *("data", "labels", "ensemble", "val", "output", "resume", "device", "teacher_checkpoint", "real_labels"),
     *("threads", "cache_bytes", "evaluate", "max_steps", "log_every", "save_every", "save_minutes"),
     *("tensorboard", "wandb"),
 }
@@ -37,6 +37,13 @@ class Recipe:
         heading="what is learned from",
     )
     labels: str = key("", "label file (.fkdl)")
+    ensemble: list[str] = key([], "label files of more teachers for the same crops: the mean is learned")
+    calibrate: list[float] = key(
+        [],
+        "FerKD's [low, middle, top]: drop crops scored below low or above top, below middle learn the class",
+    )
+    epsilon: float = key(0.1, "what a class that is learned in a label's place leaves to all others")
+    score: str = key("max", "of a crop: the teacher's largest probability (max) or that of the class (truth)")
     val: str = key(
         "", "validation images, one folder a class; empty: data/val if there is one, else no evaluation"
     )

@@ -1,0 +1,120 @@
+"""What becomes of a crop, by its score: shown with its label, shown with its class, or not at all."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fkdx.labels import LabelFile
+from fkdx.sources import folder_of
+
+SCORES = ("max", "truth")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """FerKD's rule (equation 4), decided crop by crop from how sure the teacher was, its score s in [0, 1].
+
+    s < low or s > top: the crop is discarded. low <= s < middle: its label gives way to its image's class,
+    smoothed: 1 - epsilon for the class, epsilon / (C - 1) for every other. Otherwise it keeps its label.
+
+    An image that is left with fewer than `least` crops (and stored more) gets discarded ones back, those
+    whose scores are nearest to [low, top] first, until it has as many. Where middle > low, those below low
+    learn the class too.
+
+    Attributes:
+        low, middle, top: 0 <= low <= middle <= top <= 1 (T_L, T_M, T_T); the paper's final choice by default.
+        epsilon: 0 ... 0.5.
+        score: "max", the largest probability, or "truth", that of the image's class; of a class outside the
+            stored top K an even part of what the K leave.
+        least: at least 1; what is drawn of an image at once, its `crops_per_image`.
+
+    Raises ValueError for anything else.
+    """
+
+    low: float = 0.15
+    middle: float = 0.3
+    top: float = 0.95
+    epsilon: float = 0.1
+    score: str = "max"
+    least: int = 4
+
+    def __post_init__(self) -> None:
+        thresholds = (self.low, self.middle, self.top)
+        if not 0 <= self.low <= self.middle <= self.top <= 1:
+            raise ValueError(
+                f"calibration: thresholds, got {thresholds}, expected 0 <= low <= middle <= top <= 1"
+            )
+        if not 0 <= self.epsilon <= 0.5:
+            raise ValueError(f"calibration: epsilon, got {self.epsilon}, expected 0 to 0.5")
+        if self.score not in SCORES:
+            raise ValueError(f"calibration: score, got '{self.score}', expected one of {', '.join(SCORES)}")
+        if self.least < 1:
+            raise ValueError(f"calibration: least, got {self.least}, expected 1 or more")
+
+    @property
+    def smooths(self) -> bool:
+        """Whether any crop learns its image's class."""
+        return self.low < self.middle
+
+    @property
+    def needs_classes(self) -> bool:
+        """Whether the rule asks for the classes of images."""
+        return self.smooths or self.score == "truth"
+
+    def kept(self, scores: np.ndarray) -> np.ndarray:
+        """(n, M) bool: which crops of n images are shown, from their scores (teachers, n, M).
+
+        A crop that one of several teachers discards is not shown.
+        """
+        beyond = np.maximum(self.low - scores, scores - self.top).max(axis=0).clip(min=0)
+        kept = beyond == 0
+        nearest = np.argsort(beyond, axis=1, kind="stable")[:, : self.least]
+        np.put_along_axis(
+            kept, nearest, True, axis=1
+        )  # changes nothing where enough are kept: they come first
+        return kept
+
+
+def scores_of(
+    labels: LabelFile,
+    rule: Calibration,
+    ids: np.ndarray,
+    values: np.ndarray,
+    tails: np.ndarray | None,
+    truth: np.ndarray,
+) -> np.ndarray:
+    """(n, m) float64 scores of gathered labels: ids and values (n, m, K), tails (n, m) of `topk_logits`, the
+    classes (n,) of the images."""
+    values = values.astype(np.float64)
+    if labels.kind.endswith("logits"):
+        top = values.max(axis=2, keepdims=True)
+        total = np.exp(values - top).sum(axis=2, keepdims=True)
+        if tails is not None:
+            total += np.exp(tails[..., None] - top)
+        values = np.exp(values - top) / total
+    if rule.score == "max":
+        return values.max(axis=2)
+    if labels.kind.startswith("dense"):
+        return np.take_along_axis(values, truth[:, None, None], axis=2)[..., 0]
+    named = ids == truth[:, None, None]
+    others = labels.num_classes - labels.k
+    rest = np.maximum(1 - values.sum(axis=2), 0) / max(others, 1)
+    return np.where(named.any(axis=2), (values * named).sum(axis=2), rest)
+
+
+def true_classes(labels: LabelFile) -> tuple[list[str], np.ndarray]:
+    """Class names in order, and the class (N,) of every image of a label file: the folder it lies in.
+
+    Raises ValueError where there is no such class.
+    """
+    folders = [folder_of(key) for key in labels.keys]
+    names = labels.classes or sorted({folder for folder in folders if folder is not None})
+    number_of = {name: number for number, name in enumerate(names)}
+    bare = next((i for i, folder in enumerate(folders) if folder not in number_of), None)
+    if bare is not None or len(names) != labels.num_classes:
+        got = f"'{labels.keys[bare]}'" if bare is not None else f"{len(names)} class folders"
+        raise ValueError(
+            f"calibration: no ground truth, got {got}, expected keys <class>/<name> of {labels.num_classes} "
+            f"classes; without them only score max with low = middle is possible, {labels.path}"
+        )
+    return names, np.array([number_of[folder] for folder in folders], np.int64)

@@ -1,0 +1,96 @@
+"""One pass over the labels of one or more teachers: which crops are left, and what became of the others."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from fkdx.calibration.rule import Calibration, scores_of, true_classes
+from fkdx.calibration.statistics import Statistics
+from fkdx.calibration.view import CalibratedLabels, Kept, stored_labels
+from fkdx.labels import LabelFile
+
+_BLOCK = 1 << 20  # values looked at at once
+
+
+def calibrated(
+    files: Sequence[LabelFile], rule: Calibration, progress: bool | None = None
+) -> list[CalibratedLabels]:
+    """The label files of one or more teachers, each calibrated by its own scores.
+
+    A crop that one of the teachers discards is gone from all, so that the others' labels still belong to the
+    same crops. All labels are read once.
+
+    Args:
+        progress: True shows a bar, False none, None one on a terminal.
+
+    Raises ValueError where labels hold no probabilities or are not of plain crops, where the rule asks for
+    classes that are unknown, and where the files' images or numbers of crops differ.
+    """
+    first = files[0]
+    for labels in files:
+        check_fit(labels, first)
+    names, truth = ["all"], np.zeros(len(first), np.int64)
+    if rule.needs_classes:
+        names, truth = true_classes(first)
+    counts = first.crop_counts.astype(np.int64)
+    kept = Kept(np.zeros_like(counts), np.zeros((len(counts), (max(counts, default=0) + 7) // 8), np.uint8))
+    statistics = [Statistics.empty(names) for _ in files]
+    hidden = None if progress is None else not progress
+    with tqdm(total=len(first), desc="calibrate", unit="image", disable=hidden) as bar:
+        for images in blocks(counts, max(labels.k for labels in files)):
+            crops = np.broadcast_to(np.arange(counts[images[0]]), (len(images), counts[images[0]]))
+            scores = _scores(files, rule, images, crops, truth[images])
+            shown = rule.kept(scores)
+            kept.counts[images] = shown.sum(axis=1)
+            packed = np.packbits(shown, axis=1, bitorder="little")
+            kept.bits[images[0] : images[-1] + 1, : packed.shape[1]] = packed
+            for counted, own in zip(statistics, scores):
+                counted.add(rule, truth[images], own, shown, scores)
+            bar.update(len(images))
+    return [
+        CalibratedLabels(labels.path, labels.io, rule, kept, truth, counted)
+        for labels, counted in zip(files, statistics)
+    ]
+
+
+def blocks(counts: np.ndarray, k: int) -> Iterator[np.ndarray]:
+    """Neighbouring images with equally many crops, about _BLOCK values at a time."""
+    for run in np.split(np.arange(len(counts)), np.flatnonzero(np.diff(counts)) + 1):
+        step = max(1, _BLOCK // max(1, int(counts[run[0]]) * k)) if len(run) else 1
+        yield from (run[i : i + step] for i in range(0, len(run), step))
+
+
+def _scores(
+    files: Sequence[LabelFile], rule: Calibration, images: np.ndarray, crops: np.ndarray, truth: np.ndarray
+) -> np.ndarray:
+    """(teachers, n, m) scores of crops of images of classes (n,)."""
+    scores = []
+    boxes, flips, *_ = stored_labels(files[0], images, crops)
+    for labels in files:
+        own_boxes, own_flips, ids, values, tails = stored_labels(labels, images, crops)
+        if not (np.array_equal(own_boxes, boxes) and np.array_equal(own_flips, flips)):
+            raise ValueError(
+                f"calibration: crops differ from those of {files[0].path}, expected labels of the same "
+                f"crops, {labels.path}"
+            )
+        scores.append(scores_of(labels, rule, ids, values, tails, truth))
+    return np.stack(scores)
+
+
+def check_fit(labels: LabelFile, first: LabelFile) -> None:
+    """Raises ValueError where labels cannot be calibrated, or not together with those of another teacher."""
+    if labels.kind == "hard":
+        raise ValueError(f"calibration: labels, got hard ones, expected probabilities, {labels.path}")
+    if labels.mix_size or labels.extra_operations:
+        raise ValueError(
+            f"calibration: labels, got mixed or further changed crops, expected plain, {labels.path}"
+        )
+    same = labels is first or (
+        labels.keys[:] == first.keys[:] and np.array_equal(labels.crop_counts, first.crop_counts)
+    )
+    if not same or labels.num_classes != first.num_classes:
+        raise ValueError(
+            f"calibration: images, crops or classes differ from those of {first.path}, expected labels of "
+            f"the same crops, {labels.path}"
+        )

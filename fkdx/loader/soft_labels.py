@@ -1,0 +1,86 @@
+"""The stored labels of one or more teachers for the same crops: gathered together, averaged as targets."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from fkdx.calibration import Calibration, calibrated
+from fkdx.labels import LabelFile
+from fkdx.target import SparseTarget
+
+Given = LabelFile | str | os.PathLike  # a label file, open or not
+
+
+class SoftLabels:
+    """What teachers said of stored crops; `files`, one a teacher, calibrated first where a rule is given.
+
+    Raises ValueError where the files do not label the same crops of the same images, or are of kinds whose
+    targets cannot be averaged.
+    """
+
+    def __init__(
+        self, labels: Given | Sequence[Given], label_kind: str, calibration: Calibration | None = None
+    ) -> None:
+        given = [labels] if isinstance(labels, Given) else list(labels)
+        self.files = [LabelFile(file) if isinstance(file, str | os.PathLike) else file for file in given]
+        for file in self.files:
+            _check(file, self.files[0])
+        if calibration is not None:
+            self.files = list(calibrated(self.files, calibration))
+        self.first, self._label_kind = self.files[0], label_kind
+
+    def gather(
+        self, images: np.ndarray, crops: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Boxes (n, m, 4), flips (n, m), and ids and values (n, m, K) of every teacher in turn."""
+        boxes, flips, *tables = _gather(self.first, images, crops)
+        for file in self.files[1:]:
+            own_boxes, own_flips, *more = _gather(file, images, crops)
+            if not (np.array_equal(boxes, own_boxes) and np.array_equal(flips, own_flips)):
+                raise ValueError(f"CropLoader: labels of other crops than {self.first.path}, {file.path}")
+            tables += more
+        return boxes, flips, tables
+
+    def target(self, crops: int, tables: Sequence[np.ndarray]) -> SparseTarget | torch.Tensor:
+        """The mean of the teachers' targets of so many crops, from what was gathered for them."""
+        rows = [torch.from_numpy(table.reshape(crops, -1)) for table in tables]
+        if self.first.kind.startswith("dense"):
+            return sum(rows[3::2], rows[1]) / len(self.files)
+        classes = self.first.num_classes
+        targets = [
+            SparseTarget.from_topk(ids, values, classes, self._label_kind)
+            for ids, values in zip(rows[::2], rows[1::2])
+        ]
+        return targets[0] if len(targets) == 1 else SparseTarget.ensemble(targets)
+
+
+def _gather(labels: LabelFile, images: np.ndarray, crops: np.ndarray) -> tuple[np.ndarray, ...]:
+    boxes, flips, ids, values = labels.gather(images, crops)
+    if labels.kind == "topk_logits":
+        tails = labels.gather_tails(images, crops)[..., None]
+        top = np.maximum(values.max(axis=2, keepdims=True), tails)
+        values = np.exp(values - top)
+        values /= values.sum(axis=2, keepdims=True) + np.exp(tails - top)
+    return boxes, flips, ids, values
+
+
+def _check(labels: LabelFile, first: LabelFile) -> None:
+    if labels.mix_size or labels.extra_operations:
+        raise ValueError(
+            "CropLoader: labels, got crops mixed of two images or changed by further operations, expected "
+            f"plain crops, {labels.path}"
+        )
+    if labels is first:
+        return
+    if labels.keys[:] != first.keys[:] or not np.array_equal(labels.crop_counts, first.crop_counts):
+        raise ValueError(f"CropLoader: labels of other images or crops than {first.path}, {labels.path}")
+    if (labels.num_classes, labels.classes) != (first.num_classes, first.classes):
+        raise ValueError(f"CropLoader: labels of other classes than {first.path}, {labels.path}")
+    kinds = (first.kind, labels.kind)
+    if "dense_logits" in kinds or len({kind.startswith("dense") for kind in kinds}) > 1:
+        raise ValueError(
+            f"CropLoader: labels of several teachers, got kinds {first.kind} and {labels.kind}, expected "
+            f"top-K probabilities of all or dense ones of all, {labels.path}"
+        )
