@@ -8,7 +8,7 @@ import pytest
 from label_draws import draw_boxes, draw_labels, write_labels
 from PIL import Image
 
-from fkdx import cli
+from fkdx import cli, reference
 from fkdx.label_tools.compare import compare
 from fkdx.label_tools.concat import concat
 from fkdx.label_tools.convert import convert
@@ -110,6 +110,28 @@ def test_log8_does_not_drift(tmp_path: Path, rng) -> None:
             np.testing.assert_allclose(c.values, a.values, rtol=1e-3, atol=1e-7)
             np.testing.assert_allclose(d.values, a.values, rtol=0.024, atol=2.1e-6)
     assert LabelFile(tmp_path / "flat")["a"].values.sum(axis=1).max() > 1.001
+
+
+def test_log8_hardly_moves_the_loss(tmp_path: Path, rng) -> None:
+    """A teacher that is sure of most crops: the mean loss of any student stays within 1e-3."""
+    rows, classes = 20_000, 50
+    logits = rng.normal(0, 1, (rows, classes))
+    logits[np.arange(rows), rng.integers(0, classes, rows)] += rng.exponential(6, rows)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    ids = np.argsort(-probabilities, axis=1)[:, :5]
+    values = np.take_along_axis(probabilities, ids, axis=1)
+    with LabelWriter(tmp_path / "a", num_classes=classes, k=5, encoding="compact") as writer:
+        writer.add("a", draw_boxes(rng, rows), np.zeros(rows), ids, values, (375, 500))
+    stored = LabelFile(tmp_path / "a")["a"].values.astype(np.float64)
+    np.testing.assert_allclose(stored, values, rtol=0.025, atol=2.1e-6)
+    for doubt in (0.1, 1.0, 3.0):  # students that nearly agree, and that do not
+        student = rng.normal(0, doubt, (rows, classes)) + np.log(probabilities) / doubt
+        student -= np.log(np.exp(student).sum(axis=1, keepdims=True))
+        losses = [
+            -(reference.dense_target(ids, labels, classes, "marginal_smoothing") * student).sum(axis=1)
+            for labels in (values, stored)
+        ]
+        assert abs(losses[0].mean() - losses[1].mean()) <= 1e-3 * max(1, losses[0].mean())
 
 
 def test_concat(tmp_path: Path, rng) -> None:

@@ -76,6 +76,30 @@ def test_large_shifted_and_flat_logits(rng, cpu, dtype, spread, shift):
         assert_gradient(grad, expected_grad, 1.0)
 
 
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
+@pytest.mark.parametrize("classes", [10, 1000, 21841])
+def test_never_worse_than_torch(rng, cpu, dtype, classes):
+    """Against float64, in the mean over rows and elements; the constant is a rounding of the result."""
+    rows = 16
+    logits = random_logits(rng, rows, classes, dtype, spread=4.0)
+    ids, values = random_labels(rng, rows, classes, 5)
+    target = SparseTarget.from_topk(ids, values, classes)
+    dense = reference.dense_target(ids, values, classes, KINDS[0])
+    expected_loss, expected_grad = reference.soft_cross_entropy(logits.double().numpy(), dense)
+
+    leaf = logits.clone().requires_grad_()
+    theirs = torch.nn.functional.cross_entropy(leaf, torch.from_numpy(dense).to(dtype), reduction="none")
+    theirs.sum().backward()
+    ours, grad = loss_and_grad(logits, target, scale=float(rows))
+
+    def mean_error(found: torch.Tensor, expected: np.ndarray) -> float:
+        return np.abs(found.detach().double().numpy() - expected).mean()
+
+    assert mean_error(ours, expected_loss) <= mean_error(theirs, expected_loss) + 1e-7 * expected_loss.mean()
+    rounding = 1e-9 * np.abs(expected_grad).mean()
+    assert mean_error(grad, expected_grad) <= mean_error(leaf.grad, expected_grad) + rounding
+
+
 def test_a_saturated_row_keeps_its_digits(cpu):
     logits = torch.tensor([[40.0, 0.0, 1.0, -3.0]])
     loss, grad = loss_and_grad(logits, SparseTarget.from_classes(np.array([0]), 4))
