@@ -83,10 +83,7 @@ def entropy_share(loader: "CropLoader", images: int = 50) -> float:
     decoder, whole, entropy = _C.CropDecoder(), 0.0, 0.0
     source = loader.pool.source
     for image in range(min(images, len(source))):
-        path, offset, length = source.place(image)
-        with open(path, "rb") as file:
-            file.seek(offset)
-            encoded = file.read(length)
+        encoded = source.encoded(image)
         if _C.is_jpeg(encoded):
             box = np.array([[0, 0, *decoder.read_size(encoded)]], np.int32)
             entropy += fastest(decoder.decode_coefficients_only, encoded)

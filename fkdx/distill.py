@@ -22,7 +22,7 @@ def kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
 def bkl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """Binary KL divergence, the mean over classes: every class of the student says yes or no by itself.
 
-    ``T**2 / C * sum_c t_c log(t_c / s_c) + (1 - t_c) log((1 - t_c) / (1 - s_c))`` with t the teacher's softmax
+    ``T**2 / C * sum_c t_c log(t_c / s_c) + (1 - t_c) log((1 - t_c) / (1 - s_c))``, t the teacher's softmax
     and s the student's sigmoid: VanillaKD, equation 3, with the mean of its released program.
     """
     student, teacher = _scaled("bkl", student, teacher, temperature)

@@ -27,6 +27,13 @@ class Source:
     def place(self, image: int) -> Place:
         raise NotImplementedError
 
+    def encoded(self, image: int) -> bytes:
+        """An image's file, or its part of a larger one."""
+        path, offset, length = self.place(image)
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
     def files(self) -> Iterator[tuple[str, int]]:
         """The key and the size in bytes of every image, as `fkdx.labels.fingerprint` wants them."""
         for image, key in enumerate(self.keys):

@@ -114,7 +114,6 @@ def test_rows_mix_across_the_parts_of_an_accumulated_step(run, tmp_path):
         (["--mixup", "-0.1"], "mixup, got -0.1"),
         (["--mixup-prob", "1.5"], "mixup_prob, got 1.5"),
         (["--mixup-switch-prob", "-1"], "mixup_switch_prob, got -1.0"),
-        (["--cutmix", "1", "--teacher", "resnet18"], "an online teacher"),
     ],
 )
 def test_what_cannot_be_mixed_is_refused(flags, words):

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import yaml
 from toy import draw_images, environment, steps_of, write_labels
 
+from fkdx.train.checkpoint import save_weights
 from fkdx.train.loop import main
 from fkdx.train.recipe import SHIPPED, Recipe, differences, load_yaml, read_recipe
 from fkdx.train.schedule import Pass, learning_rate, passes, step_learning_rate
@@ -25,6 +27,9 @@ SMALLER = {
     "fkd_vit_tiny": ["--student-args", "{img_size: 32, drop_path_rate: 0.1}"],
     "meal_v2_resnet50": ["--crops-per-image", "4"],
     "ssl_resnet50": ["--student-args", "{backbone: resnet18, hidden: 32}"],
+    "vanillakd_vit_tiny": ["--student-args", "{img_size: 32, drop_path_rate: 0.05}"],
+    "vanillakd_vit_small": ["--student-args", "{img_size: 32, depth: 2}"],
+    "vanillakd_convnextv2_tiny": ["--student", "convnextv2_atto"],
 }
 
 
@@ -35,12 +40,18 @@ def toy(tmp_path_factory, run_seed) -> Path:
     draw_images(folder / "train", 12, rng)
     write_labels(folder / "topk.fkdl", folder / "train", rng)
     write_labels(folder / "dense_logits.fkdl", folder / "train", rng, "dense_logits", 12)
+    save_weights(folder / "teacher.safetensors", timm.create_model("test_vit", num_classes=4))
     return folder
 
 
 def arguments_of(name: str, toy: Path, output: Path) -> list[str]:
     labels = toy / ("dense_logits.fkdl" if name.startswith("ssl") else "topk.fkdl")
-    given = ["--config", name, "--data", str(toy / "train"), "--labels", str(labels), "--output", str(output)]
+    taught = ["--labels", str(labels)]
+    if name.startswith("vanillakd"):
+        weights = str(toy / "teacher.safetensors")
+        taught = ["--teacher", "test_vit", "--teacher-checkpoint", weights, "--teacher-input", "{size: 160}"]
+        taught += ["--threads", "1"]
+    given = ["--config", name, "--data", str(toy / "train"), "--output", str(output), *taught]
     return [*given, *TOY, *SMALLER.get(name, [])]
 
 

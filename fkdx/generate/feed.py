@@ -127,7 +127,7 @@ class Feed:
     def _cut_image(self, image: int, place: int, all_crops: dict[Shape, np.ndarray]) -> View:
         key = self.source.keys[image]
         try:
-            data = read_bytes(*self.source.place(image))
+            data = self.source.encoded(image)
             size = image_size(data)
             boxes, flips = self.draw(key, size)
             cut = (np.array([[0, 0, *size]]), np.zeros(1, bool)) if self.whole else (boxes, flips)
@@ -147,10 +147,3 @@ class Feed:
     def _batch(self, crops: np.ndarray) -> Tensor:
         batch = torch.from_numpy(crops.reshape(-1, *crops.shape[2:]))
         return batch.pin_memory() if self.pinned else batch
-
-
-def read_bytes(path: str, offset: int, length: int) -> bytes:
-    """`length` bytes of a file from `offset`; -1: all of them."""
-    with open(path, "rb") as file:
-        file.seek(offset)
-        return file.read(length)

@@ -12,7 +12,8 @@ class Batch:
     """What one step trains or evaluates on, B rows.
 
     Attributes:
-        images: (B, size, size, 3) uint8, on the loader's device.
+        images: (B, size, size, 3) uint8, on the loader's device; where the trainer lets timm augment them,
+            (B, 3, size, size) float32, normalised and mixed.
         target: SparseTarget of B rows, on the loader's device; (B, C) float32, as stored, for the dense label
             kinds; None from a ValidationLoader.
         classes: (B,) int64 ground truth; -1 where unknown.

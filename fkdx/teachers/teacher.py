@@ -31,7 +31,8 @@ class Preprocess:
 
 
 class Teacher:
-    """A frozen model on its device. Calling it maps uint8 crops (n, size, size, 3) to float32 logits (n, C).
+    """A frozen model on its device. Calling it maps uint8 crops (n, size, size, 3), or floating images
+    (n, 3, size, size) that are normalised as it wants them, to float32 logits (n, C).
 
     Batches that do not fit into the memory of the GPU are halved, and stay halved: `limit` is the largest
     batch that still fits, None before anything went wrong.
@@ -88,7 +89,8 @@ class Teacher:
         return self._classify(self._encode(images))
 
     def _encode(self, images: Tensor) -> Tensor:
-        pixels = prepare(images, self.preprocess.mean, self.preprocess.std)
+        raw = images.dtype == torch.uint8
+        pixels = prepare(images, self.preprocess.mean, self.preprocess.std) if raw else images
         with torch.autocast(self.device.type, PRECISIONS[self.precision], self.precision != "float32"):
             return self._features(pixels).float()
 

@@ -1,8 +1,9 @@
 """The trainer: `torchrun -m fkdx.train`, or `fkdx train`.
 
 `loop` reads from top to bottom. A run is described by its `recipe`; `schedule` says what the student sees
-when and at which rate, `student` who learns, `data` from what, `evaluate` how well; `checkpoint`,
-`distributed`, `journal` and `watch` keep a run alive and seen.
+when and at which rate, `student` who learns, `data` from what (`augmented` by timm), `mixing` which crops are
+mixed, `lesson` what is said of them, `objective` what of that is minimised, `evaluate` how well it went;
+`checkpoint`, `distributed`, `journal` and `watch` keep a run alive and seen.
 """
 
 

@@ -9,7 +9,9 @@ import torch
 from fkdx.labels import LabelFile, fingerprint
 from fkdx.loader import CropLoader, ValidationLoader
 from fkdx.sources import Source
+from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.distributed import World
+from fkdx.train.objective import check_objective
 from fkdx.train.recipe import Recipe
 from fkdx.train.soft_labels import rule_of
 
@@ -90,6 +92,8 @@ def check_stage(stage: Recipe, world: World) -> int:
         raise ValueError(
             f"train: crops_per_image, got {m}, expected at most the {labels.crops} in {stage.labels}"
         )
+    check_objective(stage, labels)
+    check_loader(stage, labels)
     outputs = labels.num_classes if labels else len(classes)
     bare = labels is not None and labels.kind == "dense_logits" and not stage.val
     if outputs != len(classes) and not bare:
@@ -99,6 +103,28 @@ def check_stage(stage: Recipe, world: World) -> int:
     if stage.val and not set(folders_of(stage.val)) & {*classes, *map(str, range(len(classes)))}:
         raise ValueError(f"train: no folder has the name of a class such as '{classes[0]}', {stage.val}")
     return outputs
+
+
+def check_loader(stage: Recipe, labels: LabelFile | None) -> None:
+    """ValueError where a recipe asks a loader for what only the other one has."""
+    if stage.loader == "crops":
+        for name in ("auto_augment", "color_jitter", "random_erasing"):
+            if getattr(stage, name):
+                raise ValueError(f"train: {name}, got {getattr(stage, name)}, expected loader timm with it")
+        if stage.interpolation == "random" or stage.aug_repeats > 1:
+            raise ValueError(
+                "train: interpolation random and aug_repeats, expected loader timm with them;"
+                " crops_per_image repeats images here"
+            )
+    elif labels is not None or stage.crops_per_image > 1 or stage.on_error == "skip":
+        raise ValueError(
+            "train: loader timm, got labels, crops_per_image > 1 or on_error skip,"
+            " expected a teacher or --hard, and one crop an image"
+        )
+    elif stage.batch_size % 2:
+        raise ValueError(
+            f"train: batch_size, got {stage.batch_size}, expected an even number for loader timm"
+        )
 
 
 def check_fingerprint(labels: LabelFile, source: Source) -> None:
@@ -114,10 +140,12 @@ def check_fingerprint(labels: LabelFile, source: Source) -> None:
         )
 
 
-def crop_loader(
+def training_loader(
     recipe: Recipe, labels: list[LabelFile] | None, crops: int, world: World, device: torch.device
-) -> CropLoader:
+) -> CropLoader | AugmentedLoader:
     """Training batches with `crops` crops an image."""
+    if recipe.loader == "timm":
+        return AugmentedLoader(recipe, folders_of(recipe.data), world, device)
     return CropLoader(
         recipe.data,
         labels,

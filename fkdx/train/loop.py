@@ -24,27 +24,26 @@ from timm.utils import ModelEmaV3, distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fkdx.batch import prepare
 from fkdx.labels import LabelFile
 from fkdx.loader import Batch, CropLoader, ValidationLoader
-from fkdx.loss import soft_cross_entropy
-from fkdx.target import SparseTarget
-from fkdx.teachers.teacher import Teacher
-from fkdx.teachers.zoo import load_teacher
+from fkdx.teachers.online import OnlineTeachers
 from fkdx.train import checkpoint
+from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.data import (
     check_data,
     check_fingerprint,
     classes_of,
-    crop_loader,
     identity,
     open_labels,
+    training_loader,
     validation_loader,
 )
 from fkdx.train.distributed import Interrupted, Stop, World
 from fkdx.train.evaluate import PRECISIONS, evaluate
 from fkdx.train.journal import Journal
+from fkdx.train.lesson import Lesson, make_lesson, open_teachers
 from fkdx.train.mixing import draw_mix
+from fkdx.train.objective import losses
 from fkdx.train.recipe import Recipe, differences, read_recipe
 from fkdx.train.schedule import Pass, passes, step_learning_rate
 from fkdx.train.soft_labels import teachers_labels
@@ -74,13 +73,13 @@ class Run:
     student: nn.Module
     ema: ModelEmaV3 | None
     scaler: torch.amp.GradScaler
-    teacher: Teacher | None
+    teachers: OnlineTeachers | None
     journal: Journal
     watch: Watch
     position: Position
     labels: list[str]  # which label file each stage learns from
     optimizer: torch.optim.Optimizer | None = None
-    teacher_temperature: float | None = None  # of targets that are bare logits
+    bare: bool = False  # what is taught is logits, not probabilities
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -121,7 +120,7 @@ def train(recipe: Recipe, world: World) -> int:
         raise ValueError(
             "resume: processes see different checkpoints; --output must be one folder for all of them"
         )
-    teacher = open_teacher(recipe, device) if recipe.teacher else None
+    teachers = open_teachers(recipe, outputs, device) if recipe.teacher else None
 
     if world.main:
         Path(recipe.output).mkdir(parents=True, exist_ok=True)
@@ -130,7 +129,7 @@ def train(recipe: Recipe, world: World) -> int:
     watch = Watch(journal, world, recipe.nonfinite_limit)
     with Stop(world) as stop:
         run = Run(
-            recipe, world, stop, device, student, ema, scaler, teacher, journal, watch, position, labels
+            recipe, world, stop, device, student, ema, scaler, teachers, journal, watch, position, labels
         )
         try:
             for number, stage in enumerate(recipe.in_stages()):
@@ -161,8 +160,7 @@ def train_stage(run: Run, stage: Recipe, state: dict[str, Any] | None) -> bool:
     labels = open_labels(stage)
     classes = classes_of(stage, labels)
     validation = validation_loader(stage, classes, world, run.device) if stage.val else None
-    bare_logits = run.teacher is not None or (labels is not None and labels.kind == "dense_logits")
-    run.teacher_temperature = stage.teacher_temperature if bare_logits else None
+    run.bare = run.teachers is not None or (labels is not None and labels.kind == "dense_logits")
     freeze(run.student, stage.freeze)
     run.optimizer = create_optimizer_v2(
         run.student,
@@ -183,7 +181,7 @@ def train_stage(run: Run, stage: Recipe, state: dict[str, Any] | None) -> bool:
     while position.number < len(plan):
         at = plan[position.number]
         if loader is None or loader.crops_per_image != at.crops:
-            loader = crop_loader(stage, files, at.crops, world, run.device)
+            loader = training_loader(stage, files, at.crops, world, run.device)
             if labels and world.main and position.number == position.step == 0:
                 check_fingerprint(labels, loader.pool.source)
             world.wait()
@@ -201,7 +199,9 @@ def train_stage(run: Run, stage: Recipe, state: dict[str, Any] | None) -> bool:
     return True
 
 
-def train_pass(run: Run, stage: Recipe, at: Pass, model: nn.Module, loader: CropLoader) -> None:
+def train_pass(
+    run: Run, stage: Recipe, at: Pass, model: nn.Module, loader: CropLoader | AugmentedLoader
+) -> None:
     """The steps of one pass from the run's position on, to its end or to `max_steps`."""
     position, watch = run.position, run.watch
     steps = len(loader)
@@ -214,8 +214,7 @@ def train_pass(run: Run, stage: Recipe, at: Pass, model: nn.Module, loader: Crop
             with watch.waiting():
                 batch = next(batches)
             lr = step_learning_rate(stage, at, position.step, len(loader))
-            losses = train_step(run, stage, at, model, batch, lr)
-            watch.saw(losses, batch.keys)
+            watch.saw(train_step(run, stage, at, model, batch, lr), batch.keys)
             position.step, position.total = position.step + 1, position.total + 1
             if position.total % stage.log_every == 0 or position.step == steps:
                 watch.report(position.total, lr=lr, epoch=at.epoch + at.crops * position.step / len(loader))
@@ -231,14 +230,15 @@ def train_step(run: Run, stage: Recipe, at: Pass, model: nn.Module, batch: Batch
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     model.train()
-    images, target = inputs(run, stage, at, batch)
+    mix = draw_mix(stage, at, batch.images, run.position.total, run.world.rank)
+    lesson = make_lesson(stage, batch, mix, run.teachers)
 
-    losses = []
-    rows = len(images) // stage.accumulate
-    for first in range(0, len(images), rows):
-        last, part = first + rows == len(images), slice(first, first + rows)
+    parts = []
+    rows = len(batch.images) // stage.accumulate
+    for first in range(0, len(batch.images), rows):
+        last = first + rows == len(batch.images)
         with nullcontext() if last or run.world.size == 1 else model.no_sync():
-            losses.append(backward(run, stage, model, images[part], target[part]))
+            parts.append(backward(run, stage, model, lesson[first : first + rows]))
 
     if stage.clip_grad:
         run.scaler.unscale_(run.optimizer)
@@ -248,30 +248,17 @@ def train_step(run: Run, stage: Recipe, at: Pass, model: nn.Module, batch: Batch
     run.optimizer.zero_grad(set_to_none=True)
     if run.ema:
         run.ema.update(run.student, step=run.position.total + 1)
-    return torch.cat(losses)
+    return torch.cat(parts)
 
 
-def inputs(run: Run, stage: Recipe, at: Pass, batch: Batch) -> tuple[Tensor, SparseTarget | Tensor]:
-    """What a step learns: normalised images, mixed where the recipe wants it, and their targets."""
-    mix = draw_mix(stage, at, batch.images, run.position.total, run.world.rank)
-    images = prepare(batch.images, stage.mean, stage.std, PRECISIONS[stage.amp], mix)
-    if run.teacher:
-        return images, run.teacher(batch.images).clone()  # a normal tensor, not one of inference mode
-    return images, mix.of(batch.target) if mix else batch.target
-
-
-def backward(
-    run: Run, stage: Recipe, model: nn.Module, images: Tensor, target: SparseTarget | Tensor
-) -> Tensor:
+def backward(run: Run, stage: Recipe, model: nn.Module, lesson: Lesson) -> Tensor:
     """Forward and backward of some rows of a batch; their losses."""
     dtype = PRECISIONS[stage.amp]
     with torch.autocast(run.device.type, dtype, enabled=dtype != torch.float32):
-        logits = model(images)
-    losses = soft_cross_entropy(
-        logits, target, stage.temperature, "none", teacher_temperature=run.teacher_temperature
-    )
-    run.scaler.scale(losses.mean() / stage.accumulate).backward()
-    return losses.detach()
+        logits = model(lesson.images)
+    values = losses(stage, logits, lesson.taught, lesson.classes, run.bare)
+    run.scaler.scale(values.mean() / stage.accumulate).backward()
+    return values.detach()
 
 
 def score(run: Run, stage: Recipe, at: Pass, loader: ValidationLoader) -> bool:
@@ -322,17 +309,6 @@ def wrap(run: Run, stage: Recipe) -> nn.Module:
     if run.world.size == 1:
         return model
     return DistributedDataParallel(model, device_ids=[run.device] if run.device.type == "cuda" else None)
-
-
-def open_teacher(recipe: Recipe, device: torch.device) -> Teacher:
-    return load_teacher(
-        recipe.teacher,
-        checkpoint=recipe.teacher_checkpoint or None,
-        pretrained=not recipe.teacher_checkpoint,
-        overrides={"size": recipe.size, **recipe.teacher_input},
-        device=str(device),
-        precision={"none": "float32", "bf16": "bfloat16", "fp16": "float16"}[recipe.amp],
-    )
 
 
 # ---- checkpoints ------------------------------------------------------------------------------------------

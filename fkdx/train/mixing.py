@@ -22,7 +22,9 @@ def mixer_of(recipe: Recipe, at: Pass) -> Mixer:
 
 
 def draw_mix(recipe: Recipe, at: Pass, images: torch.Tensor, step: int, rank: int) -> Mix | None:
-    """How a process mixes its rows (B, H, W, 3) of step `step` of the run; None: not at all."""
+    """How a process mixes its rows (B, H, W, 3) of step `step` of the run; None: not at all, or timm does."""
+    if recipe.loader == "timm":
+        return None
     rng = np.random.default_rng([recipe.seed % 2**64, step, rank])
     mix = mixer_of(recipe, at).draw(*images.shape[:3], rng, at.crops)
     return mix and mix.to(images.device, non_blocking=True)

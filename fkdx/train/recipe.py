@@ -11,6 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from fkdx.distill import LOSSES
+
 SHIPPED = Path(__file__).parents[1] / "recipes"
 
 # Keys that may change when a run is resumed: where things lie, how it is watched, when it is cut off.
@@ -53,14 +55,26 @@ class Recipe:
         "marginal_smoothing", "how top-K labels become targets: also marginal_renorm, smoothing, hard"
     )
     temperature: float = key(1.0, "divides the student's logits in the loss")
-    interpolation: str = key("bilinear", "of crops: bilinear or bicubic")
+    interpolation: str = key("bilinear", "of crops: bilinear, bicubic, or (timm's loader) random")
     choice: str = key("independent", "crops of an image: independent draws, or cycle through all of them")
     scale: list[float] = key([0.08, 1.0], "random crops (--hard): share of the image's area")
     ratio: list[float] = key([3 / 4, 4 / 3], "random crops (--hard): width over height")
     on_error: str = key("raise", "an unreadable image: raise, or skip (counted and reported)")
     on_missing: str = key("raise", "images without labels, labels without images: raise, or ignore")
-    threads: int | None = key(None, "decoding threads of each process; empty: its share of the cores")
+    threads: int | None = key(
+        None, "decoding threads (loader timm: processes) of each process; empty: its share"
+    )
     cache_bytes: int = key(0, "memory of each process for encoded images")
+
+    loader: str = key(
+        "crops",
+        "crops: fkdx's own, plain crops; timm: random crops that timm augments",
+        heading="augmentation, with loader timm",
+    )
+    auto_augment: str = key("", "timm's name of a policy, such as rand-m7-mstd0.5 (RandAugment)")
+    color_jitter: float = key(0.0, "strength of colour jitter, where there is no auto_augment")
+    random_erasing: float = key(0.0, "probability of erasing a rectangle")
+    aug_repeats: int = key(1, "crops of one image in a batch over all processes (repeated augmentation)")
 
     student: str = key(
         "resnet50",
@@ -78,11 +92,25 @@ class Recipe:
     teacher: str = key(
         "",
         "learn from this timm model's answers to the crops instead of stored ones",
-        heading="an online teacher, which labels the same crops on the fly",
+        heading="online teachers, which label the same crops on the fly",
     )
     teacher_checkpoint: str = key("", "its weights; empty: timm's pretrained ones")
     teacher_input: dict = key({}, "where its input is not the model's usual: size, mean, std, as YAML")
     teacher_temperature: float = key(1.0, "divides a teacher's logits, online or stored")
+    teacher_compile: bool = key(False, "torch.compile the teachers")
+    more_teachers: list[dict] = key(
+        [], "more of them, of whose answers the mean is learned: each names keys such as teacher"
+    )
+
+    teacher_loss: str = key(
+        "ce",
+        "ce: soft cross-entropy; kl, bkl, dkd, dist: of online teachers' logits, both over temperature",
+        heading="loss: class_weight x class_loss + (1 - class_weight) x teacher_loss",
+    )
+    teacher_loss_args: dict = key({}, "dkd: alpha, beta; dist: beta, gamma; as YAML")
+    class_loss: str = key("ce", "of the images' own classes: ce, or bce (binary cross-entropy)")
+    class_weight: float = key(0.0, "its share; with --hard it is all")
+    smoothing: float = key(0.0, "of the images' own classes: each class gets smoothing / classes")
 
     batch_size: int = key(1024, "crops a step over all processes", heading="batches")
     crops_per_image: int = key(4, "crops of one image in a batch (m)")
@@ -159,6 +187,12 @@ class Recipe:
             override(replace(self, stages=[]), stage, f"stages[{i}]") for i, stage in enumerate(self.stages)
         ]
 
+    def each_teacher(self) -> list["Recipe"]:
+        """One recipe an online teacher; the keys of the first are not those of the others."""
+        alone = replace(self, teacher_checkpoint="", teacher_input={})
+        more = [override(alone, keys, f"more_teachers[{i}]") for i, keys in enumerate(self.more_teachers)]
+        return [self, *more]
+
     def save(self, path: Path) -> None:
         path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
 
@@ -169,14 +203,18 @@ CHOICES = {
     "schedule": ("cosine", "linear", "step", "constant"),
     "amp": ("none", "bf16", "fp16"),
     "on_error": ("raise", "skip"),
-    "interpolation": ("bilinear", "bicubic"),
+    "interpolation": ("bilinear", "bicubic", "random"),
+    "loader": ("crops", "timm"),
+    "teacher_loss": ("ce", *LOSSES),
+    "class_loss": ("ce", "bce"),
     "choice": ("independent", "cycle"),
     "on_missing": ("raise", "ignore"),
 }
 POSITIVE = (
     *("batch_size", "crops_per_image", "accumulate", "epochs", "temperature", "teacher_temperature"),
-    *("eval_every", "log_every", "nonfinite_limit"),
+    *("eval_every", "log_every", "nonfinite_limit", "aug_repeats"),
 )
+SHARES = ("class_weight", "smoothing", "random_erasing", "mixup_prob", "mixup_switch_prob")
 
 
 def read_recipe(argv: list[str] | None = None) -> Recipe:
@@ -292,6 +330,11 @@ def check(recipe: Recipe) -> Recipe:
         for name in POSITIVE:
             if getattr(stage, name) <= 0:
                 raise ValueError(f"recipe: {name}, got {getattr(stage, name)}, expected more than 0")
+        for name in SHARES:
+            if not 0 <= getattr(stage, name) <= 1:
+                raise ValueError(f"recipe: {name}, got {getattr(stage, name)}, expected 0 to 1")
+        if stage.more_teachers and not stage.teacher:
+            raise ValueError("recipe: more_teachers, got some, expected a teacher before them")
         check_mixing(stage)
     return recipe
 
@@ -301,15 +344,10 @@ def check_mixing(stage: Recipe) -> None:
     for name in ("mixup", "cutmix", "selfmix"):
         if getattr(stage, name) < 0:
             raise ValueError(f"recipe: {name}, got {getattr(stage, name)}, expected 0 or more")
-    for name in ("mixup_prob", "mixup_switch_prob"):
-        if not 0 <= getattr(stage, name) <= 1:
-            raise ValueError(f"recipe: {name}, got {getattr(stage, name)}, expected 0 to 1")
     if stage.selfmix and stage.crops_per_image < 2:
         raise ValueError(
             "recipe: selfmix, got crops_per_image 1, expected 2 or more: SelfMix mixes crops of one image"
         )
-    if stage.teacher and (stage.mixup or stage.cutmix or stage.selfmix):
-        raise ValueError("recipe: mixup, cutmix, selfmix, got an online teacher, expected stored labels")
 
 
 def find_folders(recipe: Recipe) -> Recipe:

@@ -1,0 +1,81 @@
+"""What a step learns: images as the student sees them, and what teacher and classes say of them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fkdx.batch import prepare
+from fkdx.loader import Batch
+from fkdx.mix import Mix
+from fkdx.target import SparseTarget
+from fkdx.teachers.online import OnlineTeachers
+from fkdx.teachers.zoo import load_teacher
+from fkdx.train.evaluate import PRECISIONS
+from fkdx.train.objective import Target, needs_classes
+from fkdx.train.recipe import Recipe
+
+TEACHER_PRECISIONS = {"none": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Some rows of a batch.
+
+    Attributes:
+        images: (B, 3, size, size) normalised and mixed.
+        taught: what the teacher says: targets as stored, or (B, C) logits of online teachers.
+        classes: the images' own classes as targets; None where they are of no account.
+    """
+
+    images: Tensor
+    taught: Target
+    classes: Target | None
+
+    def __getitem__(self, rows: slice) -> "Lesson":
+        classes = None if self.classes is None else self.classes[rows]
+        return Lesson(self.images[rows], self.taught[rows], classes)
+
+
+def make_lesson(stage: Recipe, batch: Batch, mix: Mix | None, teachers: OnlineTeachers | None) -> Lesson:
+    """A batch of either loader, mixed. Online teachers see the very images that the student sees."""
+    if stage.loader == "timm":
+        images, said = batch.images, batch.target
+    else:
+        images = prepare(batch.images, stage.mean, stage.std, PRECISIONS[stage.amp], mix)
+        said = mix.of(batch.target) if mix else batch.target
+    if teachers:
+        temperature = stage.teacher_temperature if stage.teacher_loss == "ce" else stage.temperature
+        taught = teachers(images, stage.mean, stage.std, temperature)
+    else:
+        taught = said
+    if not needs_classes(stage):
+        return Lesson(images, taught, None)
+    if stage.loader == "timm":
+        return Lesson(images, taught, said)
+    num_classes = taught.num_classes if isinstance(taught, SparseTarget) else taught.shape[1]
+    others = stage.smoothing * (num_classes - 1) / num_classes  # timm's rule: each class gets smoothing / C
+    classes = SparseTarget.from_classes(batch.classes, num_classes, others)
+    return Lesson(images, taught, mix.of(classes) if mix else classes)
+
+
+def open_teachers(recipe: Recipe, outputs: int, device: torch.device) -> OnlineTeachers:
+    """The recipe's teachers, at the student's resolution where the recipe gives them no other.
+
+    ValueError where they cannot be loaded, or have not one output for each of the student's.
+    """
+    teachers = OnlineTeachers(
+        load_teacher(
+            each.teacher,
+            checkpoint=each.teacher_checkpoint or None,
+            pretrained=not each.teacher_checkpoint,
+            overrides={"size": recipe.size, **each.teacher_input},
+            device=str(device),
+            precision=TEACHER_PRECISIONS[recipe.amp],
+            compiled=recipe.teacher_compile,
+        )
+        for each in recipe.each_teacher()
+    )
+    if teachers.num_outputs != outputs:
+        raise ValueError(f"teacher: outputs, got {teachers.num_outputs}, expected the student's {outputs}")
+    return teachers
