@@ -16,7 +16,7 @@ optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_d
 for epoch in range(0, epochs, loader.crops_per_image):
     loader.set_epoch(epoch)
     for batch in loader:
-        loss = fkdx.soft_cross_entropy(student(prepare(batch.images)), batch.target)
+        loss = fkdx.soft_cross_entropy(student(prepare(batch.images, mix=batch.mix)), batch.target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -29,14 +29,14 @@ def prepare(
         mean, std: one a channel, in units of [0, 1].
         dtype: float32, bfloat16 or float16; computed in float32 and rounded once, with the
             same bits on the CPU and on a GPU.
-        mix: parameters of the rows, on the images' device.
+        mix: parameters of the rows, on the images' device, with partners of the same size.
 
     Returns:
         (B, 3, H, W) of `dtype` in channels-last memory, on the images' device.
 
     Raises:
         ValueError: wrong shape, dtype, device, std or mix.
-        IndexError: a partner outside the batch; on CUDA the row becomes NaN instead.
+        IndexError: a partner that is not there; on CUDA the row becomes NaN instead.
     """
     _expect(
         images.dtype == torch.uint8 and images.ndim == 4 and images.shape[3] == 3,
@@ -66,11 +66,14 @@ def prepare(
         bias,
         _DTYPES.index(dtype),
     )
+    others = {}
+    if mix is not None and mix.partners is not None:
+        others["others"] = mix.partners.data_ptr(), len(mix.partners)
     if images.is_cuda:
         device = images.device.index
-        _C.prepare_cuda(*arguments, device, torch._C._cuda_getCurrentRawStream(device))
+        _C.prepare_cuda(*arguments, device, torch._C._cuda_getCurrentRawStream(device), **others)
     else:
-        _C.prepare_cpu(*arguments, torch.get_num_threads())
+        _C.prepare_cpu(*arguments, torch.get_num_threads(), **others)
     return out.permute(0, 3, 1, 2)
 
 
@@ -86,13 +89,21 @@ def _check_mix(mix: Mix, images: Tensor) -> None:
         ("blend", (rows,), torch.float32),
     ):
         part = getattr(mix, name)
-        got = (tuple(part.shape), part.dtype, part.device, part.is_contiguous())
+        got = (tuple(part.shape), *_memory(part))
         _expect(
             got == (shape, dtype, images.device, True),
             f"mix.{name}",
             got,
             (shape, dtype, images.device, True),
         )
+    if mix.partners is not None:
+        got = (tuple(mix.partners.shape[1:]), *_memory(mix.partners))
+        expected = (tuple(images.shape[1:]), torch.uint8, images.device, True)
+        _expect(got == expected, "mix.partners", got, expected)
+
+
+def _memory(tensor: Tensor) -> tuple:
+    return tensor.dtype, tensor.device, tensor.is_contiguous()
 
 
 def _expect(ok: bool, what: str, got: object, expected: object) -> None:

@@ -18,23 +18,33 @@ from fkdx.target import SparseTarget
 class Mix:
     """Row b becomes itself outside its box, and ``(1 - blend) * itself + blend * partner`` inside.
 
-    permutation: (B,) int64, the partners
+    permutation: (B,) int64, the partners: rows of the batch, or of `partners`
     boxes:       (B, 4) int32 top, left, height, width in pixels of the crop
     blend:       (B,) float32, 1 for CutMix and SelfMix
-    lam:         (B,) float32, share of the row's own target: 1 - blend * area of the box / area of the crop
+    lam:         (B,) float32, share of the row's own target: 1 - blend * area of the box / area of the crop;
+                 None where the labels are those of the mixed crops already
+    partners:    (P, H, W, 3) uint8 crops that are not rows of the batch; None: the partners are
     """
 
     permutation: Tensor
     boxes: Tensor
     blend: Tensor
-    lam: Tensor
+    lam: Tensor | None
+    partners: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Mix:
         """The same parameters on another device."""
-        return Mix(*(part.to(device, non_blocking=non_blocking) for part in vars(self).values()))
+        parts = vars(self).values()
+        return Mix(*(None if part is None else part.to(device, non_blocking=non_blocking) for part in parts))
+
+    def pin_memory(self) -> Mix:
+        """The same parameters in page-locked memory, from which `to` copies without waiting."""
+        return Mix(*(part if part is None else part.pin_memory() for part in vars(self).values()))
 
     def of(self, target: SparseTarget | Tensor) -> SparseTarget | Tensor:
         """The targets of the mixed rows; a dense target (B, C) holds probabilities."""
+        if self.lam is None:
+            return target
         if isinstance(target, SparseTarget):
             return target.mix(self.permutation, self.lam)
         lam = self.lam.to(target.dtype)[:, None]

@@ -446,6 +446,16 @@ def prepare(images, mean, std, partners=None, boxes=None, blend=None) -> np.ndar
     return ((mixed / 255 - np.asarray(mean)) / np.asarray(std)).transpose(0, 3, 1, 2)
 
 
+def mix_views(own, other, operation: int, lam: float, box) -> np.ndarray:
+    """Pixels (H, W, 3) of a stored mix of two crops, float64: Mixup (bit 1) first, then CutMix (bit 2)."""
+    own, other = np.asarray(own, np.float64), np.asarray(other, np.float64)
+    mixed = float(lam) * own + (1 - float(lam)) * other if operation & 1 else own.copy()
+    if operation & 2:
+        top, left, height, width = box
+        mixed[top : top + height, left : left + width] = other[top : top + height, left : left + width]
+    return mixed
+
+
 # ---- generate: what a teacher says of crops ---------------------------------------------------------------
 
 

@@ -62,6 +62,22 @@ def test_a_partner_outside_the_batch_is_an_error(rng):
         prepare(images, mix=mix)
 
 
+def test_partners_beside_the_batch(rng):
+    images, others = random_images(rng, 4), random_images(rng, 9)
+    drawn = MIXERS[2].draw(4, 37, 21, rng)
+    rows = torch.tensor([8, 0, 5, 5])
+    mix = Mix(rows, drawn.boxes, torch.rand(4), None, others)
+    together = torch.cat([images, others])
+    want = expected(together, Mix(rows + 4, drawn.boxes, mix.blend, None))[:4]
+    np.testing.assert_allclose(prepare(images, mix=mix), want, atol=1e-5)
+    assert mix.of(rows) is rows
+    rows[1] = 9
+    with pytest.raises(IndexError, match="permutation of row 1, got 9, expected 0 <= entry < 9"):
+        prepare(images, mix=mix)
+    with pytest.raises(ValueError, match=r"mix\.partners"):
+        prepare(images[:, 1:], mix=mix)
+
+
 def test_no_rows(rng):
     assert prepare(random_images(rng, 0, 4, 4)).shape == (0, 3, 4, 4)
 
@@ -98,7 +114,8 @@ def test_a_mixer_repeats_itself_and_takes_each_kind():
     for first, second in zip(draws, again):
         assert (first is None) == (second is None)
         assert first is None or all(
-            torch.equal(a, b) for a, b in zip(vars(first).values(), vars(second).values())
+            torch.equal(getattr(first, name), getattr(second, name))
+            for name in ("permutation", "boxes", "blend", "lam")
         )
     mixed = [mix for mix in draws if mix is not None]
     assert 60 < len(mixed) < 140

@@ -256,10 +256,11 @@ def test_top_k_logits(data: Data, tmp_path: Path, rng: np.random.Generator) -> N
             np.testing.assert_allclose(got.sum(), 1, rtol=1e-5)
 
 
-def test_mixed_crops_are_refused(data: Data, tmp_path: Path) -> None:
-    with LabelWriter(tmp_path / "x.fkdl", num_classes=10, k=1, images=["a.jpg"], mix_size=8):
+def test_crops_of_unknown_operations_are_refused(data: Data, tmp_path: Path) -> None:
+    extra = {"operations": ["rand_augment"], "form": "json"}
+    with LabelWriter(tmp_path / "x.fkdl", num_classes=10, k=1, extra=extra):
         pass
-    with pytest.raises(ValueError, match=r"crops mixed of two images.*x.fkdl"):
+    with pytest.raises(ValueError, match=r"crops changed by rand_augment.*x.fkdl"):
         CropLoader(data.root, tmp_path / "x.fkdl", 8, 2)
 
 

@@ -19,9 +19,9 @@ PrepareRange selected() {
 
 void prepare_cpu(const PrepareCall& call, int threads) {
   for (int64_t row = 0; call.partners && row < call.rows; ++row) {
-    check<std::out_of_range>(call.partners[row] >= 0 && call.partners[row] < call.rows,
+    check<std::out_of_range>(call.partners[row] >= 0 && call.partners[row] < call.other_rows,
                              "prepare: permutation of row ", row, ", got ", call.partners[row],
-                             ", expected 0 <= entry < ", call.rows);
+                             ", expected 0 <= entry < ", call.other_rows);
   }
   parallel(call.rows, threads,
            [&, range = selected()](int64_t begin, int64_t end) { range(call, begin, end); });

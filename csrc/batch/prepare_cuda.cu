@@ -15,7 +15,9 @@ struct Launch {
 template <typename T>
 Launch choose(const PrepareCall& call) {
   const int64_t size = int64_t(call.height) * call.width * 3;
-  const bool aligned = reinterpret_cast<uintptr_t>(call.images) % T::kPerQuad == 0 && size % T::kPerQuad == 0;
+  const uintptr_t places =
+      reinterpret_cast<uintptr_t>(call.images) | reinterpret_cast<uintptr_t>(call.others);
+  const bool aligned = places % T::kPerQuad == 0 && size % T::kPerQuad == 0;
   if (aligned) return {prepare_kernel<T, T::kPerQuad>, T::kPerQuad};
   return {prepare_kernel<T, 1>, 1};
 }

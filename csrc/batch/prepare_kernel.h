@@ -20,8 +20,8 @@ struct Box {
   __device__ __forceinline__ Box(const PrepareCall& call, int64_t row, int64_t size) : partner(nullptr) {
     if (!call.partners) return;
     const int64_t other = call.partners[row];
-    const bool exists = other >= 0 && other < call.rows;
-    partner = call.images + (exists ? other : row) * size;
+    const bool exists = other >= 0 && other < call.other_rows;
+    partner = exists ? call.others + other * size : call.images + row * size;
     blend = exists ? call.blend[row] : NAN;
     top = exists ? call.boxes[row * 4] : 0;
     left = exists ? call.boxes[row * 4 + 1] : 0;

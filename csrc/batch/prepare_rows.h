@@ -26,7 +26,7 @@ void prepare_image(const PrepareCall& call, int64_t row, const Channels& scale, 
   const int line = call.width * 3;
   const int64_t size = int64_t(call.height) * line;
   const uint8_t* own = call.images + row * size;
-  const uint8_t* partner = call.partners ? call.images + call.partners[row] * size : nullptr;
+  const uint8_t* partner = call.partners ? call.others + call.partners[row] * size : nullptr;
   const int32_t* box = call.partners ? call.boxes + row * 4 : nullptr;
   typename T::Stored* out = static_cast<typename T::Stored*>(call.out) + row * size;
   Mask<float> lane;

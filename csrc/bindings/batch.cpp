@@ -4,6 +4,8 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <optional>
+#include <utility>
 
 #include "batch/prepare.h"
 #include "batch/topk.h"
@@ -20,18 +22,21 @@ T* pointer(uintptr_t address) {
 }
 
 using Factors = std::array<float, 3>;
+using Others = std::optional<std::pair<uintptr_t, int64_t>>;
 
-// mix: (partners, boxes, blend), addresses or 0
+// mix: (partners, boxes, blend), addresses or 0; others: (address, rows), or nothing: the images themselves
 PrepareCall prepare_call(uintptr_t images, uintptr_t out, const std::array<uintptr_t, 3>& mix,
                          const std::array<int64_t, 3>& shape, const Factors& scale, const Factors& bias,
-                         int type) {
+                         int type, const Others& others) {
   PrepareCall call{};
   call.images = pointer<const uint8_t>(images);
+  call.others = pointer<const uint8_t>(others ? others->first : images);
   call.out = pointer<void>(out);
   call.partners = pointer<const int64_t>(mix[0]);
   call.boxes = pointer<const int32_t>(mix[1]);
   call.blend = pointer<const float>(mix[2]);
   call.rows = shape[0];
+  call.other_rows = others ? others->second : call.rows;
   call.height = static_cast<int>(shape[1]);
   call.width = static_cast<int>(shape[2]);
   for (int c = 0; c < 3; ++c) call.scale[c] = scale[c], call.bias[c] = bias[c];
@@ -41,8 +46,8 @@ PrepareCall prepare_call(uintptr_t images, uintptr_t out, const std::array<uintp
 
 void on_cpu(uintptr_t images, uintptr_t out, const std::array<uintptr_t, 3>& mix,
             const std::array<int64_t, 3>& shape, const Factors& scale, const Factors& bias, int type,
-            int threads) {
-  const PrepareCall call = prepare_call(images, out, mix, shape, scale, bias, type);
+            int threads, const Others& others) {
+  const PrepareCall call = prepare_call(images, out, mix, shape, scale, bias, type, others);
   const py::gil_scoped_release unlocked;
   prepare_cpu(call, threads);
 }
@@ -50,8 +55,8 @@ void on_cpu(uintptr_t images, uintptr_t out, const std::array<uintptr_t, 3>& mix
 #ifdef FKDX_WITH_CUDA
 void on_cuda(uintptr_t images, uintptr_t out, const std::array<uintptr_t, 3>& mix,
              const std::array<int64_t, 3>& shape, const Factors& scale, const Factors& bias, int type,
-             int device, uintptr_t stream) {
-  prepare_cuda(prepare_call(images, out, mix, shape, scale, bias, type), device, stream);
+             int device, uintptr_t stream, const Others& others) {
+  prepare_cuda(prepare_call(images, out, mix, shape, scale, bias, type, others), device, stream);
 }
 
 void topk(uintptr_t logits, int type, int64_t rows, int64_t stride, int classes, int k, float inv_temperature,
@@ -65,9 +70,12 @@ void topk(uintptr_t logits, int type, int64_t rows, int64_t stride, int classes,
 }  // namespace
 
 void bind_batch(py::module_& m) {
-  m.def("prepare_cpu", &on_cpu, "Normalise and mix uint8 images; see csrc/batch/prepare.h.");
+  using namespace py::literals;
+  m.def("prepare_cpu", &on_cpu, "images"_a, "out"_a, "mix"_a, "shape"_a, "scale"_a, "bias"_a, "type"_a,
+        "threads"_a, "others"_a = py::none(), "Normalise and mix uint8 images; see csrc/batch/prepare.h.");
 #ifdef FKDX_WITH_CUDA
-  m.def("prepare_cuda", &on_cuda, "The same on a GPU.");
+  m.def("prepare_cuda", &on_cuda, "images"_a, "out"_a, "mix"_a, "shape"_a, "scale"_a, "bias"_a, "type"_a,
+        "device"_a, "stream"_a, "others"_a = py::none(), "The same on a GPU.");
   m.def("topk_cuda", &topk, "Softmax and top-k of every row on a GPU; see csrc/batch/topk.h.");
   m.attr("max_topk") = kMaxTopk;
   m.attr("max_topk_classes") = kMaxTopkClasses;

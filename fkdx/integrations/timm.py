@@ -49,4 +49,4 @@ class TimmLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, SparseTarget | Tensor]]:
         for batch in self.loader:
-            yield prepare(batch.images, self.mean, self.std, self.dtype), batch.target
+            yield prepare(batch.images, self.mean, self.std, self.dtype, batch.mix), batch.target

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fkdx.mix import Mix
 from fkdx.target import SparseTarget
 
 
@@ -19,6 +20,8 @@ class Batch:
         classes: (B,) int64 ground truth; -1 where unknown.
         keys: B keys of the images.
         crops: (B,) int64, which of the image's stored crops each row is.
+        mix: how the crops are mixed with those of other images, on the loader's device: an argument of
+            `fkdx.batch.prepare`. None where they are not.
     """
 
     images: torch.Tensor
@@ -26,6 +29,7 @@ class Batch:
     classes: torch.Tensor
     keys: list[str]
     crops: torch.Tensor
+    mix: Mix | None = None
 
 
 def check_shares(batch_size: int, crops_per_image: int, rank: int, world_size: int) -> None:

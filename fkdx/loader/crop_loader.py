@@ -17,6 +17,7 @@ from fkdx import _C
 from fkdx.calibration import Calibration
 from fkdx.crops import RATIO, SCALE
 from fkdx.loader.batches import Batch, check_shares
+from fkdx.loader.partners import Partners
 from fkdx.loader.sampler import Sampler
 from fkdx.loader.slots import Device, make_slots, on_cuda
 from fkdx.loader.soft_labels import Given, SoftLabels
@@ -119,7 +120,9 @@ class CropLoader:
         self.sampler = Sampler(self._supervision.stored, images, crops_per_image, seed, choice, drop_last)
         view = View(size, interpolation, resample, allow_warnings, **self._supervision.view)
         self.pool = ImagePool(source, view, threads, cache_bytes)
-        self._slots = make_slots((self._rows, size, size, 3), device, prefetch + 2)
+        shape = (self._rows, size, size, 3)
+        self._slots = make_slots(shape, device, prefetch + 2)
+        self._partner_slots = make_slots(shape, None, prefetch + 2)
         self._device = device
         self.skipped: dict[str, str] = {}  # key of an image that could not be read: the reason
         self._epoch = self._step = self._start = 0
@@ -189,14 +192,19 @@ class CropLoader:
         places = order[turns]
         crops = self._supervision.choose(self.sampler, epoch, places, laps)
         work, labels = self._supervision.begin(epoch, places, crops)
-        return _Part(self.pool.submit(work, slot, urgent), positions, crops, labels)
+        partners = self._supervision.partners(places, crops, self.pool.view.size)
+        if partners:
+            partners.pixels = self._partner_slots.take()[: len(partners.work.images)]
+            if len(partners.pixels):
+                partners.pending = self.pool.submit(partners.work, partners.pixels, urgent)
+        return _Part(self.pool.submit(work, slot, urgent), positions, crops, labels, partners)
 
     def _replace_bad(self, part: "_Part", epoch: int, order: np.ndarray) -> None:
         """Wait for the batch. A bad image is an error, or gives way to the next good one in the order.
 
         Nothing but the image's place in the order is needed for that, so every rank finds the same alone.
         """
-        errors = part.pending.finish()
+        errors = part.finish()
         for i in list(errors):
             if self.on_error == "raise":
                 raise errors.pop(i)  # not kept here: the loader would live as long as its error
@@ -209,7 +217,7 @@ class CropLoader:
             self._count_skip(part.work.images[i], error)
             other = self._submit(epoch, order, part.positions[i : i + 1] + shift, rows, urgent=True)
             part.work.images[i] = other.work.images[0]
-            errors = other.pending.finish()
+            errors = other.finish()
             if not errors:
                 part.replace(i, other)
                 return
@@ -223,15 +231,20 @@ class CropLoader:
         self.skipped[key] = str(error)
 
     def _deliver(self, part: "_Part") -> Batch:
-        m, images = self.crops_per_image, part.work.images
-        classes = torch.from_numpy(np.repeat(self._supervision.class_of(images), m))
+        m, files = self.crops_per_image, part.work.images
+        classes = torch.from_numpy(np.repeat(self._supervision.class_of(files), m))
         target = self._supervision.target(classes, part.labels)
+        if part.partners:
+            part.partners.paste(part.pending.slot)
+        mix = part.partners and part.partners.mix()
         if on_cuda(self._device):
+            mix = mix and mix.pin_memory().to(self._device, non_blocking=True)
             target = target.pin_memory().to(self._device, non_blocking=True)
             classes = classes.pin_memory().to(self._device, non_blocking=True)
-        keys = [self.pool.source.keys[image] for image in images for _ in range(m)]
+        keys = [self.pool.source.keys[file] for file in files for _ in range(m)]
         crops = torch.from_numpy(part.crops.reshape(-1))
-        return Batch(self._slots.deliver(part.pending.slot, self._rows), target, classes, keys, crops)
+        images = self._slots.deliver(part.pending.slot, self._rows)
+        return Batch(images, target, classes, keys, crops, mix)
 
 
 @dataclass
@@ -242,6 +255,13 @@ class _Part:
     positions: np.ndarray  # (n,) in the epoch's order
     crops: np.ndarray  # (n, m)
     labels: Labels
+    partners: Partners | None
+
+    def finish(self) -> dict[int, Exception]:
+        """Wait until all crops are there; the errors by the image's place, in order."""
+        errors = self.pending.finish()
+        beside = self.partners.finish() if self.partners else {}
+        return dict(sorted({**beside, **errors}.items()))
 
     @property
     def work(self) -> Work:
@@ -251,6 +271,8 @@ class _Part:
         self.crops[i] = other.crops[0]
         for mine, theirs in zip(self.labels, other.labels):
             mine[i] = theirs[0]
+        if self.partners:
+            self.partners.replace(i, other.partners)
 
 
 def _check_word(name: str, word: str, expected: tuple[str, ...]) -> None:

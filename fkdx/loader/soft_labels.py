@@ -67,13 +67,17 @@ def _gather(labels: LabelFile, images: np.ndarray, crops: np.ndarray) -> tuple[n
 
 
 def _check(labels: LabelFile, first: LabelFile) -> None:
-    if labels.mix_size or labels.extra_operations:
+    if labels.extra_operations:
         raise ValueError(
-            "CropLoader: labels, got crops mixed of two images or changed by further operations, expected "
-            f"plain crops, {labels.path}"
+            f"CropLoader: labels, got crops changed by {', '.join(labels.extra_operations)}, expected plain "
+            f"or mixed ones, {labels.path}"
         )
     if labels is first:
         return
+    if labels.mix_size or first.mix_size:
+        raise ValueError(
+            f"CropLoader: labels of several teachers, got mixed crops, expected plain ones, {labels.path}"
+        )
     if labels.keys[:] != first.keys[:] or not np.array_equal(labels.crop_counts, first.crop_counts):
         raise ValueError(f"CropLoader: labels of other images or crops than {first.path}, {labels.path}")
     if (labels.num_classes, labels.classes) != (first.num_classes, first.classes):

@@ -8,6 +8,7 @@ import torch
 from fkdx import _C
 from fkdx.crops import crop_stream
 from fkdx.labels import LabelFile
+from fkdx.loader.partners import Partners, find_partners
 from fkdx.loader.sampler import Sampler
 from fkdx.loader.soft_labels import SoftLabels
 from fkdx.pool import Work
@@ -31,6 +32,9 @@ class StoredCrops:
         first = labels.first
         self._labels = labels
         self.images, self._label_of = _match(source, first, on_missing)
+        if first.mix_size:
+            number_of = {key: number for number, key in enumerate(source.keys)}
+            self._image_of = np.array([number_of.get(key, -1) for key in first.keys])
         self.stored = first.crop_counts[self._label_of].astype(np.int64)
         self._sizes = first.image_sizes[self._label_of].astype(np.int64)
         self.classes, self._class_of = class_numbers(source, first.classes)
@@ -51,6 +55,12 @@ class StoredCrops:
             sizes=[tuple(size) for size in self._sizes[places].tolist()],
         )
         return work, tuple(labels)
+
+    def partners(self, places: np.ndarray, crops: np.ndarray, size: int) -> Partners | None:
+        """What these crops, cut to `size` pixels, are mixed with; None where nothing is mixed."""
+        if not self._labels.first.mix_size:
+            return None
+        return find_partners(self._labels.first, self._image_of, self._label_of[places], crops, size)
 
     def target(self, classes: torch.Tensor, labels: Labels) -> SparseTarget | torch.Tensor:
         return self._labels.target(len(classes), labels)
@@ -87,6 +97,9 @@ class DrawnCrops:
         )
         return work, ()
 
+    def partners(self, places: np.ndarray, crops: np.ndarray, size: int) -> None:
+        return None
+
     def target(self, classes: torch.Tensor, labels: Labels) -> SparseTarget:
         return SparseTarget.from_classes(classes, len(self.classes))
 
@@ -95,18 +108,19 @@ class DrawnCrops:
 
 
 def _match(source: Source, labels: LabelFile, on_missing: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n,) that have labels, in the order of their keys, and the numbers (n,) of their labels."""
+    """Images (n,) that have labels, in the order of their keys, and the numbers (n,) of their labels.
+
+    Images that are only partners of mixed crops are left out; nothing is missing of them.
+    """
     names = labels.keys[:]
     number_of = {names[number]: number for number in np.flatnonzero(labels.crop_counts).tolist()}
     images = [i for i, key in enumerate(source.keys) if key in number_of]
-    without, unused = len(source) - len(images), len(number_of) - len(images)
-    if not images or (on_missing == "raise" and (without or unused)):
-        known = set(source.keys)
-        bare = next((key for key in source.keys if key not in number_of), None)
-        absent = next((key for key in number_of if key not in known), None)
+    unknown, absent = set(source.keys).difference(names), set(number_of).difference(source.keys)
+    if not images or (on_missing == "raise" and (unknown or absent)):
         raise ValueError(
-            f"CropLoader: images and labels do not match: {without} of {len(source)} images have no label "
-            f"(such as {bare}), {unused} of {len(number_of)} labels have no image (such as {absent}), "
-            f"{labels.path}; give the folder the labels were made for, or set on_missing='ignore'"
+            f"CropLoader: images and labels do not match: {len(unknown)} of {len(source)} images have no "
+            f"label (such as {min(unknown, default=None)}), {len(absent)} of {len(number_of)} labels have no "
+            f"image (such as {min(absent, default=None)}), {labels.path}; give the folder the labels were "
+            "made for, or set on_missing='ignore'"
         )
     return np.array(images), np.array([number_of[source.keys[i]] for i in images])

@@ -11,7 +11,7 @@ from fkdx.loader import CropLoader, ValidationLoader
 from fkdx.sources import Source
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.distributed import World
-from fkdx.train.objective import check_objective
+from fkdx.train.objective import check_objective, needs_classes
 from fkdx.train.recipe import Recipe
 from fkdx.train.soft_labels import rule_of
 
@@ -80,13 +80,15 @@ def check_stage(stage: Recipe, world: World) -> int:
         )
     if labels is not None and labels.kind == "topk_logits":
         raise ValueError(f"train: labels, got kind topk_logits, expected probabilities, {stage.labels}")
-    if (
-        labels is not None
-        and labels.kind == "dense_logits"
-        and (stage.mixup or stage.cutmix or stage.selfmix)
-    ):
+    mixing = stage.mixup or stage.cutmix or stage.selfmix
+    if mixing and labels is not None and labels.kind == "dense_logits":
         raise ValueError(
             f"train: mixing, got labels that are bare logits, expected probabilities, {stage.labels}"
+        )
+    if labels is not None and labels.mix_size and (mixing or needs_classes(stage)):
+        raise ValueError(
+            "train: labels, got crops of two images, expected neither more mixing nor the images' own classes "
+            f"with them, {stage.labels}"
         )
     if labels is not None and (labels.crops or m) < m:
         raise ValueError(

@@ -230,7 +230,7 @@ def train_step(run: Run, stage: Recipe, at: Pass, model: nn.Module, batch: Batch
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     model.train()
-    mix = draw_mix(stage, at, batch.images, run.position.total, run.world.rank)
+    mix = batch.mix or draw_mix(stage, at, batch.images, run.position.total, run.world.rank)
     lesson = make_lesson(stage, batch, mix, run.teachers)
 
     parts = []

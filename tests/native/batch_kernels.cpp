@@ -25,11 +25,12 @@ void expect(bool ok, const char* what, int a, int b, int c) {
 }
 
 template <typename T, int kPer>
-void compare_prepare(PixelType type, int height, int width, bool mixed) {
+void compare_prepare(PixelType type, int height, int width, bool mixed, bool apart = false) {
   const int rows = 3;
   const size_t count = size_t(rows) * height * width * 3, size = sizeof(typename T::Stored);
-  Buffer images(count, kPer == 1 ? 3 : 0, 0), want(count * size, 0, 0x55), got(count * size, 0, 0x2a);
-  for (size_t i = 0; i < count; ++i) images.data[i] = char(below(256));
+  Buffer images(count, kPer == 1 ? 3 : 0, 0), others(count, 0, 0), want(count * size, 0, 0x55),
+      got(count * size, 0, 0x2a);
+  for (size_t i = 0; i < count; ++i) images.data[i] = char(below(256)), others.data[i] = char(below(256));
   std::vector<int64_t> partners{2, 1, 0};
   std::vector<float> blend{1, 0.3f, 0.71f};
   std::vector<int32_t> boxes;
@@ -39,8 +40,9 @@ void compare_prepare(PixelType type, int height, int width, bool mixed) {
   }
   PrepareCall call{};
   call.images = reinterpret_cast<const uint8_t*>(images.data);
+  call.others = apart ? reinterpret_cast<const uint8_t*>(others.data) : call.images;
   call.out = want.data;
-  call.rows = rows;
+  call.rows = call.other_rows = rows;
   call.height = height;
   call.width = width;
   call.type = type;
@@ -59,6 +61,7 @@ void prepare_cases(PixelType type) {
   for (const bool mixed : {false, true}) {
     compare_prepare<T, T::kPerQuad>(type, 16, 24, mixed);
     compare_prepare<T, T::kPerQuad>(type, 40, 56, mixed);
+    compare_prepare<T, T::kPerQuad>(type, 8, 8, mixed, true);
     compare_prepare<T, 1>(type, 7, 13, mixed);
     compare_prepare<T, 1>(type, 1, 1, mixed);
   }

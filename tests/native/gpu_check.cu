@@ -142,15 +142,25 @@ void check_prepare(int height, int width, PixelType type) {
   const std::vector<int32_t> boxes{0,          0,         height, width, height / 3, width / 3,
                                    height / 2, width / 2, 0,      0,     0,          0};
   const std::vector<float> blend{0.3f, 1, 1};
-  PrepareCall call{
-      images.data(), want.data(), partners.data(),          boxes.data(),       blend.data(), rows,
-      height,        width,       {0.017f, 0.018f, 0.019f}, {-2, -1.9f, -1.8f}, type};
+  PrepareCall call{images.data(),
+                   images.data(),
+                   want.data(),
+                   partners.data(),
+                   boxes.data(),
+                   blend.data(),
+                   rows,
+                   rows,
+                   height,
+                   width,
+                   {0.017f, 0.018f, 0.019f},
+                   {-2, -1.9f, -1.8f},
+                   type};
   prepare_cpu(call, 1);
   const OnDevice<uint8_t> device_images(images), out(count * size);
   const OnDevice<int64_t> device_partners(partners);
   const OnDevice<int32_t> device_boxes(boxes);
   const OnDevice<float> device_blend(blend);
-  call.images = device_images.data;
+  call.images = call.others = device_images.data;
   call.out = out.data;
   call.partners = device_partners.data;
   call.boxes = device_boxes.data;
