@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "image/buffer.h"
 #include "image/taps.h"
@@ -52,6 +53,17 @@ struct Kernels {
 constexpr int padded_columns(int columns) { return (columns + 63) / 64 * 64 + 64; }
 
 constexpr int kMaxStripRows = 4;
+
+// Calls run(number, clamp) with compile-time constants, so that loops unroll: `number` up to kMost, else 0
+// for any.
+template <int kMost, typename Run>
+void with_constants(int number, bool clamp, Run run) {
+  if constexpr (kMost > 0) {
+    if (number != kMost) return with_constants<kMost - 1>(number, clamp, run);
+  }
+  using Number = std::integral_constant<int, kMost>;
+  clamp ? run(Number(), std::true_type()) : run(Number(), std::false_type());
+}
 
 extern const Kernels kScalarKernels;
 #if defined(__x86_64__)

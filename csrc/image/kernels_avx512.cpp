@@ -128,28 +128,11 @@ void row_pass_of(const uint8_t* const* rows, const RowTable& table, uint32_t* st
   }
 }
 
-template <int kSteps>
-void row_pass_with(const uint8_t* const* rows, const RowTable& table, uint32_t* strip) {
-  if (table.wide) {
-    table.clamp ? row_pass_of<kSteps, true, true>(rows, table, strip)
-                : row_pass_of<kSteps, true, false>(rows, table, strip);
-  } else {
-    table.clamp ? row_pass_of<kSteps, false, true>(rows, table, strip)
-                : row_pass_of<kSteps, false, false>(rows, table, strip);
-  }
-}
-
 void row_pass(const uint8_t* const* rows, const RowTable& table, uint32_t* strip) {
-  switch (table.steps) {
-    case 1:
-      return row_pass_with<1>(rows, table, strip);
-    case 2:
-      return row_pass_with<2>(rows, table, strip);
-    case 3:
-      return row_pass_with<3>(rows, table, strip);
-    default:
-      return row_pass_with<0>(rows, table, strip);
-  }
+  with_constants<3>(table.steps, table.clamp, [&](auto kSteps, auto kClamp) {
+    table.wide ? row_pass_of<kSteps, true, kClamp>(rows, table, strip)
+               : row_pass_of<kSteps, false, kClamp>(rows, table, strip);
+  });
 }
 
 void interleave(const uint8_t* const* rows, int columns, uint32_t* strip) {
@@ -195,25 +178,11 @@ void column_pass_of(const uint32_t* const* strips, int count, const int32_t* wor
   }
 }
 
-template <int kCount>
-void column_pass_with(const uint32_t* const* strips, int count, const int32_t* words, bool clamp, int columns,
-                      uint8_t* out) {
-  clamp ? column_pass_of<kCount, true>(strips, count, words, columns, out)
-        : column_pass_of<kCount, false>(strips, count, words, columns, out);
-}
-
 void column_pass(const uint32_t* const* strips, int count, const int32_t* words, bool clamp, int columns,
                  uint8_t* out) {
-  switch (count) {
-    case 1:
-      return column_pass_with<1>(strips, count, words, clamp, columns, out);
-    case 2:
-      return column_pass_with<2>(strips, count, words, clamp, columns, out);
-    case 3:
-      return column_pass_with<3>(strips, count, words, clamp, columns, out);
-    default:
-      return column_pass_with<0>(strips, count, words, clamp, columns, out);
-  }
+  with_constants<3>(count, clamp, [&](auto kCount, auto kClamp) {
+    column_pass_of<kCount, kClamp>(strips, count, words, columns, out);
+  });
 }
 
 }  // namespace
