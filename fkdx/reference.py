@@ -317,8 +317,13 @@ def planned_batch(
     epoch: int,
     step: int,
     choice: str,
+    window: tuple[float, float] = (0, 1),
+    epochs: int = 1,
 ) -> list[tuple[int, list[int]]]:
-    """The global batch of a step: (image, its crops) in order. `stored[i]` is how many crops image i has."""
+    """The global batch of a step: (image, its crops) in order. `stored[i]` is how many crops image i has.
+
+    Choices with a window number crops from the easiest to the hardest.
+    """
     order = permutation(mix_words([seed & _WORD, 0, epoch]), len(stored))
     batch = []
     for position in range(step * batch_images, (step + 1) * batch_images):
@@ -327,6 +332,15 @@ def planned_batch(
         if choice == "independent":
             fresh = permutation(mix_words([seed & _WORD, 1, image, epoch, lap]), stored[image])
             crops = fresh[:crops_per_image]
+        elif choice != "cycle":
+            done = 0.0 if choice == "range" else min(epoch / max(epochs - 1, 1), 1.0)
+            moved = 1 - done if choice == "hard_to_easy" else done
+            low, high = (edge + (1 - window[0] - window[1]) * moved for edge in window)
+            first, last = round(low * stored[image]), round(high * stored[image])
+            last = min(max(last, first + crops_per_image), stored[image])
+            first = min(first, last - crops_per_image)
+            fresh = permutation(mix_words([seed & _WORD, 1, image, epoch, lap]), last - first)
+            crops = [first + place for place in fresh[:crops_per_image]]
         else:
             crops = []
             for shown in range(epoch, epoch + crops_per_image):

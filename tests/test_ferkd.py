@@ -219,6 +219,64 @@ def test_dense_labels_of_teachers_are_averaged(toy, tmp_path, rng):
         np.testing.assert_allclose(batch.target[row], np.mean(rows, axis=0), atol=1e-6)
 
 
+# ---- curricula ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("score", ["max", "truth"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_curriculum_goes_from_easy_to_hard(toy, tmp_path, rng, kind, score):
+    labels = LabelFile(write(tmp_path / "a.fkdl", toy, rng, kind))
+    plan = {"choice": "easy_to_hard", "window": (0, 1 / 3), "epochs": 31, "score": score}
+    loader = CropLoader(toy.images, labels, 15, 3, 16, **plan)
+    for epoch, ranks in ((0, {0, 1, 2}), (15, {3, 4, 5}), (30, {6, 7, 8})):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            for key in set(batch.keys):
+                rows = dense(labels, labels.find(key))
+                truth = CLASSES.index(key.split("/")[0])
+                scores = rows.max(axis=1) if score == "max" else rows[:, truth]
+                shown = [crop for k, crop in zip(batch.keys, batch.crops.tolist()) if k == key]
+                allowed = np.sort(scores)[::-1][sorted(ranks)]
+                assert sorted(scores[shown]) == pytest.approx(sorted(allowed), rel=1e-6, abs=1e-9)
+
+
+def test_a_curriculum_is_the_same_for_every_world_and_after_a_break(toy, tmp_path, rng):
+    paths = [write(tmp_path / f"{i}.fkdl", toy, rng) for i in range(2)]
+    plan = {"choice": "hard_to_easy", "window": (0.1, 0.6), "epochs": 8, "size": 16, "seed": 5}
+    whole = list(CropLoader(toy.images, paths, 16, 2, **plan))
+    ranks = [list(CropLoader(toy.images, paths, 16, 2, rank=r, world_size=2, **plan)) for r in range(2)]
+    for step, batch in enumerate(whole):
+        parts = [ranks[r][step] for r in range(2)]
+        assert batch.keys == [key for part in parts for key in part.keys]
+        assert torch.equal(batch.crops, torch.cat([part.crops for part in parts]))
+    broken = CropLoader(toy.images, paths, 16, 2, **plan)
+    batches = iter(broken)
+    next(batches), next(batches)
+    again = CropLoader(toy.images, paths, 16, 2, **plan)
+    again.load_state_dict(broken.state_dict())
+    assert [batch.keys for batch in again] == [batch.keys for batch in whole[2:]]
+
+
+def test_the_trainer_follows_a_curriculum(toy, tmp_path, rng):
+    path = write(tmp_path / "a.fkdl", toy, rng)
+    flags = ["--labels", str(path), "--choice", "hard_to_easy", "--window", "[0, 0.5]", "--max-steps", "2"]
+    run = [*COMMON, "--data", str(toy.images), "--epochs", "4", "--output", str(tmp_path / "run")]
+    assert train([*run, *flags]) == 0
+    assert len(steps_of(tmp_path / "run")) == 2
+
+
+def test_a_curriculum_needs_the_teachers_answers(toy, tmp_path, rng):
+    path, hard = write(tmp_path / "a.fkdl", toy, rng), write(tmp_path / "b.fkdl", toy, rng, "hard")
+    for labels, options, words in (
+        (hard, {}, "a curriculum over hard labels"),
+        (path, {"calibration": RULE}, "some of them calibrated to classes"),
+        (None, {}, "range without labels"),
+        (path, {"score": "least"}, "score, got 'least'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            CropLoader(toy.images, labels, 16, 2, 16, choice="range", **options)
+
+
 # ---- a view is a label file -----------------------------------------------------------------------------
 
 

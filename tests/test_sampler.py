@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fkdx import reference
-from fkdx.loader.sampler import Sampler, permutations, stream
+from fkdx.loader.sampler import CHOICES, Sampler, permutations, stream
 
 
 def sampler(images: int = 100, stored: int = 10, batch: int = 8, m: int = 4, **options: object) -> Sampler:
@@ -17,14 +17,17 @@ def planned(plan: Sampler, epoch: int, step: int) -> list[tuple[int, list[int]]]
     return list(zip(images.tolist(), plan.crops(epoch, images, laps).tolist()))
 
 
-@pytest.mark.parametrize("choice", ["independent", "cycle"])
+@pytest.mark.parametrize("choice", CHOICES)
 def test_equals_reference(rng: np.random.Generator, choice: str) -> None:
     for _ in range(10):
-        stored = rng.integers(3, 9, int(rng.integers(5, 40)))
+        stored = rng.integers(3, 19, int(rng.integers(5, 40)))
         seed, epoch = int(rng.integers(-(2**62), 2**62)), int(rng.integers(50))
-        plan = Sampler(stored, 4, 3, seed, choice, drop_last=False)
+        window, epochs = tuple(np.sort(rng.random(2)).tolist()), int(rng.integers(1, 50))
+        plan = Sampler(stored, 4, 3, seed, choice, drop_last=False, window=window, epochs=epochs)
         for step in range(plan.steps):
-            expected = reference.planned_batch(stored.tolist(), 4, 3, seed, epoch, step, choice)
+            expected = reference.planned_batch(
+                stored.tolist(), 4, 3, seed, epoch, step, choice, window, epochs
+            )
             assert planned(plan, epoch, step) == expected
 
 
@@ -79,6 +82,32 @@ def test_cycle_shows_every_crop_before_any_again(stored: int, m: int) -> None:
     assert len(np.unique(shown[:, :stored], axis=0)) > 1
 
 
+def test_curricula_move_from_one_end_to_the_other() -> None:
+    plan = sampler(choice="easy_to_hard", window=(0, 0.2), epochs=101)
+    assert plan.window_at(0) == (0, 0.2)
+    assert plan.window_at(50) == pytest.approx((0.4, 0.6))
+    assert plan.window_at(100) == pytest.approx((0.8, 1))
+    assert plan.window_at(200) == plan.window_at(100)
+    back = sampler(choice="hard_to_easy", window=(0, 0.2), epochs=101)
+    assert [back.window_at(e) for e in (0, 30, 100)] == [plan.window_at(e) for e in (100, 70, 0)]
+    still = sampler(choice="range", window=(0.3, 0.8))
+    assert still.window_at(0) == still.window_at(77) == (0.3, 0.8)
+
+
+def test_a_window_shows_its_crops_alike_and_no_others() -> None:
+    plan = sampler(images=300, stored=20, m=2, choice="range", window=(0.25, 0.5))
+    images = np.arange(300)
+    shown = np.concatenate([plan.crops(epoch, images, np.zeros_like(images)) for epoch in range(20)])
+    assert (shown[:, 0] != shown[:, 1]).all()
+    ranks, counts = np.unique(shown, return_counts=True)
+    assert ranks.tolist() == [5, 6, 7, 8, 9]
+    assert np.abs(counts - 2400).max() < 5 * np.sqrt(2400)
+    narrow = sampler(images=300, stored=20, m=4, choice="range", window=(0.9, 0.95))
+    assert set(np.unique(narrow.crops(0, images, np.zeros_like(images)))) == {16, 17, 18, 19}, (
+        "wide enough for m"
+    )
+
+
 def test_permutations_are_uniform() -> None:
     rows = permutations(stream(5, np.arange(24000)), 4)
     _, counts = np.unique(rows, axis=0, return_counts=True)
@@ -102,6 +131,10 @@ def test_crops_may_differ_in_number() -> None:
         ({"images": 0}, "no images"),
         ({"m": 11}, "100 of 100 images have fewer"),
         ({"images": 7}, "needs 8 images, got 7"),
+        ({"choice": "range", "window": (0.5, 0.5)}, "window"),
+        ({"choice": "range", "window": (0.5, 1.5)}, "window"),
+        ({"choice": "range", "window": (0.5,)}, "window"),
+        ({"choice": "easy_to_hard"}, "epochs, got 0"),
     ],
 )
 def test_bad_arguments(options: dict, text: str) -> None:

@@ -69,22 +69,22 @@ class Calibration:
         beyond = np.maximum(self.low - scores, scores - self.top).max(axis=0).clip(min=0)
         kept = beyond == 0
         nearest = np.argsort(beyond, axis=1, kind="stable")[:, : self.least]
-        np.put_along_axis(
-            kept, nearest, True, axis=1
-        )  # changes nothing where enough are kept: they come first
+        np.put_along_axis(kept, nearest, True, axis=1)  # kept ones come first: with enough, nothing changes
         return kept
 
 
 def scores_of(
     labels: LabelFile,
-    rule: Calibration,
+    score: str,
     ids: np.ndarray,
     values: np.ndarray,
     tails: np.ndarray | None,
     truth: np.ndarray,
 ) -> np.ndarray:
-    """(n, m) float64 scores of gathered labels: ids and values (n, m, K), tails (n, m) of `topk_logits`, the
-    classes (n,) of the images."""
+    """(n, m) float64 scores, "max" or "truth", of gathered labels.
+
+    Those are ids and values (n, m, K), tails (n, m) of `topk_logits`, and the images' classes, truth (n,).
+    """
     values = values.astype(np.float64)
     if labels.kind.endswith("logits"):
         top = values.max(axis=2, keepdims=True)
@@ -92,7 +92,7 @@ def scores_of(
         if tails is not None:
             total += np.exp(tails[..., None] - top)
         values = np.exp(values - top) / total
-    if rule.score == "max":
+    if score == "max":
         return values.max(axis=2)
     if labels.kind.startswith("dense"):
         return np.take_along_axis(values, truth[:, None, None], axis=2)[..., 0]

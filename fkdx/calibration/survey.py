@@ -74,7 +74,7 @@ def _scores(
                 f"calibration: crops differ from those of {files[0].path}, expected labels of the same "
                 f"crops, {labels.path}"
             )
-        scores.append(scores_of(labels, rule, ids, values, tails, truth))
+        scores.append(scores_of(labels, rule.score, ids, values, tails, truth))
     return np.stack(scores)
 
 

@@ -83,7 +83,7 @@ class CalibratedLabels(LabelFile):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Where (n, m) the class takes the label's place, and which class it is there."""
         truth = self._truth[np.asarray(images)]
-        weak = scores_of(self, self.rule, ids, values, tails, truth) < self.rule.middle
+        weak = scores_of(self, self.rule.score, ids, values, tails, truth) < self.rule.middle
         weak &= self.rule.smooths
         return weak, np.broadcast_to(truth[:, None], weak.shape)[weak]
 

@@ -15,10 +15,11 @@ import torch
 
 from fkdx import _C
 from fkdx.calibration import Calibration
+from fkdx.calibration.rule import SCORES
 from fkdx.crops import RATIO, SCALE
 from fkdx.loader.batches import Batch, check_shares
 from fkdx.loader.partners import Partners
-from fkdx.loader.sampler import Sampler
+from fkdx.loader.sampler import CURRICULA, Sampler
 from fkdx.loader.slots import Device, make_slots, on_cuda
 from fkdx.loader.soft_labels import Given, SoftLabels
 from fkdx.loader.supervision import DrawnCrops, Labels, StoredCrops
@@ -51,7 +52,11 @@ class CropLoader:
         calibration: FerKD's rule for crops too hard or too easy, for every teacher's labels.
         interpolation: "bilinear" or "bicubic", antialiased as Pillow's.
         resample: "pillow12" or "pillow13", the order of Pillow's two passes.
-        choice: "independent" (m fresh random crops) or "cycle" (every stored crop once before any again).
+        choice: "independent" (m fresh random crops), "cycle" (every stored crop once before any again), or a
+            curriculum, "easy_to_hard", "hard_to_easy" or "range": fresh random crops of a `window` of the
+            image's crops, ranked by the teacher's `score`; see `Sampler.window_at`.
+        window, epochs, score: of a curriculum: the part of the crops shown at a time, the epochs of the whole
+            run, and what a crop's ease is, the teacher's "max" probability or that of the "truth".
         drop_last: leave out the last images of an epoch if they do not fill a batch; otherwise fill it
             up with the epoch's first images.
         on_error: "raise", or "skip": show the epoch's next image instead of one that cannot be read,
@@ -87,6 +92,9 @@ class CropLoader:
         interpolation: str = "bilinear",
         resample: str = "pillow12",
         choice: str = "independent",
+        window: tuple[float, float] = (0.0, 0.25),
+        epochs: int = 0,
+        score: str = "max",
         drop_last: bool = True,
         on_error: str = "raise",
         on_missing: str = "raise",
@@ -101,6 +109,7 @@ class CropLoader:
         _check_word("on_error", on_error, ("raise", "skip"))
         _check_word("on_missing", on_missing, ("raise", "ignore"))
         _check_word("label_kind", label_kind, KINDS)
+        _check_word("score", score, SCORES)
         if prefetch < 1:
             raise ValueError(f"CropLoader: prefetch, got {prefetch}, expected at least 1")
         source = open_source(root)
@@ -109,15 +118,28 @@ class CropLoader:
         self.label_kind, self.on_error, self.seed = label_kind, on_error, seed
         self._rows = batch_size // world_size
         if labels is None:
+            if choice in CURRICULA:
+                raise ValueError(f"CropLoader: choice, got {choice} without labels, expected stored crops")
             rule = _C.RandomCrops(scale, ratio, 0.5)
             self._supervision = DrawnCrops(source, crops_per_image, seed, rule)
         else:
             soft = SoftLabels(labels, label_kind, calibration)
             self.teachers = soft.files
+            if choice in CURRICULA:
+                soft.rank_by(score)
             self._supervision = StoredCrops(source, soft, on_missing)
         self.classes = self._supervision.classes
         images = batch_size // crops_per_image
-        self.sampler = Sampler(self._supervision.stored, images, crops_per_image, seed, choice, drop_last)
+        self.sampler = Sampler(
+            self._supervision.stored,
+            images,
+            crops_per_image,
+            seed,
+            choice,
+            drop_last,
+            window=window,
+            epochs=epochs,
+        )
         view = View(size, interpolation, resample, allow_warnings, **self._supervision.view)
         self.pool = ImagePool(source, view, threads, cache_bytes)
         shape = (self._rows, size, size, 3)

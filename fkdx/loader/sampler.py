@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CHOICES = ("independent", "cycle")
+CURRICULA = ("easy_to_hard", "hard_to_easy", "range")
+CHOICES = ("independent", "cycle", *CURRICULA)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _LOW = np.uint64(0xFFFFFFFF)
 
@@ -25,13 +26,17 @@ class Sampler:
         choice: "independent" draws a fresh random m of M for every image and epoch; "cycle" shows every
             stored crop of an image once before any of them again: crops number epoch ... epoch + m - 1
             of an endless row. So an epoch counts the crops of an image shown before it, and a pass with
-            m crops is m epochs.
+            m crops is m epochs. The curricula draw a fresh random m of a window of the image's crops, which
+            are numbered from the easiest (0) to the hardest then; see `window_at`.
         drop_last: leave out the images that do not fill a batch; otherwise the last batch is filled with the
             epoch's first images.
         shuffle: False keeps the images in order.
+        window: part of an image's crops that a curriculum shows at a time, 0 <= low < high <= 1.
+        epochs: of the whole run, over which a window moves.
 
     Raises:
-        ValueError: m exceeds M for some image, no full batch, an unknown choice.
+        ValueError: m exceeds M for some image, no full batch, an unknown choice, a window or epochs that make
+            no curriculum.
     """
 
     stored: np.ndarray
@@ -41,10 +46,14 @@ class Sampler:
     choice: str = "independent"
     drop_last: bool = True
     shuffle: bool = True
+    window: tuple[float, float] = (0.0, 0.25)
+    epochs: int = 0
 
     def __post_init__(self) -> None:
         if self.choice not in CHOICES:
             raise ValueError(f"Sampler: choice, got '{self.choice}', expected one of {', '.join(CHOICES)}")
+        if self.choice in CURRICULA:
+            self._check_curriculum()
         if len(self.stored) == 0:
             raise ValueError("Sampler: no images")
         if self.stored.min() < self.crops_per_image:
@@ -58,6 +67,17 @@ class Sampler:
                 f"Sampler: one batch needs {self.batch_images} images, got {len(self.stored)}; "
                 "make the batch smaller or set drop_last=False"
             )
+
+    def _check_curriculum(self) -> None:
+        if len(self.window) != 2 or not 0 <= self.window[0] < self.window[1] <= 1:
+            raise ValueError(f"Sampler: window, got {self.window}, expected 0 <= low < high <= 1")
+        if self.choice != "range" and self.epochs < 1:
+            raise ValueError(f"Sampler: epochs, got {self.epochs}, expected those of the whole run")
+
+    @property
+    def by_rank(self) -> bool:
+        """Whether crops are numbered from the easiest to the hardest."""
+        return self.choice in CURRICULA
 
     @property
     def steps(self) -> int:
@@ -77,23 +97,40 @@ class Sampler:
 
     def crops(self, epoch: int, images: np.ndarray, laps: np.ndarray) -> np.ndarray:
         """(G, m) int64 crops to show; `laps` counts how often the epoch has come round to an image before."""
-        chosen = np.empty((len(images), self.crops_per_image), np.int64)
-        for count in np.unique(self.stored[images]):
-            rows = self.stored[images] == count
-            chosen[rows] = self._crops_of(epoch, images[rows], laps[rows], int(count))
+        m, counts = self.crops_per_image, self.stored[images]
+        if self.choice == "cycle":
+            return self._cycled(epoch + np.arange(m), images, counts)
+        first = np.zeros_like(counts)
+        if self.by_rank:
+            first, last = (np.rint(edge * counts).astype(np.int64) for edge in self.window_at(epoch))
+            last = np.minimum(np.maximum(last, first + m), counts)  # wide enough for m crops
+            first = np.minimum(first, last - m)
+            counts = last - first
+        return first[:, None] + permutations(stream(self.seed, 1, images, epoch, laps), counts)[:, :m]
+
+    def _cycled(self, shown: np.ndarray, images: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """(G, m) crops at places `shown` (m,) of each image's endless row of permutations."""
+        rounds, places = np.divmod(shown, counts[:, None])
+        chosen = np.empty(places.shape, np.int64)
+        for later in (0, 1):  # m <= M, so no image is shown parts of more than two rounds
+            number = rounds[:, 0] + later
+            now = rounds == number[:, None]
+            if now.any():
+                whole = permutations(stream(self.seed, 2, images, number), counts)
+                chosen[now] = np.take_along_axis(whole, places, axis=1)[now]
         return chosen
 
-    def _crops_of(self, epoch: int, images: np.ndarray, laps: np.ndarray, count: int) -> np.ndarray:
-        if self.choice == "independent":
-            fresh = permutations(stream(self.seed, 1, images, epoch, laps), count)
-            return fresh[:, : self.crops_per_image]
-        shown = epoch + np.arange(self.crops_per_image)
-        rounds, places = np.divmod(shown, count)
-        chosen = np.empty((len(images), self.crops_per_image), np.int64)
-        for number in np.unique(rounds):
-            now = rounds == number
-            chosen[:, now] = permutations(stream(self.seed, 2, images, number), count)[:, places[now]]
-        return chosen
+    def window_at(self, epoch: int) -> tuple[float, float]:
+        """Which part of an image's crops, from the easiest (0) to the hardest (1), a curriculum shows.
+
+        easy_to_hard begins with `window` and ends, in the last epoch, with its mirror image, [1 - high,
+        1 - low]; hard_to_easy goes the other way; range stays. A window is widened to m crops.
+        """
+        done = min(epoch / max(self.epochs - 1, 1), 1.0)
+        moved = {"easy_to_hard": done, "hard_to_easy": 1 - done, "range": 0.0}[self.choice]
+        low, high = self.window
+        shift = (1 - low - high) * moved
+        return low + shift, high + shift
 
 
 def stream(seed: int, *words: int | np.ndarray) -> np.ndarray:
@@ -105,16 +142,19 @@ def stream(seed: int, *words: int | np.ndarray) -> np.ndarray:
     return state
 
 
-def permutations(streams: np.ndarray, count: int) -> np.ndarray:
-    """(n, count) int64: row i is a random permutation of 0 ... count - 1 that depends on streams[i] alone.
+def permutations(streams: np.ndarray, counts: int | np.ndarray) -> np.ndarray:
+    """(n, largest count) int64: row i begins with a random permutation of 0 ... counts[i] - 1 that depends on
+    streams[i] alone; what follows in a row with fewer numbers than others has no meaning.
 
     Every element gets 32 random bits above its own number and the rows are sorted: no two keys are equal, so
     the result does not depend on the sort.
     """
-    numbers = np.arange(count, dtype=np.uint64)
+    numbers = np.arange(np.max(counts, initial=0), dtype=np.uint64)
     with np.errstate(over="ignore"):
         keys = _mix(streams[:, None] + (numbers + np.uint64(1)) * _GOLDEN)
     keys = keys & ~_LOW | numbers
+    if np.ndim(counts):
+        keys[numbers >= counts[:, None]] = ~np.uint64(0)
     keys.sort(axis=1)
     return (keys & _LOW).astype(np.int64)
 

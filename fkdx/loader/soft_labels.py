@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from fkdx.calibration import Calibration, calibrated
+from fkdx.calibration.rule import scores_of, true_classes
 from fkdx.labels import LabelFile
 from fkdx.target import SparseTarget
 
@@ -42,6 +43,36 @@ class SoftLabels:
                 raise ValueError(f"CropLoader: labels of other crops than {self.first.path}, {file.path}")
             tables += more
         return boxes, flips, tables
+
+    def rank_by(self, score: str) -> None:
+        """Makes `easiest_first` known. ValueError where labels do not tell how sure the teachers were."""
+        for file in self.files:
+            rule = file.header.get("provenance", {}).get("calibration")
+            if file.kind == "hard" or (rule and rule["low"] < rule["middle"]):
+                got = "hard labels" if file.kind == "hard" else "labels, some of them calibrated to classes"
+                raise ValueError(
+                    f"CropLoader: choice, got a curriculum over {got}, expected the teachers' own "
+                    f"probabilities, {file.path}"
+                )
+        self._score = score
+        self._truth = true_classes(self.first)[1] if score == "truth" else np.zeros(len(self.first), np.int64)
+
+    def easiest_first(self, images: np.ndarray) -> list[np.ndarray]:
+        """Each image's crops (M,), those that the teachers are surest of first."""
+        orders: list[np.ndarray] = [None] * len(images)
+        counts = self.first.crop_counts[images]
+        for count in np.unique(counts):
+            same = np.flatnonzero(counts == count)
+            crops = np.broadcast_to(np.arange(count), (len(same), count))
+            sure = sum(self._scores(file, images[same], crops) for file in self.files)
+            for i, order in zip(same, np.argsort(-sure, axis=1, kind="stable")):
+                orders[i] = order
+        return orders
+
+    def _scores(self, file: LabelFile, images: np.ndarray, crops: np.ndarray) -> np.ndarray:
+        _, _, ids, values = file.gather(images, crops)
+        tails = file.gather_tails(images, crops) if file.kind == "topk_logits" else None
+        return scores_of(file, self._score, ids, values, tails, self._truth[images])
 
     def target(self, crops: int, tables: Sequence[np.ndarray]) -> SparseTarget | torch.Tensor:
         """The mean of the teachers' targets of so many crops, from what was gathered for them."""

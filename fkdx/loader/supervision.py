@@ -42,7 +42,11 @@ class StoredCrops:
 
     def choose(self, sampler: Sampler, epoch: int, places: np.ndarray, laps: np.ndarray) -> np.ndarray:
         """(n, m) crops to show of the images at these places of `images`."""
-        return sampler.crops(epoch, places, laps)
+        crops = sampler.crops(epoch, places, laps)
+        if not sampler.by_rank:
+            return crops
+        orders = self._labels.easiest_first(self._label_of[places])
+        return np.stack([order[ranks] for order, ranks in zip(orders, crops)])
 
     def begin(self, epoch: int, places: np.ndarray, crops: np.ndarray) -> tuple[Work, Labels]:
         boxes, flips, labels = self._labels.gather(self._label_of[places], crops)

@@ -11,7 +11,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
+from fkdx.calibration.rule import SCORES
 from fkdx.distill import LOSSES
+from fkdx.loader.sampler import CHOICES as CHOICES_OF_CROPS
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 
@@ -56,7 +58,14 @@ class Recipe:
     )
     temperature: float = key(1.0, "divides the student's logits in the loss")
     interpolation: str = key("bilinear", "of crops: bilinear, bicubic, or (timm's loader) random")
-    choice: str = key("independent", "crops of an image: independent draws, or cycle through all of them")
+    choice: str = key(
+        "independent",
+        "crops of an image: independent draws, cycle through all of them, or by how sure the teacher is: "
+        "easy_to_hard, hard_to_easy, range",
+    )
+    window: list[float] = key(
+        [0.0, 0.25], "where choice is by sureness: part of the crops, from the easiest (0) to the hardest (1)"
+    )
     scale: list[float] = key([0.08, 1.0], "random crops (--hard): share of the image's area")
     ratio: list[float] = key([3 / 4, 4 / 3], "random crops (--hard): width over height")
     on_error: str = key("raise", "an unreadable image: raise, or skip (counted and reported)")
@@ -207,7 +216,8 @@ CHOICES = {
     "loader": ("crops", "timm"),
     "teacher_loss": ("ce", *LOSSES),
     "class_loss": ("ce", "bce"),
-    "choice": ("independent", "cycle"),
+    "choice": CHOICES_OF_CROPS,
+    "score": SCORES,
     "on_missing": ("raise", "ignore"),
 }
 POSITIVE = (
