@@ -2,8 +2,10 @@
 
 import io
 import os
+import resource
 import shutil
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -351,6 +353,7 @@ BAD_FILES = {
     "corrupt": jpeg()[:1000] + b"\xff\xd9" * 200 + jpeg()[1400:],
     "huge": resized_header(65500, 65500),
     "bomb": resized_header(65500, 65500, progressive=True),
+    "bomb of few enough pixels": resized_header(13000, 13000, progressive=True),
     "text": b"no image at all",
     "broken png": b"\x89PNG\r\n\x1a\n" + bytes(100),
 }
@@ -361,9 +364,13 @@ def test_bad_files(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a" / "bad.jpg"
     path.parent.mkdir()
     path.write_bytes(BAD_FILES[name])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+    begun = time.monotonic()
     for loader in (CropLoader(tmp_path, None, 1, 1), ValidationLoader(tmp_path, 1)):
         with pytest.raises(_C.ImageError, match=str(path)):
             list(loader)
+    assert time.monotonic() - begun < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + (400 << 10)
 
 
 def test_missing_files_folders_and_pipes(data: Data, tmp_path: Path) -> None:
