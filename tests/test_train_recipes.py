@@ -24,6 +24,8 @@ TOY += ["--pretrained", "false", "--log-every", "1"]
 # Students that can do with 32 pixels, in place of those that cannot or that take long.
 SMALLER = {
     "fkd_resnet101_plain": ["--student", "resnet18"],
+    "ferkd_finetune": ["--crops-per-image", "4"],
+    "ferkd_vit_small": ["--student-args", "{img_size: 32, depth: 2}"],
     "fkd_vit_tiny": ["--student-args", "{img_size: 32, drop_path_rate: 0.1}"],
     "meal_v2_resnet50": ["--crops-per-image", "4"],
     "ssl_resnet50": ["--student-args", "{backbone: resnet18, hidden: 32}"],
@@ -128,7 +130,7 @@ def test_a_wrong_recipe_is_refused(tmp_path, text, words):
 
 
 def test_shipped_recipes_name_what_they_train_and_no_place():
-    assert len(NAMES) >= 13
+    assert len(NAMES) >= 22
     for name in NAMES:
         text = (SHIPPED / f"{name}.yaml").read_text()
         assert text.startswith("# ")
