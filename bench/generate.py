@@ -108,7 +108,7 @@ def synthetic_rate(args: argparse.Namespace, teacher: Teacher, crops: int) -> fl
 
 def run_job(args: argparse.Namespace, folder: Path, teacher: Teacher, source: Source) -> tuple[float, float]:
     """Label all images; returns crops a second, with reading and writing, and the busy share it tells."""
-    options = {"kind": "topk", "num_classes": teacher.num_outputs, "k": 5, "crops": args.crops}
+    options = {"kind": "topk", "num_classes": teacher.num_outputs, "k": 5, "crops": args.crops, "mix_size": 0}
     pinned = args.device.startswith("cuda")
     draw = RandomCrops(args.crops)
     job = Job.begin(folder, {}, {})

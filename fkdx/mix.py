@@ -13,6 +13,8 @@ from torch import Tensor
 
 from fkdx.target import SparseTarget
 
+MIXUP, CUTMIX = 1, 2  # operations of a label file
+
 
 @dataclass(frozen=True, eq=False)
 class Mix:
@@ -49,6 +51,44 @@ class Mix:
             return target.mix(self.permutation, self.lam)
         lam = self.lam.to(target.dtype)[:, None]
         return lam * target + (1 - lam) * target[self.permutation]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredMix:
+    """How B crops of a label file were mixed with P others; see docs/format.md.
+
+    rows:       (B,) integers, which of the others; any where nothing is mixed
+    operations: (B,) integers, the sum of MIXUP and CUTMIX, or 0
+    lambdas:    (B,) float32, the crop's own weight in Mixup
+    boxes:      (B, 4) integers, top, left, height, width in pixels of the crop
+    """
+
+    rows: np.ndarray
+    operations: np.ndarray
+    lambdas: np.ndarray
+    boxes: np.ndarray
+
+    def apply(self, crops: np.ndarray, others: np.ndarray) -> Mix | None:
+        """CutMix crops (B, S, S, 3) uint8 in place with others (P, S, S, 3); give the Mixup, for `prepare`.
+
+        None where there is none. Mixup comes first in the format and here last, without a difference: it
+        leaves a pixel alone that is its partner's already.
+        """
+        for crop in np.flatnonzero(self.operations & CUTMIX):
+            top, left, height, width = self.boxes[crop]
+            inside = slice(top, top + height), slice(left, left + width)
+            crops[crop][inside] = others[self.rows[crop]][inside]
+        mixed = (self.operations & MIXUP) > 0
+        if not mixed.any():
+            return None
+        whole = [0, 0, *crops.shape[1:3]]
+        return Mix(
+            torch.from_numpy(np.where(mixed, self.rows, 0).astype(np.int64)),
+            torch.from_numpy(np.where(mixed[:, None], whole, 0).astype(np.int32)),
+            torch.from_numpy(np.where(mixed, np.float32(1) - self.lambdas, 0).astype(np.float32)),
+            lam=None,
+            partners=torch.from_numpy(others),
+        )
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,9 @@ def finish(options: list[str], world: int) -> bytes:
     return data
 
 
-def test_bytes_do_not_depend_on_processes(options: list[str]) -> None:
+@pytest.mark.parametrize("more", [[], ["--mixup", "0.8", "--cutmix", "1"]], ids=["plain", "mixed"])
+def test_bytes_do_not_depend_on_processes(options: list[str], more: list[str]) -> None:
+    options = [*more, *options]
     alone = finish(options, 1)
     for world in (2, 3):
         assert finish(options, world) == alone

@@ -256,6 +256,20 @@ def test_other_images_than_the_teacher_saw_are_refused(soft, toy, tmp_path, caps
     assert "not those that were labelled" in refused([*own, "--output", str(tmp_path / "other")], capsys)
 
 
+def test_labels_of_mixed_crops_are_learned(soft, toy, tmp_path, capsys):
+    make_teacher(tmp_path / "weights.safetensors", classes=4)
+    teacher = ["--teacher", "test_resnet", "--checkpoint", str(tmp_path / "weights.safetensors")]
+    mixing = ["--mixup", "0.8", "--cutmix", "1", "--size", "32", "--crops", "4", "--topk", "2"]
+    images, labels = str(toy / "data" / "train"), str(tmp_path / "mixed.fkdl")
+    assert generate(["--data", images, *teacher, *mixing, "-o", labels]) == 0
+    run = [*soft, "--labels", labels, "--max-steps", "3"]
+    assert main(run) == 0
+    assert steps_of(tmp_path / "run")[-1]["loss"] > 0
+    other = [*run, "--output", str(tmp_path / "other")]
+    assert "got crops of two images" in refused([*other, "--cutmix", "1"], capsys)
+    assert "got crops of two images" in refused([*other, "--class-weight", "0.5"], capsys)
+
+
 @pytest.mark.parametrize(
     ("flag", "module", "words"),
     [

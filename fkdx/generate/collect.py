@@ -1,6 +1,6 @@
 """Answers of teachers, chunk by chunk, become shards; the shards of a finished job become label files."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -28,7 +28,7 @@ class Output:
 
 
 def write_shard(
-    job: Job, shard: Shard, outputs: list[Output], answers: Iterable[tuple[Chunk, list[Answer]]], facts: dict
+    job: Job, shard: Shard, outputs: list[Output], answers: list[tuple[Chunk, list[Answer]]], facts: dict
 ) -> None:
     """Write a shard's label files, one an output, then its report, to which `facts` are added.
 
@@ -38,7 +38,9 @@ def write_shard(
     paths = [job.labels_path(shard, number) for number in range(len(outputs))]
     with ExitStack() as stack:
         writers = [
-            stack.enter_context(LabelWriter(path, **output.options, overwrite=True))
+            stack.enter_context(
+                LabelWriter(path, **output.options, **_named(output, answers), overwrite=True)
+            )
             for path, output in zip(paths, outputs)
         ]
         for _, parts in groupby(answers, key=lambda part: part[0].views[0].key):
@@ -48,7 +50,9 @@ def write_shard(
                     continue
                 for writer, row in zip(writers, rows):
                     _check_finite(row.pop("finite"), view)
-                    writer.add(view.key, view.boxes, view.flips, image_size=view.image_size, **row)
+                    writer.add(
+                        view.key, view.boxes, view.flips, image_size=view.image_size, mixes=view.mixes, **row
+                    )
     digests = [LabelFile(path).digest for path in paths]
     images = shard.last - shard.first - len(failed)
     write_json(job.report_path(shard), {"images": images, "failed": failed, "digests": digests, **facts})
@@ -70,6 +74,14 @@ def _by_image(parts: list[tuple[Chunk, list[Answer]]]) -> Iterator[tuple[View, l
         yield view, [{name: column[place] for name, column in table.items()} for table in tables]
 
 
+def _named(output: Output, answers: list[tuple[Chunk, list[Answer]]]) -> dict[str, list[str]]:
+    """What a file of mixed crops has to know: all images in it, partners included."""
+    if not output.options["mix_size"]:
+        return {}
+    views = [view for chunk, _ in answers for view in chunk.views if not view.failure]
+    return {"images": sorted({view.key for view in views}.union(*(view.mixes.partners for view in views)))}
+
+
 def _check_finite(finite: np.ndarray, view: View) -> None:
     if not finite.all():
         crop = int(np.argmin(finite))
@@ -85,8 +97,9 @@ def finish(job: Job, shards: list[Shard], output: Output, number: int) -> None:
         write_manifest(paths[0].parent, paths)
         paths[0].parent.rename(output.path)
         return
-    with LabelWriter(output.path, **output.options) as writer:
-        for path in paths:
-            for image in LabelFile(path):
-                labels = (image.boxes, image.flips, image.ids, image.values, image.image_size)
-                writer.add(image.key, *labels, tails=image.tails)
+    parts = [LabelFile(path) for path in paths]
+    names = {"images": sorted(set().union(*(part.keys for part in parts)))} if parts[0].mix_size else {}
+    with LabelWriter(output.path, **output.options, **names) as writer:
+        for part in parts:
+            for number in np.flatnonzero(part.crop_counts).tolist():  # the others are only partners
+                writer.add_image(part[number])

@@ -8,32 +8,36 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fkdx.generate.pairs import Pairs, Shape, stored_mix
 from fkdx.generate.shards import Shard
 from fkdx.image import decode_crops, image_size
+from fkdx.labels import Mixes
+from fkdx.mix import Mix
 from fkdx.sources import Source
 
 AHEAD_BYTES = 2 << 30  # of crops that wait for a teacher
 
 # (key, (H, W)) -> boxes (M, 4), flips (M,)
 Draw = Callable[[str, tuple[int, int]], tuple[np.ndarray, np.ndarray]]
-Shape = tuple[int, str]  # size, interpolation
+Pixels = dict[Shape, np.ndarray]  # (images, M, size, size, 3) uint8
 
 
 @dataclass(frozen=True)
 class View:
-    """The stored crops of one image; `failure` says why there are none."""
+    """The stored crops of one image and what they are mixed with; `failure` says why there are none."""
 
     key: str
     image_size: tuple[int, int] = (0, 0)
     boxes: np.ndarray | None = None
     flips: np.ndarray | None = None
+    mixes: Mixes | None = None
     failure: str = ""
 
 
@@ -43,7 +47,7 @@ class Chunk:
 
     `crops[shape]` is uint8 (images * (last - first), size, size, 3), black where the image failed. For
     teachers of maps it is the whole images, (images, size, size, 3), and `places` (images, M, 4) are their
-    boxes as parts of the image.
+    boxes as parts of the image. `mixes[shape]` is the Mixup of mixed crops; their CutMix is done.
     """
 
     shard: Shard
@@ -52,6 +56,7 @@ class Chunk:
     last: int
     crops: dict[Shape, Tensor]
     places: Tensor | None = None
+    mixes: dict[Shape, Mix | None] = field(default_factory=dict)
 
 
 def plan_chunks(images: int, crops: int, batch_size: int) -> Iterator[tuple[range, list[tuple[int, int]]]]:
@@ -79,12 +84,14 @@ class Feed:
         threads: int | None = None,
         pinned: bool = False,
         whole: bool = False,
+        pairs: Pairs | None = None,
     ) -> None:
         self.source, self.draw, self.crops, self.batch_size = source, draw, crops, batch_size
-        self.shapes, self.pinned, self.whole = sorted(set(shapes)), pinned, whole
+        self.shapes, self.pinned, self.whole, self.pairs = sorted(set(shapes)), pinned, whole, pairs
         self.seen = 1 if whole else crops  # views of an image that a teacher sees
         threads = threads or len(os.sched_getaffinity(0))
         group_bytes = max(self.seen, batch_size) * sum(3 * size * size for size, _ in self.shapes)
+        group_bytes *= 2 if pairs else 1
         self.ahead = max(2, min(2 * threads, AHEAD_BYTES // group_bytes))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="fkdx-feed")
 
@@ -111,31 +118,47 @@ class Feed:
 
     def _cut(self, shard: Shard, images: range, ranges: list[tuple[int, int]]) -> list[Chunk]:
         """All chunks of one group of images."""
-        all_crops = {
-            (size, interpolation): np.zeros((len(images), self.seen, size, size, 3), np.uint8)
+        crops = self._blank(len(images))
+        others = self._blank(len(images)) if self.pairs else {}
+        views = [self._cut_image(image, place, crops, others) for place, image in enumerate(images)]
+        if self.whole:
+            whole = {shape: self._tensor(_in_a_row(pixels)) for shape, pixels in crops.items()}
+            return [Chunk(shard, views, 0, self.crops, whole, self._places(views))]
+        return [self._fill(Chunk(shard, views, first, last, {}), crops, others) for first, last in ranges]
+
+    def _blank(self, images: int) -> Pixels:
+        return {
+            (size, interpolation): np.zeros((images, self.seen, size, size, 3), np.uint8)
             for size, interpolation in self.shapes
         }
-        views = [self._cut_image(image, place, all_crops) for place, image in enumerate(images)]
-        if self.whole:
-            whole = {shape: self._batch(pixels) for shape, pixels in all_crops.items()}
-            return [Chunk(shard, views, 0, self.crops, whole, self._places(views))]
-        return [
-            Chunk(shard, views, first, last, {s: self._batch(c[:, first:last]) for s, c in all_crops.items()})
-            for first, last in ranges
-        ]
 
-    def _cut_image(self, image: int, place: int, all_crops: dict[Shape, np.ndarray]) -> View:
-        key = self.source.keys[image]
+    def _cut_image(self, image: int, place: int, crops: Pixels, others: Pixels) -> View:
+        key, mixes = self.source.keys[image], None
         try:
             data = self.source.encoded(image)
             size = image_size(data)
             boxes, flips = self.draw(key, size)
             cut = (np.array([[0, 0, *size]]), np.zeros(1, bool)) if self.whole else (boxes, flips)
-            for shape, crops in all_crops.items():
-                crops[place] = decode_crops(data, *cut, *shape)
+            for shape, pixels in crops.items():
+                pixels[place] = decode_crops(data, *cut, *shape)
+            if self.pairs:
+                own = {shape: pixels[place] for shape, pixels in others.items()}
+                mixes = self.pairs.cut(self.source, image, own)
         except (OSError, ValueError) as error:
             return View(key, failure=str(error))
-        return View(key, size, boxes, flips)
+        return View(key, size, boxes, flips, mixes)
+
+    def _fill(self, chunk: Chunk, crops: Pixels, others: Pixels) -> Chunk:
+        """A chunk with its pixels, out of those of all crops of its images."""
+        part = slice(chunk.first, chunk.last)
+        for shape in crops:
+            own = _in_a_row(crops[shape][:, part])
+            if self.pairs:
+                stored = stored_mix([view.mixes and view.mixes[part] for view in chunk.views], len(own))
+                mix = stored.apply(own, _in_a_row(others[shape][:, part]))
+                chunk.mixes[shape] = mix.pin_memory() if mix and self.pinned else mix
+            chunk.crops[shape] = self._tensor(own)
+        return chunk
 
     def _places(self, views: list[View]) -> Tensor:
         places = np.zeros((len(views), self.crops, 4), np.float32)
@@ -144,6 +167,11 @@ class Feed:
                 place[:] = view.boxes / np.tile(view.image_size, 2)
         return torch.from_numpy(places)
 
-    def _batch(self, crops: np.ndarray) -> Tensor:
-        batch = torch.from_numpy(crops.reshape(-1, *crops.shape[2:]))
+    def _tensor(self, crops: np.ndarray) -> Tensor:
+        batch = torch.from_numpy(crops)
         return batch.pin_memory() if self.pinned else batch
+
+
+def _in_a_row(crops: np.ndarray) -> np.ndarray:
+    """(images, crops, ...) -> (images * crops, ...)"""
+    return crops.reshape(-1, *crops.shape[2:])

@@ -9,7 +9,7 @@ from pathlib import Path
 from fkdx.generate.collect import Output
 from fkdx.generate.feed import Feed
 from fkdx.generate.shards import Shard
-from fkdx.labels.layout import record_dtype
+from fkdx.labels.layout import TWO_VIEWS, record_dtype
 from fkdx.loader import ValidationLoader
 from fkdx.teachers.teacher import Teacher
 
@@ -55,7 +55,8 @@ def label_bytes(output: Output, images: int, crops: int) -> int:
     """Bytes of a label file in the plain encoding, without header and keys."""
     options = output.options
     value_type = "none" if options["kind"] == "hard" else "float16"
-    dtype = record_dtype(options["kind"], value_type, options["num_classes"], options["k"], 0)
+    required = TWO_VIEWS if options["mix_size"] else 0
+    dtype = record_dtype(options["kind"], value_type, options["num_classes"], options["k"], required)
     block = crops * dtype.itemsize + -(-crops // 8)
     return images * (-(-block // 64) * 64 + 24)
 

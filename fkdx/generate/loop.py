@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fkdx.batch import prepare
 from fkdx.generate.collect import Output, write_shard
-from fkdx.generate.feed import Chunk, Feed, Shape
+from fkdx.generate.feed import Chunk, Feed
+from fkdx.generate.pairs import Shape
 from fkdx.generate.shards import Job, Lock, Shard
+from fkdx.mix import Mix
 from fkdx.teachers.teacher import Answer, Teacher, answer, combined
 
 RUNNING_AHEAD = 2  # batches that a GPU may be given before it is done with the one before
@@ -74,9 +77,11 @@ class Labelling:
             if failure and self.strict:
                 raise ValueError(f"generate: {failure.failure}, {failure.key}")
             crops = {shape: self._on_device(crops) for shape, crops in chunk.crops.items()}
+            mixes = {shape: mix and mix.to(self.device, True) for shape, mix in chunk.mixes.items()}
             chunk.crops.clear()
+            chunk.mixes.clear()
             with Stopwatch(self.device) as stopwatch:
-                answers = self._ask(crops, chunk.places, bar)
+                answers = self._ask(crops, mixes, chunk.places, bar)
             yield chunk, answers
             under_way.append(stopwatch)
             while len(under_way) > RUNNING_AHEAD:
@@ -89,13 +94,17 @@ class Labelling:
         """The part of the time so far in which teachers worked."""
         return self.busy / (time.perf_counter() - self._started)
 
-    def _ask(self, crops: dict[Shape, Tensor], places: Tensor | None, bar: tqdm) -> list[Answer]:
+    def _ask(
+        self, crops: dict[Shape, Tensor], mixes: dict[Shape, Mix | None], places: Tensor | None, bar: tqdm
+    ) -> list[Answer]:
         """One answer an output."""
         where = () if places is None else (places,)
         logits = []
         for teacher in self.teachers:
-            limit = teacher.limit
-            logits.append(teacher(crops[teacher.shape], *where))
+            limit, seen = teacher.limit, crops[teacher.shape]
+            if mix := mixes.get(teacher.shape):
+                seen = prepare(seen, teacher.preprocess.mean, teacher.preprocess.std, mix=mix)
+            logits.append(teacher(seen, *where))
             if teacher.limit != limit:
                 bar.write(f"{teacher.name}: out of memory; goes on with batches of {teacher.limit} crops")
         answers = []

@@ -67,6 +67,10 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f"--head: its outputs are stored before the softmax, got --kind {args.kind}")
     if args.maps and (args.evaluate or args.dry_run):
         parser.error("--maps: only labels are made of maps, got --evaluate or --dry-run with it")
+    if min(args.mixup, args.cutmix) < 0:
+        parser.error(f"--mixup, --cutmix: got {args.mixup} and {args.cutmix}, expected no negative number")
+    if args.maps and (args.mixup or args.cutmix):
+        parser.error("--maps: whole images are seen, which --mixup and --cutmix cannot mix")
     if args.policy and args.crops_from:
         parser.error("--policy and --crops-from exclude each other")
 
@@ -109,6 +113,8 @@ def _add_crops(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="a crop's width / height (default 0.75 1.333)",
     )
+    add("--mixup", type=float, default=0.0, metavar="A", help="mix with another image: alpha of Beta(A, A)")
+    add("--cutmix", type=float, default=0.0, metavar="A", help="paste from another image; with both, either")
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from fkdx.generate.feed import Feed
 from fkdx.generate.forecast import evaluate, forecast, status
 from fkdx.generate.loop import Labelling
 from fkdx.generate.options import parse
+from fkdx.generate.pairs import Pairs
 from fkdx.generate.shards import Job, Shard, plan_shards, write_json
 from fkdx.labels import fingerprint
 from fkdx.sources import Source, open_source
@@ -60,12 +61,11 @@ def label(
 ) -> None:
     """Do the work that no other process does; rank 0 also begins the job and finishes the files."""
     draw = pick_crops(args)
-    outputs = plan_outputs(args, teachers, classes, draw.crops)
+    pairs = pick_pairs(args, teachers, len(source))
+    outputs = plan_outputs(args, teachers, classes, draw.crops, pairs)
     shards = plan_shards(len(source), draw.crops, args.batch_size)
-    settings = describe(args, source, teachers, draw, len(shards))
-    shapes = [teacher.shape for teacher in teachers]
-    pinned = teachers[0].device.type == "cuda"
-    with Feed(source, draw, draw.crops, args.batch_size, shapes, args.threads, pinned, args.maps) as feed:
+    settings = describe(args, source, teachers, draw, pairs, len(shards))
+    with make_feed(args, source, teachers, draw, pairs) as feed:
         if args.dry_run:
             print(forecast(teachers, feed, outputs, len(shards)))
             return
@@ -203,8 +203,37 @@ def pick_crops(args: argparse.Namespace) -> RandomCrops | Policy | StoredCrops:
     return draw
 
 
+def pick_pairs(args: argparse.Namespace, teachers: list[Teacher], images: int) -> Pairs | None:
+    """How crops are mixed with those of other images; None where they are not."""
+    if not (args.mixup or args.cutmix):
+        return None
+    sizes = {teacher.preprocess.size for teacher in teachers}
+    if len(sizes) > 1:
+        raise ValueError(f"generate: size of mixed crops, got {sorted(sizes)}, expected one; give --size")
+    if images < 2:
+        raise ValueError("generate: images to mix, got 1, expected at least 2")
+    partner = RandomCrops(args.crops, args.seed, tuple(args.scale), tuple(args.ratio), args.flip)
+    return Pairs(args.mixup, args.cutmix, partner, sizes.pop())
+
+
+def make_feed(
+    args: argparse.Namespace,
+    source: Source,
+    teachers: list[Teacher],
+    draw: RandomCrops | Policy | StoredCrops,
+    pairs: Pairs | None,
+) -> Feed:
+    shapes = [teacher.shape for teacher in teachers]
+    pinned = teachers[0].device.type == "cuda"
+    return Feed(source, draw, draw.crops, args.batch_size, shapes, args.threads, pinned, args.maps, pairs)
+
+
 def plan_outputs(
-    args: argparse.Namespace, teachers: list[Teacher], classes: list[str] | None, crops: int
+    args: argparse.Namespace,
+    teachers: list[Teacher],
+    classes: list[str] | None,
+    crops: int,
+    pairs: Pairs | None,
 ) -> list[Output]:
     """The label files of a job: one for all teachers together, or one for each, or both."""
     path, every = Path(args.output), tuple(range(len(teachers)))
@@ -215,6 +244,8 @@ def plan_outputs(
         raise ValueError(
             f"generate: an ensemble has probabilities, got --kind {args.kind}; use --store separate"
         )
+    if pairs and path.suffix != ".fkdl":
+        raise ValueError(f"generate: mixed crops go into one file, expected --output NAME.fkdl, path {path}")
     outputs = []
     for path, members in plans:
         num_classes = teachers[members[0]].num_outputs
@@ -225,6 +256,7 @@ def plan_outputs(
             "crops": crops,
             "classes": classes,
             "encoding": args.encoding,
+            "mix_size": pairs.size if pairs else 0,
         }
         outputs.append(Output(path, members, options))
     return outputs
@@ -235,6 +267,7 @@ def describe(
     source: Source,
     teachers: list[Teacher],
     draw: RandomCrops | Policy | StoredCrops,
+    pairs: Pairs | None,
     shards: int,
 ) -> dict:
     """All that decides the labels, as JSON values; a job goes on only where all of it is as it was."""
@@ -247,6 +280,7 @@ def describe(
         "encoding": args.encoding,
         "temperature": args.temperature,
         **draw.provenance(),
+        **(pairs.provenance() if pairs else {}),
         "resample": "pillow12",
         "batch_size": args.batch_size,
         "shards": shards,

@@ -77,7 +77,7 @@ class LabelWriter:
         if (images is None) != (mix_size == 0):
             raise ValueError(f"LabelWriter: mixed crops need both images and mix_size, {path}")
         self._partners = {key: i for i, key in enumerate(sorted(images, key=str.encode))} if images else {}
-        required = layout.RATIO_BOXES * ratios + layout.TWO_VIEWS * bool(images)
+        required = layout.RATIO_BOXES * ratios + layout.TWO_VIEWS * (images is not None)
         required += layout.EXTRA_OPERATIONS * (extra is not None)
         if value_type is None:
             value_type = _default_value_type(kind, encoding)

@@ -256,9 +256,7 @@ class CropLoader:
         m, files = self.crops_per_image, part.work.images
         classes = torch.from_numpy(np.repeat(self._supervision.class_of(files), m))
         target = self._supervision.target(classes, part.labels)
-        if part.partners:
-            part.partners.paste(part.pending.slot)
-        mix = part.partners and part.partners.mix()
+        mix = part.partners and part.partners.mix.apply(part.pending.slot, part.partners.pixels)
         if on_cuda(self._device):
             mix = mix and mix.pin_memory().to(self._device, non_blocking=True)
             target = target.pin_memory().to(self._device, non_blocking=True)

@@ -3,74 +3,42 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from fkdx.labels import LabelFile
-from fkdx.mix import Mix
+from fkdx.mix import CUTMIX, MIXUP, StoredMix
 from fkdx.pool import Pending, Work
 
-MIXUP, CUTMIX, FLIPPED = 1, 2, 4
+FLIPPED = 4
 
 
 @dataclass
 class Partners:
-    """The partner crops of n images with m crops each, P in all.
+    """The crops that those of n images, m each, are mixed with; P in all.
 
     work: what cuts them, one crop an entry
-    rows: (n, m) which of them a crop is mixed with; -1: none
-    operations, lambdas, boxes: (n, m), (n, m) and (n, m, 4) as in docs/format.md, boxes in pixels of the crop
+    owners: (P,) the place of the image that each is mixed with
+    mix: of the n m crops
     pending, pixels: set once they are under way; (P, S, S, 3) uint8
     """
 
     work: Work
-    rows: np.ndarray
-    operations: np.ndarray
-    lambdas: np.ndarray
-    boxes: np.ndarray
+    owners: np.ndarray
+    mix: StoredMix
     pending: Pending | None = None
     pixels: np.ndarray | None = None
 
     def finish(self) -> dict[int, Exception]:
         """Wait for all of them; the errors by the place of the image that is mixed with a bad one."""
-        owners = np.argwhere(self.rows >= 0)[:, 0]
         errors = self.pending.finish() if self.pending else {}
-        return {int(owners[row]): error for row, error in errors.items()}
+        return {int(self.owners[row]): error for row, error in errors.items()}
 
     def replace(self, i: int, other: "Partners") -> None:
         """Image i gives way to the only image of `other`."""
-        self.rows[i] = np.where(other.rows[0] >= 0, other.rows[0] + len(self.pixels), -1)
-        for mine, theirs in zip(self._parameters(), other._parameters()):
-            mine[i] = theirs[0]
+        m = len(other.mix.rows)
+        for mine, theirs in zip(vars(self.mix).values(), vars(other.mix).values()):
+            mine[i * m : (i + 1) * m] = theirs
+        self.mix.rows[i * m : (i + 1) * m] += len(self.pixels)
         self.pixels = np.concatenate([self.pixels, other.pixels])
-
-    def _parameters(self) -> tuple[np.ndarray, ...]:
-        return self.operations, self.lambdas, self.boxes
-
-    def paste(self, crops: np.ndarray) -> None:
-        """CutMix of crops (n m, S, S, 3), in place: bytes are copied, so nothing is rounded."""
-        rows, boxes = self.rows.reshape(-1), self.boxes.reshape(-1, 4).tolist()
-        for crop in np.flatnonzero(self.operations & CUTMIX):
-            top, left, height, width = boxes[crop]
-            inside = slice(top, top + height), slice(left, left + width)
-            crops[crop][inside] = self.pixels[rows[crop]][inside]
-
-    def mix(self) -> Mix | None:
-        """Mixup, which the device does; None where there is none.
-
-        After `paste` a pixel of CutMix's box equals its partner's, so that Mixup leaves it as it is.
-        """
-        mixed = ((self.operations & MIXUP) > 0).reshape(-1)
-        if not mixed.any():
-            return None
-        side = self.pixels.shape[1]
-        blend = np.where(mixed, np.float32(1) - self.lambdas.reshape(-1), np.float32(0))
-        return Mix(
-            torch.from_numpy(np.where(mixed, self.rows.reshape(-1), 0)),
-            torch.from_numpy(np.where(mixed[:, None], [0, 0, side, side], 0).astype(np.int32)),
-            torch.from_numpy(blend.astype(np.float32)),
-            lam=None,
-            partners=torch.from_numpy(self.pixels),
-        )
 
 
 def find_partners(
@@ -98,9 +66,13 @@ def find_partners(
         ratios=np.ascontiguousarray(boxes) if labels.ratios else None,
         sizes=[tuple(one) for one in labels.image_sizes[numbers].tolist()],
     )
-    rows = np.where(mixed, np.cumsum(mixed).reshape(mixed.shape) - 1, -1)
-    scaled = scale_boxes(mix_boxes, labels.mix_size, size)
-    return Partners(work, rows, operations & (MIXUP | CUTMIX), lambdas, scaled)
+    mix = StoredMix(
+        np.cumsum(mixed) - 1,
+        operations.reshape(-1) & (MIXUP | CUTMIX),
+        lambdas.reshape(-1),
+        scale_boxes(mix_boxes.reshape(-1, 4), labels.mix_size, size),
+    )
+    return Partners(work, np.argwhere(mixed)[:, 0], mix)
 
 
 def scale_boxes(boxes: np.ndarray, side: int, other: int) -> np.ndarray:

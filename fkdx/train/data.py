@@ -87,8 +87,8 @@ def check_stage(stage: Recipe, world: World) -> int:
         )
     if labels is not None and labels.mix_size and (mixing or needs_classes(stage)):
         raise ValueError(
-            "train: labels, got crops of two images, expected neither more mixing nor the images' own classes "
-            f"with them, {stage.labels}"
+            "train: labels, got crops of two images, expected neither more mixing nor classes with them, "
+            f"{stage.labels}"
         )
     if labels is not None and (labels.crops or m) < m:
         raise ValueError(

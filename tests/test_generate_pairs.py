@@ -1,0 +1,147 @@
+"""Labels of crops mixed across images: the loader shows a student the very input that the teacher saw."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from generating import CROPS, SIZE, changed, make_data, make_teacher, run_options
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from fkdx import CropLoader, LabelFile, cli
+from fkdx.batch import prepare
+from fkdx.generate.draw import RandomCrops
+from fkdx.generate.pairs import RUN, Pairs
+from fkdx.mix import CUTMIX, MIXUP
+
+MIXING = ["--mixup", "0.8", "--cutmix", "1"]
+NORMAL = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # as the tiny teacher wants it
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def options(data: Path, tmp_path: Path) -> list[str]:
+    make_teacher(tmp_path / "weights.safetensors")
+    return run_options(data, tmp_path / "weights.safetensors", tmp_path / "labels.fkdl")
+
+
+@pytest.fixture
+def seen() -> Iterator[list[torch.Tensor]]:
+    """What teachers are given, batch after batch."""
+    batches: list[torch.Tensor] = []
+
+    def note(module: torch.nn.Module, inputs: tuple) -> None:
+        if hasattr(module, "forward_features"):
+            batches.append(inputs[0].clone())
+
+    hook = register_module_forward_pre_hook(note)
+    yield batches
+    hook.remove()
+
+
+def labels_of(options: list[str]) -> LabelFile:
+    assert cli.run("generate", options) == 0
+    return LabelFile(options[-1])
+
+
+def replayed(data: Path, labels: LabelFile) -> dict[tuple[str, int], torch.Tensor]:
+    """What a student is given, by key and crop."""
+    images = len(labels)
+    loader = CropLoader(data, labels, images * CROPS, CROPS, SIZE, on_missing="ignore")
+    (batch,) = list(loader)
+    pixels = prepare(batch.images, **NORMAL, mix=batch.mix)
+    return {(key, int(crop)): row for key, crop, row in zip(batch.keys, batch.crops, pixels)}
+
+
+@pytest.mark.parametrize(("mixing", "found"), [(MIXING, {1, 2}), (MIXING[:2], {1}), (MIXING[2:], {2})])
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_a_student_sees_what_the_teacher_saw(options, data, seen, mixing, found, batch_size) -> None:
+    labels = labels_of([*mixing, *changed(options, **{"batch-size": batch_size})])
+    shown = torch.cat(seen[1:])  # the first is the probe for the number of classes
+    student = replayed(data, labels)
+    for row, place in zip(shown, [(key, crop) for key in labels.keys for crop in range(CROPS)], strict=True):
+        assert torch.equal(row, student[place])
+    operations = np.concatenate([image.mixes.operations for image in labels])
+    assert set(operations.tolist()) == found
+    assert labels.mix_size == SIZE
+    assert labels.header["provenance"]["mixup"] == (0.8 if 1 in found else 0)
+
+
+def test_labels_are_what_the_teacher_says_of_mixed_crops(options: list[str], data: Path) -> None:
+    labels = labels_of([*MIXING, *options])
+    model = make_teacher(Path(options[-1]).parent / "weights.safetensors")
+    for (key, crop), pixels in replayed(data, labels).items():
+        with torch.no_grad():
+            values, ids = model(pixels[None]).softmax(1)[0].topk(2)
+        np.testing.assert_array_equal(labels[key].ids[crop], ids)
+        np.testing.assert_allclose(labels[key].values[crop], values, atol=1e-3)
+
+
+def test_own_crops_do_not_change(options: list[str], tmp_path: Path) -> None:
+    plain = labels_of(options)
+    mixed = labels_of([*MIXING, *changed(options, output=tmp_path / "mixed.fkdl")])
+    for one, other in zip(plain, mixed, strict=True):
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+        np.testing.assert_array_equal(one.flips, other.flips)
+
+
+def test_partners_are_other_images_and_shared_by_runs(options: list[str]) -> None:
+    labels = labels_of([*MIXING, *options])
+    chosen = set()
+    for image in labels:
+        assert image.key not in image.mixes.partners
+        runs = [set(image.mixes.partners[first : first + RUN]) for first in range(0, CROPS, RUN)]
+        assert all(len(run) == 1 for run in runs)
+        chosen |= set.union(*runs)
+    assert len(chosen) > 3
+
+
+def test_parameters_depend_on_seed_key_and_crop_alone() -> None:
+    pairs = Pairs(0.8, 1.0, RandomCrops(20, 5), SIZE)
+    operations, lambdas, boxes = pairs.parameters("a/b.jpg", 400)
+    for few, many in zip(pairs.parameters("a/b.jpg", 7), (operations, lambdas, boxes)):
+        np.testing.assert_array_equal(few, many[:7])
+    other = Pairs(0.8, 1.0, RandomCrops(20, 6), SIZE).parameters("a/b.jpg", 400)
+    assert (other[1] != lambdas).any()
+    assert 150 < (operations == MIXUP).sum() < 250
+    assert (lambdas[operations == CUTMIX] == 1).all()
+    assert 0.4 < lambdas[operations == MIXUP].mean() < 0.6
+    assert not boxes[operations == MIXUP].any()
+
+
+def test_a_broken_partner_gives_way(options: list[str], data: Path, tmp_path: Path) -> None:
+    root = make_data_copy(data, tmp_path / "broken")
+    (root / "bee" / "1.jpg").write_bytes(b"no image")
+    labels = labels_of([*MIXING, *changed(options, data=root)])
+    assert len(labels) == 11
+    assert all("bee/1.jpg" not in image.mixes.partners for image in labels)
+    assert len(replayed(root, labels)) == 11 * CROPS
+
+
+def make_data_copy(data: Path, root: Path) -> Path:
+    for path in data.glob("*/*.jpg"):
+        target = root / path.relative_to(data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return root
+
+
+def test_what_cannot_be_mixed_is_refused(options: list[str], data: Path, tmp_path: Path, capsys) -> None:
+    for wrong, said in [(["--mixup", "-1"], "no negative number"), (["--maps", *MIXING], "--maps")]:
+        with pytest.raises(SystemExit):
+            cli.run("generate", [*wrong, *options])
+        assert said in capsys.readouterr().err
+    assert cli.run("generate", [*MIXING, *changed(options, output=tmp_path / "folder")]) == 1
+    assert "mixed crops go into one file" in capsys.readouterr().err
+    (tmp_path / "one" / "ant").mkdir(parents=True)
+    (tmp_path / "one" / "ant" / "0.jpg").write_bytes((data / "ant" / "0.jpg").read_bytes())
+    (tmp_path / "one" / "bee").mkdir()
+    (tmp_path / "names").write_text("ant bee cat")
+    one = ["--classes", str(tmp_path / "names"), *changed(options, data=tmp_path / "one")]
+    assert cli.run("generate", [*MIXING, *one]) == 1
+    assert "images to mix, got 1" in capsys.readouterr().err
