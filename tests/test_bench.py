@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
+from toy import draw_images, environment
 
 from fkdx.bench import main
+from fkdx.train.checkpoint import save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,3 +45,27 @@ def test_comparison(images: Path) -> None:
     (table,) = json.loads(done.stdout)
     assert table["pixels"] >= 12
     assert {"fkdx", "fkdx float32", "reference float32", "ceiling"} <= set(table["crops_per_second"]["2"])
+
+
+@pytest.mark.slow
+def test_stored_against_online(tmp_path: Path, rng: np.random.Generator) -> None:
+    draw_images(tmp_path / "train", 12, rng)
+    draw_images(tmp_path / "val", 3, rng)
+    save_weights(tmp_path / "teacher.safetensors", timm.create_model("test_resnet", num_classes=4))
+    command = [sys.executable, str(ROOT / "bench/stored_vs_online.py"), "--output", str(tmp_path / "out")]
+    data = ["--data", str(tmp_path / "train"), "--val", str(tmp_path / "val")]
+    teacher = ["--teacher", "test_resnet", "--checkpoint", str(tmp_path / "teacher.safetensors")]
+    teacher += ["--teacher-input", "{size: 32, interpolation: bilinear}", "--crops", "8", "--topk", "2"]
+    student = ["--config", "fkd_resnet50", "--student", "test_convnext", "--size", "32", "--device", "cpu"]
+    student += ["--batch-size", "16", "--epochs", "8", "--amp", "none"]
+    done = subprocess.run(
+        [*command, *data, *teacher, *student], capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2:] for line in done.stdout.splitlines() if "|" in line
+    }
+    shares = [float(cell.strip(" %")) for cell in rows["share of the teacher"][:2]]
+    assert shares[0] == 0 < shares[1] < 100
+    assert int(rows["bytes stored"][0].replace(",", "")) == (tmp_path / "out" / "labels.fkdl").stat().st_size
+    assert "online / stored, a training: " in done.stdout
