@@ -18,7 +18,8 @@ from fkdx.cli import main as fkdx
 from fkdx.demo import last_top1
 
 CROPS, EPOCHS = 16, 20
-TEACHERS = ("test_resnet", "test_convnext", "test_efficientnet", "test_resnet")
+NETWORK = "test_resnet"  # of students and of
+TEACHERS = 4  # equally good teachers, so that only their number counts
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,18 @@ SETTINGS = {
     "scenes": Setting(64, (0.08, 1), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 250, 20, "val"),
 }
 RECIPE = (
-    *("--optimizer", "adamw", "--weight-decay", 0.05, "--decay-all", "false", "--smooth", "true"),
+    *(
+        "--student",
+        NETWORK,
+        "--optimizer",
+        "adamw",
+        "--weight-decay",
+        0.05,
+        "--decay-all",
+        "false",
+        "--smooth",
+        "true",
+    ),
     *("--crop-ratio", 1.0, "--eval-every", 1000, "--save-minutes", 60, "--device", "cpu"),
 )
 
@@ -100,18 +112,18 @@ def main() -> None:
     part = link_part(data / "train", args.output / "part", args.images or setting.images_a_class)
     epochs = args.teacher_epochs or setting.teacher_epochs
     labels = []
-    for number, network in enumerate(TEACHERS):
+    for number in range(TEACHERS):
         run = args.output / f"teacher-{number}"
-        teach = ["--hard", "--student", network, "--crops-per-image", 1, "--epochs", epochs, "--lr", 0.002]
+        teach = ["--hard", "--crops-per-image", 1, "--epochs", epochs, "--lr", 0.002]
         train(run, setting, "--data", data / "train", *val, *teach, "--warmup-epochs", 1, "--seed", number)
-        labels.append(store(part, run, network, setting, "topk"))
-    dense = store(part, args.output / "teacher-0", TEACHERS[0], setting, "dense")
+        labels.append(store(part, run, setting, "topk"))
+    dense = store(part, args.output / "teacher-0", setting, "dense")
     compared = ways(labels, dense)
     wanted = ["FKD", *(args.only or compared)]
     compared = {name: flags for name, flags in compared.items() if name in wanted}
     for seed in range(args.seeds):
         for name, flags in compared.items():
-            learn = ["--student", "test_resnet", "--epochs", args.epochs, "--lr", 0.003, "--seed", seed]
+            learn = ["--epochs", args.epochs, "--lr", 0.003, "--seed", seed]
             train(run_of(args.output, name, seed), setting, "--data", part, *val, *learn, *flags)
         print(table(args.output, list(compared), seed + 1), flush=True)
 
@@ -123,12 +135,12 @@ def train(run: Path, setting: Setting, *flags: object) -> None:
         call("train", "--output", run, *setting.pixels(), *RECIPE, *batch, *flags)
 
 
-def store(images: Path, run: Path, network: str, setting: Setting, kind: str) -> Path:
+def store(images: Path, run: Path, setting: Setting, kind: str) -> Path:
     """The labels of a trained teacher; all teachers label the same crops."""
     path = run / f"{kind}.fkdl"
     if not path.exists():
         pixels = ["--size", setting.size, "--mean", *setting.mean, "--std", *setting.std]
-        teacher = ["--teacher", network, "--checkpoint", run / "last.safetensors", "--kind", kind]
+        teacher = ["--teacher", NETWORK, "--checkpoint", run / "last.safetensors", "--kind", kind]
         crops = ["--crops", CROPS, "--scale", *setting.scale, "--interpolation", "bilinear"]
         call("generate", "--data", images, *teacher, *pixels, *crops, "-o", path)
     return path
@@ -164,7 +176,7 @@ def run_of(output: Path, name: str, seed: int) -> Path:
 def table(output: Path, names: list[str], seeds: int) -> str:
     """Top-1 of every kind of student: mean, spread, and the mean difference from FKD with the same seed."""
     top1 = {name: [last_top1(run_of(output, name, seed)) for seed in range(seeds)] for name in names}
-    teachers = ", ".join(f"{last_top1(output / f'teacher-{i}'):.1f}" for i in range(len(TEACHERS)))
+    teachers = ", ".join(f"{last_top1(output / f'teacher-{i}'):.1f}" for i in range(TEACHERS))
     lines = [f"\nteachers {teachers}\n", f"| {seeds} seeds | top-1 | to FKD |", "|---|---|---|"]
     for name, values in top1.items():
         apart = [value - base for value, base in zip(values, top1["FKD"])]

@@ -270,7 +270,7 @@ def test_a_curriculum_needs_the_teachers_answers(toy, tmp_path, rng):
     for labels, options, words in (
         (hard, {}, "a curriculum over hard labels"),
         (path, {"calibration": RULE}, "some of them calibrated to classes"),
-        (None, {}, "range without labels"),
+        (None, {}, "curriculum, got no labels"),
         (path, {"score": "least"}, "score, got 'least'"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -392,6 +392,22 @@ def test_labels_without_ground_truth_are_refused(tmp_path, rng, capsys):
             writer.add(key, [[0, 0, 5, 5]], [False], **labels, image_size=(9, 9))
         words = ["calibrate", str(tmp_path / f"{name}.fkdl"), "-o", str(tmp_path / "b.fkdl")]
         assert "no ground truth" in refused(words, capsys)
+
+
+def test_random_crops_are_not_calibrated(toy):
+    with pytest.raises(ValueError, match="calibration or curriculum, got no labels"):
+        CropLoader(toy.images, None, 16, 2, 16, calibration=RULE)
+
+
+def test_an_ensemble_needs_labels_and_stays_what_it_was(toy, tmp_path, rng, capsys):
+    paths = [write(tmp_path / f"{i}.fkdl", toy, rng, provenance={"teacher": f"number {i}"}) for i in range(3)]
+    run = [*COMMON, "--data", str(toy.images), "--output", str(tmp_path / "run"), "--max-steps", "1"]
+    assert "ensemble, got no labels" in refused(
+        [*run, "--teacher", "x", "--ensemble", f"[{paths[1]}]"], capsys
+    )
+    labels = ["--labels", str(paths[0]), "--ensemble"]
+    assert train([*run, *labels, f"[{paths[1]}]"]) == 0
+    assert "other labels" in refused([*run, *labels, f"[{paths[2]}]"], capsys)
 
 
 def test_labels_without_probabilities_are_refused(toy, tmp_path, rng, capsys):

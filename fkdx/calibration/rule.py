@@ -85,6 +85,8 @@ def scores_of(
 
     Those are ids and values (n, m, K), tails (n, m) of `topk_logits`, and the images' classes, truth (n,).
     """
+    if score == "max" and labels.kind in ("topk", "smoothing"):
+        return values[..., 0].astype(np.float64)  # the largest comes first
     values = values.astype(np.float64)
     if labels.kind.endswith("logits"):
         top = values.max(axis=2, keepdims=True)

@@ -65,11 +65,11 @@ def _scores(
     files: Sequence[LabelFile], rule: Calibration, images: np.ndarray, crops: np.ndarray, truth: np.ndarray
 ) -> np.ndarray:
     """(teachers, n, m) scores of crops of images of classes (n,)."""
-    scores = []
-    boxes, flips, *_ = stored_labels(files[0], images, crops)
+    scores, first = [], None
     for labels in files:
-        own_boxes, own_flips, ids, values, tails = stored_labels(labels, images, crops)
-        if not (np.array_equal(own_boxes, boxes) and np.array_equal(own_flips, flips)):
+        boxes, flips, ids, values, tails = stored_labels(labels, images, crops)
+        first = first or (boxes, flips)
+        if not (np.array_equal(boxes, first[0]) and np.array_equal(flips, first[1])):
             raise ValueError(
                 f"calibration: crops differ from those of {files[0].path}, expected labels of the same "
                 f"crops, {labels.path}"

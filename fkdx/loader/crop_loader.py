@@ -118,8 +118,10 @@ class CropLoader:
         self.label_kind, self.on_error, self.seed = label_kind, on_error, seed
         self._rows = batch_size // world_size
         if labels is None:
-            if choice in CURRICULA:
-                raise ValueError(f"CropLoader: choice, got {choice} without labels, expected stored crops")
+            if calibration is not None or choice in CURRICULA:
+                raise ValueError(
+                    "CropLoader: calibration or curriculum, got no labels, expected stored crops"
+                )
             rule = _C.RandomCrops(scale, ratio, 0.5)
             self._supervision = DrawnCrops(source, crops_per_image, seed, rule)
         else:

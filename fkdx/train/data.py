@@ -71,6 +71,8 @@ def check_stage(stage: Recipe, world: World) -> int:
     """The number of outputs that the data of one stage asks for."""
     labels = open_labels(stage)
     rule_of(stage)
+    if stage.ensemble and not stage.labels:
+        raise ValueError("train: ensemble, got no labels, expected those of the first teacher in labels")
     classes = classes_of(stage, labels)
     m, parts = stage.crops_per_image, stage.accumulate
     if stage.batch_size % (m * world.size) or stage.batch_size % (parts * world.size):
