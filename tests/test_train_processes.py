@@ -7,10 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from toy import COMMON, draw_images, environment, log_of, steps_of, torchrun, write_labels
+from toy import COMMON, environment, log_of, make_toy, steps_of, torchrun
 
 from fkdx.train.loop import main
 
@@ -19,12 +18,7 @@ SECONDS_TO_FAIL = 60
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, run_seed) -> list[str]:
-    folder = tmp_path_factory.mktemp("toy")
-    rng = np.random.default_rng(run_seed)
-    draw_images(folder / "data" / "train", 12, rng)
-    draw_images(folder / "data" / "val", 5, rng)
-    write_labels(folder / "labels.fkdl", folder / "data" / "train", rng)
-    return ["--data", str(folder / "data"), "--labels", str(folder / "labels.fkdl"), "--epochs", "4"]
+    return make_toy(tmp_path_factory.mktemp("toy"), run_seed)
 
 
 def test_two_processes_do_what_one_does(data, tmp_path):
@@ -40,6 +34,17 @@ def test_two_processes_do_what_one_does(data, tmp_path):
     images = [line["images"] for line in log_of(two) if line["kind"] == "evaluation"]
     assert images == [20, 20, 20]
     assert done.stdout.count("epoch 4: top-1") == 1
+
+
+def test_two_processes_accumulate_to_what_one_does_at_once(data, tmp_path):
+    """Parts of each process's rows, gradients averaged over both and clipped: those of the whole batch."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = [*COMMON, *data, "--clip-grad", "0.5", "--max-steps", "8"]
+    assert main([*arguments, "--output", str(one)]) == 0
+    done = torchrun(2, [*arguments, "--accumulate", "4", "--output", str(two)])
+    assert done.returncode == 0, done.stderr
+    for a, b in zip(steps_of(one), steps_of(two), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
 
 
 def test_two_processes_go_on_where_one_was_cut_off(data, tmp_path):
@@ -61,6 +66,7 @@ def test_two_processes_go_on_where_one_was_cut_off(data, tmp_path):
             "batch_size, got 6, expected a multiple of crops_per_image x processes (2 x 2)",
         ),
         (["--labels", "/nowhere.fkdl"], "/nowhere.fkdl"),
+        (["--output", "/proc/run"], "/proc/run"),  # what only the main process meets
     ],
 )
 def test_bad_input_ends_both_with_one_line(data, tmp_path, change, words):

@@ -18,6 +18,15 @@ STUDENT = ["--student", "test_convnext", "--size", "32", "--batch-size", "16", "
 COMMON = [*STUDENT, "--lr", "0.01", "--log-every", "1", "--device", "cpu", "--deterministic"]
 
 
+def make_toy(folder: Path, seed: int) -> list[str]:
+    """Draw data/train, data/val and labels.fkdl into a folder; the arguments of a run on them."""
+    rng = np.random.default_rng(seed)
+    draw_images(folder / "data" / "train", 12, rng)
+    draw_images(folder / "data" / "val", 5, rng)
+    write_labels(folder / "labels.fkdl", folder / "data" / "train", rng)
+    return ["--data", str(folder / "data"), "--labels", str(folder / "labels.fkdl"), "--epochs", "4"]
+
+
 def draw_images(folder: Path, images_a_class: int, rng: np.random.Generator) -> None:
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
@@ -35,24 +44,37 @@ def write_labels(
     teacher: str = "toy",
     **more,
 ) -> None:
-    """Stored crops of every image; the teacher is fairly sure of the class. Of kind topk or dense_logits."""
-    kept = {"k": 2, "classes": CLASSES} if kind == "topk" else {}
+    """Stored crops of every image; the teacher is fairly sure of the class.
+
+    Of kind topk, topk_logits (the same probabilities), hard or dense_logits.
+    """
+    kept = {"k": 2} if kind.startswith("topk") else {}
+    if kind != "dense_logits" and outputs == len(CLASSES):
+        kept["classes"] = CLASSES
     provenance = {"teacher": teacher}
     with LabelWriter(
         path, kind, num_classes=outputs, crops=CROPS, provenance=provenance, **kept, **more
     ) as writer:
         for file in sorted(images.rglob("*.jpg")):
             boxes, flips = draw_crops(rng)
-            truth = CLASSES.index(file.parent.name)
-            sure = rng.uniform(0.6, 0.9, CROPS)
-            if kind == "topk":
-                ids = np.array([[truth, (truth + 1) % 4]] * CROPS)
-                values = np.stack([sure, (1 - sure) * 0.7], axis=1)
-            else:
-                ids = None
-                values = rng.normal(0, 1, (CROPS, outputs)) + 3 * np.eye(outputs)[truth]
+            answers = draw_answers(rng, kind, CLASSES.index(file.parent.name), outputs)
             key = file.relative_to(images).as_posix()
-            writer.add(key, boxes, flips, ids, values.astype(np.float32), image_size=(HEIGHT, WIDTH))
+            writer.add(key, boxes, flips, image_size=(HEIGHT, WIDTH), **answers)
+
+
+def draw_answers(rng: np.random.Generator, kind: str, truth: int, outputs: int) -> dict[str, np.ndarray]:
+    """What the teacher says of an image's crops: ids, values, tails."""
+    if kind == "dense_logits":
+        values = rng.normal(0, 1, (CROPS, outputs)) + 3 * np.eye(outputs)[truth]
+        return {"values": values.astype(np.float32)}
+    sure = rng.uniform(0.6, 0.9, CROPS)
+    if kind == "hard":
+        return {"ids": np.full(CROPS, truth)}
+    ids = np.array([[truth, (truth + 1) % 4]] * CROPS)
+    values = np.stack([sure, (1 - sure) * 0.7], axis=1).astype(np.float32)
+    if kind == "topk":
+        return {"ids": ids, "values": values}
+    return {"ids": ids, "values": np.log(values) + 5, "tails": np.log(1 - values.sum(axis=1)) + 5}
 
 
 def draw_crops(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from fkdx.loader import CropLoader, ValidationLoader
 from fkdx.sources import Source
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.distributed import World
+from fkdx.train.evaluate import read_real
 from fkdx.train.objective import check_objective, needs_classes
 from fkdx.train.recipe import Recipe
 from fkdx.train.soft_labels import rule_of
@@ -80,8 +81,6 @@ def check_stage(stage: Recipe, world: World) -> int:
             f"train: batch_size, got {stage.batch_size}, expected a multiple of crops_per_image x processes"
             f" ({m} x {world.size}) and of accumulate x processes ({parts} x {world.size})"
         )
-    if labels is not None and labels.kind == "topk_logits":
-        raise ValueError(f"train: labels, got kind topk_logits, expected probabilities, {stage.labels}")
     mixing = stage.mixup or stage.cutmix or stage.selfmix
     if mixing and labels is not None and labels.kind == "dense_logits":
         raise ValueError(
@@ -106,6 +105,8 @@ def check_stage(stage: Recipe, world: World) -> int:
         )
     if stage.val and not set(folders_of(stage.val)) & {*classes, *map(str, range(len(classes)))}:
         raise ValueError(f"train: no folder has the name of a class such as '{classes[0]}', {stage.val}")
+    if stage.real_labels:
+        read_real(stage.real_labels)
     return outputs
 
 

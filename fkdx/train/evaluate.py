@@ -21,7 +21,7 @@ def evaluate(
     """{"top1", "top5" in percent, "images"} of `model` over all processes.
 
     With ReaL labels only images that have any count, and a guess is right if it is among them.
-    Raises Interrupted on every process if one was told to stop.
+    Raises Interrupted on every process if one was told to stop, and ValueError where nothing can be counted.
     """
     device = next(model.parameters()).device
     dtype = PRECISIONS[recipe.amp]
@@ -40,27 +40,38 @@ def evaluate(
             break
     stop.agree(int(world.max([stop.signal])[0]))
     top1, top5, images = world.sum(totals.tolist())
+    if not images:
+        raise ValueError(f"evaluate: no image to count, expected some with labels, {recipe.val}")
     return {"top1": 100 * top1 / images, "top5": 100 * top5 / images, "images": int(images)}
 
 
 def read_real(path: str) -> list[list[int]]:
     """ImageNet-ReaL's real.json: for the n-th validation image the list of its classes, possibly empty."""
     try:
-        return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
+        real = json.loads(Path(path).read_text())
+    except ValueError as error:
         raise ValueError(
             f"real_labels: not JSON ({error}), expected a list of lists of classes, {path}"
         ) from None
+    if not isinstance(real, list) or not all(isinstance(classes, list) for classes in real):
+        raise ValueError(f"real_labels: got something else, expected a list of lists of classes, {path}")
+    return real
 
 
 def among(guesses: Tensor, keys: list[str], real: list[list[int]]) -> Tensor:
-    """Which guesses (n, 5) are among their image's classes, for images that have any: (at most n, 5) bool.
-
-    The image's number is the last one in its name: ILSVRC2012_val_00000123.JPEG is the 123rd.
-    """
+    """Which guesses (n, 5) are among their image's classes, for images that have any: (at most n, 5) bool."""
     rows = []
     for row, key in zip(guesses.tolist(), keys):
-        number = int(Path(key).stem.split("_")[-1])
-        if answers := real[number - 1]:
+        if answers := real[image_number(key, len(real)) - 1]:
             rows.append([guess in answers for guess in row])
     return torch.tensor(rows, dtype=torch.bool, device=guesses.device).view(-1, guesses.shape[1])
+
+
+def image_number(key: str, images: int) -> int:
+    """The last number in an image's name, from 1 to `images`: ILSVRC2012_val_00000123.JPEG is the 123rd."""
+    number = Path(key).stem.split("_")[-1]
+    if not (number.isdecimal() and 1 <= int(number) <= images):
+        raise ValueError(
+            f"real_labels: the image's name, got {key}, expected ILSVRC2012_val_ and 1 to {images}"
+        )
+    return int(number)

@@ -13,6 +13,14 @@ from fkdx.train.recipe import Recipe
 
 Target = SparseTarget | Tensor
 
+# Of which targets labels of a kind know enough; of all others each of them can be made.
+RECOVERED = {
+    "hard": ("hard",),
+    "smoothing": ("smoothing", "marginal_smoothing", "hard"),
+    "dense": ("marginal_smoothing",),  # as they are: nothing is missing that a rule would fill in
+    "dense_logits": ("marginal_smoothing",),
+}
+
 
 def class_share(stage: Recipe) -> float:
     """a, the share of the images' own classes in the loss."""
@@ -39,6 +47,23 @@ def check_objective(stage: Recipe, labels: LabelFile | None) -> None:
         raise ValueError(
             f"train: class_loss, got {stage.class_loss} with dense logits, whose outputs are no classes,"
             f" expected class_weight 0, {stage.labels}"
+        )
+    if labels is not None and not stage.teacher:
+        check_recovery(stage, labels)
+
+
+def check_recovery(stage: Recipe, labels: LabelFile) -> None:
+    """ValueError where labels do not know enough for the targets that a recipe wants of them."""
+    if stage.teacher_temperature != 1 and labels.kind != "dense_logits":
+        raise ValueError(
+            f"train: teacher_temperature, got {stage.teacher_temperature} with labels of kind {labels.kind},"
+            f" expected 1: only dense_logits can be divided by another one, {stage.labels}"
+        )
+    expected = RECOVERED.get(labels.kind, (stage.label_kind,))
+    if stage.label_kind not in expected:
+        raise ValueError(
+            f"train: label_kind, got {stage.label_kind} with labels of kind {labels.kind},"
+            f" expected {' or '.join(expected)}, {stage.labels}"
         )
 
 

@@ -167,7 +167,7 @@ class Recipe:
 
     evaluate: bool = key(
         False,
-        "only evaluate `init`, `resume` or the pretrained student on val",
+        "only evaluate `init` or the pretrained student on val",
         heading="evaluation, checkpoints, logs",
     )
     eval_every: int = key(1, "evaluate after every so many passes, and after the last")

@@ -1,0 +1,109 @@
+"""`--evaluate`: exact totals on a validation folder, on numbered folders and with ImageNet-ReaL's labels."""
+
+import json
+from pathlib import Path
+
+import pytest
+from toy import CLASSES, COMMON, make_toy, torchrun
+
+from fkdx.train.loop import main
+
+IMAGES = 5  # of each class
+TRUTH = [[place // IMAGES] for place in range(IMAGES * len(CLASSES))]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory, run_seed) -> Path:
+    """A run of a few steps, and v2: the validation images as ImageNetV2 and ILSVRC2012 name them."""
+    folder = tmp_path_factory.mktemp("toy")
+    data = make_toy(folder, run_seed)
+    assert main([*COMMON, *data, "--max-steps", "3", "--output", str(folder / "run")]) == 0
+    for number, name in enumerate(CLASSES):
+        (folder / "v2" / str(number)).mkdir(parents=True)
+        for file in (folder / "data" / "val" / name).iterdir():
+            place = IMAGES * number + int(file.stem) + 1
+            (folder / "v2" / str(number) / f"ILSVRC2012_val_{place:08}.jpg").symlink_to(file)
+    return folder
+
+
+def arguments(toy: Path, *more: str) -> list[str]:
+    weights = ["--init", str(toy / "run" / "last.safetensors"), "--evaluate"]
+    return [*COMMON, *weights, "--data", str(toy / "data"), "--output", str(toy / "none"), *more]
+
+
+@pytest.fixture
+def score(toy, capsys):
+    """What `--evaluate` with more arguments prints."""
+
+    def score(*more: str) -> dict:
+        capsys.readouterr()
+        assert main(arguments(toy, *more)) == 0
+        assert not (toy / "none").exists()
+        return json.loads(capsys.readouterr().out)
+
+    return score
+
+
+def real_labels(folder: Path, classes: object) -> list[str]:
+    (folder / "real.json").write_text(json.dumps(classes))
+    return ["--real-labels", str(folder / "real.json")]
+
+
+def test_the_score_is_that_of_the_last_evaluation(toy, score):
+    last = [json.loads(line) for line in (toy / "run" / "log.jsonl").read_text().splitlines()][-1]
+    assert score() == {name: last[name] for name in ("top1", "top5", "images")}
+
+
+def test_folders_may_be_numbers_of_classes(toy, score):
+    assert score("--val", str(toy / "v2")) == score()
+    assert score("--val", str(toy / "v2"), "--data", "") == score()
+
+
+def test_real_labels_count_a_guess_among_them(toy, score, tmp_path):
+    v2 = ["--val", str(toy / "v2")]
+    assert score(*v2, *real_labels(tmp_path, TRUTH)) == score()
+    nothing = [[] for _ in TRUTH]
+    everything = list(range(len(CLASSES)))
+    found = score(*v2, *real_labels(tmp_path, [everything, *nothing[1:]]))
+    assert found == {"top1": 100.0, "top5": 100.0, "images": 1}
+    wrong = [[(classes[0] + 1) % 4] for classes in TRUTH]
+    assert score(*v2, *real_labels(tmp_path, wrong))["top1"] <= 100 - score()["top1"]
+
+
+def test_two_processes_count_every_image_once(toy, score, tmp_path):
+    """20 images in batches of 8 over two processes, with 19 that count."""
+    more = ["--val", str(toy / "v2"), *real_labels(tmp_path, [[], *TRUTH[1:]])]
+    done = torchrun(2, arguments(toy, *more))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == score(*more)
+    assert json.loads(done.stdout)["images"] == 19
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ({"a": 1}, "expected a list of lists of classes"),
+        ([1, 2], "expected a list of lists of classes"),
+        (TRUTH[:7], "expected ILSVRC2012_val_ and 1 to 7"),
+        ([[] for _ in TRUTH], "no image to count"),
+    ],
+)
+def test_real_labels_of_something_else_are_refused(toy, tmp_path, capsys, classes, words):
+    capsys.readouterr()
+    assert main(arguments(toy, "--val", str(toy / "v2"), *real_labels(tmp_path, classes))) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_what_cannot_be_evaluated_is_refused(toy, tmp_path, capsys):
+    (tmp_path / "bad.json").write_text("[[1")
+    for more, words in (
+        (["--real-labels", str(tmp_path / "bad.json")], "not JSON"),
+        (["--real-labels", str(tmp_path / "no.json")], "no.json"),
+        (["--real-labels", *real_labels(tmp_path, TRUTH)[1:]], "the image's name, got blue/0.jpg"),
+        (["--init", ""], "nothing to evaluate"),
+    ):
+        capsys.readouterr()
+        assert main(arguments(toy, *more)) == 1
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert words in lines[0]

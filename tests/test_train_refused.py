@@ -1,0 +1,202 @@
+"""What a run refuses, in one line, and what it says of it."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from generating import make_teacher
+from toy import CLASSES, COMMON, draw_images, make_toy, write_labels
+
+from fkdx.generate import main as generate
+from fkdx.labels import fingerprint
+from fkdx.train.loop import main
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("toy")
+
+
+@pytest.fixture(scope="module")
+def data(toy, run_seed) -> list[str]:
+    return make_toy(toy, run_seed)
+
+
+@pytest.fixture
+def soft(data, tmp_path) -> list[str]:
+    """Arguments of a run from labels into an empty folder, tmp_path/run."""
+    return [*COMMON, "--output", str(tmp_path / "run"), *data]
+
+
+def refused(arguments: list[str], capsys) -> str:
+    """The one line with which a run is refused."""
+    capsys.readouterr()
+    assert main(arguments) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--batch-size", "15"], "batch_size, got 15, expected a multiple of crops_per_image x processes"),
+        (["--crops-per-image", "8"], "crops_per_image, got 8, expected at most the 6 in"),
+        (["--batch-size", "512"], "one batch needs 256 images, got 48"),
+        (["--data", "/nowhere"], "no such folder"),
+        (["--labels", "/nowhere.fkdl"], "/nowhere.fkdl"),
+        (["--val", "/nowhere"], "/nowhere"),
+        (["--student", "resnet_1"], "Unknown model (resnet_1)"),
+        (["--student", "nobody:model"], "cannot call nobody:model"),
+        (["--label-kind", "soft"], "soft"),
+        (["--student-args", "{num_classes: 7}"], "student"),
+        (["--crop-per-image", "2"], "did you mean 'crops_per_image'"),
+        (["--lr", "fast"], "lr, got 'fast', expected float"),
+        (["--epochs", "0"], "epochs, got 0, expected more than 0"),
+        (["--config", "fkd_resnet_50"], "fkd_resnet50"),
+        (["--freeze", "[nothing.*]"], "no parameter matches"),
+        (["--init", "/nowhere.pt"], "/nowhere.pt"),
+        (["--output", "/proc/run"], "/proc/run"),
+        (["--output", ""], "expected --output DIR"),
+        (["--sync-bn"], "sync_bn, got a CPU, expected CUDA; leave it out"),
+        (["--amp", "fp8"], "amp, got 'fp8', expected one of none, bf16, fp16"),
+        (
+            ["--student", "deit_tiny_patch16_224"],
+            "choose another --size, or tell it: --student-args '{img_size: 32}'",
+        ),
+        (["--teacher-temperature", "2"], "teacher_temperature, got 2.0 with labels of kind topk, expected 1"),
+        (
+            ["--accumulate", "3"],
+            "expected a multiple of crops_per_image x processes (2 x 1) and of",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(soft, tmp_path, capsys, change, words):
+    line = refused([*soft, *change], capsys)
+    assert words in line
+    assert not list((tmp_path / "run").glob("*.pt")) if (tmp_path / "run").exists() else True
+
+
+def test_other_images_under_the_same_names_are_refused(soft, toy, tmp_path, capsys, rng):
+    images = toy / "data" / "train"
+    files = [(path.relative_to(images).as_posix(), path.stat().st_size) for path in images.rglob("*.jpg")]
+    write_labels(tmp_path / "right.fkdl", images, rng, dataset=fingerprint(files))
+    assert main([*soft, "--labels", str(tmp_path / "right.fkdl"), "--max-steps", "1"]) == 0
+    files[0] = (files[0][0], files[0][1] + 1)
+    write_labels(tmp_path / "wrong.fkdl", images, rng, dataset=fingerprint(files))
+    other = ["--labels", str(tmp_path / "wrong.fkdl"), "--output", str(tmp_path / "other")]
+    assert "not those that were labelled" in refused([*soft, *other], capsys)
+
+
+def test_other_images_than_the_teacher_saw_are_refused(soft, toy, tmp_path, capsys):
+    images = shutil.copytree(toy / "data" / "train", tmp_path / "images")
+    teacher = ["--teacher", "test_resnet", "--size", "32", "--crops", "2", "--topk", "2"]
+    make_teacher(tmp_path / "weights.safetensors", classes=4)
+    teacher += ["--checkpoint", str(tmp_path / "weights.safetensors")]
+    assert generate(["--data", str(images), *teacher, "-o", str(tmp_path / "own.fkdl")]) == 0
+    own = [*soft, "--labels", str(tmp_path / "own.fkdl"), "--data", str(images), "--max-steps", "1"]
+    assert main([*own, "--output", str(tmp_path / "same")]) == 0
+    (images / "red" / "0.jpg").write_bytes((images / "red" / "0.jpg").read_bytes() + b"\0")
+    assert "not those that were labelled" in refused([*own, "--output", str(tmp_path / "other")], capsys)
+
+
+@pytest.mark.parametrize(
+    ("flag", "module", "words"),
+    [
+        (["--tensorboard"], "torch.utils.tensorboard", "pip install tensorboard"),
+        (["--wandb", "toy"], "wandb", "pip install wandb"),
+    ],
+)
+def test_a_board_that_is_not_installed_is_named(soft, capsys, monkeypatch, flag, module, words):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert words in refused([*soft, *flag], capsys)
+
+
+def test_images_without_labels_are_refused(soft, toy, tmp_path, capsys):
+    draw_images(tmp_path / "more", 13, np.random.default_rng(0))
+    assert "red/12.jpg" in refused([*soft, "--data", str(tmp_path / "more")], capsys).replace("blue", "red")
+
+
+def test_folders_of_other_classes_are_refused(soft, tmp_path, capsys):
+    draw_images(tmp_path / "other", 12, np.random.default_rng(0))
+    (tmp_path / "other" / "red").rename(tmp_path / "other" / "rose")
+    assert "12 of 48 images have no label (such as rose/0.jpg)" in refused(
+        [*soft, "--data", str(tmp_path / "other")], capsys
+    )
+    assert "rose" in refused([*soft, "--val", str(tmp_path / "other")], capsys)
+
+
+def test_numbers_of_classes_that_differ_are_refused(soft, toy, tmp_path, capsys, rng, monkeypatch):
+    """Between labels and folder, and between labels and student."""
+    write_labels(tmp_path / "five.fkdl", toy / "data" / "train", rng, "topk", 5)
+    line = refused([*soft, "--labels", str(tmp_path / "five.fkdl")], capsys)
+    assert "classes, got 4 in" in line
+    assert "expected the 5 of" in line
+    (tmp_path / "models.py").write_text(
+        "import timm\n\ndef three(num_classes):\n    return timm.create_model('test_resnet', num_classes=3)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    line = refused([*soft, "--student", "models:three"], capsys)
+    assert "models:three gives (1, 3), expected (1, 4): one value a class" in line
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "words"),
+    [
+        ("hard", [], "label_kind, got marginal_smoothing with labels of kind hard, expected hard"),
+        ("dense_logits", ["--label-kind", "hard"], "of kind dense_logits, expected marginal_smoothing"),
+        ("dense_logits", ["--class-weight", "0.5"], "dense logits, whose outputs are no classes"),
+        ("dense_logits", ["--mixup", "1"], "mixing, got labels that are bare logits"),
+        ("topk_logits", ["--teacher-temperature", "2"], "topk_logits, expected 1: only dense_logits can be"),
+        ("topk", ["--teacher-loss", "kl"], "teacher_loss, got kl without a teacher"),
+    ],
+)
+def test_targets_that_labels_cannot_give_are_refused(soft, toy, tmp_path, capsys, rng, kind, more, words):
+    write_labels(tmp_path / "own.fkdl", toy / "data" / "train", rng, kind)
+    assert words in refused([*soft, "--labels", str(tmp_path / "own.fkdl"), *more], capsys)
+
+
+def test_more_than_the_crops_of_mixed_labels_is_refused(soft, toy, tmp_path, capsys):
+    make_teacher(tmp_path / "weights.safetensors", classes=4)
+    teacher = ["--teacher", "test_resnet", "--checkpoint", str(tmp_path / "weights.safetensors")]
+    mixing = ["--mixup", "0.8", "--size", "32", "--crops", "2", "--topk", "2"]
+    images, labels = str(toy / "data" / "train"), str(tmp_path / "mixed.fkdl")
+    assert generate(["--data", images, *teacher, *mixing, "-o", labels]) == 0
+    for more in (["--cutmix", "1"], ["--class-weight", "0.5"]):
+        assert "got crops of two images" in refused([*soft, "--labels", labels, *more], capsys)
+
+
+def test_resuming_another_recipe_or_model_names_what_differs(soft, tmp_path, capsys):
+    assert main([*soft, "--max-steps", "1"]) == 0
+    line = refused([*soft, "--lr", "0.5", "--epochs", "5"], capsys)
+    assert "lr: 0.01 -> 0.5" in line
+    assert "epochs: 4 -> 5" in line
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    state["state_dict"].pop("head.fc.weight")
+    torch.save(state, tmp_path / "run" / "last.pt")
+    assert "another model, 1 weights differ, first head.fc.weight" in refused(soft, capsys)
+
+
+def test_a_damaged_checkpoint_is_refused(soft, tmp_path, capsys):
+    assert main([*soft, "--max-steps", "1"]) == 0
+    path = tmp_path / "run" / "last.pt"
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 255
+    path.write_bytes(whole)
+    assert "damaged" in refused(soft, capsys)
+    path.write_bytes(whole[:1000])
+    assert "damaged" in refused(soft, capsys)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_images(soft, tmp_path, capsys):
+    capsys.readouterr()
+    assert main([*soft, "--lr", "1e30", "--nonfinite-limit", "3"]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "not finite 3 steps in a row" in line
+    assert any(name in line for name in CLASSES)
+    for path in (tmp_path / "run").glob("*.pt"):
+        weights = torch.load(path, weights_only=True)["state_dict"].values()
+        assert all(tensor.isfinite().all() for tensor in weights)
