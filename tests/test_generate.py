@@ -223,6 +223,8 @@ def test_outputs_that_are_not_finite_name_the_image(options, model, tmp_path: Pa
     save_file(weights, tmp_path / "nan.safetensors")
     line = refusal(changed(options, checkpoint=tmp_path / "nan.safetensors"), capsys)
     assert "not finite, ant/0.jpg" in line
+    left = [path for path in tmp_path.rglob("*") if path.suffix in (".fkdl", ".tmp")]
+    assert left == []
 
 
 def test_memory_that_runs_out_halves_the_batch(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +248,18 @@ def test_memory_that_runs_out_halves_the_batch(options: list[str], monkeypatch: 
 def test_disk_that_cannot_be_written(options: list[str], tmp_path: Path, capsys) -> None:
     (tmp_path / "file").touch()
     assert "Not a directory" in refusal(changed(options, output=tmp_path / "file" / "labels.fkdl"), capsys)
+    assert "/proc/labels.fkdl.parts" in refusal(changed(options, output="/proc/labels.fkdl"), capsys)
+
+
+def gray_teacher(num_classes: int) -> torch.nn.Module:
+    return timm.create_model(TEACHER, num_classes=num_classes, in_chans=1)
+
+
+def test_teacher_of_other_channels(options: list[str], capsys) -> None:
+    start = options.index("--checkpoint")
+    own = [*options[:start], *options[start + 2 :]]
+    line = refusal(changed(own, teacher="test_generate:gray_teacher"), capsys)
+    assert "test_generate:gray_teacher failed on one RGB crop of 32 x 32 pixels" in line
 
 
 @pytest.mark.parametrize("ranges", [["--scale", "0.5", "0.1"], ["--flip", "2"], ["--ratio", "0", "1"]])

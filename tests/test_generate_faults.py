@@ -6,6 +6,8 @@ A handful of kills by default; FKDX_FAULTS=full kills a hundred jobs.
 import json
 import multiprocessing
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -44,10 +46,14 @@ def options(material: Path, tmp_path: Path) -> list[str]:
     return run_options(material / "data", material / "weights.safetensors", tmp_path / "out" / "labels.fkdl")
 
 
-def process_main(options: list[str], rank: int) -> None:
+def process_main(options: list[str], rank: int, file_bytes: int | None = None) -> None:
+    """One process of a job; on a disk that has room for files of `file_bytes` only."""
     import torch
 
     torch.set_num_threads(1)
+    if file_bytes is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     os.environ["RANK"] = str(rank)
     with open(log(options), "a", buffering=1) as sys.stderr:
         sys.exit(cli.run("generate", options))
@@ -134,6 +140,23 @@ def test_second_run_of_a_job_is_refused(options: list[str]) -> None:
     first.join(120)
     assert (first.exitcode, second.exitcode) == (0, 1)
     assert f"running already, held by process {first.pid} on" in log(options).read_text()
+
+
+def test_a_full_disk_is_one_line_and_no_file(options: list[str]) -> None:
+    whole = finish(options, 1)
+    for room in (100, 1000, 3000, len(whole) - 1):
+        log(options).unlink(missing_ok=True)
+        process = SERVER.Process(target=process_main, args=(options, 0, room))
+        process.start()
+        process.join(120)
+        assert process.exitcode == 1
+        lines = log(options).read_text().splitlines()
+        assert len(lines) == 1
+        assert re.search("fkdx generate: .*File too large", lines[0])
+        assert not Path(options[-1]).exists()
+        assert not [path for path in Path(options[-1]).parent.rglob("*") if ".tmp" in path.name]
+        check_what_is_left(Path(options[-1]))
+    assert finish(options, 1) == whole
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
