@@ -187,6 +187,16 @@ def test_two_teachers_of_other_kinds_teach_together(toy, tmp_path):
     assert all(np.isfinite(line["loss"]) for line in steps_of(tmp_path / "run"))
 
 
+def test_all_teachers_are_compiled_if_asked(toy, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    data = ["--data", str(toy / "train"), "--output", str(tmp_path / "run"), "--max-steps", "1"]
+    another = f"[{{teacher: test_resnet, teacher_checkpoint: {toy}/test_resnet.safetensors}}]"
+    flags = ["--teacher-compile", "--more-teachers", another]
+    assert main([*COMMON, *data, *online(toy), *flags]) == 0
+    assert len(compiled) == 2
+
+
 def test_stored_labels_may_be_joined_by_the_classes(toy, tmp_path):
     """With class_weight a the first loss is a * CE of the classes + (1 - a) * CE of the labels."""
     first = {}
@@ -340,6 +350,8 @@ def test_binary_cross_entropy_of_bare_logits_is_refused(toy, tmp_path, capsys):
     [
         (["--teacher-loss", "kl", "--teacher-temperature", "2"], "teacher_temperature, got 2.0 with kl"),
         (["--teacher-checkpoint", "5.safetensors"], "teacher: outputs, got 5, expected the student's 4"),
+        (["--teacher-input", "{sise: 32}"], "teacher_input: got {'sise': 32}, expected keys among"),
+        (["--teacher-loss", "dkd", "--teacher-loss-args", "{gamma: 1}"], "expected ['alpha', 'beta']"),
         (["--loader", "timm"], "one crop an image"),
         (["--loader", "timm", "--crops-per-image", "1", "--batch-size", "5"], "expected an even number"),
         (["--more-teachers", "[{teachers: test_vit}]"], "did you mean 'teacher'?, more_teachers[0]"),

@@ -1,7 +1,7 @@
 """Run a torchdistill configuration: python examples/torchdistill/train.py CONFIG [DEVICE]
 
-The files beside this program say where images, labels and weights lie; they also run under torchdistill's
-own examples/torchvision/image_classification.py, on several GPUs too.
+The files beside this program say where images, labels and weights lie. They have the form that torchdistill's
+own examples/torchvision/image_classification.py reads; take that for several GPUs, checkpoints and logs.
 """
 
 import sys

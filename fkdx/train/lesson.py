@@ -1,6 +1,6 @@
 """What a step learns: images as the student sees them, and what teacher and classes say of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from fkdx.loader import Batch
 from fkdx.mix import Mix
 from fkdx.target import SparseTarget
 from fkdx.teachers.online import OnlineTeachers
+from fkdx.teachers.teacher import Preprocess
 from fkdx.teachers.zoo import load_teacher
 from fkdx.train.evaluate import PRECISIONS
 from fkdx.train.objective import Target, needs_classes
@@ -64,6 +65,10 @@ def open_teachers(recipe: Recipe, outputs: int, device: torch.device) -> OnlineT
 
     ValueError where they cannot be loaded, or have not one output for each of the student's.
     """
+    known = {field.name for field in fields(Preprocess)}
+    for each in recipe.each_teacher():
+        if each.teacher_input.keys() - known:
+            raise ValueError(f"teacher_input: got {each.teacher_input}, expected keys among {sorted(known)}")
     teachers = OnlineTeachers(
         load_teacher(
             each.teacher,

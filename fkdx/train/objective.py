@@ -12,6 +12,7 @@ from fkdx.target import SparseTarget
 from fkdx.train.recipe import Recipe
 
 Target = SparseTarget | Tensor
+WEIGHTS = {"dkd": {"alpha", "beta"}, "dist": {"beta", "gamma"}}  # teacher_loss_args
 
 # Of which targets labels of a kind know enough; of all others each of them can be made.
 RECOVERED = {
@@ -42,6 +43,12 @@ def check_objective(stage: Recipe, labels: LabelFile | None) -> None:
         raise ValueError(
             f"train: teacher_temperature, got {stage.teacher_temperature} with {stage.teacher_loss},"
             " expected 1: temperature divides both sides' logits there"
+        )
+    known = WEIGHTS.get(stage.teacher_loss, set())
+    if stage.teacher_loss_args.keys() - known:
+        raise ValueError(
+            f"train: teacher_loss_args, got {stage.teacher_loss_args} with {stage.teacher_loss},"
+            f" expected {sorted(known) or 'none'}"
         )
     if labels is not None and labels.kind == "dense_logits" and class_share(stage) and not stage.teacher:
         raise ValueError(

@@ -104,7 +104,9 @@ class Recipe:
         heading="online teachers, which label the same crops on the fly",
     )
     teacher_checkpoint: str = key("", "its weights; empty: timm's pretrained ones")
-    teacher_input: dict = key({}, "where its input is not the model's usual: size, mean, std, as YAML")
+    teacher_input: dict = key(
+        {}, "its size (default: the student's), and mean and std if not the usual, as YAML"
+    )
     teacher_temperature: float = key(1.0, "divides a teacher's logits, online or stored")
     teacher_compile: bool = key(False, "torch.compile the teachers")
     more_teachers: list[dict] = key(
@@ -118,7 +120,7 @@ class Recipe:
     )
     teacher_loss_args: dict = key({}, "dkd: alpha, beta; dist: beta, gamma; as YAML")
     class_loss: str = key("ce", "of the images' own classes: ce, or bce (binary cross-entropy)")
-    class_weight: float = key(0.0, "its share; with --hard it is all")
+    class_weight: float = key(0.0, "its share; all of it with --hard and no teacher")
     smoothing: float = key(0.0, "of the images' own classes: each class gets smoothing / classes")
 
     batch_size: int = key(1024, "crops a step over all processes", heading="batches")
