@@ -1,5 +1,7 @@
 """A tiny data set, a tiny teacher, and the options of a run over both."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,13 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from fkdx import CropLoader, LabelFile
+from fkdx.batch import prepare
 
 CROPS, SIZE, TEACHER = 10, 32, "test_resnet"
+NORMAL = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # as the teacher wants it
 
 
 def make_data(root: Path, images: int = 4) -> Path:
@@ -46,3 +53,25 @@ def changed(options: list[str], **new: object) -> list[str]:
     for name, value in new.items():
         options[options.index(f"--{name}") + 1] = str(value)
     return options
+
+
+@contextmanager
+def teacher_inputs() -> Iterator[list[torch.Tensor]]:
+    """What teachers are given, batch after batch; the first is the probe for the number of classes."""
+    batches: list[torch.Tensor] = []
+
+    def note(module: torch.nn.Module, inputs: tuple) -> None:
+        if hasattr(module, "forward_features"):
+            batches.append(inputs[0].clone())
+
+    hook = register_module_forward_pre_hook(note)
+    yield batches
+    hook.remove()
+
+
+def replayed(data: Path, labels: LabelFile) -> dict[tuple[str, int], torch.Tensor]:
+    """What a student is given, by key and crop."""
+    loader = CropLoader(data, labels, len(labels) * CROPS, CROPS, SIZE, on_missing="ignore")
+    (batch,) = list(loader)
+    pixels = prepare(batch.images, **NORMAL, mix=batch.mix)
+    return {(key, int(crop)): row for key, crop, row in zip(batch.keys, batch.crops, pixels)}

@@ -1,22 +1,18 @@
 """Labels of crops mixed across images: the loader shows a student the very input that the teacher saw."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from generating import CROPS, SIZE, changed, make_data, make_teacher, run_options
-from torch.nn.modules.module import register_module_forward_pre_hook
+from generating import CROPS, SIZE, changed, make_data, make_teacher, replayed, run_options, teacher_inputs
 
-from fkdx import CropLoader, LabelFile, cli
-from fkdx.batch import prepare
+from fkdx import LabelFile, cli
 from fkdx.generate.draw import RandomCrops
 from fkdx.generate.pairs import RUN, Pairs
 from fkdx.mix import CUTMIX, MIXUP
 
 MIXING = ["--mixup", "0.8", "--cutmix", "1"]
-NORMAL = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # as the tiny teacher wants it
 
 
 @pytest.fixture(scope="module")
@@ -30,38 +26,16 @@ def options(data: Path, tmp_path: Path) -> list[str]:
     return run_options(data, tmp_path / "weights.safetensors", tmp_path / "labels.fkdl")
 
 
-@pytest.fixture
-def seen() -> Iterator[list[torch.Tensor]]:
-    """What teachers are given, batch after batch."""
-    batches: list[torch.Tensor] = []
-
-    def note(module: torch.nn.Module, inputs: tuple) -> None:
-        if hasattr(module, "forward_features"):
-            batches.append(inputs[0].clone())
-
-    hook = register_module_forward_pre_hook(note)
-    yield batches
-    hook.remove()
-
-
 def labels_of(options: list[str]) -> LabelFile:
     assert cli.run("generate", options) == 0
     return LabelFile(options[-1])
 
 
-def replayed(data: Path, labels: LabelFile) -> dict[tuple[str, int], torch.Tensor]:
-    """What a student is given, by key and crop."""
-    images = len(labels)
-    loader = CropLoader(data, labels, images * CROPS, CROPS, SIZE, on_missing="ignore")
-    (batch,) = list(loader)
-    pixels = prepare(batch.images, **NORMAL, mix=batch.mix)
-    return {(key, int(crop)): row for key, crop, row in zip(batch.keys, batch.crops, pixels)}
-
-
 @pytest.mark.parametrize(("mixing", "found"), [(MIXING, {1, 2}), (MIXING[:2], {1}), (MIXING[2:], {2})])
 @pytest.mark.parametrize("batch_size", [8, 64])
-def test_a_student_sees_what_the_teacher_saw(options, data, seen, mixing, found, batch_size) -> None:
-    labels = labels_of([*mixing, *changed(options, **{"batch-size": batch_size})])
+def test_a_student_sees_what_the_teacher_saw(options, data, mixing, found, batch_size) -> None:
+    with teacher_inputs() as seen:
+        labels = labels_of([*mixing, *changed(options, **{"batch-size": batch_size})])
     shown = torch.cat(seen[1:])  # the first is the probe for the number of classes
     student = replayed(data, labels)
     for row, place in zip(shown, [(key, crop) for key in labels.keys for crop in range(CROPS)], strict=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fkdx.augment import encode
 from fkdx.generate.feed import Chunk, View
 from fkdx.generate.shards import Job, Shard, write_json
 from fkdx.labels import LabelFile, LabelWriter, write_manifest
@@ -50,9 +51,8 @@ def write_shard(
                     continue
                 for writer, row in zip(writers, rows):
                     _check_finite(row.pop("finite"), view)
-                    writer.add(
-                        view.key, view.boxes, view.flips, image_size=view.image_size, mixes=view.mixes, **row
-                    )
+                    row |= {"mixes": view.mixes, "extra": encode(view.steps) if view.steps else b""}
+                    writer.add(view.key, view.boxes, view.flips, image_size=view.image_size, **row)
     digests = [LabelFile(path).digest for path in paths]
     images = shard.last - shard.first - len(failed)
     write_json(job.report_path(shard), {"images": images, "failed": failed, "digests": digests, **facts})

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fkdx.augment import Augment, Step, augment_rows
 from fkdx.generate.pairs import Pairs, Shape, stored_mix
 from fkdx.generate.shards import Shard
 from fkdx.image import decode_crops, image_size
@@ -31,13 +32,14 @@ Pixels = dict[Shape, np.ndarray]  # (images, M, size, size, 3) uint8
 
 @dataclass(frozen=True)
 class View:
-    """The stored crops of one image and what they are mixed with; `failure` says why there are none."""
+    """The stored crops of one image and what was done to them; `failure` says why there are none."""
 
     key: str
     image_size: tuple[int, int] = (0, 0)
     boxes: np.ndarray | None = None
     flips: np.ndarray | None = None
     mixes: Mixes | None = None
+    steps: list[list[Step]] | None = None
     failure: str = ""
 
 
@@ -85,9 +87,11 @@ class Feed:
         pinned: bool = False,
         whole: bool = False,
         pairs: Pairs | None = None,
+        augment: Augment | None = None,
     ) -> None:
         self.source, self.draw, self.crops, self.batch_size = source, draw, crops, batch_size
-        self.shapes, self.pinned, self.whole, self.pairs = sorted(set(shapes)), pinned, whole, pairs
+        self.shapes, self.pinned, self.whole = sorted(set(shapes)), pinned, whole
+        self.pairs, self.augment = pairs, augment
         self.seen = 1 if whole else crops  # views of an image that a teacher sees
         threads = threads or len(os.sched_getaffinity(0))
         group_bytes = max(self.seen, batch_size) * sum(3 * size * size for size, _ in self.shapes)
@@ -133,7 +137,7 @@ class Feed:
         }
 
     def _cut_image(self, image: int, place: int, crops: Pixels, others: Pixels) -> View:
-        key, mixes = self.source.keys[image], None
+        key, mixes, steps = self.source.keys[image], None, None
         try:
             data = self.source.encoded(image)
             size = image_size(data)
@@ -141,12 +145,16 @@ class Feed:
             cut = (np.array([[0, 0, *size]]), np.zeros(1, bool)) if self.whole else (boxes, flips)
             for shape, pixels in crops.items():
                 pixels[place] = decode_crops(data, *cut, *shape)
+            if self.augment:
+                steps = self.augment.draw(key, self.crops)
+                for pixels in crops.values():
+                    augment_rows(pixels[place], steps, threads=1)
             if self.pairs:
                 own = {shape: pixels[place] for shape, pixels in others.items()}
                 mixes = self.pairs.cut(self.source, image, own)
         except (OSError, ValueError) as error:
             return View(key, failure=str(error))
-        return View(key, size, boxes, flips, mixes)
+        return View(key, size, boxes, flips, mixes, steps)
 
     def _fill(self, chunk: Chunk, crops: Pixels, others: Pixels) -> Chunk:
         """A chunk with its pixels, out of those of all crops of its images."""

@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+from fkdx.augment import encode
 from fkdx.generate.collect import Output
 from fkdx.generate.feed import Feed
 from fkdx.generate.shards import Shard
@@ -46,18 +47,20 @@ def forecast(teachers: list[Teacher], feed: Feed, outputs: list[Output], shards:
         *(f"teacher {t.name}: {t.num_outputs} outputs, {t.preprocess.size} px, {t.device}" for t in teachers),
         f"{rate:,.1f} crops/s a process, measured on {sum(sizes)} crops of your images",
         f"about {duration(images * crops / rate)} in one process, divided by the number of processes",
-        *(f"{output.path}: about {label_bytes(output, images, crops):,} bytes" for output in outputs),
+        *(f"{output.path}: about {label_bytes(output, images, feed):,} bytes" for output in outputs),
     ]
     return "\n".join(lines)
 
 
-def label_bytes(output: Output, images: int, crops: int) -> int:
+def label_bytes(output: Output, images: int, feed: Feed) -> int:
     """Bytes of a label file in the plain encoding, without header and keys."""
     options = output.options
     value_type = "none" if options["kind"] == "hard" else "float16"
     required = TWO_VIEWS if options["mix_size"] else 0
     dtype = record_dtype(options["kind"], value_type, options["num_classes"], options["k"], required)
-    block = crops * dtype.itemsize + -(-crops // 8)
+    block = feed.crops * dtype.itemsize + -(-feed.crops // 8)
+    if feed.augment:
+        block += len(encode(feed.augment.draw("", feed.crops)))
     return images * (-(-block // 64) * 64 + 24)
 
 

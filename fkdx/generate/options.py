@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 
+from fkdx.augment import AUGMENTS
 from fkdx.image import INTERPOLATIONS
 from fkdx.labels import ENCODINGS, KINDS
 from fkdx.teachers.heads import HEADS
@@ -69,8 +70,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--maps: only labels are made of maps, got --evaluate or --dry-run with it")
     if min(args.mixup, args.cutmix) < 0:
         parser.error(f"--mixup, --cutmix: got {args.mixup} and {args.cutmix}, expected no negative number")
-    if args.maps and (args.mixup or args.cutmix):
-        parser.error("--maps: whole images are seen, which --mixup and --cutmix cannot mix")
+    if args.maps and (args.mixup or args.cutmix or args.augment):
+        parser.error("--maps: whole images are seen, got --mixup, --cutmix or --augment with it")
     if args.policy and args.crops_from:
         parser.error("--policy and --crops-from exclude each other")
 
@@ -112,6 +113,14 @@ def _add_crops(parser: argparse.ArgumentParser) -> None:
         default=(3 / 4, 4 / 3),
         metavar=("LOW", "HIGH"),
         help="a crop's width / height (default 0.75 1.333)",
+    )
+    add(
+        "--augment",
+        nargs="+",
+        choices=AUGMENTS,
+        default=[],
+        metavar="NAME",
+        help=f"change every crop further, and keep how: {', '.join(AUGMENTS)}",
     )
     add("--mixup", type=float, default=0.0, metavar="A", help="mix with another image: alpha of Beta(A, A)")
     add("--cutmix", type=float, default=0.0, metavar="A", help="paste from another image; with both, either")

@@ -14,6 +14,7 @@ import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
 from fkdx._version import __version__
+from fkdx.augment import Augment
 from fkdx.generate.collect import Output, finish
 from fkdx.generate.draw import Policy, RandomCrops, StoredCrops
 from fkdx.generate.feed import Feed
@@ -225,7 +226,12 @@ def make_feed(
 ) -> Feed:
     shapes = [teacher.shape for teacher in teachers]
     pinned = teachers[0].device.type == "cuda"
-    return Feed(source, draw, draw.crops, args.batch_size, shapes, args.threads, pinned, args.maps, pairs)
+    changes = pairs, pick_augment(args)
+    return Feed(source, draw, draw.crops, args.batch_size, shapes, args.threads, pinned, args.maps, *changes)
+
+
+def pick_augment(args: argparse.Namespace) -> Augment | None:
+    return Augment(tuple(args.augment), args.seed) if args.augment else None
 
 
 def plan_outputs(
@@ -257,6 +263,7 @@ def plan_outputs(
             "classes": classes,
             "encoding": args.encoding,
             "mix_size": pairs.size if pairs else 0,
+            "extra": augment.extra() if (augment := pick_augment(args)) else None,
         }
         outputs.append(Output(path, members, options))
     return outputs
@@ -281,6 +288,7 @@ def describe(
         "temperature": args.temperature,
         **draw.provenance(),
         **(pairs.provenance() if pairs else {}),
+        **({"augment": args.augment} if args.augment else {}),
         "resample": "pillow12",
         "batch_size": args.batch_size,
         "shards": shards,

@@ -112,6 +112,7 @@ class LabelFile(Sequence[ImageLabels]):
         ratios: boxes are parts of the image, of unknown size.
         mix_size: side of the mixed images in pixels; 0 where crops are not mixed.
         extra_operations: names of further operations the labelled crops went through.
+        extra_form: how their parameters are kept, `json` or `steps`; None where there are none.
         keys: all keys, a sequence in byte order (of each shard).
 
     Raises OSError, and FormatError (a ValueError) where the file is incomplete, damaged or of another format.
@@ -132,6 +133,7 @@ class LabelFile(Sequence[ImageLabels]):
         self.ratios = bool(facts["required"] & layout.RATIO_BOXES)
         self.mix_size: int = facts["mix_size"]
         self.extra_operations: list[str] = self.header.get("extra", {}).get("operations", [])
+        self.extra_form: str | None = self.header.get("extra", {}).get("form")
         self.keys = Keys(self._native)
         self._required = facts["required"]
 
@@ -216,6 +218,11 @@ class LabelFile(Sequence[ImageLabels]):
     def gather_tails(self, images: ArrayLike, crops: ArrayLike) -> np.ndarray:
         """(n, m) float32 tails of `topk_logits`; arguments and errors as in `gather`."""
         return self._native.gather_tails(images, crops)
+
+    def extra(self, image: int) -> bytes:
+        """The parameters of further operations of one image; errors as in `gather`."""
+        data, *_, start, size = self._native.block(image)
+        return data[start : start + size].tobytes()
 
     def gather_mixes(self, images: ArrayLike, crops: ArrayLike) -> tuple[np.ndarray, ...]:
         """What crops were mixed with; arguments and errors as in `gather`.

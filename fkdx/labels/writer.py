@@ -36,7 +36,8 @@ class LabelWriter:
         ratios: boxes are float parts of the image because its size is not known.
         images: all keys, for crops that mix two images; partners may have no crops of their own.
         mix_size: side in pixels of the mixed images.
-        extra: `{"operations": [names], "form": "json"}` where images carry parameters of further operations.
+        extra: `{"operations": [names], "form": "json"}` (or "steps", see docs/format.md) where images carry
+            parameters of further operations.
         repair: mend and count faulty crops instead of refusing them.
         overwrite: replace an existing file.
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from fkdx import _C
+from fkdx.augment import Step, augment_rows
 from fkdx.calibration import Calibration
 from fkdx.calibration.rule import SCORES
 from fkdx.crops import RATIO, SCALE
@@ -221,7 +222,8 @@ class CropLoader:
             partners.pixels = self._partner_slots.take()[: len(partners.work.images)]
             if len(partners.pixels):
                 partners.pending = self.pool.submit(partners.work, partners.pixels, urgent)
-        return _Part(self.pool.submit(work, slot, urgent), positions, crops, labels, partners)
+        steps = self._supervision.steps(places, crops)
+        return _Part(self.pool.submit(work, slot, urgent), positions, crops, labels, partners, steps)
 
     def _replace_bad(self, part: "_Part", epoch: int, order: np.ndarray) -> None:
         """Wait for the batch. A bad image is an error, or gives way to the next good one in the order.
@@ -258,6 +260,8 @@ class CropLoader:
         m, files = self.crops_per_image, part.work.images
         classes = torch.from_numpy(np.repeat(self._supervision.class_of(files), m))
         target = self._supervision.target(classes, part.labels)
+        if part.steps:
+            augment_rows(part.pending.slot, part.steps, self.pool.threads)
         mix = part.partners and part.partners.mix.apply(part.pending.slot, part.partners.pixels)
         if on_cuda(self._device):
             mix = mix and mix.pin_memory().to(self._device, non_blocking=True)
@@ -278,6 +282,7 @@ class _Part:
     crops: np.ndarray  # (n, m)
     labels: Labels
     partners: Partners | None
+    steps: list[list[Step]] | None  # of every row
 
     def finish(self) -> dict[int, Exception]:
         """Wait until all crops are there; the errors by the image's place, in order."""
@@ -295,6 +300,9 @@ class _Part:
             mine[i] = theirs[0]
         if self.partners:
             self.partners.replace(i, other.partners)
+        if self.steps:
+            m = len(other.steps)
+            self.steps[i * m : (i + 1) * m] = other.steps
 
 
 def _check_word(name: str, word: str, expected: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fkdx.augment import FORM, OPERATIONS, Step, decode
 from fkdx.calibration import Calibration, calibrated
 from fkdx.calibration.rule import scores_of, true_classes
 from fkdx.labels import LabelFile
@@ -74,6 +75,20 @@ class SoftLabels:
         tails = file.gather_tails(images, crops) if file.kind == "topk_logits" else None
         return scores_of(file, self._score, ids, values, tails, self._truth[images])
 
+    def steps(self, images: np.ndarray, crops: np.ndarray) -> list[list[Step]] | None:
+        """The augmentation of each of the n m crops; None where there is none."""
+        if self.first.extra_form is None:
+            return None
+        found: list[list[Step]] = []
+        for image, chosen in zip(images.tolist(), crops.tolist()):
+            try:
+                kept = decode(self.first.extra(image))
+                found += [kept[crop] for crop in chosen]
+            except (ValueError, IndexError) as error:
+                key = self.first.keys[image]
+                raise ValueError(f"CropLoader: steps of {key}: {error}, {self.first.path}") from None
+        return found
+
     def target(self, crops: int, tables: Sequence[np.ndarray]) -> SparseTarget | torch.Tensor:
         """The mean of the teachers' targets of so many crops, from what was gathered for them."""
         rows = [torch.from_numpy(table.reshape(crops, -1)) for table in tables]
@@ -98,16 +113,18 @@ def _gather(labels: LabelFile, images: np.ndarray, crops: np.ndarray) -> tuple[n
 
 
 def _check(labels: LabelFile, first: LabelFile) -> None:
-    if labels.extra_operations:
+    known = labels.extra_form == FORM and OPERATIONS.keys() >= set(labels.extra_operations)
+    if labels.extra_operations and not known:
         raise ValueError(
             f"CropLoader: labels, got crops changed by {', '.join(labels.extra_operations)}, expected plain "
             f"or mixed ones, {labels.path}"
         )
     if labels is first:
         return
-    if labels.mix_size or first.mix_size:
+    if any((labels.mix_size, first.mix_size, labels.extra_form, first.extra_form)):
         raise ValueError(
-            f"CropLoader: labels of several teachers, got mixed crops, expected plain ones, {labels.path}"
+            "CropLoader: labels of several teachers, got mixed or augmented crops, expected plain ones, "
+            f"{labels.path}"
         )
     if labels.keys[:] != first.keys[:] or not np.array_equal(labels.crop_counts, first.crop_counts):
         raise ValueError(f"CropLoader: labels of other images or crops than {first.path}, {labels.path}")

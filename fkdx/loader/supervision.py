@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from fkdx import _C
+from fkdx.augment import Step
 from fkdx.crops import crop_stream
 from fkdx.labels import LabelFile
 from fkdx.loader.partners import Partners, find_partners
@@ -60,6 +61,10 @@ class StoredCrops:
         )
         return work, tuple(labels)
 
+    def steps(self, places: np.ndarray, crops: np.ndarray) -> list[list[Step]] | None:
+        """The augmentation of each of these crops; None where there is none."""
+        return self._labels.steps(self._label_of[places], crops)
+
     def partners(self, places: np.ndarray, crops: np.ndarray, size: int) -> Partners | None:
         """What these crops, cut to `size` pixels, are mixed with; None where nothing is mixed."""
         if not self._labels.first.mix_size:
@@ -100,6 +105,9 @@ class DrawnCrops:
             first_crops=crops[:, 0].tolist(),
         )
         return work, ()
+
+    def steps(self, places: np.ndarray, crops: np.ndarray) -> None:
+        return None
 
     def partners(self, places: np.ndarray, crops: np.ndarray, size: int) -> None:
         return None

@@ -1,0 +1,149 @@
+"""Strong augmentation: each step is what torchvision does, and a student sees what the teacher saw."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from generating import CROPS, SIZE, changed, make_data, make_teacher, replayed, run_options, teacher_inputs
+from images import photo
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.autoaugment import _apply_op
+
+from fkdx import CropLoader, LabelFile, LabelWriter, cli
+from fkdx.augment import AUGMENTS, OPERATIONS, Augment, augmented, decode, encode
+
+EVERY = ["--augment", *AUGMENTS]
+TORCHVISIONS = {
+    "ShearX": lambda m: ["shear", m, 0],
+    "ShearY": lambda m: ["shear", 0, m],
+    "TranslateX": lambda m: ["translate", m * 3, 0],
+    "TranslateY": lambda m: ["translate", 0, m * 3],
+    "Rotate": lambda m: ["rotate", m * 100],
+    "Brightness": lambda m: ["brightness", 1 + m],
+    "Color": lambda m: ["saturation", 1 + m],
+    "Contrast": lambda m: ["contrast", 1 + m],
+    "Sharpness": lambda m: ["sharpness", 1 + m],
+    "Posterize": lambda m: ["posterize", 3],
+    "Solarize": lambda m: ["solarize", 178.5],
+    "AutoContrast": lambda m: ["autocontrast"],
+    "Equalize": lambda m: ["equalize"],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def options(data: Path, tmp_path: Path) -> list[str]:
+    make_teacher(tmp_path / "weights.safetensors")
+    return run_options(data, tmp_path / "weights.safetensors", tmp_path / "labels.fkdl")
+
+
+@pytest.mark.parametrize("name", TORCHVISIONS)
+def test_a_step_is_torchvisions_operation(name: str, rng: np.random.Generator) -> None:
+    for side in (32, 57, 224):
+        crop, strength = photo(rng, side, side), float(rng.uniform(-0.3, 0.3))
+        step = TORCHVISIONS[name](strength)
+        magnitude = {
+            "Rotate": strength * 100,
+            "TranslateX": strength * 3 * side,
+            "TranslateY": strength * 3 * side,
+            "Posterize": 3,
+            "Solarize": 178.5,
+        }.get(name, strength)
+        expected = _apply_op(Image.fromarray(crop), name, magnitude, InterpolationMode.NEAREST, None)
+        np.testing.assert_array_equal(augmented(crop, [step]), np.asarray(expected))
+
+
+def test_erasing_blackens_its_rectangle_alone(rng: np.random.Generator) -> None:
+    crop = photo(rng, 40, 40) | 1
+    erased = augmented(crop, [["erase", 0.25, 0.5, 0.5, 0.1]])
+    expected = crop.copy()
+    expected[10:30, 20:24] = 0
+    np.testing.assert_array_equal(erased, expected)
+
+
+def test_drawn_steps_depend_on_seed_key_and_crop_alone() -> None:
+    augment = Augment(tuple(AUGMENTS), 3)
+    many = augment.draw("a/b.jpg", 300)
+    assert augment.draw("a/b.jpg", 5) == many[:5]
+    assert Augment(tuple(AUGMENTS), 4).draw("a/b.jpg", 5) != many[:5]
+    assert augment.draw("a/c.jpg", 5) != many[:5]
+    assert {step[0] for steps in many for step in steps} == set(OPERATIONS)
+    assert decode(encode(many)) == many
+    rectangles = [step[1:] for steps in many for step in steps if step[0] == "erase"]
+    assert 45 < len(rectangles) < 105
+    for top, left, height, width in rectangles:
+        assert height > 0
+        assert top + height <= 1.0001
+        assert left + width <= 1.0001
+        assert 0.01 < height * width < 0.34
+
+
+@pytest.mark.parametrize("more", [[], ["--mixup", "0.8", "--cutmix", "1"]], ids=["plain", "mixed"])
+def test_a_student_sees_what_the_teacher_saw(options, data, more) -> None:
+    with teacher_inputs() as seen:
+        assert cli.run("generate", [*options[:-2], *more, *EVERY, *options[-2:]]) == 0
+    labels = LabelFile(options[-1])
+    student = replayed(data, labels)
+    places = [(key, crop) for key in labels.keys for crop in range(CROPS)]
+    for row, place in zip(torch.cat(seen[1:]), places, strict=True):
+        assert torch.equal(row, student[place])
+    kept = [json.loads(image.extra) for image in labels]
+    assert all(len(steps) == CROPS for steps in kept)
+    assert {step[0] for steps in kept for crop in steps for step in crop} > {"hue", "brightness"}
+    assert labels.header["extra"]["augment"] == list(AUGMENTS)
+
+
+def test_augmentation_changes_labels_but_not_crops(options: list[str], tmp_path: Path) -> None:
+    files = []
+    for name, more in (("a", []), ("b", EVERY)):
+        run = changed(options, output=tmp_path / f"{name}.fkdl")
+        assert cli.run("generate", [*run[:-2], *more, *run[-2:]]) == 0
+        files.append(LabelFile(run[-1]))
+    for plain, strong in zip(*files, strict=True):
+        np.testing.assert_array_equal(plain.boxes, strong.boxes)
+        assert (plain.values != strong.values).any()
+
+
+def test_a_bad_image_takes_its_steps_with_it(options, data: Path, tmp_path: Path) -> None:
+    assert cli.run("generate", [*options[:-2], *EVERY, *options[-2:]]) == 0
+    labels = LabelFile(options[-1])
+    student = replayed(data, labels)
+    for path in data.glob("*/*.jpg"):
+        target = tmp_path / "spoilt" / path.relative_to(data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(b"no image" if path.stem == "1" else path.read_bytes())
+    loader = CropLoader(tmp_path / "spoilt", labels, 12 * 2, 2, SIZE, on_error="skip")
+    with pytest.warns(UserWarning, match="skipped"):
+        (batch,) = list(loader)
+    for key, crop, row in zip(batch.keys, batch.crops.tolist(), batch.images):
+        pixels = (row.permute(2, 0, 1) / 255 - 0.5) / 0.5
+        torch.testing.assert_close(pixels, student[key, crop], rtol=0, atol=1e-5)
+
+
+def test_steps_that_nobody_knows_are_refused(rng: np.random.Generator) -> None:
+    with pytest.raises(ValueError, match="operation, got 'swirl', expected one of brightness"):
+        augmented(photo(rng, 8, 8), [["swirl", 1]])
+    with pytest.raises(ValueError, match=r"numbers of rotate, got \['far'\]"):
+        augmented(photo(rng, 8, 8), [["rotate", "far"]])
+    with pytest.raises(ValueError, match="expected a list of steps"):
+        decode(b'{"a": 1}')
+    with pytest.raises(ValueError, match="Expecting value"):
+        decode(b"")
+
+
+def test_steps_missing_from_a_file_name_the_image(data: Path, tmp_path: Path) -> None:
+    extra = {"operations": ["equalize"], "form": "steps"}
+    with LabelWriter(tmp_path / "x.fkdl", num_classes=3, k=1, extra=extra) as writer:
+        for path in data.glob("*/*.jpg"):
+            width, height = Image.open(path).size
+            crop = [[0, 0, height, width]], [False], [[0]], [[1.0]], (height, width)
+            writer.add(path.relative_to(data).as_posix(), *crop, extra=b"[]")
+    with pytest.raises(ValueError, match=r"steps of .*jpg: list index out of range.*x\.fkdl"):
+        next(iter(CropLoader(data, tmp_path / "x.fkdl", 4, 1, SIZE)))
