@@ -1,4 +1,6 @@
-"""The kernels on a GPU: equal to their CPU twins, capturable, on any stream, repeatable to the bit."""
+"""On a GPU: kernels equal to their CPU twins, capturable, on any stream, repeatable; and the trainer."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,12 +9,14 @@ from test_batch import MIXERS, ROUNDING, draw, random_images
 from test_loss import CLASSES, random_logits
 from test_loss_compile import mixed_target
 from test_target import random_labels
+from toy import make_toy, steps_of, torchrun
 
 from fkdx import SparseTarget, loss_and_grad, soft_cross_entropy
 from fkdx.batch import prepare
 from fkdx.loss import SOFTMAX, _flat, _native, binary_cross_entropy
 from fkdx.target import KINDS
 from fkdx.teacher_topk import topk_probabilities
+from fkdx.train.loop import main as train
 
 pytestmark = pytest.mark.gpu
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -287,3 +291,37 @@ def test_topk_probabilities(rng, classes, dtype):
         assert all(len(set(row)) == k for row in ids.tolist())
         half = topk_probabilities(given, k, temperature=1.5, dtype=torch.float16)[1]
         assert torch.equal(half, values.half())
+
+
+# ---- the trainer -------------------------------------------------------------------------------------------
+
+
+def gpu_run(data: list[str], output: Path, *more: str) -> list[str]:
+    """Arguments of a run with batch statistics over all processes, in bf16 and channels-last."""
+    student = ["--student", "test_resnet", "--size", "64", "--crops-per-image", "2", "--lr", "0.01"]
+    how = ["--amp", "bf16", "--sync-bn", "--log-every", "1", "--deterministic", "--save-minutes", "1000"]
+    return [*student, "--batch-size", "16", *how, *data, "--output", str(output), *more]
+
+
+@pytest.mark.parametrize("compiled", [[], ["--compile"]], ids=["eager", "compiled"])
+def test_the_trainer_learns_and_resumes(tmp_path, run_seed, compiled):
+    data = make_toy(tmp_path, run_seed)
+    assert train(gpu_run(data, tmp_path / "whole", *compiled)) == 0
+    for cut in (["--max-steps", "5"], []):
+        assert train(gpu_run(data, tmp_path / "cut", *compiled, *cut)) == 0
+    whole, cut = (steps_of(tmp_path / name) for name in ("whole", "cut"))
+    assert whole[-1]["loss"] < whole[0]["loss"]
+    assert [line["loss"] for line in cut] == pytest.approx([line["loss"] for line in whole], abs=1e-3)
+    first = torch.load(tmp_path / "whole" / "last.pt", weights_only=True)["state_dict"]
+    assert not any("_orig_mod" in name for name in first)
+
+
+def test_the_trainer_on_every_gpu(tmp_path, run_seed):
+    """One process a GPU: with batch statistics over all of them the losses are those of one process."""
+    data = make_toy(tmp_path, run_seed)
+    gpus = max(n for n in (1, 2, 4, 8) if n <= torch.cuda.device_count())
+    assert train(gpu_run(data, tmp_path / "one", "--amp", "none")) == 0
+    done = torchrun(gpus, gpu_run(data, tmp_path / "all", "--amp", "none"))
+    assert done.returncode == 0, done.stderr
+    one, every = ([line["loss"] for line in steps_of(tmp_path / name)] for name in ("one", "all"))
+    assert every == pytest.approx(one, abs=2e-3)

@@ -15,6 +15,7 @@ from PIL import Image
 from toy import COMMON, log_of, make_toy, steps_of, write_labels
 
 from fkdx.generate import main as generate
+from fkdx.train import student as heads
 from fkdx.train.loop import main
 
 
@@ -121,6 +122,19 @@ def test_logits_of_the_best_classes_teach_as_their_probabilities(soft, toy, tmp_
         assert main([*soft, *run]) == 0
     for one, other in zip(steps_of(tmp_path / "topk"), steps_of(tmp_path / "topk_logits"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("head", ["with_moco_v2", "with_swav"])
+def test_a_student_with_a_head_learns_bare_outputs(soft, toy, tmp_path, rng, head):
+    write_labels(tmp_path / "bare.fkdl", toy / "data" / "train", rng, "dense_logits", outputs=12)
+    recipe = ["--config", "ssl_resnet50", *soft, "--labels", str(tmp_path / "bare.fkdl"), "--val", ""]
+    student = ["--student", f"fkdx.train.student:{head}", "--data", str(toy / "data" / "train")]
+    more = ["--student-args", "{backbone: test_resnet, hidden: 24}", "--max-steps", "6", "--lr", "0.001"]
+    assert main([*recipe, *student, *more]) == 0
+    losses = [line["loss"] for line in steps_of(tmp_path / "run")]
+    assert losses[-1] < losses[0]
+    lengths = getattr(heads, head)(12, backbone="test_resnet")(torch.rand(4, 3, 32, 32)).norm(dim=1)
+    assert (head == "with_moco_v2") == torch.allclose(lengths, torch.ones(4), atol=1e-5)
 
 
 def test_the_scale_of_the_loss_in_fp16_is_resumed(soft, tmp_path):

@@ -1,7 +1,7 @@
-"""Projection heads of self-supervised teachers: their D outputs before the softmax are the labels.
+"""Projection heads of self-supervised models: their D outputs before the softmax are the labels.
 
-Checkpoints are those of the methods' own repositories; what only training needs (momentum encoder, queue) is
-dropped.
+Students wear them too. Checkpoints are those of the methods' own repositories; what only training needs
+(momentum encoder, queue) is dropped.
 """
 
 import torch
@@ -44,23 +44,32 @@ class Normalise(nn.Module):
         return functional.normalize(rows, dim=1)
 
 
+def moco_v2(inside: int, hidden: int, outputs: int) -> nn.Sequential:
+    """MoCo V2 (Chen et al. 2020): two layers to unit length; D = outputs = 128."""
+    return nn.Sequential(nn.Linear(inside, hidden), nn.ReLU(), nn.Linear(hidden, outputs), Normalise())
+
+
+def swav(inside: int, hidden: int, outputs: int, prototypes: int) -> nn.Sequential:
+    """SwAV (Caron et al. 2020): a projection of two layers to unit length, then D = prototypes = 3000."""
+    layers = [nn.Linear(inside, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
+    return nn.Sequential(*layers, Normalise(), nn.Linear(outputs, prototypes, bias=False))
+
+
 def _moco_v2(weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
-    """MoCo V2 (Chen et al. 2020): two layers on the query encoder; D = 128, before normalisation."""
+    """The head is on the query encoder."""
     own = {k.removeprefix("encoder_q."): v for k, v in weights.items() if k.startswith("encoder_q.")}
     named = _named(own, {"fc.": "head."})
     hidden, inside = _shape(named, "head.0.weight", "moco-v2")
     outputs, _ = _shape(named, "head.2.weight", "moco-v2")
-    return nn.Sequential(nn.Linear(inside, hidden), nn.ReLU(), nn.Linear(hidden, outputs)), named
+    return moco_v2(inside, hidden, outputs), named
 
 
 def _swav(weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
-    """SwAV (Caron et al. 2020): a projection of two layers to unit length, then the prototypes; D = 3000."""
     named = _named(weights, {"projection_head.": "head.", "prototypes.": "head.5."})
     hidden, inside = _shape(named, "head.0.weight", "swav")
     outputs, _ = _shape(named, "head.3.weight", "swav")
     prototypes, _ = _shape(named, "head.5.weight", "swav")
-    layers = [nn.Linear(inside, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
-    return nn.Sequential(*layers, Normalise(), nn.Linear(outputs, prototypes, bias=False)), named
+    return swav(inside, hidden, outputs, prototypes), named
 
 
 def _named(weights: dict[str, Tensor], heads: dict[str, str]) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 """The student: a timm model or a function of the user's, its input, its weights, what of it is frozen."""
 
 import sys
-from collections import OrderedDict
 from dataclasses import replace
 from fnmatch import fnmatch
 from importlib import import_module
@@ -11,6 +10,8 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import nn
 
+from fkdx.teachers import heads
+from fkdx.teachers.heads import Projected
 from fkdx.train.checkpoint import differing, load_weights
 from fkdx.train.recipe import Recipe
 
@@ -106,9 +107,15 @@ def freeze(model: nn.Module, patterns: list[str]) -> None:
         raise ValueError(f"freeze: every parameter matches, got {patterns}, expected something left to learn")
 
 
-def with_projection(num_classes: int, backbone: str = "resnet50", hidden: int = 2048) -> nn.Module:
-    """A timm backbone with MoCo-V2's head (Chen et al., 2020): linear, ReLU, linear to `num_classes`."""
+def with_moco_v2(num_classes: int, backbone: str = "resnet50", hidden: int = 2048) -> nn.Module:
+    """A timm backbone with MoCo-V2's head, to learn a MoCo-V2 teacher's `num_classes` outputs."""
     model = timm.create_model(backbone, num_classes=0)
-    features = model.num_features
-    head = [nn.Linear(features, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, num_classes)]
-    return nn.Sequential(OrderedDict(backbone=model, head=nn.Sequential(*head)))
+    return Projected(model, heads.moco_v2(model.num_features, hidden, num_classes))
+
+
+def with_swav(
+    num_classes: int, backbone: str = "resnet50", hidden: int = 2048, features: int = 128
+) -> nn.Module:
+    """A timm backbone with SwAV's head, to learn a SwAV teacher's `num_classes` prototypes."""
+    model = timm.create_model(backbone, num_classes=0)
+    return Projected(model, heads.swav(model.num_features, hidden, features, num_classes))
