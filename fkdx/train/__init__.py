@@ -3,7 +3,8 @@
 `loop` reads from top to bottom. A run is described by its `recipe`; `schedule` says what the student sees
 when and at which rate, `student` who learns, `data` from what (`augmented` by timm), `mixing` which crops are
 mixed, `lesson` what is said of them, `objective` what of that is minimised, `evaluate` how well it went;
-`checkpoint`, `distributed`, `journal` and `watch` keep a run alive and seen.
+`run` is what is held on to from step to step; `checkpoint`, `distributed`, `journal` and `watch` keep it
+alive and seen.
 """
 
 

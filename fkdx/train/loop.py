@@ -13,79 +13,37 @@ import os
 import signal
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
 from timm.optim import create_optimizer_v2
-from timm.utils import ModelEmaV3, distribute_bn
+from timm.utils import distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fkdx.labels import LabelFile
 from fkdx.loader import Batch, CropLoader, ValidationLoader
-from fkdx.teachers.online import OnlineTeachers
 from fkdx.train import checkpoint
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.data import (
     check_data,
     check_fingerprint,
     classes_of,
-    identity,
     open_labels,
     training_loader,
     validation_loader,
 )
 from fkdx.train.distributed import Interrupted, Stop, World
 from fkdx.train.evaluate import PRECISIONS, evaluate
-from fkdx.train.journal import Journal
 from fkdx.train.lesson import Lesson, make_lesson, open_teachers
 from fkdx.train.mixing import draw_mix
 from fkdx.train.objective import losses
-from fkdx.train.recipe import Recipe, differences, read_recipe
+from fkdx.train.recipe import Recipe, read_recipe
+from fkdx.train.run import Run, begin, find_checkpoint, save
 from fkdx.train.schedule import Pass, passes, step_learning_rate
 from fkdx.train.soft_labels import teachers_labels
 from fkdx.train.student import create_student, freeze
-from fkdx.train.watch import Watch
-
-
-@dataclass
-class Position:
-    """Where a run is; all before it is done. `step` counts within its pass, `total` over the whole run."""
-
-    stage: int = 0
-    number: int = 0
-    step: int = 0
-    total: int = 0
-    best: float = -1.0
-
-
-@dataclass
-class Run:
-    """What a run holds on to from step to step. A checkpoint keeps all of it that changes."""
-
-    recipe: Recipe
-    world: World
-    stop: Stop
-    device: torch.device
-    student: nn.Module
-    ema: ModelEmaV3 | None
-    scaler: torch.amp.GradScaler
-    teachers: OnlineTeachers | None
-    journal: Journal
-    watch: Watch
-    position: Position
-    labels: list[str]  # which label file each stage learns from
-    optimizer: torch.optim.Optimizer | None = None
-    bare: bool = False  # what is taught is logits, not probabilities
-    saved_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def learned(self) -> nn.Module:
-        """The weights that are evaluated and exported."""
-        return self.ema.module if self.ema else self.student
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -112,25 +70,11 @@ def train(recipe: Recipe, world: World) -> int:
     student.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
     if recipe.evaluate:
         return examine(student, recipe, world)
-    ema = ModelEmaV3(student, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
-    labels = [identity(open_labels(s), *map(LabelFile, s.ensemble)) for s in recipe.in_stages()]
-    position = resume(state, recipe, labels, student, ema, scaler) if state else Position()
-    if world.max([position.total, -position.total]) != [position.total, -position.total]:
-        raise ValueError(
-            "resume: processes see different checkpoints; --output must be one folder for all of them"
-        )
     teachers = open_teachers(recipe, outputs, device) if recipe.teacher else None
 
-    if world.main:
-        Path(recipe.output).mkdir(parents=True, exist_ok=True)
-        checkpoint.write_whole(Path(recipe.output) / "args.yaml", recipe.save)
-    journal = Journal(recipe, position.total, world.main)
-    watch = Watch(journal, world, recipe.nonfinite_limit)
     with Stop(world) as stop:
-        run = Run(
-            recipe, world, stop, device, student, ema, scaler, teachers, journal, watch, position, labels
-        )
+        run = begin(recipe, world, stop, device, student, teachers, state)
+        position = run.position
         try:
             for number, stage in enumerate(recipe.in_stages()):
                 if number < position.stage:
@@ -139,14 +83,15 @@ def train(recipe: Recipe, world: World) -> int:
                     break
                 position.stage, position.number, position.step, state = number + 1, 0, 0, None
         except Interrupted:
-            watch.report(position.total)
+            run.watch.report(position.total)
             save(run)
-            journal.write("event", position.total, text=f"stopped by {signal.Signals(stop.signal).name}")
+            name = signal.Signals(stop.signal).name
+            run.journal.write("event", position.total, text=f"stopped by {name}")
             world.wait()
             return 128 + stop.signal
     if world.main:
         checkpoint.save_weights(Path(recipe.output) / "last.safetensors", run.learned)
-    journal.close()
+    run.journal.close()
     world.wait()
     return 0
 
@@ -309,66 +254,3 @@ def wrap(run: Run, stage: Recipe) -> nn.Module:
     if run.world.size == 1:
         return model
     return DistributedDataParallel(model, device_ids=[run.device] if run.device.type == "cuda" else None)
-
-
-# ---- checkpoints ------------------------------------------------------------------------------------------
-
-
-def save(run: Run, better: bool = False) -> None:
-    """Write last.pt, give it its other names, and export the best weights; only the main process does."""
-    run.saved_at = time.monotonic()
-    if not run.world.main or not run.watch.healthy:
-        return
-    state = {
-        "recipe": asdict(run.recipe),
-        "position": asdict(run.position),
-        "labels": run.labels,
-        "state_dict": run.student.state_dict(),
-        "state_dict_ema": run.ema.module.state_dict() if run.ema else None,
-        "optimizer": run.optimizer.state_dict(),
-        "scaler": run.scaler.state_dict(),
-    }
-    output, position = Path(run.recipe.output), run.position
-    checkpoint.save(output / "last.pt", state)
-    if better:
-        checkpoint.give_name(output / "last.pt", output / "best.pt")
-        checkpoint.save_weights(output / "best.safetensors", run.learned)
-    if run.recipe.save_every and position.step == 0 and position.number % run.recipe.save_every == 0:
-        checkpoint.give_name(output / "last.pt", output / f"step_{position.total}.pt")
-
-
-def find_checkpoint(recipe: Recipe) -> dict[str, Any] | None:
-    """The checkpoint to go on from, or None to start afresh."""
-    if recipe.resume == "never" or recipe.evaluate:
-        return None
-    path = Path(recipe.output) / "last.pt" if recipe.resume == "auto" else Path(recipe.resume)
-    return checkpoint.load(path) if recipe.resume != "auto" or path.exists() else None
-
-
-def resume(
-    state: dict[str, Any],
-    recipe: Recipe,
-    labels: list[str],
-    student: nn.Module,
-    ema: ModelEmaV3 | None,
-    scaler: torch.amp.GradScaler,
-) -> Position:
-    """Put a checkpoint's state in place. Raises ValueError where it is of another model or recipe."""
-    if changed := differences(state["recipe"], recipe):
-        raise ValueError(
-            f"resume: the checkpoint is of another recipe, {'; '.join(changed)}; "
-            "choose another --output, or --resume never to start over"
-        )
-    if state["labels"] != labels:
-        raise ValueError(
-            f"resume: the checkpoint is of other labels, expected those it began with, {recipe.labels}"
-        )
-    if names := checkpoint.differing(state["state_dict"], student):
-        raise ValueError(
-            f"resume: the checkpoint is of another model, {len(names)} weights differ, first {names[0]}"
-        )
-    student.load_state_dict(state["state_dict"])
-    if ema:
-        ema.module.load_state_dict(state["state_dict_ema"])
-    scaler.load_state_dict(state["scaler"])
-    return Position(**state["position"])

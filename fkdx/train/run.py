@@ -1,0 +1,145 @@
+"""What a run holds on to from step to step, how it begins or goes on, and what it saves of itself."""
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from fkdx.labels import LabelFile
+from fkdx.teachers.online import OnlineTeachers
+from fkdx.train import checkpoint
+from fkdx.train.data import identity, open_labels
+from fkdx.train.distributed import Stop, World
+from fkdx.train.journal import Journal
+from fkdx.train.recipe import Recipe, differences
+from fkdx.train.watch import Watch
+
+
+@dataclass
+class Position:
+    """Where a run is; all before it is done. `step` counts within its pass, `total` over the whole run."""
+
+    stage: int = 0
+    number: int = 0
+    step: int = 0
+    total: int = 0
+    best: float = -1.0
+
+
+@dataclass
+class Run:
+    """What a run holds on to. A checkpoint keeps all of it that changes."""
+
+    recipe: Recipe
+    world: World
+    stop: Stop
+    device: torch.device
+    student: nn.Module
+    ema: ModelEmaV3 | None
+    scaler: torch.amp.GradScaler
+    teachers: OnlineTeachers | None
+    journal: Journal
+    watch: Watch
+    position: Position
+    labels: list[str]  # which label file each stage learns from
+    optimizer: torch.optim.Optimizer | None = None
+    bare: bool = False  # what is taught is logits, not probabilities
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def learned(self) -> nn.Module:
+        """The weights that are evaluated and exported."""
+        return self.ema.module if self.ema else self.student
+
+
+def begin(
+    recipe: Recipe,
+    world: World,
+    stop: Stop,
+    device: torch.device,
+    student: nn.Module,
+    teachers: OnlineTeachers | None,
+    state: dict[str, Any] | None,
+) -> Run:
+    """A run at its first step, or where the checkpoint's `state` was, with its folder and its journal open.
+
+    ValueError where the checkpoint is of another model, recipe or labels, or not the same for all processes.
+    """
+    ema = ModelEmaV3(student, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
+    labels = [identity(open_labels(s), *map(LabelFile, s.ensemble)) for s in recipe.in_stages()]
+    position = resume(state, recipe, labels, student, ema, scaler) if state else Position()
+    if world.max([position.total, -position.total]) != [position.total, -position.total]:
+        raise ValueError(
+            "resume: processes see different checkpoints; --output must be one folder for all of them"
+        )
+    if world.main:
+        Path(recipe.output).mkdir(parents=True, exist_ok=True)
+        checkpoint.write_whole(Path(recipe.output) / "args.yaml", recipe.save)
+    journal = Journal(recipe, position.total, world.main)
+    watch = Watch(journal, world, recipe.nonfinite_limit)
+    return Run(recipe, world, stop, device, student, ema, scaler, teachers, journal, watch, position, labels)
+
+
+def save(run: Run, better: bool = False) -> None:
+    """Write last.pt, give it its other names, and export the best weights; only the main process does."""
+    run.saved_at = time.monotonic()
+    if not run.world.main or not run.watch.healthy:
+        return
+    state = {
+        "recipe": asdict(run.recipe),
+        "position": asdict(run.position),
+        "labels": run.labels,
+        "state_dict": run.student.state_dict(),
+        "state_dict_ema": run.ema.module.state_dict() if run.ema else None,
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+    }
+    output, position = Path(run.recipe.output), run.position
+    checkpoint.save(output / "last.pt", state)
+    if better:
+        checkpoint.give_name(output / "last.pt", output / "best.pt")
+        checkpoint.save_weights(output / "best.safetensors", run.learned)
+    if run.recipe.save_every and position.step == 0 and position.number % run.recipe.save_every == 0:
+        checkpoint.give_name(output / "last.pt", output / f"step_{position.total}.pt")
+
+
+def find_checkpoint(recipe: Recipe) -> dict[str, Any] | None:
+    """The checkpoint to go on from, or None to start afresh."""
+    if recipe.resume == "never" or recipe.evaluate:
+        return None
+    path = Path(recipe.output) / "last.pt" if recipe.resume == "auto" else Path(recipe.resume)
+    return checkpoint.load(path) if recipe.resume != "auto" or path.exists() else None
+
+
+def resume(
+    state: dict[str, Any],
+    recipe: Recipe,
+    labels: list[str],
+    student: nn.Module,
+    ema: ModelEmaV3 | None,
+    scaler: torch.amp.GradScaler,
+) -> Position:
+    """Put a checkpoint's state in place and say where the run was. ValueError where it is another run's."""
+    if changed := differences(state["recipe"], recipe):
+        raise ValueError(
+            f"resume: the checkpoint is of another recipe, {'; '.join(changed)}; "
+            "choose another --output, or --resume never to start over"
+        )
+    if state["labels"] != labels:
+        raise ValueError(
+            f"resume: the checkpoint is of other labels, expected those it began with, {recipe.labels}"
+        )
+    if names := checkpoint.differing(state["state_dict"], student):
+        raise ValueError(
+            f"resume: the checkpoint is of another model, {len(names)} weights differ, first {names[0]}"
+        )
+    student.load_state_dict(state["state_dict"])
+    if ema:
+        ema.module.load_state_dict(state["state_dict_ema"])
+    scaler.load_state_dict(state["scaler"])
+    return Position(**state["position"])
