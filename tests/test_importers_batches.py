@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fkdx import FormatError
+from fkdx import CropLoader, FormatError
 from fkdx.importers import Settings, open_source
 from fkdx.importers.images import Images
 from fkdx.importers.job import TooManyUnreadable, pack
 from fkdx.labels import LabelFile
 
 torch = pytest.importorskip("torch")
+F = pytest.importorskip("torchvision.transforms.functional")
+from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare  # noqa: E402
 
 CLASSES, EPOCHS, BATCH, SIDE = 6, 5, 8, 32
 # "n-1" sorts before "n" as a folder's path but behind it as a class: the two orders of images differ.
@@ -148,6 +150,78 @@ def test_sre2l_replays_the_sampler(
     assert (source.name, source.layout.crops) == ("sre2l", EPOCHS)
     pack(source, tmp_path / "out.fkdl", images_a_part=4)
     check(LabelFile(tmp_path / "out.fkdl"), expected)
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_a_student_sees_what_the_generator_showed(
+    rng: np.random.Generator, tmp_path: Path, images: Images, mix: str
+) -> None:
+    for key in images.keys:
+        noise = rng.integers(0, 256, (*images.size(key), 3), np.uint8)
+        Image.fromarray(noise).save(images.root / key)
+    orders = live_orders()
+    write_batches(rng, images, tmp_path / "labels", orders, mix)
+    pack(open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE)), tmp_path / "out.fkdl")
+    loader = CropLoader(images.root, tmp_path / "out.fkdl", len(KEYS) * EPOCHS, EPOCHS, SIDE)
+    (batch,) = list(loader)
+    shown = {
+        (key, int(epoch)): pixels
+        for key, epoch, pixels in zip(batch.keys, batch.crops, prepare(batch.images, mix=batch.mix))
+    }
+    for epoch, order in enumerate(orders):
+        for number, first in enumerate(range(0, len(order), BATCH)):
+            keys = [images.samples[index] for index in order[first : first + BATCH]]
+            expected = generators_input(images, keys, tmp_path / f"labels/epoch_{epoch}/batch_{number}.tar")
+            for key, pixels in zip(keys, expected):
+                torch.testing.assert_close(shown[key, epoch], pixels, rtol=0, atol=2e-6)
+
+
+def generators_input(images: Images, keys: list[str], path: Path) -> torch.Tensor:
+    """What the teacher saw, made as SRe2L makes it: crops normalised first and mixed then."""
+    coords, flips, partners, lam, box, _ = torch.load(path, weights_only=False)
+    crops = []
+    for key, (top, left, height, width), flip in zip(keys, coords.tolist(), flips):
+        image = Image.open(images.root / key)
+        region = top * image.height, left * image.width, height * image.height, width * image.width
+        crop = F.resized_crop(image, *region, [SIDE, SIDE])
+        crop = F.to_tensor(F.hflip(crop) if flip else crop)
+        crops.append(F.normalize(crop, IMAGENET_MEAN, IMAGENET_STD))
+    x = torch.stack(crops)
+    if box is None:
+        return lam * x + (1 - lam) * x[partners]
+    mixed = x.clone()
+    mixed[:, :, box[0] : box[2], box[1] : box[3]] = x[partners][:, :, box[0] : box[2], box[1] : box[3]]
+    return mixed
+
+
+def test_mixed_labels_are_packed_in_parts(rng: np.random.Generator, tmp_path: Path, images: Images) -> None:
+    write_batches(rng, images, tmp_path / "labels", live_orders())
+    source = open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
+    pack(source, tmp_path / "whole.fkdl")
+    for workers in (1, 3):
+        pack(source, tmp_path / f"{workers}.fkdl", images_a_part=4, workers=workers)
+        assert (tmp_path / f"{workers}.fkdl").read_bytes() == (tmp_path / "whole.fkdl").read_bytes()
+
+
+def test_an_interrupted_packing_of_mixed_labels_goes_on(rng, tmp_path: Path, images: Images, monkeypatch):
+    write_batches(rng, images, tmp_path / "labels", live_orders())
+    source = open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
+    pack(source, tmp_path / "whole.fkdl")
+    begun, read = [], type(source).read
+
+    def stopping(self, numbers: range):
+        begun.append(numbers.start)
+        if numbers.start == 8 and begun.count(8) == 1:
+            raise KeyboardInterrupt
+        return read(self, numbers)
+
+    monkeypatch.setattr(type(source), "read", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, tmp_path / "out.fkdl", images_a_part=4)
+    begun_before = len(begun)
+    pack(source, tmp_path / "out.fkdl", images_a_part=4)
+    assert [start for start in begun[begun_before:] if start] == [8, 12, 16, 20]
+    assert (tmp_path / "out.fkdl").read_bytes() == (tmp_path / "whole.fkdl").read_bytes()
 
 
 def test_the_sampler_draws_two_permutations_an_epoch() -> None:

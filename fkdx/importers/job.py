@@ -23,6 +23,7 @@ from fkdx.importers.source import Source, Unreadable
 from fkdx.labels import ImageLabels, LabelFile, LabelWriter, complete, shard_path
 
 IMAGES_A_PART = 2048
+PARTS_OF_MIXED = 16  # at most
 
 
 @dataclass
@@ -53,10 +54,10 @@ class Job:
 
     def parts(self) -> list[range]:
         """Numbers of the images of each part; they do not depend on who works on it."""
-        images = range(len(self.source.keys))
-        if self.source.layout.mix_size:  # partners must lie in the same file
-            return [images]
-        return [images[first : first + self.images_a_part] for first in images[:: self.images_a_part]]
+        images, size = range(len(self.source.keys)), self.images_a_part
+        if self.source.layout.mix_size:  # each part lists all images, because any may be a partner
+            size = max(size, -(-len(images) // PARTS_OF_MIXED))
+        return [images[first : first + size] for first in images[::size]]
 
     def begin(self) -> None:
         """Makes the folder of parts. Raises ValueError where it was begun with other sources or options."""
@@ -107,8 +108,11 @@ class Job:
         else:
             with LabelWriter(self.target, **self.options, overwrite=True) as writer:
                 for part in map(LabelFile, paths):
-                    for image in range(len(part)):
-                        writer.copy_image(part, image)
+                    for image in np.flatnonzero(part.crop_counts).tolist():
+                        if part.mix_size:
+                            writer.add_image(part[image])
+                        else:
+                            writer.copy_image(part, image)
                     for sort, count in part.header.get("repairs", {}).items():
                         writer.repairs[sort] += count
         shutil.rmtree(self.folder)
