@@ -1,5 +1,8 @@
 """Measure whole training steps: python bench/train.py --images DIR [--student NAME] [--size 224]
 
+On a CPU the student must be tiny, or nothing but it is measured: --student test_vit --student-args
+'{img_size: 224, patch_size: 32, embed_dim: 16, depth: 1, num_heads: 1}'
+
 Three ways to feed the same student take turns, and the median of each is printed, in crops a second:
 
     resident   one batch that is already there: what the student alone can do
@@ -19,9 +22,10 @@ from pathlib import Path
 
 import timm
 import torch
+import yaml
 from loader import write_labels
 from loader_systems import Work, reference
-from torch import Tensor
+from torch import Tensor, nn
 
 from fkdx import CropLoader, LabelFile, soft_cross_entropy
 from fkdx.batch import prepare
@@ -35,6 +39,9 @@ def main() -> int:
     )
     parser.add_argument("--images", type=Path, required=True, help="a folder of images, <class>/<name>")
     parser.add_argument("--student", default="test_resnet", help="timm model")
+    parser.add_argument(
+        "--student-args", type=yaml.safe_load, default={}, help="more of it, as YAML: {depth: 1}"
+    )
     parser.add_argument("--size", type=int, default=224, help="side of a crop")
     parser.add_argument("--batch", type=int, default=128, help="crops of a batch")
     parser.add_argument("--m", type=int, default=4, help="crops of an image in a batch")
@@ -65,7 +72,9 @@ def measure(work: Work, args: argparse.Namespace, device: torch.device, dtype: t
     loader = CropLoader(
         work.root, labels, work.batch, work.crops, work.size, threads=work.threads, device=device
     )
-    step = make_step(args.student, labels.num_classes, device, dtype)
+    torch.manual_seed(0)
+    model = timm.create_model(args.student, num_classes=labels.num_classes, **args.student_args)
+    step = make_step(model, device, dtype)
     one = next(iter(loader))
     check(prepare(one.images, dtype=dtype), one.target, step)
     ways: dict[str, Iterator] = {
@@ -80,12 +89,9 @@ def measure(work: Work, args: argparse.Namespace, device: torch.device, dtype: t
     return turns
 
 
-def make_step(
-    student: str, num_classes: int, device: torch.device, dtype: torch.dtype
-) -> Callable[..., Tensor]:
+def make_step(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor]:
     """One step of training on (images, target), normalised and dense, or on a Batch of fkdx."""
-    torch.manual_seed(0)
-    model = timm.create_model(student, num_classes=num_classes).to(device, memory_format=torch.channels_last)
+    model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
 
     def step(batch: object) -> Tensor:
