@@ -1,5 +1,6 @@
 """Labels of crops mixed across images: the loader shows a student the very input that the teacher saw."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ def test_labels_are_what_the_teacher_says_of_mixed_crops(options: list[str], dat
             values, ids = model(pixels[None]).softmax(1)[0].topk(2)
         np.testing.assert_array_equal(labels[key].ids[crop], ids)
         np.testing.assert_allclose(labels[key].values[crop], values, atol=1e-3)
+
+
+def test_fkdx_verify_repeats_the_mixes(options: list[str], data: Path, capsys) -> None:
+    path = Path(options[-1])
+    labels_of([*MIXING, "--augment", "erase", "color_jitter", "--temperature", "2", *options])
+    again = ["--images", str(data), "--teacher", "test_resnet", "--temperature", "2", "--size", str(SIZE)]
+    again += ["--checkpoint", str(path.parent / "weights.safetensors")]
+    assert cli.main(["verify", str(path), *again]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"as stored +100\.0% +0\.000\d", told)
+    assert not re.search(r"left plain +\S+ +0\.000\d", told)
 
 
 def test_own_crops_do_not_change(options: list[str], tmp_path: Path) -> None:

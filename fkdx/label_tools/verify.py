@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from tqdm import tqdm
@@ -70,7 +71,7 @@ class Agreement:
 def verify_teacher(
     labels: LabelFile,
     root: str | os.PathLike,
-    teacher: Callable[[np.ndarray], np.ndarray],
+    teacher: Callable[..., np.ndarray],
     size: int,
     interpolation: str = "bilinear",
     sample: int = 64,
@@ -81,13 +82,17 @@ def verify_teacher(
 
     Args:
         root: folder of the images.
-        teacher: (n, size, size, 3) uint8 crops -> (n, C) probabilities.
+        teacher: (n, size, size, 3) uint8 crops -> (n, C) probabilities; where crops are blended, a `Mix` is
+            its second argument.
         sample, crops: images, and crops of each.
 
     Returns:
         Agreement by variant: `as stored`; `x and y swapped` (boxes read as left, top, width, height); `not
-        flipped`. The first is the best unless boxes or flips are wrong.
+        flipped`. The first is the best unless boxes or flips are wrong. Of mixed or augmented crops: `as
+        stored`, and `left plain`, neither mixed nor augmented.
     """
+    if labels.mix_size or labels.extra_operations:
+        return _verify_changed(labels, root, teacher, size, interpolation, sample, crops, seed)
     chance = np.random.default_rng(seed)
     with_crops = np.flatnonzero(labels.crop_counts)
     images = chance.permutation(with_crops)[:sample].tolist()
@@ -112,6 +117,38 @@ def verify_teacher(
     return {name: Agreement(sum_[0] / sum_[2], sum_[1] / sum_[2]) for name, sum_ in sums.items()}
 
 
+def _verify_changed(
+    labels: LabelFile,
+    root: str | os.PathLike,
+    teacher: Callable[..., np.ndarray],
+    size: int,
+    interpolation: str,
+    sample: int,
+    crops: int,
+    seed: int,
+) -> dict[str, Agreement]:
+    """As `verify_teacher`, for crops that only the loader can repeat."""
+    from fkdx.loader import CropLoader
+
+    counts = labels.crop_counts
+    crops = min(crops, int(counts[counts > 0].min()))
+    options = {"seed": seed, "interpolation": interpolation, "on_missing": "ignore"}
+    loader = CropLoader(root, labels, crops, crops, size, **options)
+    sums = {name: np.zeros(3) for name in ("as stored", "left plain")}
+    for batch in progress(islice(loader, sample), min(sample, len(loader)), "teacher"):
+        image, kept = labels[batch.keys[0]], batch.crops.numpy()
+        path, boxes = os.path.join(os.fspath(root), image.key), image.boxes[kept]
+        if labels.ratios:
+            boxes = boxes_from_ratios(boxes, *image_size(path))
+        plain = decode_crops(path, boxes, image.flips[kept], size, interpolation)
+        more = () if batch.mix is None else (batch.mix,)
+        stored, ids = probabilities(labels, image)[kept], image.ids[kept].astype(np.int64)
+        sums["as stored"] += _agreement(labels, ids, stored, teacher(batch.images.numpy(), *more))
+        sums["left plain"] += _agreement(labels, ids, stored, teacher(plain))
+    loader.close()
+    return {name: Agreement(sum_[0] / sum_[2], sum_[1] / sum_[2]) for name, sum_ in sums.items()}
+
+
 def _agreement(labels: LabelFile, ids: np.ndarray, stored: np.ndarray, said: np.ndarray) -> np.ndarray:
     """Sums over crops of: same top class, mean |dp| over the kept classes, 1."""
     if said.shape[1] != labels.num_classes:
@@ -128,6 +165,8 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
     """The teacher of the command line as (probabilities of crops, size, interpolation)."""
     import torch
 
+    from fkdx.batch import prepare
+    from fkdx.mix import Mix
     from fkdx.teachers.zoo import load_teacher
 
     names = ("size", "interpolation", "mean", "std")
@@ -136,8 +175,11 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
     device = "cuda" if torch.cuda.is_available() else "cpu"
     teacher = load_teacher(args.teacher, args.checkpoint, pretrained, labels.num_classes, inputs, device)
 
-    def say(crops: np.ndarray) -> np.ndarray:
-        logits = teacher(torch.from_numpy(crops))
+    def say(crops: np.ndarray, mix: Mix | None = None) -> np.ndarray:
+        seen = torch.from_numpy(crops)
+        if mix is not None:
+            seen = prepare(seen, teacher.preprocess.mean, teacher.preprocess.std, mix=mix)
+        logits = teacher(seen)
         return torch.softmax(logits / args.temperature, dim=1).cpu().numpy()
 
     return say, teacher.preprocess.size, teacher.preprocess.interpolation
