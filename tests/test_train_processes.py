@@ -7,10 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from toy import COMMON, environment, log_of, make_toy, steps_of, torchrun
+from toy import COMMON, environment, log_of, make_toy, steps_of, torchrun, write_labels
 
+from fkdx.labels import fingerprint
 from fkdx.train.loop import main
 
 SECONDS_TO_FAIL = 60
@@ -18,7 +20,14 @@ SECONDS_TO_FAIL = 60
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, run_seed) -> list[str]:
-    return make_toy(tmp_path_factory.mktemp("toy"), run_seed)
+    """Arguments of a run; labels.fkdl.other beside its labels was made for other images of the same names."""
+    folder = tmp_path_factory.mktemp("toy")
+    arguments = make_toy(folder, run_seed)
+    images = folder / "data" / "train"
+    files = [(path.relative_to(images).as_posix(), 0) for path in images.rglob("*.jpg")]
+    rng = np.random.default_rng(run_seed)
+    write_labels(folder / "labels.fkdl.other", images, rng, dataset=fingerprint(files))
+    return arguments
 
 
 def test_two_processes_do_what_one_does(data, tmp_path):
@@ -66,10 +75,13 @@ def test_two_processes_go_on_where_one_was_cut_off(data, tmp_path):
             "batch_size, got 6, expected a multiple of crops_per_image x processes (2 x 2)",
         ),
         (["--labels", "/nowhere.fkdl"], "/nowhere.fkdl"),
-        (["--output", "/proc/run"], "/proc/run"),  # what only the main process meets
+        # What only the main process meets:
+        (["--output", "/proc/run"], "/proc/run"),
+        (["--labels", "OTHER"], "not those that were labelled"),
     ],
 )
 def test_bad_input_ends_both_with_one_line(data, tmp_path, change, words):
+    change = [f"{data[3]}.other" if word == "OTHER" else word for word in change]
     started = time.monotonic()
     done = torchrun(2, [*COMMON, *data, "--output", str(tmp_path / "run"), *change])
     assert done.returncode != 0
@@ -77,7 +89,7 @@ def test_bad_input_ends_both_with_one_line(data, tmp_path, change, words):
     said = [line for line in done.stderr.splitlines() if line.startswith("fkdx train")]
     assert len(said) == 1
     assert words in said[0]
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "last.pt").exists()
 
 
 def test_an_error_of_one_process_ends_both(data, tmp_path):
@@ -118,13 +130,14 @@ def workers_of(process: subprocess.Popen) -> list[int]:
     return [int(child) for child in children]
 
 
-def test_a_signal_to_one_process_stops_both_with_a_checkpoint(data, tmp_path):
+@pytest.mark.parametrize("who", ["worker", "torchrun"])
+def test_a_signal_stops_both_with_a_checkpoint(data, tmp_path, who):
     run = tmp_path / "run"
     arguments = [*COMMON, *data, "--epochs", "4000", "--output", str(run)]
     process = start(2, arguments)
     wait_for_step(run, 5)
     told = time.monotonic()
-    os.kill(workers_of(process)[1], signal.SIGTERM)
+    os.kill(workers_of(process)[1] if who == "worker" else process.pid, signal.SIGTERM)
     process.communicate(timeout=60)
     assert time.monotonic() - told < 25
     assert process.returncode != 0
@@ -133,13 +146,16 @@ def test_a_signal_to_one_process_stops_both_with_a_checkpoint(data, tmp_path):
     assert position["total"] == log_of(run)[-1]["step"] >= 5
 
 
-def test_a_killed_process_ends_the_other(data, tmp_path):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_other(data, tmp_path, rank):
     run = tmp_path / "run"
     process = start(2, [*COMMON, *data, "--epochs", "4000", "--output", str(run)])
     wait_for_step(run, 3)
     told = time.monotonic()
-    os.kill(workers_of(process)[1], signal.SIGKILL)
+    workers = workers_of(process)
+    os.kill(workers[rank], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert time.monotonic() - told < SECONDS_TO_FAIL
     assert process.returncode != 0
     assert len([line for line in errors.splitlines() if line.startswith("fkdx train")]) <= 1
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
