@@ -1,5 +1,6 @@
 """On a GPU: kernels equal to their CPU twins, capturable, on any stream, repeatable; and the trainer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from toy import make_toy, steps_of, torchrun
 from fkdx import SparseTarget, loss_and_grad, soft_cross_entropy
 from fkdx.batch import prepare
 from fkdx.loss import SOFTMAX, _flat, _native, binary_cross_entropy
+from fkdx.mix import Mix
 from fkdx.target import KINDS
 from fkdx.teacher_topk import topk_probabilities
 from fkdx.train.loop import main as train
@@ -257,6 +259,18 @@ def test_prepare_gives_the_same_bits_as_the_cpu(rng, mixer, dtype):
         got = prepare(images.cuda(), dtype=dtype, mix=mix and mix.to("cuda"))
         assert torch.equal(got.cpu(), prepare(images, dtype=dtype, mix=mix))
         assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+def test_partners_beside_the_batch_give_the_same_bits_as_the_cpu(rng, dtype):
+    for height, width in ((224, 224), (37, 21)):
+        images, others = random_images(rng, 6, height, width), random_images(rng, 9, height, width)
+        drawn = MIXERS[2].draw(6, height, width, rng)
+        rows = torch.from_numpy(rng.integers(0, 9, 6))
+        mix = Mix(rows, drawn.boxes, torch.from_numpy(rng.random(6, np.float32)), None, others)
+        for own in (mix, replace(mix, partners=others[1:], permutation=rows.clamp(max=7))):
+            got = prepare(images.cuda(), dtype=dtype, mix=own.to("cuda"))
+            assert torch.equal(got.cpu(), prepare(images, dtype=dtype, mix=own))
 
 
 def test_a_channels_last_model_trains_on_a_prepared_batch(rng):

@@ -134,6 +134,15 @@ def test_ranks_and_threads_do_not_change_the_mixes(images: Path, rng: np.random.
         assert torch.equal(batch, torch.cat([first, second]))
 
 
+@pytest.mark.gpu
+def test_mixes_come_to_the_gpu(images: Path, rng: np.random.Generator) -> None:
+    labels = write_mixed(images, rng)
+    here, there = (CropLoader(images, labels, 14, 2, SIDE, device=device) for device in (None, "cuda"))
+    for batch, other in zip(here, there, strict=True):
+        assert other.images.is_cuda
+        assert torch.equal(prepare(other.images, mix=other.mix).cpu(), prepare(batch.images, mix=batch.mix))
+
+
 def test_a_bad_partner_is_an_error_or_gives_way(images: Path, rng: np.random.Generator) -> None:
     labels = write_mixed(images, rng, operations=(1, 2, 3))
     whole = shutil.copytree(images, images.parent / "whole")
