@@ -80,6 +80,11 @@ def augment_rows(crops: np.ndarray, steps: Sequence[Sequence[Step]], threads: in
         list(pool.map(change, range(len(steps))))
 
 
+def are_steps(form: str | None, operations: Sequence[str]) -> bool:
+    """Whether further operations that a label file's header tells of can be repeated here."""
+    return form == FORM and OPERATIONS.keys() >= set(operations)
+
+
 def encode(steps: Sequence[Sequence[Step]]) -> bytes:
     """The extra bytes of an image's crops, the steps of each."""
     return json.dumps(steps, separators=(",", ":")).encode()

@@ -68,6 +68,28 @@ def test_fkdx_verify_repeats_the_mixes(options: list[str], data: Path, capsys) -
     assert not re.search(r"left plain +\S+ +0\.000\d", told)
 
 
+def test_a_new_teacher_sees_old_mixes(options: list[str], tmp_path: Path, capsys) -> None:
+    old = labels_of([*MIXING, "--augment", "rand_augment", "--seed", "4", *options])
+    again = ["--crops-from", options[-1], *changed(options, output=tmp_path / "new.fkdl")]
+    new = labels_of(again)
+    for one, other in zip(old, new, strict=True):
+        np.testing.assert_array_equal(one.values, other.values)
+        assert one.extra == other.extra
+        assert one.mixes.partners == other.mixes.partners
+        np.testing.assert_array_equal(one.mixes.boxes, other.mixes.boxes)
+        np.testing.assert_array_equal(one.mixes.lambdas, other.mixes.lambdas)
+    assert new.header["extra"] == old.header["extra"]
+    wrong = changed(again, output=tmp_path / "wrong.fkdl")
+    for more, said in [
+        (["--mixup", "1"], "mixed already"),
+        (["--augment", "erase"], "augmented already"),
+    ]:
+        assert cli.run("generate", [*more, *wrong]) == 1
+        assert said in capsys.readouterr().err
+    assert cli.run("generate", changed(wrong, size=48)) == 1
+    assert "size of mixed crops, got [48], expected 32" in capsys.readouterr().err
+
+
 def test_own_crops_do_not_change(options: list[str], tmp_path: Path) -> None:
     plain = labels_of(options)
     mixed = labels_of([*MIXING, *changed(options, output=tmp_path / "mixed.fkdl")])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from fkdx.augment import are_steps
 from fkdx.crops import random_boxes
 from fkdx.labels import LabelFile, boxes_from_ratios
 
@@ -117,7 +118,7 @@ def _part(entry: dict[str, Any], seed: int, first: int) -> RandomCrops | SquareC
 class StoredCrops:
     """The crops that another label file has, so that a new teacher labels what an old one did.
 
-    ValueError where its images have different numbers of crops, or went through more than crop and flip.
+    ValueError where its images have different numbers of crops, or went through what nobody can repeat.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -125,9 +126,11 @@ class StoredCrops:
         self.path = Path(path)
         if not self.labels.crops:
             raise ValueError(f"crops-from: expected the same number of crops of every image, path {path}")
-        if self.labels.mix_size or self.labels.extra_operations:
+        operations = self.labels.extra_operations
+        if operations and not are_steps(self.labels.extra_form, operations):
             raise ValueError(
-                f"crops-from: its crops are mixed or augmented, expected crops and flips, path {path}"
+                f"crops-from: its crops went through {', '.join(operations)}, expected what can be repeated, "
+                f"path {path}"
             )
         self.crops: int = self.labels.crops
 

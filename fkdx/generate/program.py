@@ -23,11 +23,13 @@ from fkdx.generate.loop import Labelling
 from fkdx.generate.options import parse
 from fkdx.generate.pairs import Pairs
 from fkdx.generate.shards import Job, Shard, plan_shards, write_json
+from fkdx.generate.stored import StoredAugment, StoredPairs
 from fkdx.labels import fingerprint
 from fkdx.sources import Source, open_source
 from fkdx.teachers.teacher import Teacher
 from fkdx.teachers.zoo import load_teacher
 
+Draw = RandomCrops | Policy | StoredCrops
 WAIT_SECONDS = 600  # that processes wait for the one of rank 0
 LIBRARIES = ("torch", "timm", "pillow", "numpy")  # whose versions may change a label
 
@@ -62,8 +64,8 @@ def label(
 ) -> None:
     """Do the work that no other process does; rank 0 also begins the job and finishes the files."""
     draw = pick_crops(args)
-    pairs = pick_pairs(args, teachers, len(source))
-    outputs = plan_outputs(args, teachers, classes, draw.crops, pairs)
+    pairs = pick_pairs(args, teachers, source, draw)
+    outputs = plan_outputs(args, teachers, classes, draw, pairs)
     shards = plan_shards(len(source), draw.crops, args.batch_size)
     settings = describe(args, source, teachers, draw, pairs, len(shards))
     with make_feed(args, source, teachers, draw, pairs) as feed:
@@ -194,7 +196,7 @@ def name_classes(teachers: list[Teacher], folders: list[str], args: argparse.Nam
     return names
 
 
-def pick_crops(args: argparse.Namespace) -> RandomCrops | Policy | StoredCrops:
+def pick_crops(args: argparse.Namespace) -> Draw:
     if args.crops_from:
         return StoredCrops(args.crops_from)
     if args.policy:
@@ -204,14 +206,24 @@ def pick_crops(args: argparse.Namespace) -> RandomCrops | Policy | StoredCrops:
     return draw
 
 
-def pick_pairs(args: argparse.Namespace, teachers: list[Teacher], images: int) -> Pairs | None:
+def pick_pairs(
+    args: argparse.Namespace, teachers: list[Teacher], source: Source, draw: Draw
+) -> Pairs | StoredPairs | None:
     """How crops are mixed with those of other images; None where they are not."""
-    if not (args.mixup or args.cutmix):
+    stored = isinstance(draw, StoredCrops) and draw.labels.mix_size
+    if not (args.mixup or args.cutmix or stored):
         return None
     sizes = {teacher.preprocess.size for teacher in teachers}
-    if len(sizes) > 1:
-        raise ValueError(f"generate: size of mixed crops, got {sorted(sizes)}, expected one; give --size")
-    if images < 2:
+    if stored and (args.mixup or args.cutmix):
+        raise ValueError(f"generate: crops that are mixed already, got --mixup or --cutmix, path {draw.path}")
+    if len(sizes) > 1 or (stored and sizes != {stored}):
+        expected = stored or "one"
+        raise ValueError(
+            f"generate: size of mixed crops, got {sorted(sizes)}, expected {expected}; see --size"
+        )
+    if stored:
+        return StoredPairs(draw.labels, source)
+    if len(source) < 2:
         raise ValueError("generate: images to mix, got 1, expected at least 2")
     partner = RandomCrops(args.crops, args.seed, tuple(args.scale), tuple(args.ratio), args.flip)
     return Pairs(args.mixup, args.cutmix, partner, sizes.pop())
@@ -221,16 +233,21 @@ def make_feed(
     args: argparse.Namespace,
     source: Source,
     teachers: list[Teacher],
-    draw: RandomCrops | Policy | StoredCrops,
-    pairs: Pairs | None,
+    draw: Draw,
+    pairs: Pairs | StoredPairs | None,
 ) -> Feed:
     shapes = [teacher.shape for teacher in teachers]
     pinned = teachers[0].device.type == "cuda"
-    changes = pairs, pick_augment(args)
+    changes = pairs, pick_augment(args, draw)
     return Feed(source, draw, draw.crops, args.batch_size, shapes, args.threads, pinned, args.maps, *changes)
 
 
-def pick_augment(args: argparse.Namespace) -> Augment | None:
+def pick_augment(args: argparse.Namespace, draw: Draw) -> Augment | StoredAugment | None:
+    """How crops are changed further; None where they are not."""
+    if isinstance(draw, StoredCrops) and draw.labels.extra_operations:
+        if args.augment:
+            raise ValueError(f"generate: crops that are augmented already, got --augment, path {draw.path}")
+        return StoredAugment(draw.labels)
     return Augment(tuple(args.augment), args.seed) if args.augment else None
 
 
@@ -238,8 +255,8 @@ def plan_outputs(
     args: argparse.Namespace,
     teachers: list[Teacher],
     classes: list[str] | None,
-    crops: int,
-    pairs: Pairs | None,
+    draw: Draw,
+    pairs: Pairs | StoredPairs | None,
 ) -> list[Output]:
     """The label files of a job: one for all teachers together, or one for each, or both."""
     path, every = Path(args.output), tuple(range(len(teachers)))
@@ -252,18 +269,18 @@ def plan_outputs(
         )
     if pairs and path.suffix != ".fkdl":
         raise ValueError(f"generate: mixed crops go into one file, expected --output NAME.fkdl, path {path}")
-    outputs = []
+    augment, outputs = pick_augment(args, draw), []
     for path, members in plans:
         num_classes = teachers[members[0]].num_outputs
         options = {
             "kind": args.kind,
             "num_classes": num_classes,
             "k": 1 if args.kind in ("hard", "smoothing") else min(args.topk, num_classes),
-            "crops": crops,
+            "crops": draw.crops,
             "classes": classes,
             "encoding": args.encoding,
             "mix_size": pairs.size if pairs else 0,
-            "extra": augment.extra() if (augment := pick_augment(args)) else None,
+            "extra": augment.extra() if augment else None,
         }
         outputs.append(Output(path, members, options))
     return outputs
@@ -273,8 +290,8 @@ def describe(
     args: argparse.Namespace,
     source: Source,
     teachers: list[Teacher],
-    draw: RandomCrops | Policy | StoredCrops,
-    pairs: Pairs | None,
+    draw: Draw,
+    pairs: Pairs | StoredPairs | None,
     shards: int,
 ) -> dict:
     """All that decides the labels, as JSON values; a job goes on only where all of it is as it was."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fkdx.augment import FORM, OPERATIONS, Step, decode
+from fkdx.augment import Step, are_steps, decode
 from fkdx.calibration import Calibration, calibrated
 from fkdx.calibration.rule import scores_of, true_classes
 from fkdx.labels import LabelFile
@@ -113,8 +113,7 @@ def _gather(labels: LabelFile, images: np.ndarray, crops: np.ndarray) -> tuple[n
 
 
 def _check(labels: LabelFile, first: LabelFile) -> None:
-    known = labels.extra_form == FORM and OPERATIONS.keys() >= set(labels.extra_operations)
-    if labels.extra_operations and not known:
+    if labels.extra_operations and not are_steps(labels.extra_form, labels.extra_operations):
         raise ValueError(
             f"CropLoader: labels, got crops changed by {', '.join(labels.extra_operations)}, expected plain "
             f"or mixed ones, {labels.path}"
