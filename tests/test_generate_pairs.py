@@ -8,7 +8,7 @@ import pytest
 import torch
 from generating import CROPS, SIZE, changed, make_data, make_teacher, replayed, run_options, teacher_inputs
 
-from fkdx import LabelFile, cli
+from fkdx import LabelFile, LabelWriter, cli
 from fkdx.generate.draw import RandomCrops
 from fkdx.generate.pairs import RUN, Pairs
 from fkdx.mix import CUTMIX, MIXUP
@@ -88,6 +88,14 @@ def test_a_new_teacher_sees_old_mixes(options: list[str], tmp_path: Path, capsys
         assert said in capsys.readouterr().err
     assert cli.run("generate", changed(wrong, size=48)) == 1
     assert "size of mixed crops, got [48], expected 32" in capsys.readouterr().err
+
+
+def test_crops_that_nobody_can_repeat_are_refused(options: list[str], tmp_path: Path, capsys) -> None:
+    extra = {"operations": ["cutout"], "form": "json"}
+    with LabelWriter(tmp_path / "old.fkdl", num_classes=3, k=1, crops=2, extra=extra):
+        pass
+    assert cli.run("generate", ["--crops-from", str(tmp_path / "old.fkdl"), *options]) == 1
+    assert "went through cutout, expected what can be repeated" in capsys.readouterr().err
 
 
 def test_own_crops_do_not_change(options: list[str], tmp_path: Path) -> None:

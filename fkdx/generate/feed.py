@@ -18,6 +18,7 @@ from torch import Tensor
 from fkdx.augment import Augment, Step, augment_rows
 from fkdx.generate.pairs import Pairs, Shape, stored_mix
 from fkdx.generate.shards import Shard
+from fkdx.generate.stored import StoredAugment, StoredPairs
 from fkdx.image import decode_crops, image_size
 from fkdx.labels import Mixes
 from fkdx.mix import Mix
@@ -86,8 +87,8 @@ class Feed:
         threads: int | None = None,
         pinned: bool = False,
         whole: bool = False,
-        pairs: Pairs | None = None,
-        augment: Augment | None = None,
+        pairs: Pairs | StoredPairs | None = None,
+        augment: Augment | StoredAugment | None = None,
     ) -> None:
         self.source, self.draw, self.crops, self.batch_size = source, draw, crops, batch_size
         self.shapes, self.pinned, self.whole = sorted(set(shapes)), pinned, whole

@@ -217,10 +217,8 @@ def pick_pairs(
     if stored and (args.mixup or args.cutmix):
         raise ValueError(f"generate: crops that are mixed already, got --mixup or --cutmix, path {draw.path}")
     if len(sizes) > 1 or (stored and sizes != {stored}):
-        expected = stored or "one"
-        raise ValueError(
-            f"generate: size of mixed crops, got {sorted(sizes)}, expected {expected}; see --size"
-        )
+        got, expected = sorted(sizes), stored or "one"
+        raise ValueError(f"generate: size of mixed crops, got {got}, expected {expected}; see --size")
     if stored:
         return StoredPairs(draw.labels, source)
     if len(source) < 2:
