@@ -56,6 +56,17 @@ def test_two_processes_accumulate_to_what_one_does_at_once(data, tmp_path):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
 
 
+@pytest.mark.slow
+def test_two_processes_compile_their_students(data, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    arguments = [*COMMON, *data, "--max-steps", "4"]
+    assert main([*arguments, "--output", str(one)]) == 0
+    done = torchrun(2, [*arguments, "--compile", "--accumulate", "2", "--output", str(two)], timeout=280)
+    assert done.returncode == 0, done.stderr
+    for a, b in zip(steps_of(one), steps_of(two), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+
+
 def test_two_processes_go_on_where_one_was_cut_off(data, tmp_path):
     arguments = [*COMMON, *data, "--output", str(tmp_path / "run")]
     whole = [*COMMON, *data, "--output", str(tmp_path / "whole")]

@@ -45,26 +45,33 @@ class Journal:
         numbers = {f"{kind}/{k}": v for k, v in values.items() if isinstance(v, (int, float))}
         for board in self._boards:
             board(numbers, step)
+        if kind == "evaluation":
+            write_whole(self.folder / "summary.csv", lambda path: _table(path, self.lines()))
 
     def close(self) -> None:
-        """Write the table and the picture of the whole run."""
+        """Draw the whole run."""
         if not self.main:
             return
         self._log.close()
         lines = self.lines()
-        evaluations = [line for line in lines if line["kind"] == "evaluation"]
-        if evaluations:
-            write_whole(self.folder / "summary.csv", lambda path: _table(path, evaluations))
         if find_spec("matplotlib") and any(line["kind"] == "step" for line in lines):
             write_whole(self.folder / "curves.png", lambda path: _curves(path, lines))
 
 
-def _table(path: Path, rows: list[dict[str, Any]]) -> None:
-    columns = [name for name in rows[-1] if name not in ("kind", "time")]
+def _table(path: Path, lines: list[dict[str, Any]]) -> None:
+    """timm's summary: of each evaluation, with the mean of the losses logged since the last and the rate."""
     with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, columns, extrasaction="ignore")
-        table.writeheader()
-        table.writerows(rows)
+        table = csv.writer(file)
+        table.writerow(("epoch", "train_loss", "eval_top1", "eval_top5", "lr"))
+        losses, rate = [], None
+        for line in lines:
+            if line["kind"] == "step":
+                losses += [line["loss"]] if line["loss"] is not None else []
+                rate = line.get("lr", rate)
+            elif line["kind"] == "evaluation":
+                mean = sum(losses) / len(losses) if losses else None
+                table.writerow((line["epoch"], mean, line["top1"], line["top5"], rate))
+                losses = []
 
 
 def _curves(path: Path, lines: list[dict[str, Any]]) -> None:
