@@ -1,6 +1,6 @@
 """What a run leaves is used elsewhere: in timm, as a backbone, and in torchvision's detectors."""
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -8,9 +8,11 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
-from toy import COMMON, environment, make_toy
+from toy import COMMON, make_toy
 
 from fkdx.train.loop import main
+
+EXAMPLE = str(Path(__file__).parents[1] / "examples" / "detector.py")
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +44,8 @@ def test_weights_load_as_a_backbone(weights):
 
 def test_weights_load_into_torchvisions_detectors(weights, run_seed):
     """The example's Faster R-CNN sees the features that timm's own backbone sees."""
-    root = Path(__file__).parents[1]
-    sys.path.insert(0, str(root / "examples"))
-    from detector import detector
-
-    sys.path.pop(0)
-    body = detector(weights, classes=7).eval().backbone.body
+    detector = runpy.run_path(EXAMPLE)["detector"]
+    body = detector(str(weights), classes=7).eval().backbone.body
     model = timm.create_model("resnet50", num_classes=4, checkpoint_path=str(weights)).eval()
     torch.manual_seed(run_seed)
     images = torch.rand(2, 3, 96, 64)
@@ -59,9 +57,7 @@ def test_weights_load_into_torchvisions_detectors(weights, run_seed):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_the_detector_runs(weights):
-    program = Path(__file__).parents[1] / "examples" / "detector.py"
-    words = [sys.executable, str(program), str(weights)]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
-    assert done.returncode == 0, done.stderr
-    assert {"boxes", "labels", "scores"} <= set(done.stdout.split())
+def test_the_detector_runs(weights, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["detector.py", str(weights)])
+    runpy.run_path(EXAMPLE, run_name="__main__")
+    assert {"boxes", "labels", "scores"} <= set(capsys.readouterr().out.split())
