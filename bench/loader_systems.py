@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import functional as F
+from torchvision.transforms.v2 import functional as F2
 
 from fkdx import _C, CropLoader, LabelFile
 
@@ -125,8 +126,8 @@ def threaded(work: Work, decode: object) -> Iterator[tuple]:
     def cut_image(image: int, boxes: np.ndarray, flips: np.ndarray, out: torch.Tensor) -> None:
         pixels = decode((work.root / work.keys[image]).read_bytes())
         for row, box, flip in zip(out, boxes.tolist(), flips):
-            crop = F.resized_crop(pixels, *box, [work.size, work.size], antialias=True)
-            row.copy_((F.hflip(crop) if flip else crop).permute(1, 2, 0))
+            crop = F2.resized_crop(pixels, *box, [work.size, work.size], antialias=True)  # stays uint8
+            row.copy_((F2.hflip(crop) if flip else crop).permute(1, 2, 0))
 
     rng = np.random.default_rng(0)
 

@@ -275,6 +275,31 @@ def test_a_truncation_behind_the_region_goes_unseen(rng: np.random.Generator) ->
     np.testing.assert_array_equal(decode_crops(cut, BOX, [False], 16), decode_crops(good, BOX, [False], 16))
 
 
+@pytest.mark.parametrize("kind", ["4:4:4", "restarts"])
+def test_damage_is_judged_as_libjpeg_turbo_does(rng: np.random.Generator, kind: str) -> None:
+    """The Huffman decoder of our own and libjpeg-turbo's refuse the same files, or give the same pixels."""
+    options = {"subsampling": 0, "quality": 90} if kind == "4:4:4" else {"restart_marker_blocks": 2}
+    sound = io.BytesIO()
+    Image.fromarray(photo(rng, 48, 64)).save(sound, "jpeg", **options)
+    decoder, refused = _C.CropDecoder(), 0
+    for _ in range(1500):
+        data = bytearray(sound.getvalue())
+        for _ in range(rng.integers(1, 4)):
+            at = int(rng.integers(len(data) - 4))
+            data[at : at + int(rng.integers(0, 3))] = rng.choice([b"", b"\xff", b"\x00", rng.bytes(2)])
+        data = bytes(data[: rng.integers(len(data))]) if rng.random() < 0.1 else bytes(data)
+        outcomes = []
+        for plain in (False, True):
+            try:
+                height, width = image_size(data)
+                outcomes.append(decoder.decode_box(data, 0, 0, height, width, False, plain).tobytes())
+            except _C.ImageError:
+                outcomes.append(b"")
+        assert outcomes[0] == outcomes[1]
+        refused += not outcomes[0]
+    assert 150 < refused < 1450
+
+
 @pytest.mark.parametrize(
     "box", [(-1, 0, 8, 8), (0, -1, 8, 8), (57, 0, 8, 8), (0, 57, 8, 8), (0, 0, 0, 8), (2**31 - 1, 0, 9, 9)]
 )

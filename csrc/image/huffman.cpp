@@ -9,7 +9,8 @@ namespace {
 
 constexpr int kCoefficients = 64;
 constexpr uint8_t kEndOfBlock = 128;  // a step out of the block
-constexpr int kLongestSymbol = 31;    // bits: 16 of code, 15 of value
+constexpr int kMaxDcSize = 11;        // bits of a value; what takes more is libjpeg-turbo's to refuse
+constexpr int kMaxAcSize = 10;
 constexpr int kMaxDc = 1 << 15;
 
 constexpr uint8_t kNaturalOrder[kCoefficients] = {
@@ -17,28 +18,18 @@ constexpr uint8_t kNaturalOrder[kCoefficients] = {
     41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
     30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
 
-bool has_escape(uint64_t bytes) {  // any byte 0xFF
-  return ((~bytes - 0x0101010101010101u) & bytes & 0x8080808080808080u) != 0;
-}
-
 }  // namespace
 
-HuffmanDecoder::Symbol HuffmanDecoder::symbol_of(int code, int value, bool ac) {
-  const int size = ac ? value & 15 : value;
-  const int run = ac ? value >> 4 : 0;
-  const int step = ac && size == 0 && run != 15 ? kEndOfBlock : run + 1;
-  return {static_cast<uint8_t>(code + size), static_cast<uint8_t>(code), static_cast<uint8_t>(size),
-          static_cast<uint8_t>(step)};
-}
-
 // libjpeg-turbo has checked the table when it started the scan.
-void HuffmanDecoder::Table::fill(const JHUFF_TBL& huffman, bool ac) {
+void HuffmanDecoder::Table::fill(const JHUFF_TBL& huffman, bool is_ac) {
   if (std::memcmp(source.bits, huffman.bits, sizeof(source.bits)) == 0 &&
       std::memcmp(source.huffval, huffman.huffval, sizeof(source.huffval)) == 0) {
     return;
   }
   source = huffman;
+  ac = is_ac;
   std::memcpy(values, huffman.huffval, sizeof(values));
+  std::memset(codes, 0, sizeof(codes));
   std::memset(symbols, 0, sizeof(symbols));
   uint32_t code = 0;
   int place = 0;
@@ -47,24 +38,47 @@ void HuffmanDecoder::Table::fill(const JHUFF_TBL& huffman, bool ac) {
     for (int i = 0; i < huffman.bits[length]; ++i, ++code, ++place) {
       if (length > kIndexBits) continue;
       const int free_bits = kIndexBits - length;
-      std::fill_n(symbols + (code << free_bits), 1 << free_bits, symbol_of(length, values[place], ac));
+      std::fill_n(codes + (code << free_bits), 1 << free_bits,
+                  Code{static_cast<uint8_t>(length), values[place]});
     }
     ends[length] = code << (16 - length);
   }
   ends[17] = ~0u;
+  for (uint64_t bits = 0; bits < 1 << kIndexBits; ++bits) {
+    if (codes[bits].length > 0) symbols[bits] = symbol_of(codes[bits], bits << (64 - kIndexBits));
+    if (symbols[bits].total > kIndexBits) symbols[bits] = {};
+  }
 }
 
-HuffmanDecoder::Symbol HuffmanDecoder::Table::long_code(uint32_t bits, bool ac) const {
+// The signed number behind a code: below half of its range it means minus its complement.
+inline HuffmanDecoder::Symbol HuffmanDecoder::Table::symbol_of(Code code, uint64_t window) const {
+  const int size = ac ? code.value & 15 : code.value;
+  const int run = code.value >> 4;
+  if (code.length == 0 || size > (ac ? kMaxAcSize : kMaxDcSize)) return kBroken;
+  const uint64_t number = window << code.length;
+  const int value = static_cast<int>(number >> 1 >> (63 - size));
+  const int negative = static_cast<int>(~number >> 63);
+  const int step = !ac ? 0 : size == 0 && run != 15 ? kEndOfBlock : run + 1;
+  return {static_cast<uint8_t>(code.length + size), static_cast<uint8_t>(step),
+          static_cast<int16_t>(value - (-negative & ((1 << size) - 1)))};
+}
+
+HuffmanDecoder::Symbol HuffmanDecoder::Table::long_symbol(uint64_t window) const {
+  const Code code = codes[window >> (64 - kIndexBits)];
+  if (code.length > 0) return symbol_of(code, window);
+  const uint32_t bits = static_cast<uint32_t>(window >> 48);
   int length = kIndexBits + 1;
   while (bits >= ends[length]) ++length;
-  if (length > 16) return {};
-  return symbol_of(length, values[static_cast<int>(bits >> (16 - length)) + offsets[length]], ac);
+  if (length > 16) return kBroken;
+  const int place = static_cast<int>(bits >> (16 - length)) + offsets[length];
+  return symbol_of({static_cast<uint8_t>(length), values[place]}, window);
 }
 
 bool HuffmanDecoder::start(const jpeg_decompress_struct& jpeg) {
   if (jpeg.progressive_mode || jpeg.arith_code || jpeg.comps_in_scan != jpeg.num_components) return false;
-  bits_ = {0, 0, 0, jpeg.src->next_input_byte, jpeg.src->next_input_byte + jpeg.src->bytes_in_buffer};
-  std::fill_n(dc_, MAX_COMPS_IN_SCAN, 0);
+  next_ = jpeg.src->next_input_byte;
+  end_ = next_ + jpeg.src->bytes_in_buffer;
+  begin_interval();
   blocks_in_unit_ = jpeg.blocks_in_MCU;
   for (int i = 0; i < blocks_in_unit_; ++i) {
     const int component = jpeg.MCU_membership[i];
@@ -80,71 +94,81 @@ bool HuffmanDecoder::start(const jpeg_decompress_struct& jpeg) {
   return true;
 }
 
-// At least 56 bits afterwards.
-inline void HuffmanDecoder::refill(Bits* bits) {
-  if (bits->end - bits->next >= 8) {
-    uint64_t bytes;
-    std::memcpy(&bytes, bits->next, sizeof(bytes));
-    bytes = __builtin_bswap64(bytes);
-    if (!has_escape(bytes)) {
-      bits->window |= bytes >> bits->count;
-      bits->next += (63 - bits->count) >> 3;
-      bits->count |= 56;
-      return;
-    }
-  }
-  refill_with_escapes(bits);
+void HuffmanDecoder::begin_interval() {
+  bits_ = {0, 0, clean_};
+  clean_end_ = clean_;
+  at_marker_ = false;
+  std::fill_n(dc_, MAX_COMPS_IN_SCAN, 0);
 }
 
-void HuffmanDecoder::refill_with_escapes(Bits* bits) {
-  for (; bits->count <= 56; bits->count += 8) {
-    uint64_t byte = 0;
-    if (bits->next == bits->end ||
-        (*bits->next == 0xFF && (bits->end - bits->next < 2 || bits->next[1] != 0))) {
-      bits->padding += 8;  // a marker, or the end
+// Makes sure that the next block can be read without a look at the end. False: more was read than is there.
+bool HuffmanDecoder::supply(Bits* bits) {
+  if (at_marker_) return unread(*bits) >= 0;
+  const ptrdiff_t kept = clean_end_ - bits->next;
+  std::memmove(clean_, bits->next, kept);
+  bits->next = clean_;
+  uint8_t* to = clean_ + kept;
+  for (ptrdiff_t room = kChunk; room > 0 && !at_marker_;) {
+    const ptrdiff_t some = std::min(room, end_ - next_);
+    const void* escape = some > 0 ? std::memchr(next_, 0xFF, some) : nullptr;
+    const ptrdiff_t plain = escape ? static_cast<const uint8_t*>(escape) - next_ : some;
+    std::memcpy(to, next_, plain);
+    to += plain;
+    next_ += plain;
+    room -= plain;
+    if (!escape && next_ < end_) continue;  // the chunk is full
+    if (end_ - next_ < 2) return false;     // the file ends without a marker
+    if (next_[1] == 0) {
+      *to++ = 0xFF;
+      next_ += 2;
+      --room;
     } else {
-      byte = *bits->next;
-      bits->next += byte == 0xFF ? 2 : 1;
+      at_marker_ = true;
     }
-    bits->window |= byte << (56 - bits->count);
   }
+  clean_end_ = to;
+  std::memset(to, 0, 2 * kBlockBytes);
+  return unread(*bits) >= 0;
 }
 
-inline HuffmanDecoder::Symbol HuffmanDecoder::next_symbol(Bits* bits, const Table& table, bool ac) {
-  if (bits->count < kLongestSymbol) refill(bits);
-  const Symbol symbol = table.symbols[bits->window >> (64 - kIndexBits)];
-  if (__builtin_expect(symbol.total != 0, 1)) return symbol;
-  return table.long_code(static_cast<uint32_t>(bits->window >> 48), ac);
+// At least 56 bits afterwards: two symbols of AC, or one of DC and one of AC.
+inline void HuffmanDecoder::refill(Bits* bits) {
+  uint64_t bytes;
+  std::memcpy(&bytes, bits->next, sizeof(bytes));
+  bits->window |= __builtin_bswap64(bytes) >> bits->count;
+  bits->next += (63 - bits->count) >> 3;
+  bits->count |= 56;
 }
 
-// The signed number behind the code: below half of its range it means minus its complement.
-inline int HuffmanDecoder::value_of(uint64_t window, Symbol symbol) {
-  const uint64_t aligned = window << symbol.code;
-  const int value = static_cast<int>(aligned >> 1 >> (63 - symbol.size));
-  const int negative = static_cast<int>(~aligned >> 63);
-  return value - (-negative & ((1 << symbol.size) - 1));
+inline HuffmanDecoder::Symbol HuffmanDecoder::next_symbol(const Table& table, Bits* bits) {
+  Symbol symbol = table.symbols[bits->window >> (64 - kIndexBits)];
+  if (__builtin_expect(symbol.total == 0, 0)) symbol = table.long_symbol(bits->window);
+  bits->window <<= symbol.total;
+  bits->count -= symbol.total;
+  return symbol;
 }
 
 inline bool HuffmanDecoder::decode_block(Bits* bits, const Block& block, int* dc, JCOEF* out) {
-  const Symbol first = next_symbol(bits, *block.dc, false);
-  if (first.total == 0) return false;
-  *dc += value_of(bits->window, first);
+  refill(bits);
+  Symbol symbol = next_symbol(*block.dc, bits);
+  if (symbol.step != 0) return false;
+  *dc += symbol.value;
   if (*dc >= kMaxDc || *dc < -kMaxDc) return false;
-  bits->window <<= first.total;
-  bits->count -= first.total;
   if (out) out[0] = static_cast<JCOEF>(*dc);
-  const Table& ac = *block.ac;
-  for (int k = 0; k < kCoefficients - 1;) {
-    const Symbol symbol = next_symbol(bits, ac, true);
-    if (symbol.total == 0) return false;
-    const int value = value_of(bits->window, symbol);
-    bits->window <<= symbol.total;
-    bits->count -= symbol.total;
+  int k = 0;
+  const auto another = [&] {
+    symbol = next_symbol(*block.ac, bits);
     k += symbol.step;
-    if (k >= kCoefficients) return symbol.step == kEndOfBlock;
-    if (out) out[kNaturalOrder[k]] = static_cast<JCOEF>(value);
+    if (k >= kCoefficients - 1) return false;
+    if (out) out[kNaturalOrder[k]] = symbol.value;
+    return true;
+  };
+  while (another()) {
+    refill(bits);
+    if (!another()) break;
   }
-  return true;
+  if (k == kCoefficients - 1 && out) out[kNaturalOrder[k]] = symbol.value;
+  return k == kCoefficients - 1 || symbol.step == kEndOfBlock;
 }
 
 bool HuffmanDecoder::decode_unit(JBLOCKROW* blocks) {
@@ -154,21 +178,21 @@ bool HuffmanDecoder::decode_unit(JBLOCKROW* blocks) {
   }
   Bits bits = bits_;
   for (int i = 0; i < blocks_in_unit_; ++i) {
+    if (clean_end_ - bits.next < kBlockBytes && !supply(&bits)) return false;
     int dc = dc_[blocks_[i].component];
     if (!decode_block(&bits, blocks_[i], &dc, blocks ? *blocks[i] : nullptr)) return false;
     dc_[blocks_[i].component] = dc;
   }
   bits_ = bits;
-  return bits.padding <= bits.count;
+  return unread(bits) >= 0;
 }
 
 // Steps over a restart marker, which has to come right behind the bits that fill up the last byte.
 bool HuffmanDecoder::restart() {
-  if (bits_.count - bits_.padding >= 8) return false;
-  if (bits_.end - bits_.next < 2 || bits_.next[0] != 0xFF || bits_.next[1] != 0xD0 + next_restart_)
-    return false;
-  bits_ = {0, 0, 0, bits_.next + 2, bits_.end};
-  std::fill_n(dc_, MAX_COMPS_IN_SCAN, 0);
+  if (!supply(&bits_) || !at_marker_ || unread(bits_) >= 8) return false;
+  if (end_ - next_ < 2 || next_[0] != 0xFF || next_[1] != 0xD0 + next_restart_) return false;
+  next_ += 2;
+  begin_interval();
   next_restart_ = (next_restart_ + 1) % 8;
   units_to_restart_ = restart_interval_;
   return true;

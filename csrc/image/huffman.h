@@ -25,24 +25,32 @@ class HuffmanDecoder {
  private:
   static constexpr int kIndexBits = 10;
 
-  // What a code starts: `total` bits of code and value, of which `size` are value, `step` coefficients
-  // further.
-  struct Symbol {
-    uint8_t total;
-    uint8_t code;
-    uint8_t size;
-    uint8_t step;
+  // A code of `length` bits; 0: unknown, or too long for the table.
+  struct Code {
+    uint8_t length;
+    uint8_t value;  // run and size of AC, size of DC
   };
 
+  // A code and the number behind it: `total` bits that lead `step` coefficients further; 0: none.
+  struct Symbol {
+    uint8_t total;
+    uint8_t step;
+    int16_t value;
+  };
+  static constexpr Symbol kBroken = {1, 255, 0};  // leads out of the block, and is no end of it
+
   struct Table {
-    Symbol symbols[1 << kIndexBits];  // by the next bits; total 0: a longer code
+    Symbol symbols[1 << kIndexBits];  // by the next bits, where code and number fit
+    Code codes[1 << kIndexBits];      // by the next bits, where the code fits
     uint32_t ends[18];                // of the codes of each length, as 16 bits
     int32_t offsets[17];              // from a code to its value's place
     uint8_t values[256];
     JHUFF_TBL source;
+    bool ac;
 
-    void fill(const JHUFF_TBL& huffman, bool ac);
-    Symbol long_code(uint32_t bits, bool ac) const;
+    void fill(const JHUFF_TBL& huffman, bool is_ac);
+    Symbol symbol_of(Code code, uint64_t window) const;
+    Symbol long_symbol(uint64_t window) const;
   };
 
   struct Block {
@@ -51,22 +59,34 @@ class HuffmanDecoder {
     int component;
   };
 
-  // The bits to come, from the highest one down; `padding` of them lie behind the end of the data.
+  // The bits to come, from the highest one down. The lower bits of `window`, behind `count`, may hold the
+  // first ones of `next` already.
   struct Bits {
     uint64_t window;
     int count;
-    int padding;
-    const uint8_t* next;
-    const uint8_t* end;
+    const uint8_t* next;  // in clean_
   };
 
-  static Symbol symbol_of(int code, int value, bool ac);
   static void refill(Bits* bits);
-  static void refill_with_escapes(Bits* bits);
-  static Symbol next_symbol(Bits* bits, const Table& table, bool ac);
-  static int value_of(uint64_t window, Symbol symbol);
+  static Symbol next_symbol(const Table& table, Bits* bits);
   static bool decode_block(Bits* bits, const Block& block, int* dc, JCOEF* out);
+  void begin_interval();
+  bool supply(Bits* bits);
+  ptrdiff_t unread(const Bits& bits) const { return 8 * (clean_end_ - bits.next) + bits.count; }
   bool restart();
+
+  // The longest block takes 16 + 11 bits of DC and 63 times 16 + 10 bits of AC: 209 bytes, and 8 are read
+  // ahead.
+  static constexpr int kBlockBytes = 224;
+  static constexpr int kChunk = 4096;
+
+  // Entropy-coded bytes without the zeros that escape 0xFF, a chunk at a time, up to the next marker; zeros
+  // behind it.
+  uint8_t clean_[kBlockBytes + kChunk + 2 * kBlockBytes];
+  const uint8_t* clean_end_;
+  bool at_marker_;  // clean_ ends where a marker stands
+  const uint8_t* next_;
+  const uint8_t* end_;
 
   Bits bits_;
   int dc_[MAX_COMPS_IN_SCAN];
