@@ -61,6 +61,10 @@ def refused(arguments: list[str], capsys) -> str:
         (["--init", "/nowhere.pt"], "/nowhere.pt"),
         (["--output", "/proc/run"], "/proc/run"),
         (["--output", ""], "expected --output DIR"),
+        (["--optimizer", "adamx"], "optimizer: timm cannot build it"),
+        (["--optimizer-args", "{speed: 1}"], "got momentum with {'speed': 1}"),
+        (["--stages", "[{}, {freeze: [nothing.*]}]"], "no parameter matches, got 'nothing.*'"),
+        (["--stages", "[{}, {optimizer: adamx}]"], "optimizer: timm cannot build it"),
         (["--sync-bn"], "sync_bn, got a CPU, expected CUDA; leave it out"),
         (["--amp", "fp8"], "amp, got 'fp8', expected one of none, bf16, fp16"),
         (

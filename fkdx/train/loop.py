@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
-from timm.optim import create_optimizer_v2
 from timm.utils import distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -43,7 +42,7 @@ from fkdx.train.recipe import Recipe, read_recipe
 from fkdx.train.run import Run, begin, find_checkpoint, save
 from fkdx.train.schedule import Pass, passes, step_learning_rate
 from fkdx.train.soft_labels import teachers_labels
-from fkdx.train.student import create_student, freeze
+from fkdx.train.student import create_optimizer, create_student, freeze
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -107,15 +106,7 @@ def train_stage(run: Run, stage: Recipe, state: dict[str, Any] | None) -> bool:
     validation = validation_loader(stage, classes, world, run.device) if stage.val else None
     run.bare = run.teachers is not None or (labels is not None and labels.kind == "dense_logits")
     freeze(run.student, stage.freeze)
-    run.optimizer = create_optimizer_v2(
-        run.student,
-        opt=stage.optimizer,
-        lr=stage.peak_lr,
-        weight_decay=stage.weight_decay,
-        momentum=stage.momentum,
-        filter_bias_and_bn=not stage.decay_all,
-        **stage.optimizer_args,
-    )
+    run.optimizer = create_optimizer(stage, run.student)
     if state and (position.number or position.step):
         run.optimizer.load_state_dict(state["optimizer"])
     model = wrap(run, stage)

@@ -1,4 +1,4 @@
-"""The student: a timm model or a function of the user's, its input, its weights, what of it is frozen."""
+"""The student: timm's or a function of the user's, its input, its weights, what of it learns and how."""
 
 import sys
 from dataclasses import replace
@@ -8,6 +8,7 @@ from importlib import import_module
 import timm
 import torch
 from timm.data import resolve_model_data_config
+from timm.optim import create_optimizer_v2
 from torch import nn
 
 from fkdx.teachers import heads
@@ -30,8 +31,10 @@ def create_student(recipe: Recipe, num_classes: int, fresh: bool = True) -> tupl
         mean=recipe.mean or list(expects["mean"]),
         std=recipe.std or list(expects["std"]),
     )
-    for stage in recipe.in_stages():
+    for stage in recipe.in_stages():  # what is wrong with a later one shall not wait until its turn
         probe(stage, model, num_classes)
+        freeze(model, stage.freeze)
+        create_optimizer(stage, model)
     if recipe.init and fresh:
         load_initial(model, recipe.init, strict=recipe.evaluate)
     return model, recipe
@@ -105,6 +108,26 @@ def freeze(model: nn.Module, patterns: list[str]) -> None:
         parameter.requires_grad_(not any(fnmatch(name, pattern) for pattern in patterns))
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"freeze: every parameter matches, got {patterns}, expected something left to learn")
+
+
+def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """timm's optimiser of that name for what is not frozen. ValueError where timm cannot build it."""
+    try:
+        return create_optimizer_v2(
+            model,
+            opt=recipe.optimizer,
+            lr=recipe.peak_lr,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+            filter_bias_and_bn=not recipe.decay_all,
+            **recipe.optimizer_args,
+        )
+    except (ValueError, TypeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"optimizer: timm cannot build it ({reason}), got {recipe.optimizer} with"
+            f" {recipe.optimizer_args or 'no more arguments'}"
+        ) from error
 
 
 def with_moco_v2(num_classes: int, backbone: str = "resnet50", hidden: int = 2048) -> nn.Module:
