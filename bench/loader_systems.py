@@ -95,7 +95,7 @@ class StoredCropDataset(Dataset):
             else:
                 images.append(torch.from_numpy(np.array(pixels)))
             targets.append(torch.from_numpy(labels[crop]))
-        return torch.stack(images), torch.stack(targets)
+        return images, targets
 
 
 def cut(image: Image.Image, ratios: np.ndarray, flip: bool, size: int) -> Image.Image:
@@ -109,10 +109,10 @@ def reference(work: Work) -> Iterator[tuple]:
     options = {"batch_size": work.batch // work.crops, "shuffle": True, "drop_last": True}
     loader = DataLoader(StoredCropDataset(work), num_workers=work.threads, persistent_workers=True, **options)
     while True:
-        for images, labels in loader:
-            labels = labels.flatten(0, 1)
+        for images, labels in loader:  # lists of the first, second, ... crops of all images
+            images, labels = torch.cat(images), torch.cat(labels)
             ids, values = labels[:, 0], labels[:, 1]
-            yield images.flatten(0, 1), dense(ids, values, work.num_classes) if work.floats else (ids, values)
+            yield images, dense(ids, values, work.num_classes) if work.floats else (ids, values)
 
 
 # ---- peers: one process, threads, labels from fkdx's file --------------------------------------------------
