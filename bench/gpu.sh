@@ -36,7 +36,7 @@ nvcc $flags tests/native/gpu_check.cu $sources -o "$check" >"$out/native.log" 2>
 step build 240 "$PYTHON" setup.py -q build_ext --inplace
 wait
 step check 30 "$check"
-step tests 200 "$PYTHON" -m pytest -q -m gpu tests/test_gpu.py -p no:cacheprovider
+step tests 200 "$PYTHON" -m pytest -q -m gpu tests/test_gpu.py tests/test_pool.py tests/test_loader_mixed.py -p no:cacheprovider
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck synccheck; do
         step $tool 40 compute-sanitizer --tool $tool --error-exitcode 1 "$check" quick
@@ -44,8 +44,24 @@ if command -v compute-sanitizer >/dev/null; then
 fi
 step loss 150 "$PYTHON" bench/loss.py --device cuda --json "$out/loss.json"
 step batch 60 "$PYTHON" bench/batch.py --device cuda --json "$out/batch.json"
+step images 30 "$PYTHON" - "$out/images" <<'PY'
+import pathlib, sys
+import numpy as np
+from images import photo
+from PIL import Image
+
+rng = np.random.default_rng(0)
+for i in range(512):
+    path = pathlib.Path(sys.argv[1], f"class{i % 8}", f"{i}.jpg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(photo(rng, 375, 500)).save(path, quality=90)
+PY
+bf16="--device cuda --precision bfloat16 --batch-size 256"
+step generate 60 "$PYTHON" bench/generate.py --images "$out/images" --teacher resnet50 --count 100 $bf16
+step train 90 "$PYTHON" bench/train.py --images "$out/images" --student resnet50 --batch 256 --threads "$(nproc)"
+rm -rf "$out/images"
 echo
-cat "$out/loss.log" "$out/batch.log"
+cat "$out/loss.log" "$out/batch.log" "$out/generate.log" "$out/train.log"
 "$PYTHON" - "$out" <<'PY'
 import json, pathlib, sys
 out = pathlib.Path(sys.argv[1])
