@@ -3,7 +3,11 @@
 import io
 
 import numpy as np
+import PIL
 from PIL import Image
+
+# The order of passes that the installed Pillow follows.
+OWN_RULE = "pillow12" if int(PIL.__version__.split(".")[0]) <= 12 else "pillow13"
 
 PILLOW_KINDS = {
     "4:4:4": {"subsampling": 0},

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import PIL
 import pytest
-from images import JPEG_KINDS, encode, photo, with_size
+from images import JPEG_KINDS, OWN_RULE, encode, photo, with_size
 from PIL import Image
 
 import fkdx
@@ -17,7 +16,6 @@ from fkdx import _C, reference
 from fkdx.image import decode_crops, image_size, resize_crops, validation_crop
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-OWN_RULE = "pillow12" if int(PIL.__version__.split(".")[0]) <= 12 else "pillow13"
 
 
 @pytest.fixture(params=_C.supported_cpus())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from images import OWN_RULE
 from PIL import Image
 
 from fkdx import CropLoader, FormatError
@@ -162,7 +163,9 @@ def test_a_student_sees_what_the_generator_showed(
     orders = live_orders()
     write_batches(rng, images, tmp_path / "labels", orders, mix)
     pack(open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE)), tmp_path / "out.fkdl")
-    loader = CropLoader(images.root, tmp_path / "out.fkdl", len(KEYS) * EPOCHS, EPOCHS, SIDE)
+    loader = CropLoader(
+        images.root, tmp_path / "out.fkdl", len(KEYS) * EPOCHS, EPOCHS, SIDE, resample=OWN_RULE
+    )
     (batch,) = list(loader)
     shown = {
         (key, int(epoch)): pixels

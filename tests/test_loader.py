@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import PIL
 import pytest
 import torch
+from images import OWN_RULE
 from PIL import Image
 from torchvision.transforms import functional as F
 
@@ -109,7 +109,7 @@ def expected_crop(
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_rows_are_what_the_labels_say(data: Data, interpolation: str) -> None:
     labels = LabelFile(data.labels)
-    loader = CropLoader(data.root, labels, 8, 4, size=32, interpolation=interpolation, resample=pillow_rule())
+    loader = CropLoader(data.root, labels, 8, 4, size=32, interpolation=interpolation, resample=OWN_RULE)
     seen = []
     for batch in loader:
         assert batch.images.shape == (8, 32, 32, 3)
@@ -134,10 +134,6 @@ def test_rows_are_what_the_labels_say(data: Data, interpolation: str) -> None:
     assert loader.pool.foreign == 2 - sum(
         key.endswith(("/5.JPEG", "/16.JPEG")) for key in set(data.keys) - set(seen)
     )
-
-
-def pillow_rule() -> str:
-    return "pillow12" if int(PIL.__version__.split(".")[0]) <= 12 else "pillow13"
 
 
 @pytest.mark.parametrize("options", [{}, {"choice": "cycle"}, {"drop_last": False}], ids=str)
@@ -214,7 +210,7 @@ def test_early_end_and_set_epoch(data: Data) -> None:
 
 
 def test_hard_labels_without_a_label_file(data: Data) -> None:
-    loader = CropLoader(data.root, None, 8, 2, size=16, seed=4, scale=(0.2, 0.9), resample=pillow_rule())
+    loader = CropLoader(data.root, None, 8, 2, size=16, seed=4, scale=(0.2, 0.9), resample=OWN_RULE)
     loader.set_epoch(6)
     for batch in loader:
         assert torch.equal(batch.target.to_dense().argmax(1), batch.classes)
@@ -503,7 +499,7 @@ def test_batches_are_the_callers(data: Data) -> None:
 
 @pytest.mark.parametrize(("size", "crop_ratio"), [(32, 0.875), (24, 1.0), (16, 0.5)])
 def test_validation_is_torchvisions(data: Data, size: int, crop_ratio: float) -> None:
-    loader = ValidationLoader(data.root, 5, size, crop_ratio, resample=pillow_rule())
+    loader = ValidationLoader(data.root, 5, size, crop_ratio, resample=OWN_RULE)
     keys = []
     for batch in loader:
         for image, number, key in zip(batch.images, batch.classes, batch.keys):
