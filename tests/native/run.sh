@@ -10,8 +10,11 @@ flags="-std=c++17 -g -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -ffp-contract
 quick=
 case $sanitizers in
 plain) flags="$flags -O2" ;;
-thread) flags="$flags -O0 -fsanitize=thread" quick=quick ;;  # above -O0 gcc moves loads ahead of their condition
-*) flags="$flags -O1 -fsanitize=$sanitizers -fno-sanitize-recover=all" ;;
+thread)  # above -O0 gcc moves loads ahead of their condition; at -O0 vectors are not contracted to FMA, scalars say fma
+    flags="$flags -O0 -fsanitize=thread" quick=quick
+    export FKDX_CPU=scalar
+    ;;
+*) flags="$flags -O2 -fsanitize=$sanitizers -fno-sanitize-recover=all" ;;
 esac
 common="csrc/base/cpu.cpp"
 for room in loss batch; do
