@@ -1,109 +1,23 @@
-"""Exact pixels, the same batches for all threads and ranks, and no bad image unseen."""
+"""Exact pixels, and the same batches for all threads and ranks."""
 
-import io
-import os
-import resource
 import shutil
 import tarfile
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from images import OWN_RULE
+from loading import CLASSES, CROPS, KEPT, Data, draw_data, draw_image, expected_crop, rows, write_labels
 from PIL import Image
-from torchvision.transforms import functional as F
 
-from fkdx import _C, CropLoader, LabelFile, LabelWriter, ValidationLoader
+from fkdx import CropLoader, LabelFile, LabelWriter
 from fkdx.crops import random_boxes
-from fkdx.loader import Batch
-
-CLASSES, CROPS, KEPT = ["ant", "bee", "cat"], 6, 3
-
-
-@dataclass
-class Data:
-    root: Path
-    labels: Path
-    keys: list[str]
-
-    def pixels(self, key: str) -> Image.Image:
-        return Image.open(self.root / key).convert("RGB")
-
-
-def draw_image(rng: np.random.Generator, path: Path, form: str = "JPEG", **options: object) -> None:
-    height, width = (int(n) for n in rng.integers(40, 90, 2))
-    coarse = rng.integers(0, 256, (5, 5, 3), np.uint8)
-    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, form, **options)
-
-
-def write_labels(
-    path: Path, root: Path, keys: list[str], rng: np.random.Generator, **options: object
-) -> Path:
-    kind = options.pop("kind", "topk")
-    with LabelWriter(path, kind, num_classes=10, k=10 if kind == "dense" else KEPT, **options) as writer:
-        for key in keys:
-            width, height = Image.open(root / key).size
-            boxes, flips = random_boxes((height, width), 1, key, CROPS)
-            if options.get("ratios"):
-                boxes = (boxes / [height, width, height, width]).astype(np.float32)
-            values = np.sort(rng.dirichlet(np.ones(10), CROPS).astype(np.float32))[:, ::-1]
-            ids = np.argsort(rng.random((CROPS, 10)), axis=1)[:, :KEPT]
-            if kind == "dense":
-                writer.add(key, boxes, flips, None, values, (height, width))
-            else:
-                writer.add(key, boxes, flips, ids, values[:, :KEPT], (height, width))
-    return path
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """23 images of three classes: JPEG of all sorts, and PNG under a JPEG's name."""
-    root = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(3)
-    keys = [f"{CLASSES[i % 3]}/{i}.JPEG" for i in range(23)]
-    for i, key in enumerate(keys):
-        form = "PNG" if i % 11 == 5 else "JPEG"
-        draw_image(rng, root / "images" / key, form, **({} if form == "PNG" else {"subsampling": i % 3}))
-    classes = [*CLASSES, *"defghij"]
-    labels = write_labels(root / "labels.fkdl", root / "images", keys, rng, classes=classes)
-    return Data(root / "images", labels, sorted(keys))
-
-
-@pytest.fixture
-def spoiled(data: Data, tmp_path: Path) -> Data:
-    """The same with three bad images."""
-    shutil.copytree(data.root, tmp_path / "images")
-    for number, content in ((4, b""), (5, b"\xff\xd8 no image"), (17, None)):
-        path = tmp_path / "images" / data.keys[number]
-        path.write_bytes(path.read_bytes()[:-300] if content is None else content)
-    return Data(tmp_path / "images", data.labels, data.keys)
-
-
-def rows(batch: Batch) -> Iterator[tuple]:
-    """One tuple a row, for comparisons."""
-    for i, key in enumerate(batch.keys):
-        yield (
-            key,
-            int(batch.crops[i]),
-            int(batch.classes[i]),
-            batch.images[i].numpy().tobytes(),
-            tuple(batch.target.ids[i].tolist()),
-            tuple(batch.target.values[i].tolist()),
-        )
-
-
-def expected_crop(
-    image: Image.Image, box: np.ndarray, flip: bool, size: int, bicubic: bool = False
-) -> np.ndarray:
-    mode = F.InterpolationMode.BICUBIC if bicubic else F.InterpolationMode.BILINEAR
-    crop = F.resized_crop(image, *(int(edge) for edge in box), [size, size], mode)
-    return np.asarray(F.hflip(crop) if flip else crop)
+    return draw_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -271,142 +185,6 @@ def test_dense_labels(data: Data, tmp_path: Path) -> None:
         np.testing.assert_array_equal(batch.target[i], labels[key].values[batch.crops[i]].astype(np.float32))
 
 
-# ---- bad images -------------------------------------------------------------------------------------------
-
-
-def test_errors_come_with_the_batch_they_belong_to(spoiled: Data) -> None:
-    bad = {spoiled.keys[i] for i in (4, 5, 17)}
-    for seed in range(5):
-        good = CropLoader(spoiled.root, spoiled.labels, 8, 4, size=16, seed=seed, on_error="skip")
-        order = good.sampler.order(0)
-        first_bad = min(np.flatnonzero(np.isin(order, [4, 5, 17]))) // 2
-        loader = CropLoader(spoiled.root, spoiled.labels, 8, 4, size=16, seed=seed)
-        batches = iter(loader)
-        for _ in range(first_bad):
-            next(batches)
-        with pytest.raises(_C.ImageError) as caught:
-            next(batches)
-        assert any(str(spoiled.root / key) in str(caught.value) for key in bad)
-        assert loader.state_dict()["step"] == first_bad
-
-
-@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
-@pytest.mark.parametrize("drop_last", [True, False])
-def test_skip_shows_the_next_image_on_every_rank_alike(spoiled: Data, drop_last: bool) -> None:
-    def batches(world: int) -> list[list[tuple]]:
-        options = {"size": 8, "seed": 2, "on_error": "skip", "drop_last": drop_last, "world_size": world}
-        loaders = [CropLoader(spoiled.root, spoiled.labels, 16, 2, rank=r, **options) for r in range(world)]
-        found = [[row for part in parts for row in rows(part)] for parts in zip(*loaders, strict=True)]
-        skipped = {key for loader in loaders for key in loader.skipped}
-        shown = set(loaders[0].sampler.order(0)[: 8 * len(loaders[0])])
-        assert skipped == {spoiled.keys[i] for i in (4, 5, 17) if i in shown}
-        return found
-
-    expected = batches(1)
-    for world in (2, 4, 8):
-        assert batches(world) == expected
-    order = [
-        spoiled.keys[i] for i in CropLoader(spoiled.root, spoiled.labels, 16, 2, seed=2).sampler.order(0)
-    ]
-    labels = LabelFile(spoiled.labels)
-    for place, row in enumerate(row for batch in expected for row in batch[::2]):
-        wanted = place
-        while order[wanted % 23] in {spoiled.keys[i] for i in (4, 5, 17)}:
-            wanted += 1
-        assert row[0] == order[wanted % 23]
-        assert row[4] == tuple(labels[row[0]].ids[row[1]].tolist()), "the label is the substitute's own"
-
-
-@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
-def test_nothing_readable_is_an_error(data: Data, tmp_path: Path) -> None:
-    for key in data.keys:
-        (tmp_path / key).parent.mkdir(exist_ok=True)
-        (tmp_path / key).touch()
-    with pytest.raises(RuntimeError, match="100 images in a row"):
-        next(iter(CropLoader(tmp_path, data.labels, 8, 2, on_error="skip")))
-
-
-def jpeg(width: int = 64, height: int = 48, **options: object) -> bytes:
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(noise).save(file, "JPEG", **options)
-    return file.getvalue()
-
-
-def resized_header(width: int, height: int, **options: object) -> bytes:
-    """A JPEG that claims another size."""
-    content = bytearray(jpeg(**options))
-    for marker in (b"\xff\xc0", b"\xff\xc2"):
-        if (at := content.find(marker)) > 0:
-            content[at + 5 : at + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
-    return bytes(content)
-
-
-BAD_FILES = {
-    "empty": b"",
-    "truncated": jpeg()[:2000],
-    "header only": jpeg()[:200],
-    "corrupt": jpeg()[:1000] + b"\xff\xd9" * 200 + jpeg()[1400:],
-    "huge": resized_header(65500, 65500),
-    "bomb": resized_header(65500, 65500, progressive=True),
-    "bomb of few enough pixels": resized_header(13000, 13000, progressive=True),
-    "text": b"no image at all",
-    "broken png": b"\x89PNG\r\n\x1a\n" + bytes(100),
-}
-
-
-@pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_files(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "a" / "bad.jpg"
-    path.parent.mkdir()
-    path.write_bytes(BAD_FILES[name])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
-    begun = time.monotonic()
-    for loader in (CropLoader(tmp_path, None, 1, 1), ValidationLoader(tmp_path, 1)):
-        with pytest.raises(_C.ImageError, match=str(path)):
-            list(loader)
-    assert time.monotonic() - begun < 5
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + (400 << 10)
-
-
-def test_missing_files_folders_and_pipes(data: Data, tmp_path: Path) -> None:
-    shutil.copytree(data.root, tmp_path / "x")
-    loader = CropLoader(tmp_path / "x", data.labels, 8, 2)
-    victim = tmp_path / "x" / data.keys[int(loader.sampler.order(0)[0])]
-    victim.unlink()
-    with pytest.raises(OSError, match=str(victim)) as caught:
-        next(iter(loader))
-    assert caught.value.errno == 2
-    victim.mkdir()
-    with pytest.raises(_C.ImageError, match=rf"not a regular file.*{victim}"):
-        next(iter(loader))
-    victim.rmdir()
-    os.mkfifo(victim)
-    with pytest.raises(_C.ImageError, match=rf"not a regular file.*{victim}"):
-        next(iter(loader))
-
-
-def test_labels_of_another_image(data: Data, tmp_path: Path, rng: np.random.Generator) -> None:
-    """An image that was exchanged for one of another size is an error, even if the boxes fit."""
-    shutil.copytree(data.root, tmp_path / "x")
-    loader = CropLoader(tmp_path / "x", data.labels, 8, 2)
-    key = data.keys[int(loader.sampler.order(0)[0])]
-    for form in ("JPEG", "PNG"):
-        Image.new("RGB", (500, 400)).save(tmp_path / "x" / key, form)
-        with pytest.raises(_C.ImageError, match=rf"another size than its labels.*400.*{key}"):
-            next(iter(loader))
-
-
-def test_warnings_are_errors_unless_allowed(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b.jpg"
-    path.parent.mkdir()
-    path.write_bytes(jpeg()[:-500])
-    whole = {"scale": (1.0, 1.0), "ratio": (64 / 48, 64 / 48)}
-    with pytest.raises(_C.ImageError):
-        list(CropLoader(tmp_path, None, 1, 1, **whole))
-    assert len(list(CropLoader(tmp_path, None, 1, 1, allow_warnings=True, **whole))) == 1
-
-
 # ---- images and labels that do not match, and other arguments ---------------------------------------------
 
 
@@ -492,36 +270,3 @@ def test_batches_are_the_callers(data: Data) -> None:
         addresses = {batch.images.data_ptr() for batch in loader}
         assert len(addresses) <= 5
     assert np.array_equal(part, expected)
-
-
-# ---- validation -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("size", "crop_ratio"), [(32, 0.875), (24, 1.0), (16, 0.5)])
-def test_validation_is_torchvisions(data: Data, size: int, crop_ratio: float) -> None:
-    loader = ValidationLoader(data.root, 5, size, crop_ratio, resample=OWN_RULE)
-    keys = []
-    for batch in loader:
-        for image, number, key in zip(batch.images, batch.classes, batch.keys):
-            resized = F.resize(data.pixels(key), int(size / crop_ratio))
-            assert np.array_equal(image, F.center_crop(resized, [size, size]))
-            assert CLASSES[number] == key.split("/")[0]
-        keys += batch.keys
-    assert keys == data.keys
-    assert len(loader) == 5
-
-
-def test_validation_shows_every_image_once_over_all_ranks(data: Data) -> None:
-    for world in (1, 2, 3, 5):
-        loaders = [ValidationLoader(data.root, 4, 8, rank=r, world_size=world) for r in range(world)]
-        shown = [key for loader in loaders for batch in loader for key in batch.keys]
-        assert sorted(shown) == data.keys
-        assert all(len(list(loader)) == len(loader) for loader in loaders)
-
-
-def test_validation_classes(data: Data) -> None:
-    names = ["zebra", "cat", "bee", "ant"]
-    batch = next(iter(ValidationLoader(data.root, 23, 8, classes=names)))
-    assert [names[number] for number in batch.classes] == [key.split("/")[0] for key in batch.keys]
-    with pytest.raises(ValueError, match=r"1 class folders are not among the 2 classes, for example 'cat'"):
-        ValidationLoader(data.root, 23, 8, classes=["ant", "bee"])

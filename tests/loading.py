@@ -1,0 +1,85 @@
+"""Images of three classes with labels, and what a loader must make of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torchvision.transforms import functional as F
+
+from fkdx import LabelWriter
+from fkdx.crops import random_boxes
+from fkdx.loader import Batch
+
+CLASSES, CROPS, KEPT = ["ant", "bee", "cat"], 6, 3
+
+
+@dataclass
+class Data:
+    root: Path
+    labels: Path
+    keys: list[str]
+
+    def pixels(self, key: str) -> Image.Image:
+        return Image.open(self.root / key).convert("RGB")
+
+
+def draw_image(rng: np.random.Generator, path: Path, form: str = "JPEG", **options: object) -> None:
+    height, width = (int(n) for n in rng.integers(40, 90, 2))
+    coarse = rng.integers(0, 256, (5, 5, 3), np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, form, **options)
+
+
+def write_labels(
+    path: Path, root: Path, keys: list[str], rng: np.random.Generator, **options: object
+) -> Path:
+    kind = options.pop("kind", "topk")
+    with LabelWriter(path, kind, num_classes=10, k=10 if kind == "dense" else KEPT, **options) as writer:
+        for key in keys:
+            width, height = Image.open(root / key).size
+            boxes, flips = random_boxes((height, width), 1, key, CROPS)
+            if options.get("ratios"):
+                boxes = (boxes / [height, width, height, width]).astype(np.float32)
+            values = np.sort(rng.dirichlet(np.ones(10), CROPS).astype(np.float32))[:, ::-1]
+            ids = np.argsort(rng.random((CROPS, 10)), axis=1)[:, :KEPT]
+            if kind == "dense":
+                writer.add(key, boxes, flips, None, values, (height, width))
+            else:
+                writer.add(key, boxes, flips, ids, values[:, :KEPT], (height, width))
+    return path
+
+
+def draw_data(root: Path) -> Data:
+    """23 images of three classes: JPEG of all sorts, and PNG under a JPEG's name."""
+    rng = np.random.default_rng(3)
+    keys = [f"{CLASSES[i % 3]}/{i}.JPEG" for i in range(23)]
+    for i, key in enumerate(keys):
+        form = "PNG" if i % 11 == 5 else "JPEG"
+        draw_image(rng, root / "images" / key, form, **({} if form == "PNG" else {"subsampling": i % 3}))
+    classes = [*CLASSES, *"defghij"]
+    labels = write_labels(root / "labels.fkdl", root / "images", keys, rng, classes=classes)
+    return Data(root / "images", labels, sorted(keys))
+
+
+def rows(batch: Batch) -> Iterator[tuple]:
+    """One tuple a row, for comparisons."""
+    for i, key in enumerate(batch.keys):
+        yield (
+            key,
+            int(batch.crops[i]),
+            int(batch.classes[i]),
+            batch.images[i].numpy().tobytes(),
+            tuple(batch.target.ids[i].tolist()),
+            tuple(batch.target.values[i].tolist()),
+        )
+
+
+def expected_crop(
+    image: Image.Image, box: np.ndarray, flip: bool, size: int, bicubic: bool = False
+) -> np.ndarray:
+    mode = F.InterpolationMode.BICUBIC if bicubic else F.InterpolationMode.BILINEAR
+    crop = F.resized_crop(image, *(int(edge) for edge in box), [size, size], mode)
+    return np.asarray(F.hflip(crop) if flip else crop)
