@@ -26,7 +26,7 @@ fuzz-labels:           ## ten minutes of libFuzzer on the reader of label files 
 	$(SANITIZE) tests/fuzz/label_file.cpp csrc/labels/*.cpp csrc/base/cpu.cpp -o build/fuzz/label_file.bin
 	build/fuzz/label_file.bin -max_total_time=600 -max_len=8192 -rss_limit_mb=1024 build/fuzz/label_file tests/fuzz/label_file
 
-SANITIZED ?= tests/test_image.py tests/test_pool.py $(wildcard tests/test_*loader*.py)
+SANITIZED ?= $(addprefix tests/test_,image.py pool.py loader.py loader_bad_images.py validation_loader.py)
 sanitize: build        ## the tests of native code under ASan + UBSan, then under TSan: about ten minutes
 	sh tools/sanitize.sh $(VENV) address,undefined $(SANITIZED)
 	sh tools/sanitize.sh $(VENV) thread $(SANITIZED)

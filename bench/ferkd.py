@@ -18,8 +18,8 @@ from fkdx.cli import main as fkdx
 from fkdx.demo import last_top1
 
 CROPS, EPOCHS = 16, 20
-NETWORK = "test_resnet"  # of students and of
-TEACHERS = 4  # equally good teachers, so that only their number counts
+NETWORK = "test_resnet"  # of students and teachers
+TEACHERS = 4  # equally good ones, so that only their number counts
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,10 @@ SETTINGS = {
     "cifar": Setting(32, (0.25, 1), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 1000, 8, "test"),
     "scenes": Setting(64, (0.08, 1), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 250, 20, "val"),
 }
-RECIPE = (
-    *(
-        "--student",
-        NETWORK,
-        "--optimizer",
-        "adamw",
-        "--weight-decay",
-        0.05,
-        "--decay-all",
-        "false",
-        "--smooth",
-        "true",
-    ),
-    *("--crop-ratio", 1.0, "--eval-every", 1000, "--save-minutes", 60, "--device", "cpu"),
-)
+RECIPE = [
+    *("--student", NETWORK, "--optimizer", "adamw", "--weight-decay", 0.05, "--decay-all", "false"),
+    *("--smooth", "true", "--crop-ratio", 1.0, "--eval-every", 1000, "--save-minutes", 60, "--device", "cpu"),
+]
 
 
 def ways(labels: list[Path], dense: Path) -> dict[str, list]:

@@ -12,7 +12,6 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 from fkdx.teachers import heads
-from fkdx.teachers.heads import Projected
 from fkdx.train.checkpoint import differing, load_weights
 from fkdx.train.recipe import Recipe
 
@@ -82,19 +81,19 @@ def load_initial(model: nn.Module, path: str, strict: bool) -> None:
     """Start from the weights in `path`; unless strict, a head of another size keeps its own first weights."""
     weights = load_weights(path)
     differ = differing(weights, model)
-    heads = {
+    resized = {
         name
         for name, tensor in model.state_dict().items()
         if name in weights and tensor.shape != weights[name].shape
     }
-    strange = [name for name in differ if name not in heads]
-    if strange or len(heads) > (0 if strict else 2):
-        names = ", ".join((strange or sorted(heads))[:4])
+    strange = [name for name in differ if name not in resized]
+    if strange or len(resized) > (0 if strict else 2):
+        names = ", ".join((strange or sorted(resized))[:4])
         raise ValueError(
             f"student: weights of another model, {len(differ)} names or shapes differ ({names}, ...), {path}"
         )
     model.load_state_dict(
-        {name: tensor for name, tensor in weights.items() if name not in heads}, strict=False
+        {name: tensor for name, tensor in weights.items() if name not in resized}, strict=False
     )
 
 
@@ -133,7 +132,7 @@ def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 def with_moco_v2(num_classes: int, backbone: str = "resnet50", hidden: int = 2048) -> nn.Module:
     """A timm backbone with MoCo-V2's head, to learn a MoCo-V2 teacher's `num_classes` outputs."""
     model = timm.create_model(backbone, num_classes=0)
-    return Projected(model, heads.moco_v2(model.num_features, hidden, num_classes))
+    return heads.Projected(model, heads.moco_v2(model.num_features, hidden, num_classes))
 
 
 def with_swav(
@@ -141,4 +140,4 @@ def with_swav(
 ) -> nn.Module:
     """A timm backbone with SwAV's head, to learn a SwAV teacher's `num_classes` prototypes."""
     model = timm.create_model(backbone, num_classes=0)
-    return Projected(model, heads.swav(model.num_features, hidden, features, num_classes))
+    return heads.Projected(model, heads.swav(model.num_features, hidden, features, num_classes))
