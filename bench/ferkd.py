@@ -18,6 +18,7 @@ from fkdx.cli import main as fkdx
 from fkdx.demo import last_top1
 
 CROPS, EPOCHS = 16, 20
+MANY_CROPS, MANY_EPOCHS = 32, 96  # where m is compared: a pass of m = 32 crops is a third of the training
 NETWORK = "test_resnet"  # of students and teachers
 TEACHERS = 4  # equally good ones, so that only their number counts
 
@@ -31,6 +32,7 @@ class Setting:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     images_a_class: int
+    few_a_class: int  # where m is compared
     teacher_epochs: int
     validation: str
 
@@ -40,8 +42,8 @@ class Setting:
 
 
 SETTINGS = {
-    "cifar": Setting(32, (0.25, 1), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 1000, 8, "test"),
-    "scenes": Setting(64, (0.08, 1), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 250, 20, "val"),
+    "cifar": Setting(32, (0.25, 1), (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 1000, 200, 8, "test"),
+    "scenes": Setting(64, (0.08, 1), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 250, 50, 20, "val"),
 }
 RECIPE = [
     *("--student", NETWORK, "--optimizer", "adamw", "--weight-decay", 0.05, "--decay-all", "false"),
@@ -75,9 +77,13 @@ def ways(labels: list[Path], dense: Path) -> dict[str, list]:
     for kind in ("hard", "smoothing", "marginal_renorm"):
         found[f"labels {kind}"] = [*fkd, "--label-kind", kind]
     found["labels full"] = ["--labels", dense]
-    for m in (1, 2, 8):
-        found[f"m = {m}"] = [*fkd, "--crops-per-image", m]
     return found
+
+
+def ways_of_m(few: Path, many: Path) -> dict[str, list]:
+    """The same crops of fewer images for more epochs, m at a time (FKD's Table 7)."""
+    seen = ["--data", few, "--labels", many, "--epochs", MANY_EPOCHS]
+    return {f"m = {m}": [*seen, "--crops-per-image", m] for m in (1, 2, 4, 8, 16, 32)}
 
 
 def main() -> None:
@@ -88,7 +94,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="CIFAR-10 as JPEG files; scenes are drawn into --output")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3, help="students of each kind (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="of what is compared; FKD is always there")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="of what is compared; FKD and m = 1 are always there"
+    )
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of students (default: %(default)s)")
     parser.add_argument("--teacher-epochs", type=int, help="default: the setting's")
     parser.add_argument(
@@ -107,14 +115,18 @@ def main() -> None:
         train(run, setting, "--data", data / "train", *val, *teach, "--warmup-epochs", 1, "--seed", number)
         labels.append(store(part, run, setting, "topk"))
     dense = store(part, args.output / "teacher-0", setting, "dense")
-    compared = ways(labels, dense)
-    wanted = ["FKD", *(args.only or compared)]
-    compared = {name: flags for name, flags in compared.items() if name in wanted}
+    few = link_part(data / "train", args.output / "few", setting.few_a_class)
+    many = store(few, args.output / "teacher-0", setting, "topk", MANY_CROPS)
+    groups = {"FKD": ways(labels, dense), "m = 1": ways_of_m(few, many)}
+    for base, compared in groups.items():
+        wanted = {base, *(args.only or compared)}
+        groups[base] = {name: flags for name, flags in compared.items() if name in wanted}
     for seed in range(args.seeds):
-        for name, flags in compared.items():
-            learn = ["--epochs", args.epochs, "--lr", 0.003, "--seed", seed]
-            train(run_of(args.output, name, seed), setting, "--data", part, *val, *learn, *flags)
-        print(table(args.output, list(compared), seed + 1), flush=True)
+        for base, compared in groups.items():
+            for name, flags in compared.items():
+                learn = ["--epochs", args.epochs, "--lr", 0.003, "--seed", seed]
+                train(run_of(args.output, name, seed), setting, "--data", part, *val, *learn, *flags)
+            print(table(args.output, list(compared), base, seed + 1), flush=True)
 
 
 def train(run: Path, setting: Setting, *flags: object) -> None:
@@ -124,14 +136,14 @@ def train(run: Path, setting: Setting, *flags: object) -> None:
         call("train", "--output", run, *setting.pixels(), *RECIPE, *batch, *flags)
 
 
-def store(images: Path, run: Path, setting: Setting, kind: str) -> Path:
+def store(images: Path, run: Path, setting: Setting, kind: str, crops: int = CROPS) -> Path:
     """The labels of a trained teacher; all teachers label the same crops."""
-    path = run / f"{kind}.fkdl"
+    path = run / (f"{kind}.fkdl" if crops == CROPS else f"{kind}-{crops}.fkdl")
     if not path.exists():
         pixels = ["--size", setting.size, "--mean", *setting.mean, "--std", *setting.std]
         teacher = ["--teacher", NETWORK, "--checkpoint", run / "last.safetensors", "--kind", kind]
-        crops = ["--crops", CROPS, "--scale", *setting.scale, "--interpolation", "bilinear"]
-        call("generate", "--data", images, *teacher, *pixels, *crops, "-o", path)
+        stored = ["--crops", crops, "--scale", *setting.scale, "--interpolation", "bilinear"]
+        call("generate", "--data", images, *teacher, *pixels, *stored, "-o", path)
     return path
 
 
@@ -162,13 +174,13 @@ def run_of(output: Path, name: str, seed: int) -> Path:
     return output / name.replace(" ", "_").replace(",", "") / str(seed)
 
 
-def table(output: Path, names: list[str], seeds: int) -> str:
-    """Top-1 of every kind of student: mean, spread, and the mean difference from FKD with the same seed."""
+def table(output: Path, names: list[str], base: str, seeds: int) -> str:
+    """Top-1 of every kind of student: mean, spread, and mean difference from `base`, same seed."""
     top1 = {name: [last_top1(run_of(output, name, seed)) for seed in range(seeds)] for name in names}
     teachers = ", ".join(f"{last_top1(output / f'teacher-{i}'):.1f}" for i in range(TEACHERS))
-    lines = [f"\nteachers {teachers}\n", f"| {seeds} seeds | top-1 | to FKD |", "|---|---|---|"]
+    lines = [f"\nteachers {teachers}\n", f"| {seeds} seeds | top-1 | to {base} |", "|---|---|---|"]
     for name, values in top1.items():
-        apart = [value - base for value, base in zip(values, top1["FKD"])]
+        apart = [value - base for value, base in zip(values, top1[base])]
         spread = [f" +- {statistics.stdev(v):.2f}" if seeds > 1 else "" for v in (values, apart)]
         shown = f"{statistics.mean(values):.2f}{spread[0]} | {statistics.mean(apart):+.2f}{spread[1]}"
         lines.append(f"| {name} | {shown} |")
