@@ -57,7 +57,7 @@ def soft_cross_entropy(
         IndexError: a class id outside [0, C), naming the row.
     """
     flat = _checked("soft_cross_entropy", logits, target, temperature, teacher_temperature, check)
-    return _reduced(_rows(logits, flat, SOFTMAX, temperature), reduction)
+    return _loss(logits, flat, SOFTMAX, temperature, reduction)
 
 
 def binary_cross_entropy(
@@ -69,7 +69,7 @@ def binary_cross_entropy(
     are those of `soft_cross_entropy`.
     """
     flat = _checked("binary_cross_entropy", logits, target, 1.0, None, check)
-    return _reduced(_rows(logits, flat, SIGMOID, 1.0), reduction)
+    return _loss(logits, flat, SIGMOID, 1.0, reduction)
 
 
 def loss_and_grad(
@@ -105,30 +105,64 @@ def loss_and_grad(
 # ---- the ways to the native part ---------------------------------------------------------------------------
 
 
-def _rows(logits: Tensor, flat: tuple, link: int, temperature: float) -> Tensor:
+def _loss(logits: Tensor, flat: tuple, link: int, temperature: float, reduction: str) -> Tensor:
+    if reduction not in REDUCTIONS:
+        raise ValueError(_message("loss", "reduction", repr(reduction), f"one of {', '.join(REDUCTIONS)}"))
+    tensors, *rest = *flat, link, temperature
     if torch.compiler.is_compiling():
-        return _operator(logits, *flat, link, temperature)
-    if torch.is_grad_enabled() and logits.requires_grad:
-        tensors, *rest = flat
-        return _Rows.apply(logits, rest, link, temperature, *tensors)
-    return _native(logits, *flat, link, temperature)[0]
+        return _reduced(_operator(logits, tensors, *rest), reduction)
+    if not (torch.is_grad_enabled() and logits.requires_grad):
+        return _reduced(_native(logits, tensors, *rest)[0], reduction)
+    if logits.is_cpu and (reduction != "none" or logits.element_size() > 2):
+        return _OnePass.apply(logits, rest, reduction, *tensors)
+    return _reduced(_Rows.apply(logits, rest, *tensors), reduction)
 
 
 class _Rows(torch.autograd.Function):
     """Losses of rows. The gradient waits for the factors from above, and so is rounded only once."""
 
     @staticmethod
-    def forward(ctx, logits, flat, link, temperature, *tensors):
+    def forward(ctx, logits, rest, *tensors):
         ctx.save_for_backward(logits, *tensors)
-        ctx.rest = (*flat, link, temperature)
-        return _native(logits, tensors, *ctx.rest)[0]
+        ctx.rest = rest
+        return _native(logits, tensors, *rest)[0]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_rows):
         logits, *tensors = ctx.saved_tensors
         _, grad = _native(logits, tensors, *ctx.rest, 1.0, grad_rows, want_loss=False)
-        return grad, None, None, None, *(None for _ in tensors)
+        return grad, None, *(None for _ in tensors)
+
+
+class _OnePass(torch.autograd.Function):
+    """The reduced loss on the CPU. Its gradient is made with it, for a factor of 1 from above, and given away
+    at the first backward.
+
+    Another factor is multiplied into float32 and float64. 16 bits would be rounded a second time, and what
+    float16 lost below its smallest number would stay lost: there the gradient is computed again, as it is
+    for a second backward.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, rest, reduction, *tensors):
+        ctx.save_for_backward(logits, *tensors)
+        ctx.rest, ctx.share = rest, 1.0 / max(len(logits), 1) if reduction == "mean" else 1.0
+        rows, ctx.grad = _native(logits, tensors, *rest, ctx.share)
+        return _reduced(rows, reduction)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, factor):
+        grad, ctx.grad = ctx.grad, None
+        one = factor.ndim == 0 and factor.item() == 1
+        if grad is None or (not one and grad.element_size() == 2):
+            logits, *tensors = ctx.saved_tensors
+            factors = factor.expand(len(logits))
+            _, grad = _native(logits, tensors, *ctx.rest, ctx.share, factors, want_loss=False)
+        elif not one:
+            grad.mul_(factor.unsqueeze(-1))
+        return grad, *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 def _native(
@@ -288,9 +322,8 @@ def _checked(name, logits, target, temperature, teacher_temperature, check):
 
 def _objection(logits, target, temperature, teacher_temperature) -> tuple[str, object, object] | None:
     """What is wrong with the arguments, as (what, got, expected)."""
-    if not isinstance(logits, Tensor) or logits.dtype not in _FLOATS:
-        got = getattr(logits, "dtype", type(logits))
-        return "logits", got, "a float32, bfloat16, float16 or float64 tensor"
+    if _kind(logits) not in _FLOATS:
+        return "logits", _kind(logits), "a float32, bfloat16, float16 or float64 tensor"
     if logits.ndim != 2 or logits.shape[1] < 1:
         return "logits' shape", tuple(logits.shape), "(B, C), C >= 1"
     if logits.is_cuda:
@@ -307,13 +340,9 @@ def _objection(logits, target, temperature, teacher_temperature) -> tuple[str, o
             return "teacher_temperature", teacher_temperature, "None: a SparseTarget holds probabilities"
         shape = (len(target), target.num_classes)
     else:
-        if not isinstance(target, Tensor) or target.dtype not in _FLOATS:
-            got = getattr(target, "dtype", type(target))
-            return (
-                "target",
-                got,
-                "a SparseTarget (from_classes makes one of classes) or a floating (B, C) tensor",
-            )
+        if _kind(target) not in _FLOATS:
+            expected = "a SparseTarget (from_classes makes one of classes) or a floating (B, C) tensor"
+            return "target", _kind(target), expected
         if target.requires_grad:
             return "target", "a tensor that requires a gradient", "target.detach()"
         if teacher_temperature is not None and not teacher_temperature > 0:
@@ -322,6 +351,10 @@ def _objection(logits, target, temperature, teacher_temperature) -> tuple[str, o
     if logits.shape != shape:
         return "shapes", (tuple(logits.shape), tuple(shape)), "equal"
     return None
+
+
+def _kind(value: object) -> torch.dtype | type:
+    return value.dtype if isinstance(value, Tensor) else type(value)
 
 
 def _flat(target: SparseTarget | Tensor, teacher_temperature: float | None) -> tuple[list, list, list]:
@@ -359,8 +392,6 @@ def _check_ids(name: str, target: SparseTarget) -> None:
 
 
 def _reduced(rows: Tensor, reduction: str) -> Tensor:
-    if reduction not in REDUCTIONS:
-        raise ValueError(_message("loss", "reduction", repr(reduction), f"one of {', '.join(REDUCTIONS)}"))
     return rows.mean() if reduction == "mean" else rows.sum() if reduction == "sum" else rows
 
 

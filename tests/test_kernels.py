@@ -14,5 +14,6 @@ def test_kernels_on_the_cpu_equal_their_twins(run_seed):
         ["sh", NATIVE / "run.sh", "plain", str(run_seed % 100000)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "parallel: 0 failures" in done.stdout
     assert "loss_kernels" in done.stdout
     assert "batch_kernels" in done.stdout

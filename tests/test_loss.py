@@ -173,11 +173,35 @@ def test_binary_cross_entropy(rng, cpu, classes, dtype):
         assert_gradient(logits.grad, expected_grad, 1 / classes)
 
 
-def test_autograd_equals_loss_and_grad(rng):
-    logits = random_logits(rng, 8, 100, torch.bfloat16).requires_grad_()
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_autograd_equals_loss_and_grad(rng, dtype):
+    logits = random_logits(rng, 8, 100, dtype).requires_grad_()
     target = SparseTarget.from_topk(*random_labels(rng, 8, 100, 5), 100)
-    soft_cross_entropy(logits, target).backward()
-    assert torch.equal(logits.grad, loss_and_grad(logits, target)[1])
+    loss = soft_cross_entropy(logits, target)
+    expected_rows, expected = loss_and_grad(logits, target)
+    assert loss == expected_rows.mean()
+    for _ in range(3):  # the kept gradient is given away once
+        (grad,) = torch.autograd.grad(loss, logits, retain_graph=True)
+        assert torch.equal(grad, expected)
+        grad.zero_()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_factors_from_above_cost_no_second_rounding(rng, dtype, reduction):
+    rows = 12
+    logits = random_logits(rng, rows, 100, dtype).requires_grad_()
+    ids, values = random_labels(rng, rows, 100, 5)
+    dense = reference.dense_target(ids, values, 100, KINDS[0])
+    _, exact = reference.soft_cross_entropy(logits.detach().double().numpy(), dense)
+    share = 1 / rows if reduction == "mean" else 1.0
+    for factor in (1.0, 1 / 3, 0.0, float(np.float32(rng.uniform(0, 100)))):
+        loss = soft_cross_entropy(logits, SparseTarget.from_topk(ids, values, 100), reduction=reduction)
+        above = torch.full_like(loss, factor)
+        (grad,) = torch.autograd.grad(loss, logits, above)
+        scale = share * above.view(-1)[0].item()
+        assert grad.dtype == dtype
+        assert_gradient(grad, exact * scale, scale)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -206,6 +230,9 @@ def test_the_scale_is_multiplied_in_before_rounding(rng):
     assert (plain == 0).float().mean() > 0.01
     assert (scaled == 0).float().mean() < 0.001
     assert torch.equal(scaled, loss_and_grad(logits, target, scale=65536.0)[1])
+    logits.requires_grad_()
+    (65536 * soft_cross_entropy(logits, target)).backward()
+    assert (logits.grad == 0).float().mean() < 0.001
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])

@@ -135,7 +135,7 @@ inline typename T::Real load_one(const void* from, int64_t index) {
 
 template <typename Real>
 inline Mask<Real> first(int n) {
-  Mask<Real> live;
+  Mask<Real> live{};
   for (int i = 0; i < kLanes<Real>; ++i) live[i] = i < n ? -1 : 0;
   return live;
 }

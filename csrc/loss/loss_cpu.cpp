@@ -7,7 +7,7 @@
 namespace fkdx {
 namespace {
 
-constexpr int64_t kLogitsPerThread = 1 << 16;  // fewer are not worth starting a thread
+constexpr int64_t kLogitsPerThread = 1 << 16;  // fewer are not worth waking a helper
 
 }  // namespace
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run the CUDA kernels on the CPU: run.sh [plain | address,undefined | thread] [SEED]
+# Run the shared loop, and the CUDA kernels on the CPU: run.sh [plain | address,undefined | thread] [SEED]
 set -eu
 cd "$(dirname "$0")/../.."
 sanitizers=${1:-plain}
@@ -16,7 +16,10 @@ thread)  # above -O0 gcc moves loads ahead of their condition; at -O0 vectors ar
     ;;
 *) flags="$flags -O2 -fsanitize=$sanitizers -fno-sanitize-recover=all" ;;
 esac
-common="csrc/base/cpu.cpp"
+common="csrc/base/cpu.cpp csrc/base/parallel.cpp"
+# shellcheck disable=SC2086
+${CXX:-c++} $flags tests/native/parallel.cpp csrc/base/parallel.cpp -lpthread -o "$out/parallel"
+"$out/parallel"
 for room in loss batch; do
     # shellcheck disable=SC2086
     ${CXX:-c++} $flags "tests/native/${room}_kernels.cpp" csrc/$room/*.cpp $common -lpthread -o "$out/$room"
