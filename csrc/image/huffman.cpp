@@ -48,6 +48,22 @@ void HuffmanDecoder::Table::fill(const JHUFF_TBL& huffman, bool is_ac) {
     if (codes[bits].length > 0) symbols[bits] = symbol_of(codes[bits], bits << (64 - kIndexBits));
     if (symbols[bits].total > kIndexBits) symbols[bits] = {};
   }
+  if (ac) fill_pairs();
+}
+
+void HuffmanDecoder::Table::fill_pairs() {
+  constexpr uint32_t kMask = (1 << kIndexBits) - 1;
+  for (uint32_t bits = 0; bits <= kMask; ++bits) {
+    const Symbol first = symbols[bits];
+    const Symbol second = symbols[(bits << first.total) & kMask];
+    const int total = first.total + second.total;
+    const bool both = (total <= kIndexBits) & (first.step < kEndOfBlock) & (second.total > 0);
+    Pair pair = Pair::of(first);
+    pair.total = static_cast<uint8_t>(both ? total : first.total);
+    pair.second_step = both ? second.step : 0;
+    pair.second_value = both ? second.value : first.value;
+    pairs[bits] = pair;
+  }
 }
 
 // The signed number behind a code: below half of its range it means minus its complement.
@@ -74,7 +90,7 @@ HuffmanDecoder::Symbol HuffmanDecoder::Table::long_symbol(uint64_t window) const
   return symbol_of({static_cast<uint8_t>(length), values[place]}, window);
 }
 
-bool HuffmanDecoder::start(const jpeg_decompress_struct& jpeg) {
+bool HuffmanDecoder::start(const jpeg_decompress_struct& jpeg, Columns wanted) {
   if (jpeg.progressive_mode || jpeg.arith_code || jpeg.comps_in_scan != jpeg.num_components) return false;
   next_ = jpeg.src->next_input_byte;
   end_ = next_ + jpeg.src->bytes_in_buffer;
@@ -89,6 +105,9 @@ bool HuffmanDecoder::start(const jpeg_decompress_struct& jpeg) {
     ac.fill(*jpeg.ac_huff_tbl_ptrs[info.ac_tbl_no], true);
     blocks_[i] = {&dc, &ac, component};
   }
+  wanted_ = wanted;
+  columns_ = jpeg.MCUs_per_row;
+  column_ = 0;
   restart_interval_ = units_to_restart_ = jpeg.restart_interval;
   next_restart_ = 0;
   return true;
@@ -148,27 +167,43 @@ inline HuffmanDecoder::Symbol HuffmanDecoder::next_symbol(const Table& table, Bi
   return symbol;
 }
 
-inline bool HuffmanDecoder::decode_block(Bits* bits, const Block& block, int* dc, JCOEF* out) {
-  refill(bits);
-  Symbol symbol = next_symbol(*block.dc, bits);
-  if (symbol.step != 0) return false;
-  *dc += symbol.value;
+inline HuffmanDecoder::Pair HuffmanDecoder::pair_at(const Table& table, uint64_t window) {
+  const Pair pair = table.pairs[window >> (64 - kIndexBits)];
+  return __builtin_expect(pair.total > 0, 1) ? pair : Pair::of(table.long_symbol(window));
+}
+
+template <bool kStore>
+inline bool HuffmanDecoder::decode_block(Bits* state, const Block& block, int* dc, JCOEF* out) {
+  Bits bits = *state;  // a copy, which stays in registers
+  refill(&bits);
+  const Symbol first = next_symbol(*block.dc, &bits);
+  if (first.step != 0) return false;
+  *dc += first.value;
   if (*dc >= kMaxDc || *dc < -kMaxDc) return false;
-  if (out) out[0] = static_cast<JCOEF>(*dc);
+  if (kStore) out[0] = static_cast<JCOEF>(*dc);
   int k = 0;
+  int step = 0;
+  const auto inside = [&](int value) {
+    k += step;
+    if (kStore && k < kCoefficients) out[kNaturalOrder[k]] = static_cast<JCOEF>(value);
+    return k < kCoefficients - 1;
+  };
   const auto another = [&] {
-    symbol = next_symbol(*block.ac, bits);
-    k += symbol.step;
-    if (k >= kCoefficients - 1) return false;
-    if (out) out[kNaturalOrder[k]] = symbol.value;
-    return true;
+    const Pair pair = pair_at(*block.ac, bits.window);
+    step = pair.first_step;
+    const bool both = inside(pair.first_value);
+    const int total = both ? pair.total : pair.first_total;
+    bits.window <<= total;
+    bits.count -= total;
+    step = both ? pair.second_step : step;
+    return both && inside(pair.second_value);
   };
   while (another()) {
-    refill(bits);
+    refill(&bits);
     if (!another()) break;
   }
-  if (k == kCoefficients - 1 && out) out[kNaturalOrder[k]] = symbol.value;
-  return k == kCoefficients - 1 || symbol.step == kEndOfBlock;
+  *state = bits;
+  return k == kCoefficients - 1 || step == kEndOfBlock;
 }
 
 bool HuffmanDecoder::decode_unit(JBLOCKROW* blocks) {
@@ -176,11 +211,18 @@ bool HuffmanDecoder::decode_unit(JBLOCKROW* blocks) {
     if (units_to_restart_ == 0 && !restart()) return false;
     --units_to_restart_;
   }
+  const bool wanted = blocks && column_ >= wanted_.first && column_ <= wanted_.last;
+  column_ = column_ + 1 < columns_ ? column_ + 1 : 0;
+  return wanted ? decode_blocks<true>(blocks) : decode_blocks<false>(blocks);
+}
+
+template <bool kStore>
+bool HuffmanDecoder::decode_blocks(JBLOCKROW* blocks) {
   Bits bits = bits_;
   for (int i = 0; i < blocks_in_unit_; ++i) {
     if (clean_end_ - bits.next < kBlockBytes && !supply(&bits)) return false;
     int dc = dc_[blocks_[i].component];
-    if (!decode_block(&bits, blocks_[i], &dc, blocks ? *blocks[i] : nullptr)) return false;
+    if (!decode_block<kStore>(&bits, blocks_[i], &dc, kStore ? *blocks[i] : nullptr)) return false;
     dc_[blocks_[i].component] = dc;
   }
   bits_ = bits;

@@ -15,11 +15,18 @@ namespace fkdx {
 
 class HuffmanDecoder {
  public:
+  // Units of a row, both ends included.
+  struct Columns {
+    unsigned first;
+    unsigned last;
+  };
+
   // Prepares for the entropy-coded data that `jpeg`, started and with all of it in memory, is about to read.
   // False: this kind of scan (progressive, arithmetic, several scans) is libjpeg-turbo's.
-  bool start(const jpeg_decompress_struct& jpeg);
+  bool start(const jpeg_decompress_struct& jpeg, Columns wanted);
 
-  // Decodes the next unit into zeroed blocks, or skips it where blocks is null. False: give up.
+  // Decodes the next unit into zeroed blocks, or skips it where blocks is null or its column is not wanted.
+  // False: give up.
   bool decode_unit(JBLOCKROW* blocks);
 
  private:
@@ -39,7 +46,21 @@ class HuffmanDecoder {
   };
   static constexpr Symbol kBroken = {1, 255, 0};  // leads out of the block, and is no end of it
 
+  // A symbol and, where the bits hold that too, the one behind it. Otherwise the second is the first again,
+  // no step further on: to store both is right in any case.
+  struct Pair {
+    uint8_t total;  // bits of both
+    uint8_t first_total;
+    uint8_t first_step;
+    uint8_t second_step;
+    int16_t first_value;
+    int16_t second_value;
+
+    static Pair of(Symbol one) { return {one.total, one.total, one.step, 0, one.value, one.value}; }
+  };
+
   struct Table {
+    Pair pairs[1 << kIndexBits];      // of AC, by the next bits
     Symbol symbols[1 << kIndexBits];  // by the next bits, where code and number fit
     Code codes[1 << kIndexBits];      // by the next bits, where the code fits
     uint32_t ends[18];                // of the codes of each length, as 16 bits
@@ -49,6 +70,7 @@ class HuffmanDecoder {
     bool ac;
 
     void fill(const JHUFF_TBL& huffman, bool is_ac);
+    void fill_pairs();
     Symbol symbol_of(Code code, uint64_t window) const;
     Symbol long_symbol(uint64_t window) const;
   };
@@ -69,6 +91,10 @@ class HuffmanDecoder {
 
   static void refill(Bits* bits);
   static Symbol next_symbol(const Table& table, Bits* bits);
+  static Pair pair_at(const Table& table, uint64_t window);
+  template <bool kStore>
+  bool decode_blocks(JBLOCKROW* blocks);
+  template <bool kStore>
   static bool decode_block(Bits* bits, const Block& block, int* dc, JCOEF* out);
   void begin_interval();
   bool supply(Bits* bits);
@@ -92,6 +118,9 @@ class HuffmanDecoder {
   int dc_[MAX_COMPS_IN_SCAN];
   Block blocks_[D_MAX_BLOCKS_IN_MCU];
   int blocks_in_unit_;
+  Columns wanted_;
+  unsigned columns_;
+  unsigned column_;
   unsigned restart_interval_;
   unsigned units_to_restart_;
   int next_restart_;

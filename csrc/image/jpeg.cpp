@@ -78,7 +78,8 @@ void JpegReader::on_progress(j_common_ptr jpeg) {
 // Puts our Huffman decoder in the place of libjpeg-turbo's, where it can do the work.
 void JpegReader::take_over() {
 #ifdef FKDX_JPEG_INTERNALS
-  if (huffman_.start(jpeg_)) jpeg_.entropy->decode_mcu = on_unit;
+  const HuffmanDecoder::Columns wanted = {jpeg_.master->first_iMCU_col, jpeg_.master->last_iMCU_col};
+  if (huffman_.start(jpeg_, wanted)) jpeg_.entropy->decode_mcu = on_unit;
 #endif
 }
 
@@ -151,8 +152,8 @@ bool JpegReader::decode(const Box& region, bool fast, Pixels* pixels) {
       left = 0;  // block smoothing looks further than the margin
       return;
     }
-    if (fast) take_over();
     jpeg_crop_scanline(&jpeg_, &left, &width);
+    if (fast) take_over();
     if (top > 0) jpeg_skip_scanlines(&jpeg_, top);
   });
   if (!started) return false;
