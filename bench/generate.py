@@ -6,6 +6,7 @@ what the teacher says of one image alone.
 """
 
 import argparse
+import json
 import os
 import statistics
 import tempfile
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default=None)
     parser.add_argument("--threads", type=int, help="that decode images")
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
     args = parser.parse_args()
     args.precision = args.precision or ("bfloat16" if args.device.startswith("cuda") else "float32")
     with tempfile.TemporaryDirectory() as folder:
@@ -68,6 +70,9 @@ def measure(args: argparse.Namespace, folder: Path) -> None:
     print(f"a job on images     {job_rate:9.1f} crops/s  (turns: {', '.join(f'{r:.1f}' for r in job)})")
     told = statistics.median(busy)
     print(f"share               {job_rate / alone_rate:9.1%}          (told by the job: {told:.1%})")
+    if args.json:
+        numbers = {"alone": alone_rate, "job": job_rate, "share": job_rate / alone_rate, "told": told}
+        args.json.write_text(json.dumps(numbers, indent=1))
 
 
 def make_teacher(args: argparse.Namespace) -> Teacher:

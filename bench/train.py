@@ -13,6 +13,7 @@ Three ways to feed the same student take turns, and the median of each is printe
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -46,13 +47,15 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=128, help="crops of a batch")
     parser.add_argument("--m", type=int, default=4, help="crops of an image in a batch")
     parser.add_argument("--threads", type=int, default=1, help="of the loaders")
+    parser.add_argument("--stored", type=int, default=200, help="stored crops of an image")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every way")
     parser.add_argument("--seconds", type=float, default=5.0, help="of one turn")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with tempfile.TemporaryDirectory() as folder:
-        write_labels(args.images, Path(folder))
+        write_labels(args.images, Path(folder), args.stored)
         keys = list(LabelFile(Path(folder) / "labels.fkdl").keys)
         work = Work(args.images, Path(folder) / "labels.fkdl", Path(folder) / "tars", keys, 1000)
         work.size, work.batch, work.crops, work.threads, work.floats = (
@@ -62,7 +65,10 @@ def main() -> int:
             args.threads,
             True,
         )
-        print(table(measure(work, args, device, dtype)))
+        ways = summary(measure(work, args, device, dtype))
+    print(table(ways))
+    if args.json:
+        args.json.write_text(json.dumps(ways, indent=1))
     return 0
 
 
@@ -137,13 +143,26 @@ def turn(
     return steps * crops / spent, waited / spent
 
 
-def table(turns: dict[str, list[tuple[float, float]]]) -> str:
+def summary(turns: dict[str, list[tuple[float, float]]]) -> dict[str, dict[str, float]]:
+    """Medians of every way's turns."""
     rates = {name: statistics.median(rate for rate, _ in rows) for name, rows in turns.items()}
+    return {
+        name: {
+            "crops_per_second": rates[name],
+            "of_resident": rates[name] / rates["resident"],
+            "waits": statistics.median(wait for _, wait in rows),
+        }
+        for name, rows in turns.items()
+    }
+
+
+def table(ways: dict[str, dict[str, float]]) -> str:
     lines = ["| way | crops/s | of resident | waits |", "|---|---|---|---|"]
-    for name, rows in turns.items():
-        waits = statistics.median(wait for _, wait in rows)
-        lines.append(f"| {name} | {rates[name]:.0f} | {rates[name] / rates['resident']:.3f} | {waits:.1%} |")
-    return "\n".join([*lines, "", f"fkdx / fkd: {rates['fkdx'] / rates['fkd']:.2f}"])
+    for name, way in ways.items():
+        rate, share, waits = way.values()
+        lines.append(f"| {name} | {rate:.0f} | {share:.3f} | {waits:.1%} |")
+    ratio = ways["fkdx"]["crops_per_second"] / ways["fkd"]["crops_per_second"]
+    return "\n".join([*lines, "", f"fkdx / fkd: {ratio:.2f}"])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,102 @@
+"""What bench/gpu.sh measured, beside what we want: python bench/gpu_table.py OUT
+
+Reads OUT/{loss,batch,generate,train}.json, as far as they are there, prints one line a number and writes all
+to OUT/gpu.json.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+PARTS = ("loss", "batch", "generate", "train")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A number, and what it should be: at most or at least the goal; None where only the number is of use."""
+
+    what: str
+    value: float
+    most: float | None = None
+    least: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        if self.most is None and self.least is None:
+            return ""
+        good = self.value <= self.most if self.least is None else self.value >= self.least
+        goal = f"<= {self.most:g}" if self.least is None else f">= {self.least:g}"
+        return f"{goal:<10} {'met' if good else 'MISSED'}"
+
+
+# GPU time of loss and gradient: (rows, classes, bytes a logit) -> microseconds, times faster than others
+LOSS = {
+    (1024, 1000, 2): {"us": 3.5, "torch.compile dense": 3, "torch dense": 12, "triton": 1},
+    (4096, 1000, 4): {"us": 10.5, "triton": 1},
+    (4096, 21841, 2): {"us": 95, "torch.compile dense": 4, "triton": 1.5},
+    (4096, 21848, 2): {"us": 95, "triton": 1},
+}
+WALL = {(1024, 1000, 2): 20}  # times faster than FKD's recovery on the CPU, copy and loss
+
+
+def loss_lines(rows: list[dict]) -> Iterator[Line]:
+    for row in rows:
+        what, us = row["what"], row.get("us", {})
+        if what == "host time of a call":
+            yield Line("host of loss_and_grad, us", us["loss_and_grad"], most=8)
+            continue
+        width = 4 if row["dtype"] == "torch.float32" else 2
+        case = row["rows"], row["classes"], width
+        name = f"loss {case[0]} x {case[1]} {row['dtype'][6:]}"
+        if what == "GPU time":
+            goals = LOSS.get(case, {})
+            yield Line(f"{name}, us", us["fkdx"], most=goals.get("us"))
+            for other in us:
+                if other != "fkdx":
+                    yield Line(f"{name}, {other} / fkdx", us[other] / us["fkdx"], least=goals.get(other))
+            yield Line(f"{name}, bytes held a logit", row["bytes"], most=2.05 if width == 2 else 4.05)
+        elif "FKD" in us:
+            yield Line(f"{name}, wall, FKD / fkdx", us["FKD"] / us["fkdx"], least=WALL.get(case))
+
+
+def batch_lines(rows: list[dict]) -> Iterator[Line]:
+    for row in rows:
+        us = row["us"]
+        yield Line(f"{row['what']}, us", us["fkdx"])
+        for other in us:
+            if other != "fkdx":
+                yield Line(f"{row['what']}, {other} / fkdx", us[other] / us["fkdx"])
+
+
+def generate_lines(numbers: dict) -> Iterator[Line]:
+    yield Line("generate, crops/s of the job", numbers["job"])
+    yield Line("generate, of the teacher alone", numbers["share"], least=0.95)
+
+
+def train_lines(ways: dict) -> Iterator[Line]:
+    yield Line("train, crops/s", ways["fkdx"]["crops_per_second"])
+    yield Line("train, of resident data", ways["fkdx"]["of_resident"], least=0.97)
+    yield Line("train, share of waiting", ways["fkdx"]["waits"], most=0.02)
+    yield Line("train, fkdx / FKD", ways["fkdx"]["crops_per_second"] / ways["fkd"]["crops_per_second"])
+
+
+def main() -> int:
+    out = Path(sys.argv[1])
+    paths = {part: out / f"{part}.json" for part in PARTS}
+    numbers = {part: json.loads(path.read_text()) for part, path in paths.items() if path.exists()}
+    readers = dict(zip(PARTS, (loss_lines, batch_lines, generate_lines, train_lines)))
+    lines = [line for part, found in numbers.items() for line in readers[part](found)]
+    for line in lines:
+        print(f"{line.what:<58} {line.value:>10.3g}   {line.verdict}".rstrip())
+    for part in PARTS:
+        if part not in numbers:
+            print(f"{part}: not measured")
+    table = [asdict(line) for line in lines]
+    (out / "gpu.json").write_text(json.dumps({"table": table, **numbers}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
