@@ -38,7 +38,7 @@ def main() -> int:
     )
     parser.add_argument("--images", type=Path, required=True, help="a folder of images, <class>/<name>")
     parser.add_argument("--student", metavar="NAME", help="timm model (default: test_vit, one block of it)")
-    parser.add_argument("--size", type=int, default=224, help="side of a crop")
+    parser.add_argument("--size", type=int, default=224, help="side of a crop, a multiple of 7")
     parser.add_argument("--batch", type=int, default=128, help="crops of a batch")
     parser.add_argument("--m", type=int, default=4, help="crops of an image in a batch")
     parser.add_argument("--threads", type=int, default=1, help="of the loaders")
@@ -74,7 +74,7 @@ def measure(work: Work, args: argparse.Namespace, device: torch.device, dtype: t
         work.root, labels, work.batch, work.crops, work.size, threads=work.threads, device=device
     )
     torch.manual_seed(0)
-    tiny = {"img_size": args.size, "patch_size": 32, "embed_dim": 16, "depth": 1, "num_heads": 1}
+    tiny = {"img_size": args.size, "patch_size": args.size // 7, "embed_dim": 16, "depth": 1, "num_heads": 1}
     name, more = (args.student, {}) if args.student else ("test_vit", tiny)
     model = timm.create_model(name, num_classes=labels.num_classes, **more)
     step = make_step(model, device, dtype)
