@@ -4,6 +4,7 @@ A step is a list of a name of OPERATIONS and its numbers; docs/format.md says wh
 pixels are Pillow's, through torchvision's functions of the same names.
 """
 
+import inspect
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -101,17 +102,30 @@ def decode(data: bytes) -> list[list[Step]]:
 # ---- drawing --------------------------------------------------------------------------------------------
 
 
-def color_jitter(rng: np.random.Generator) -> list[Step]:
-    """Brightness, contrast and saturation by 0.6 ... 1.4 and hue by -0.1 ... 0.1, in any order."""
-    steps = [[name, _short(rng.uniform(0.6, 1.4))] for name in ("brightness", "contrast", "saturation")]
-    steps.append(["hue", _short(rng.uniform(-0.1, 0.1))])
+def color_jitter(
+    rng: np.random.Generator,
+    brightness: float = 0.4,
+    contrast: float = 0.4,
+    saturation: float = 0.4,
+    hue: float = 0.1,
+) -> list[Step]:
+    """Each by a factor of 1 - strength ... 1 + strength, hue by -strength ... strength, in any order."""
+    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+    _expect(
+        0 <= min(strengths.values()) <= max(strengths.values()) <= 1, "color_jitter", strengths, "0 ... 1"
+    )
+    _expect(0 <= hue <= 0.5, "color_jitter's hue", hue, "0 ... 0.5")
+    steps = [[name, _short(rng.uniform(1 - most, 1 + most))] for name, most in strengths.items()]
+    steps.append(["hue", _short(rng.uniform(-hue, hue))])
     return [steps[i] for i in rng.permutation(4)]
 
 
-def rand_augment(rng: np.random.Generator) -> list[Step]:
-    """Two of torchvision's 14 operations at magnitude 9 of 30 (Cubuk et al., RandAugment, 2020)."""
-    part, steps = 9 / 30, []
-    for choice in rng.integers(14, size=2):
+def rand_augment(rng: np.random.Generator, operations: float = 2, magnitude: float = 9) -> list[Step]:
+    """So many of torchvision's 14 operations at a magnitude of 0 ... 30 (Cubuk et al., RandAugment, 2020)."""
+    _expect(operations in range(1, 15), "rand_augment's operations", operations, "1 ... 14")
+    _expect(0 <= magnitude <= 30, "rand_augment's magnitude", magnitude, "0 ... 30")
+    part, steps = magnitude / 30, []
+    for choice in rng.integers(14, size=int(operations)):
         sign = 1 if rng.random() < 0.5 else -1
         shear, shift = _short(sign * 0.3 * part), _short(sign * 150 / 331 * part)
         factor = _short(1 + sign * 0.9 * part)
@@ -134,10 +148,11 @@ def rand_augment(rng: np.random.Generator) -> list[Step]:
     return steps
 
 
-def erase(rng: np.random.Generator) -> list[Step]:
-    """A black rectangle of 2 ... 33 % of every fourth crop, 0.3 ... 3.3 times as high as wide (Zhong et al.,
-    Random Erasing, 2020)."""
-    if rng.random() >= 0.25:
+def erase(rng: np.random.Generator, probability: float = 0.25) -> list[Step]:
+    """A black rectangle of 2 ... 33 % of the crop, 0.3 ... 3.3 times as high as wide (Zhong et al., Random
+    Erasing, 2020), in so many of the crops."""
+    _expect(0 <= probability <= 1, "erase's probability", probability, "0 ... 1")
+    if rng.random() >= probability:
         return []
     area, aspect = rng.uniform(0.02, 0.33), math.exp(rng.uniform(math.log(0.3), math.log(3.3)))
     height, width = min(1.0, math.sqrt(area * aspect)), min(1.0, math.sqrt(area / aspect))
@@ -150,24 +165,48 @@ def _short(number: float) -> float:
     return round(float(number), 4)
 
 
+def _expect(ok: bool, what: str, got: object, expected: str) -> None:
+    if not ok:
+        raise ValueError(f"augment: {what}, got {got}, expected {expected}")
+
+
 AUGMENTS = {"color_jitter": color_jitter, "rand_augment": rand_augment, "erase": erase}
+
+
+def strengths_of(word: str) -> tuple[str, list[float]]:
+    """The name of AUGMENTS and the strengths in a word such as `rand_augment=2,9`; those left out at its end
+    stay what they are by default. ValueError where it is another word."""
+    name, _, numbers = word.partition("=")
+    _expect(name in AUGMENTS, "name", repr(name), f"one of {', '.join(AUGMENTS)}")
+    named = list(inspect.signature(AUGMENTS[name]).parameters)[1:]
+    try:
+        strengths = [float(number) for number in numbers.split(",")] if numbers else []
+    except ValueError:
+        strengths = None
+    fits = strengths is not None and len(strengths) <= len(named)
+    _expect(fits, name, repr(word), f"{name}={','.join(named).upper()}")
+    AUGMENTS[name](np.random.default_rng(0), *strengths)  # refuses what is out of range
+    return name, strengths
 
 
 @dataclass(frozen=True)
 class Augment:
-    """The augmentations of these names, in the order of AUGMENTS, for all crops of a data set."""
+    """The augmentations of these words, as `strengths_of` reads them, in the order of AUGMENTS, for all crops
+    of a data set."""
 
-    names: tuple[str, ...]
+    words: tuple[str, ...]
     seed: int
 
     def draw(self, key: str, crops: int) -> list[list[Step]]:
         """The steps of an image's crops, from (seed, key, crop index) alone."""
-        stream = crop_stream(self.seed, key, STREAM)
-        return [self._draw(np.random.default_rng([stream, crop])) for crop in range(crops)]
-
-    def _draw(self, rng: np.random.Generator) -> list[Step]:
-        return [step for name, draw in AUGMENTS.items() if name in self.names for step in draw(rng)]
+        stream, strengths = crop_stream(self.seed, key, STREAM), dict(map(strengths_of, self.words))
+        steps = []
+        for crop in range(crops):
+            rng = np.random.default_rng([stream, crop])
+            drawn = [draw(rng, *strengths[name]) for name, draw in AUGMENTS.items() if name in strengths]
+            steps.append([step for own in drawn for step in own])
+        return steps
 
     def extra(self) -> dict:
         """What the header of a label file says of them."""
-        return {"operations": list(OPERATIONS), "form": FORM, "augment": list(self.names)}
+        return {"operations": list(OPERATIONS), "form": FORM, "augment": list(self.words)}

@@ -16,6 +16,7 @@ from fkdx import CropLoader, LabelFile, LabelWriter, cli
 from fkdx.augment import AUGMENTS, OPERATIONS, Augment, augmented, decode, encode
 
 EVERY = ["--augment", *AUGMENTS]
+DEFAULTS = ("erase=0.25", "rand_augment=2,9", "color_jitter=0.4,0.4,0.4,0.1")
 TORCHVISIONS = {
     "ShearX": lambda m: ["shear", m, 0],
     "ShearY": lambda m: ["shear", 0, m],
@@ -83,6 +84,44 @@ def test_drawn_steps_depend_on_seed_key_and_crop_alone() -> None:
         assert top + height <= 1.0001
         assert left + width <= 1.0001
         assert 0.01 < height * width < 0.34
+
+
+def test_strengths_are_what_the_words_say() -> None:
+    def numbers(word: str, name: str, seed: int = 3) -> list[float]:
+        drawn = Augment((word,), seed).draw("a/b.jpg", 400)
+        return [step[-1] for steps in drawn for step in steps if step[0] == name]
+
+    for name, words in (("brightness", "0.7"), ("contrast", "0,0.7"), ("saturation", "0,0,0.7")):
+        found = numbers(f"color_jitter={words}", name)
+        assert (round(min(found), 1), round(max(found), 1)) == (0.3, 1.7)
+    assert 0.28 < max(numbers("color_jitter=0,0,0,0.3", "hue")) <= 0.3
+    assert set(numbers("color_jitter=0", "brightness")) == {1.0}
+    assert set(map(abs, numbers("rand_augment=1,20", "rotate"))) == {20}
+    assert 40 < len(numbers("rand_augment=5", "equalize")) < 250
+    assert len(numbers("erase=1", "erase")) == 400
+    assert numbers("erase=0", "erase") == []
+    plain, spelt = (Augment(words, 3).draw("k", 50) for words in (tuple(AUGMENTS), DEFAULTS))
+    assert plain == spelt
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("swirl", "name, got 'swirl', expected one of color_jitter"),
+        ("erase=often", "erase, got 'erase=often', expected erase=PROBABILITY"),
+        ("erase=0.1,0.2", "expected erase=PROBABILITY"),
+        ("erase=1.5", "erase's probability, got 1.5, expected 0 ... 1"),
+        ("erase=nan", "erase's probability, got nan"),
+        ("rand_augment=2.5", "operations, got 2.5, expected 1 ... 14"),
+        ("rand_augment=2,31", "magnitude, got 31.0, expected 0 ... 30"),
+        ("color_jitter=-1", "expected 0 ... 1"),
+        ("color_jitter=0,0,0,0.6", "hue, got 0.6, expected 0 ... 0.5"),
+    ],
+)
+def test_words_that_are_no_augmentation_are_refused(options, word: str, said: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        cli.run("generate", [*options[:-2], "--augment", word, *options[-2:]])
+    assert said in capsys.readouterr().err.split("--augment: ")[1]
 
 
 @pytest.mark.parametrize("more", [[], ["--mixup", "0.8", "--cutmix", "1"]], ids=["plain", "mixed"])

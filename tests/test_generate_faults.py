@@ -1,6 +1,6 @@
 """Jobs of several processes, killed and begun again: the bytes are those of one process left in peace.
 
-A handful of kills by default; FKDX_FAULTS=full kills a hundred jobs.
+A handful of kills by default; FKDX_FAULTS=full kills a hundred plain jobs and twenty of every other sort.
 """
 
 import json
@@ -18,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from generating import make_data, make_teacher, run_options
+from generating import TEACHER, make_data, make_teacher, run_options
 
 from fkdx import cli
 from fkdx.labels import LabelFile
 
-KILLS = 100 if os.environ.get("FKDX_FAULTS") == "full" else 4
+FULL = os.environ.get("FKDX_FAULTS") == "full"
+MIXED = ["--mixup", "0.8", "--cutmix", "1"]
+CHANGED = ["--augment", "rand_augment", "color_jitter=0.2", "erase"]
 SERVER = multiprocessing.get_context(
     "forkserver"
 )  # imports once, then forks: a fresh process in milliseconds
@@ -37,6 +39,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_data(root / "data", images=6)
     (root / "data" / "ant" / "0.JPEG").write_bytes(b"no image")
     make_teacher(root / "weights.safetensors")
+    make_teacher(root / "others.safetensors", seed=3)
     return root
 
 
@@ -72,21 +75,21 @@ def start(options: list[str], world: int) -> list[BaseProcess]:
     return processes
 
 
-def finish(options: list[str], world: int) -> bytes:
-    """Run to the end; returns the bytes of the label file, which is removed for the next run."""
+def finish(options: list[str], world: int) -> dict[str, bytes]:
+    """Run to the end; returns the label files by name, which are removed for the next run."""
     processes = start(options, world)
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0] * world, log(options).read_text()
-    path = Path(options[-1])
-    data = path.read_bytes()
-    assert {left.name for left in path.parent.iterdir()} == {path.name, path.name + ".report.json"}
-    shutil.rmtree(path.parent)
-    path.parent.mkdir()
-    return data
+    folder = Path(options[-1]).parent
+    files = {path.name: path.read_bytes() for path in folder.glob("*.fkdl")}
+    assert {left.name for left in folder.iterdir()} == {*files, Path(options[-1]).name + ".report.json"}
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return files
 
 
-@pytest.mark.parametrize("more", [[], ["--mixup", "0.8", "--cutmix", "1"]], ids=["plain", "mixed"])
+@pytest.mark.parametrize("more", [[], MIXED], ids=["plain", "mixed"])
 def test_bytes_do_not_depend_on_processes(options: list[str], more: list[str]) -> None:
     options = [*more, *options]
     alone = finish(options, 1)
@@ -94,19 +97,46 @@ def test_bytes_do_not_depend_on_processes(options: list[str], more: list[str]) -
         assert finish(options, world) == alone
 
 
-def test_killed_jobs_end_with_the_same_bytes(options: list[str], rng: np.random.Generator) -> None:
+@pytest.fixture
+def job(request: pytest.FixtureRequest, options: list[str], material: Path, tmp_path: Path) -> list[str]:
+    """Options of a job of the sort that the test asks for."""
+    if request.param == "other teachers, old crops":
+        old = tmp_path / "old.fkdl"
+        assert cli.run("generate", [*MIXED, *CHANGED, *options[:-1], str(old)]) == 0
+        return ["--crops-from", str(old), *options]
+    teacher = ["--teacher", TEACHER, "--checkpoint", str(material / "others.safetensors"), "--store", "both"]
+    return {
+        "plain": options,
+        "mixed": [*MIXED, *options],
+        "augmented": [*CHANGED, *options],
+        "two teachers, three files": [*teacher, *options],
+    }[request.param]
+
+
+@pytest.mark.parametrize(
+    ("job", "kills"),
+    [
+        ("plain", 100 if FULL else 4),
+        ("mixed", 20 if FULL else 2),
+        ("augmented", 20 if FULL else 2),
+        ("two teachers, three files", 20 if FULL else 2),
+        ("other teachers, old crops", 20 if FULL else 2),
+    ],
+    indirect=["job"],
+)
+def test_killed_jobs_end_with_the_same_bytes(job: list[str], kills: int, rng: np.random.Generator) -> None:
     started = time.monotonic()
-    expected = finish(options, 1)
+    expected = finish(job, 1)
     usual = time.monotonic() - started
-    for _ in range(KILLS):
-        processes = start(options, int(rng.integers(1, 4)))
+    for _ in range(kills):
+        processes = start(job, int(rng.integers(1, 4)))
         time.sleep(rng.uniform(0, usual))
         for process in processes:
             process.kill()
         for process in processes:
             process.join()
-        check_what_is_left(Path(options[-1]))
-        assert finish(options, int(rng.integers(1, 4))) == expected
+        check_what_is_left(Path(job[-1]))
+        assert finish(job, int(rng.integers(1, 4))) == expected
 
 
 def check_what_is_left(output: Path) -> None:
@@ -125,7 +155,7 @@ def test_a_dead_process_leaves_its_work_to_the_others(options: list[str], rng: n
     for process in processes:
         process.join(120)
     assert processes[0].exitcode == 0
-    assert Path(options[-1]).read_bytes() == expected
+    assert {Path(options[-1]).name: Path(options[-1]).read_bytes()} == expected
 
 
 def test_second_run_of_a_job_is_refused(options: list[str]) -> None:
@@ -144,7 +174,8 @@ def test_second_run_of_a_job_is_refused(options: list[str]) -> None:
 
 def test_a_full_disk_is_one_line_and_no_file(options: list[str]) -> None:
     whole = finish(options, 1)
-    for room in (100, 1000, 3000, len(whole) - 1):
+    (size,) = map(len, whole.values())
+    for room in (300, 1000, 3000, size - 1):  # of which the log takes a line
         log(options).unlink(missing_ok=True)
         process = SERVER.Process(target=process_main, args=(options, 0, room))
         process.start()
@@ -152,7 +183,8 @@ def test_a_full_disk_is_one_line_and_no_file(options: list[str]) -> None:
         assert process.exitcode == 1
         lines = log(options).read_text().splitlines()
         assert len(lines) == 1
-        assert re.search("fkdx generate: .*File too large", lines[0])
+        told = r"^fkdx generate: .*File too large; \d+ bytes are free: '/.*\.tmp'$"
+        assert re.search(told, lines[0]), lines[0]
         assert not Path(options[-1]).exists()
         assert not [path for path in Path(options[-1]).parent.rglob("*") if ".tmp" in path.name]
         check_what_is_left(Path(options[-1]))
@@ -183,7 +215,7 @@ def test_torchrun(options: list[str]) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "fkdx", "generate"]
     subprocess.run([*launch, *options], check=True, timeout=200)
     # Only the command line that the header tells differs, so what counts is compared image by image.
-    Path(options[-1] + ".1").write_bytes(expected)
+    Path(options[-1] + ".1").write_bytes(*expected.values())
     for image, other in zip(LabelFile(options[-1]), LabelFile(options[-1] + ".1"), strict=True):
         assert image.key == other.key
         np.testing.assert_array_equal(image.boxes, other.boxes)

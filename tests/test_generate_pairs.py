@@ -98,6 +98,25 @@ def test_crops_that_nobody_can_repeat_are_refused(options: list[str], tmp_path: 
     assert "went through cutout, expected what can be repeated" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("more", [MIXING, ["--augment", "erase"]], ids=["mixed", "augmented"])
+def test_what_only_plain_crops_can_do_is_refused_in_one_line(options, tmp_path: Path, more, capsys) -> None:
+    mixed = labels_of([*more, *options]).path
+    plain = labels_of(changed(options, output=tmp_path / "plain.fkdl")).path
+    new = ["--output", str(tmp_path / "new")]
+    for verb, arguments in [
+        ("merge", [plain, mixed, *new]),
+        ("concat", [mixed, plain, *new]),
+        ("compare", [plain, mixed]),
+        ("calibrate", [mixed, *new]),
+        ("export", [mixed, *new]),
+    ]:
+        capsys.readouterr()
+        assert cli.run(verb, list(map(str, arguments))) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.search(f"fkdx {verb}: .*mixed or.* changed.*{mixed}", line), line
+        assert not (tmp_path / "new").exists()
+
+
 def test_own_crops_do_not_change(options: list[str], tmp_path: Path) -> None:
     plain = labels_of(options)
     mixed = labels_of([*MIXING, *changed(options, output=tmp_path / "mixed.fkdl")])

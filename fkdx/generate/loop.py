@@ -41,6 +41,7 @@ class Labelling:
         self.job, self.feed, self.teachers, self.outputs = job, feed, teachers, outputs
         self.temperature, self.strict, self.quiet = temperature, strict, quiet
         self.device = teachers[0].device
+        self._beside = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.busy = 0.0  # seconds in which teachers worked
         self._locks: dict[Shard, Lock] = {}
 
@@ -119,13 +120,12 @@ class Labelling:
 
     def _on_device(self, crops: Tensor) -> Tensor:
         """Crops where the teachers are; on a GPU copied beside the batch before."""
-        if self.device.type != "cuda":
+        if self._beside is None:
             return crops
-        beside = torch.cuda.Stream(self.device)
-        with torch.cuda.stream(beside):
+        with torch.cuda.stream(self._beside):
             moved = crops.to(self.device, non_blocking=True)
         now = torch.cuda.current_stream(self.device)
-        now.wait_stream(beside)
+        now.wait_stream(self._beside)
         moved.record_stream(now)
         return moved
 

@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 
-from fkdx.augment import AUGMENTS
+from fkdx.augment import AUGMENTS, strengths_of
 from fkdx.image import INTERPOLATIONS
 from fkdx.labels import ENCODINGS, KINDS
 from fkdx.teachers.heads import HEADS
@@ -72,6 +72,11 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f"--mixup, --cutmix: got {args.mixup} and {args.cutmix}, expected no negative number")
     if args.maps and (args.mixup or args.cutmix or args.augment):
         parser.error("--maps: whole images are seen, got --mixup, --cutmix or --augment with it")
+    for word in args.augment:
+        try:
+            strengths_of(word)
+        except ValueError as error:
+            parser.error(f"--augment: {str(error).removeprefix('augment: ')}")
     if args.policy and args.crops_from:
         parser.error("--policy and --crops-from exclude each other")
 
@@ -117,10 +122,10 @@ def _add_crops(parser: argparse.ArgumentParser) -> None:
     add(
         "--augment",
         nargs="+",
-        choices=AUGMENTS,
         default=[],
         metavar="NAME",
-        help=f"change every crop further, and keep how: {', '.join(AUGMENTS)}",
+        help=f"change every crop further, and keep how: {', '.join(AUGMENTS)}; with strengths: "
+        "color_jitter=0.4,0.4,0.4,0.1 rand_augment=2,9 erase=0.25",
     )
     add("--mixup", type=float, default=0.0, metavar="A", help="mix with another image: alpha of Beta(A, A)")
     add("--cutmix", type=float, default=0.0, metavar="A", help="paste from another image; with both, either")

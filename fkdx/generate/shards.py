@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fkdx.labels.atomic import AtomicFile
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -135,18 +137,10 @@ class Job:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Whole or absent: written under another name, flushed to the disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    """Whole or absent, as every AtomicFile; errors are its."""
+    file = AtomicFile(path, overwrite=True)
     try:
-        with open(temporary, "w") as file:
-            json.dump(value, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        file.write(json.dumps(value, indent=1).encode())
+        file.commit()
     finally:
-        temporary.unlink(missing_ok=True)
+        file.abort()
