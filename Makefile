@@ -8,7 +8,7 @@ NATIVE  = $(shell find csrc -type f) CMakeLists.txt setup.py fkdx/_version.py
 export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
 export FKDX_BUILD_DIR  ?= build/dev
 
-.PHONY: demo test faults fuzz-labels sanitize build fmt clean
+.PHONY: demo test faults fuzz-labels sanitize neon build fmt clean
 demo: build            ## draw scenes, train a teacher, store its labels, train students
 	$(BIN)/python -m fkdx.demo
 
@@ -32,6 +32,9 @@ sanitize: build        ## the tests of native code under ASan + UBSan, then unde
 	sh tools/sanitize.sh $(VENV) thread $(SANITIZED)
 	sh tests/native/run.sh address,undefined
 	sh tests/native/run.sh thread
+
+neon: build            ## what runs on aarch64, under emulation (needs g++-aarch64-linux-gnu, qemu-user)
+	FKDX_REQUIRE_NEON=1 $(BIN)/python -m pytest tests/test_kernels.py -k aarch64
 
 build: $(VENV)/built   ## the virtual environment and the extension
 

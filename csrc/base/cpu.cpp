@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/cpu.h"
 
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 #include <atomic>
 #include <cstdlib>
 
@@ -11,19 +15,6 @@ namespace {
 
 constexpr int kUnset = -1;
 std::atomic<int> forced{kUnset};
-
-Cpu best_cpu() {
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-    return Cpu::kAvx512;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
-    return Cpu::kAvx2;
-  }
-#endif
-  return Cpu::kScalar;
-}
 
 Cpu named_cpu(const std::string& name) {
   for (Cpu cpu : supported_cpus()) {
@@ -37,13 +28,23 @@ Cpu named_cpu(const std::string& name) {
 }  // namespace
 
 const char* cpu_name(Cpu cpu) {
-  constexpr const char* kNames[] = {"scalar", "avx2", "avx512"};
+  constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "neon"};
   return kNames[static_cast<int>(cpu)];
 }
 
 std::vector<Cpu> supported_cpus() {
-  std::vector<Cpu> cpus;
-  for (int i = 0; i <= static_cast<int>(best_cpu()); ++i) cpus.push_back(static_cast<Cpu>(i));
+  std::vector<Cpu> cpus{Cpu::kScalar};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    cpus.push_back(Cpu::kAvx2);
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+      cpus.push_back(Cpu::kAvx512);
+    }
+  }
+#elif defined(__aarch64__)
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) cpus.push_back(Cpu::kNeon);  // dot products: ARMv8.2
+#endif
   return cpus;
 }
 
@@ -52,7 +53,7 @@ Cpu selected_cpu() {
   if (now != kUnset) return static_cast<Cpu>(now);
   static const Cpu standard = [] {
     const char* name = std::getenv("FKDX_CPU");
-    return name && *name ? named_cpu(name) : best_cpu();
+    return name && *name ? named_cpu(name) : supported_cpus().back();
   }();
   return standard;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which variant of a hot function runs: scalar, avx2 or avx512. FKDX_CPU=scalar|avx2|avx512 forces one.
+// Which variant of a hot function runs: scalar, avx2 or avx512 on x86-64, scalar or neon on aarch64. FKDX_CPU
+// forces one of them.
 #pragma once
 
 #include <string>
@@ -7,7 +8,7 @@
 
 namespace fkdx {
 
-enum class Cpu { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
+enum class Cpu { kScalar, kAvx2, kAvx512, kNeon };
 
 const char* cpu_name(Cpu cpu);
 
@@ -18,7 +19,7 @@ std::vector<Cpu> supported_cpus();
 // Throws std::invalid_argument where FKDX_CPU names an unknown or unsupported variant.
 Cpu selected_cpu();
 
-// For tests and benchmarks: "scalar", "avx2", "avx512", or "" to go back to the default.
+// For tests and benchmarks: a name as in FKDX_CPU, or "" to go back to the default.
 void force_cpu(const std::string& name);
 
 }  // namespace fkdx

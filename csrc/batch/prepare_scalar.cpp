@@ -10,7 +10,11 @@ namespace fkdx {
 namespace {
 
 constexpr int kVectorBytes = 16;
+#ifdef __aarch64__
+[[maybe_unused]] constexpr bool kHasFma = true;
+#else
 [[maybe_unused]] constexpr bool kHasFma = false;
+#endif
 
 #include "base/lanes.h"
 #include "batch/prepare_rows.h"

@@ -72,6 +72,8 @@ extern const Kernels kAvx512Kernels;
 
 // The AVX-512 kernels need VNNI and VBMI, which not every AVX-512 CPU has.
 bool avx512_kernels_run_here();
+#elif defined(__aarch64__)
+extern const Kernels kNeonKernels;
 #endif
 
 }  // namespace fkdx

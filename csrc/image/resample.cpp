@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/cpu.h"
+
 namespace fkdx {
 namespace {
 
@@ -11,7 +12,9 @@ const Kernels& selected_kernels() {
 #if defined(__x86_64__)
   const Cpu cpu = selected_cpu();
   if (cpu == Cpu::kAvx512 && avx512_kernels_run_here()) return kAvx512Kernels;
-  if (cpu >= Cpu::kAvx2) return kAvx2Kernels;
+  if (cpu != Cpu::kScalar) return kAvx2Kernels;
+#elif defined(__aarch64__)
+  if (selected_cpu() == Cpu::kNeon) return kNeonKernels;
 #endif
   return kScalarKernels;
 }

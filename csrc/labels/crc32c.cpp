@@ -6,6 +6,10 @@
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>
+#define FKDX_WITH_CRC __attribute__((target("sse4.2")))
+#elif defined(__aarch64__)
+#include <arm_acle.h>
+#define FKDX_WITH_CRC __attribute__((target("+crc")))
 #endif
 
 #include "base/cpu.h"
@@ -48,7 +52,26 @@ uint32_t extend_scalar(uint32_t crc, const uint8_t* data, size_t size) {
   return crc;
 }
 
+#if defined(FKDX_WITH_CRC)
+
+// One instruction takes in a word or a byte.
+FKDX_WITH_CRC inline uint32_t extend_word(uint32_t crc, const uint8_t* data) {
+  uint64_t word;
+  std::memcpy(&word, data, 8);
 #if defined(__x86_64__)
+  return static_cast<uint32_t>(_mm_crc32_u64(crc, word));
+#else
+  return __crc32cd(crc, word);
+#endif
+}
+
+FKDX_WITH_CRC inline uint32_t extend_byte(uint32_t crc, uint8_t byte) {
+#if defined(__x86_64__)
+  return _mm_crc32_u8(crc, byte);
+#else
+  return __crc32cb(crc, byte);
+#endif
+}
 
 // The register after `Lane` zero bytes, as four lookups: how three lanes, computed side by side, are joined.
 template <size_t Lane>
@@ -70,37 +93,29 @@ struct Shift {
   }
 };
 
-inline uint64_t load_word(const uint8_t* data) {
-  uint64_t word;
-  std::memcpy(&word, data, 8);
-  return word;
-}
-
 // The crc32 instruction takes three cycles but one can start each cycle: three independent lanes hide that.
 template <size_t Lane>
-__attribute__((target("sse4.2"))) uint32_t extend_lanes(uint32_t crc, const uint8_t*& data, size_t& size) {
+FKDX_WITH_CRC uint32_t extend_lanes(uint32_t crc, const uint8_t*& data, size_t& size) {
   static const Shift<Lane> shift;
   while (size >= 3 * Lane) {
-    uint64_t a = crc, b = 0, c = 0;
+    uint32_t a = crc, b = 0, c = 0;
     for (size_t at = 0; at < Lane; at += 8) {
-      a = _mm_crc32_u64(a, load_word(data + at));
-      b = _mm_crc32_u64(b, load_word(data + Lane + at));
-      c = _mm_crc32_u64(c, load_word(data + 2 * Lane + at));
+      a = extend_word(a, data + at);
+      b = extend_word(b, data + Lane + at);
+      c = extend_word(c, data + 2 * Lane + at);
     }
-    crc = shift(shift(static_cast<uint32_t>(a)) ^ static_cast<uint32_t>(b)) ^ static_cast<uint32_t>(c);
+    crc = shift(shift(a) ^ b) ^ c;
     data += 3 * Lane;
     size -= 3 * Lane;
   }
   return crc;
 }
 
-__attribute__((target("sse4.2"))) uint32_t extend_sse42(uint32_t crc, const uint8_t* data, size_t size) {
+FKDX_WITH_CRC uint32_t extend_by_instruction(uint32_t crc, const uint8_t* data, size_t size) {
   crc = extend_lanes<1024>(crc, data, size);
   crc = extend_lanes<128>(crc, data, size);
-  for (; size >= 8; data += 8, size -= 8) {
-    crc = static_cast<uint32_t>(_mm_crc32_u64(crc, load_word(data)));
-  }
-  for (; size > 0; ++data, --size) crc = _mm_crc32_u8(crc, *data);
+  for (; size >= 8; data += 8, size -= 8) crc = extend_word(crc, data);
+  for (; size > 0; ++data, --size) crc = extend_byte(crc, *data);
   return crc;
 }
 
@@ -110,9 +125,9 @@ __attribute__((target("sse4.2"))) uint32_t extend_sse42(uint32_t crc, const uint
 
 uint32_t crc32c(uint32_t crc, const void* data, size_t size) {
   const auto* bytes = static_cast<const uint8_t*>(data);
-#if defined(__x86_64__)
-  // Every CPU with AVX2 has SSE4.2.
-  if (selected_cpu() != Cpu::kScalar) return ~extend_sse42(~crc, bytes, size);
+#if defined(FKDX_WITH_CRC)
+  // Every CPU with AVX2 has SSE4.2, every one with ARMv8.2's dot products ARMv8.1's checksums.
+  if (selected_cpu() != Cpu::kScalar) return ~extend_by_instruction(~crc, bytes, size);
 #endif
   return ~extend_scalar(~crc, bytes, size);
 }

@@ -7,7 +7,7 @@
 
 namespace fkdx {
 
-// Extends `crc` (0 to begin) by `size` bytes. Uses SSE4.2 where the selected CPU variant allows.
+// Extends `crc` (0 to begin) by `size` bytes. Uses the CPU's instruction where the selected variant has it.
 uint32_t crc32c(uint32_t crc, const void* data, size_t size);
 
 }  // namespace fkdx

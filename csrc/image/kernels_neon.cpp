@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bytes by four unsigned digits of base 256: the dot product of ARMv8.2. A negative weight is its two's
+// complement, of four digits; the others have three.
+#if defined(__aarch64__)
+
+#include <arm_neon.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "image/kernels.h"
+
+#pragma GCC push_options
+#pragma GCC target("arch=armv8.2-a+dotprod")
+
+namespace fkdx {
+namespace {
+
+constexpr int kVectorBytes = 16;
+typedef uint32_t Words __attribute__((vector_size(kVectorBytes), may_alias));
+constexpr int kDigits = 4;
+constexpr int kSignDigits = 1;
+constexpr int kWindow = 32;
+
+Words dot(Words sum, Words pixels, Words weights) {
+  return reinterpret_cast<Words>(vdotq_u32(reinterpret_cast<uint32x4_t>(sum),
+                                           reinterpret_cast<uint8x16_t>(pixels),
+                                           reinterpret_cast<uint8x16_t>(weights)));
+}
+
+Words within(Words sum, int32_t top) {
+  return reinterpret_cast<Words>(
+      vminq_s32(vmaxq_s32(reinterpret_cast<int32x4_t>(sum), vdupq_n_s32(0)), vdupq_n_s32(top)));
+}
+
+void put_digits(int32_t weight, uint8_t* digits) {
+  for (int d = 0; d < kDigits; ++d) digits[d] = static_cast<uint8_t>(weight >> (8 * (kDigits - 1 - d)));
+}
+
+template <bool kWide>
+Words pick(const uint8_t* source, Words indices) {
+  const uint8x16_t at = reinterpret_cast<uint8x16_t>(indices);
+  if (!kWide) return reinterpret_cast<Words>(vqtbl2q_u8(vld1q_u8_x2(source), at));
+  return reinterpret_cast<Words>(vqtbl4q_u8(vld1q_u8_x4(source), at));
+}
+
+uint8x16_t narrowed(const Words* sums) {
+  const auto upper_halves = [](Words low, Words high) {  // of the words: the results and 22 - 16 more bits
+    return vuzp2q_u16(reinterpret_cast<uint16x8_t>(low), reinterpret_cast<uint16x8_t>(high));
+  };
+  return vshrn_high_n_u16(vshrn_n_u16(upper_halves(sums[0], sums[1]), kWeightBits - 16),
+                          upper_halves(sums[2], sums[3]), kWeightBits - 16);
+}
+
+void write(uint8_t* out, uint8x16_t bytes, int count) {
+  if (count == kVectorBytes) return vst1q_u8(out, bytes);
+  std::memcpy(out, &bytes, count);
+}
+
+#include "image/byte_strips.h"
+
+}  // namespace
+
+#pragma GCC pop_options
+
+const Kernels kNeonKernels = {kRows,      kDigits,  &kScalarKernels, pack_weights,
+                              fill_table, row_pass, interleave,      column_pass};
+
+}  // namespace fkdx
+
+#endif
