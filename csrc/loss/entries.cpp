@@ -19,11 +19,11 @@ T element(const void* from, int64_t index) {
 
 double half_to_double(uint16_t h) {
   const int exponent = (h >> 10) & 31, fraction = h & 1023;
-  double x;
-  if (exponent == 31) {
-    x = fraction ? NAN : INFINITY;
-  } else {
-    x = exponent ? std::ldexp(1024 + fraction, exponent - 25) : std::ldexp(fraction, -24);
+  double x = fraction ? NAN : INFINITY;
+  if (exponent < 31) {  // fraction, or 1024 + fraction, times a power of two
+    const uint64_t power = static_cast<uint64_t>(std::max(exponent, 1) + 1023 - 25) << 52;
+    std::memcpy(&x, &power, sizeof(x));
+    x *= exponent ? 1024 + fraction : fraction;
   }
   return h & 0x8000 ? -x : x;
 }
@@ -95,8 +95,7 @@ void RowTarget::add(const Source& source, int64_t row, int64_t classes) {
 }
 
 void RowTarget::merge() {
-  std::stable_sort(entries.begin(), entries.end(),
-                   [](const Entry& a, const Entry& b) { return a.id < b.id; });
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.id < b.id; });
   size_t kept = 0;
   for (const Entry& entry : entries) {
     if (kept && entries[kept - 1].id == entry.id) {

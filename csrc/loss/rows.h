@@ -4,43 +4,69 @@
 
 constexpr int kBlock = 64;  // vectors that are summed in Real before the sum goes on in double
 
-// Calls step(index of the first element, how many of its lanes count, are these all).
+// Which lanes of a vector count, and are there in memory.
+struct Whole {};
+struct Again {  // all are there; the first n were visited before
+  int n;
+};
+struct Short {  // only the first n are there, and count
+  int n;
+};
+
+// Calls step(index of the first element, which lanes count).
 template <typename Real, typename Step>
 inline void for_lanes(int64_t begin, int64_t end, Step step) {
   int64_t c = begin;
-  for (; c + kLanes<Real> <= end; c += kLanes<Real>) step(c, kLanes<Real>, std::true_type{});
-  if (c < end) step(c, static_cast<int>(end - c), std::false_type{});
+  for (; c + kLanes<Real> <= end; c += kLanes<Real>) step(c, Whole{});
+  if (c == end) return;
+  const int64_t last = end - kLanes<Real>;
+  if (last >= 0) {
+    step(last, Again{static_cast<int>(c - last)});
+  } else {
+    step(c, Short{static_cast<int>(end - c)});
+  }
 }
 
 template <typename T>
-inline const char* at(const void* row, int64_t c) {
-  return static_cast<const char*>(row) + c * sizeof(typename T::Stored);
+inline const void* at(const void* row, int64_t c) {
+  return static_cast<const typename T::Stored*>(row) + c;
 }
 
-template <typename T, typename Whole>
-inline Lanes<typename T::Real> load_lanes(const void* row, int64_t c, int n, typename T::Real fill, Whole) {
-  if constexpr (Whole::value) return load<T>(at<T>(row, c));
-  return load_some<T>(at<T>(row, c), n, fill);
+template <typename T, typename Which>
+inline Lanes<typename T::Real> load_lanes(const void* row, int64_t c, typename T::Real fill, Which which) {
+  if constexpr (std::is_same_v<Which, Short>) return load_some<T>(at<T>(row, c), which.n, fill);
+  return load<T>(at<T>(row, c));
 }
 
-template <typename Real, typename Whole>
-inline Lanes<Real> keep(Lanes<Real> x, int n, Whole) {
-  if constexpr (Whole::value) return x;
-  return first<Real>(n) ? x : Lanes<Real>{};
+template <typename T, typename Which>
+inline void store_lanes(void* row, int64_t c, Lanes<typename T::Real> x, Which which) {
+  int n = kLanes<typename T::Real>;
+  if constexpr (std::is_same_v<Which, Short>) n = which.n;
+  store_some<T>(const_cast<void*>(at<T>(row, c)), x, n);
 }
+
+// x where the lanes count, 0 elsewhere.
+template <typename Real, typename Which>
+inline Lanes<Real> keep(Lanes<Real> x, Which which) {
+  if constexpr (std::is_same_v<Which, Again>) return first<Real>(which.n) ? Lanes<Real>{} : x;
+  if constexpr (std::is_same_v<Which, Short>) return first<Real>(which.n) ? x : Lanes<Real>{};
+  return x;
+}
+
+// Elements of the arithmetic's own type.
+template <typename Real>
+using Plain = std::conditional_t<sizeof(Real) == 8, F64, F32>;
 
 template <typename T>
 typename T::Real row_max(const void* row, int64_t classes) {
   using Real = typename T::Real;
   const Real start = load_one<T>(row, 0);
   Lanes<Real> best = all(start);
-  for_lanes<Real>(0, classes, [&](int64_t c, int n, auto whole) {
-    const Lanes<Real> z = load_lanes<T>(row, c, n, start, whole);
+  for_lanes<Real>(0, classes, [&](int64_t c, auto which) {
+    const Lanes<Real> z = load_lanes<T>(row, c, start, which);
     best = z > best ? z : best;
   });
-  Real largest = best[0];
-  for (int i = 1; i < kLanes<Real>; ++i) largest = best[i] > largest ? best[i] : largest;
-  return largest;
+  return max_from<kLanes<Real>, Real>(best, 0);
 }
 
 // Sums over a row of t = (z - max) / temperature, with e = exp(t).
@@ -49,7 +75,9 @@ struct ExpSums {
   double others = 0;  // sum of e where t < 0
   double linear = 0;  // sum of t
   double total() const { return ties + others; }
-  double log_total() const { return std::log(ties) + std::log1p(others / ties); }
+  double log_total() const {  // log1p keeps the digits of a small sum, and is slow
+    return others < 1 ? std::log(ties) + std::log1p(others / ties) : std::log(total());
+  }
 };
 
 // Also writes e to `exps`, if the gradient wants it.
@@ -60,18 +88,18 @@ ExpSums sum_exps(const void* row, int64_t classes, typename T::Real max, typenam
   ExpSums sums;
   for (int64_t begin = 0; begin < classes; begin += kBlock * kLanes<Real>) {
     const int64_t end = std::min(classes, begin + kBlock * kLanes<Real>);
-    Lanes<Real> ties{}, others{}, linear{};
-    for_lanes<Real>(begin, end, [&](int64_t c, int n, auto whole) {
-      const Lanes<Real> t = (load_lanes<T>(row, c, n, max, whole) - max) * inv_temperature;
+    Lanes<Real> total{}, others{}, linear{};
+    for_lanes<Real>(begin, end, [&](int64_t c, auto which) {
+      const Lanes<Real> t = (load_lanes<T>(row, c, max, which) - max) * inv_temperature;
       const Lanes<Real> e = exp_lanes(t);
-      const Mask<Real> tie = t == Real(0);
-      ties += keep<Real>(tie ? all(Real(1)) : Lanes<Real>{}, n, whole);
-      others += keep<Real>(tie ? Lanes<Real>{} : e, n, whole);
-      linear += keep<Real>(t, n, whole);
-      if (exps) std::memcpy(exps + c, &e, n * sizeof(Real));
+      total += keep<Real>(e, which);
+      others += keep<Real>(t == Real(0) ? Lanes<Real>{} : e, which);
+      linear += keep<Real>(t, which);
+      if (exps) store_lanes<Plain<Real>>(exps, c, e, which);
     });
-    sums.ties += sum_lanes<Real>(ties);
-    sums.others += sum_lanes<Real>(others);
+    const double rest = sum_lanes<Real>(others);
+    sums.ties += std::rint(sum_lanes<Real>(total) - rest);  // each is exp(0) = 1
+    sums.others += rest;
     sums.linear += sum_lanes<Real>(linear);
   }
   return sums;
@@ -102,9 +130,9 @@ double softmax_sparse(const LossCall& call, const void* z, void* grad, double sc
   const double g = scale * call.inv_temperature;
   const Real slope = static_cast<Real>(g * target.mass / sums.total()),
              floor = static_cast<Real>(g * target.base);
-  for_lanes<Real>(0, call.classes, [&](int64_t c, int n, auto whole) {
-    const Lanes<Real> e = load_lanes<std::conditional_t<sizeof(Real) == 8, F64, F32>>(exps, c, n, 0, whole);
-    store_some<T>(static_cast<char*>(grad) + c * sizeof(typename T::Stored), e * slope - floor, n);
+  for_lanes<Real>(0, call.classes, [&](int64_t c, auto which) {
+    const Lanes<Real> e = load_lanes<Plain<Real>>(exps, c, 0, which);
+    store_lanes<T>(grad, c, e * slope - floor, which);
   });
   for (const Entry& entry : target.entries) {
     const double y = target.base + entry.delta;
@@ -130,18 +158,17 @@ double sigmoid_row(const LossCall& call, const void* z, void* grad, double scale
   for (int64_t begin = 0; begin < call.classes; begin += kBlock * kLanes<Real>) {
     const int64_t end = std::min(call.classes, begin + kBlock * kLanes<Real>);
     Lanes<Real> sum{};
-    for_lanes<Real>(begin, end, [&](int64_t c, int n, auto whole) {
-      const Lanes<Real> x = load_lanes<T>(z, c, n, 0, whole) * inv_temperature;
+    for_lanes<Real>(begin, end, [&](int64_t c, auto which) {
+      const Lanes<Real> x = load_lanes<T>(z, c, 0, which) * inv_temperature;
       const Lanes<Real> e = exp_lanes(x > Real(0) ? -x : x);
       Lanes<Real> y = all(static_cast<Real>(base));
-      if (dense) y = load_lanes<std::conditional_t<sizeof(Real) == 8, F64, F32>>(dense, c, n, 0, whole);
+      if (dense) y = load_lanes<Plain<Real>>(dense, c, 0, which);
       const Lanes<Real> wrong = x < Real(0) ? y : Real(1) - y;  // max(x, 0) - y x = |x| wrong
       const Lanes<Real> linear = wrong == Real(0) ? Lanes<Real>{} : wrong * (x < Real(0) ? -x : x);
-      sum += keep<Real>(linear + log1p_lanes<Real>(e), n, whole);
+      sum += keep<Real>(linear + log1p_lanes<Real>(e), which);
       if (!grad) return;
       const Lanes<Real> p = (x < Real(0) ? e : all(Real(1))) / (e + Real(1));
-      store_some<T>(static_cast<char*>(grad) + c * sizeof(typename T::Stored), (p - y) * static_cast<Real>(g),
-                    n);
+      store_lanes<T>(grad, c, (p - y) * static_cast<Real>(g), which);
     });
     loss += sum_lanes<Real>(sum);
   }
@@ -158,7 +185,6 @@ template <typename T>
 double softmax_dense(const LossCall& call, const void* z, void* grad, double scale, const typename T::Real* y,
                      typename T::Real* exps) {
   using Real = typename T::Real;
-  using Plain = std::conditional_t<sizeof(Real) == 8, F64, F32>;
   const Real max = row_max<T>(z, call.classes);
   const Real inv_temperature = static_cast<Real>(call.inv_temperature);
   const ExpSums sums = sum_exps<T>(z, call.classes, max, inv_temperature, exps);
@@ -166,11 +192,11 @@ double softmax_dense(const LossCall& call, const void* z, void* grad, double sca
   for (int64_t begin = 0; begin < call.classes; begin += kBlock * kLanes<Real>) {
     const int64_t end = std::min(call.classes, begin + kBlock * kLanes<Real>);
     Lanes<Real> masses{}, dots{};
-    for_lanes<Real>(begin, end, [&](int64_t c, int n, auto whole) {
-      const Lanes<Real> t = (load_lanes<T>(z, c, n, max, whole) - max) * inv_temperature;
-      const Lanes<Real> p = load_lanes<Plain>(y, c, n, 0, whole);
-      masses += p;
-      dots += p == Real(0) ? Lanes<Real>{} : p * t;
+    for_lanes<Real>(begin, end, [&](int64_t c, auto which) {
+      const Lanes<Real> t = (load_lanes<T>(z, c, max, which) - max) * inv_temperature;
+      const Lanes<Real> p = load_lanes<Plain<Real>>(y, c, 0, which);
+      masses += keep<Real>(p, which);
+      dots += keep<Real>(p == Real(0) ? Lanes<Real>{} : p * t, which);
     });
     mass += sum_lanes<Real>(masses);
     dot += sum_lanes<Real>(dots);
@@ -178,26 +204,26 @@ double softmax_dense(const LossCall& call, const void* z, void* grad, double sca
   if (grad) {
     const double g = scale * call.inv_temperature;
     const Real slope = static_cast<Real>(mass / sums.total());
-    for_lanes<Real>(0, call.classes, [&](int64_t c, int n, auto whole) {
-      const Lanes<Real> p = load_lanes<Plain>(exps, c, n, 0, whole) * slope;
-      const Lanes<Real> dz = (p - load_lanes<Plain>(y, c, n, 0, whole)) * static_cast<Real>(g);
-      store_some<T>(static_cast<char*>(grad) + c * sizeof(typename T::Stored), dz, n);
+    for_lanes<Real>(0, call.classes, [&](int64_t c, auto which) {
+      const Lanes<Real> p = load_lanes<Plain<Real>>(exps, c, 0, which) * slope;
+      const Lanes<Real> dz = (p - load_lanes<Plain<Real>>(y, c, 0, which)) * static_cast<Real>(g);
+      store_lanes<T>(grad, c, dz, which);
     });
   }
   return mass * sums.log_total() - dot;
 }
 
-// Row `row` of a dense target as probabilities in Real.
+// Row `row` of a dense target as probabilities in Real. `scratch` has the size of y.
 template <typename Real>
-void read_dense(const LossCall& call, int64_t row, Real* y) {
+void read_dense(const LossCall& call, int64_t row, Real* scratch, Real* y) {
   const DenseTarget& dense = call.dense;
+  Real* stored = dense.inv_temperature == 0 ? y : scratch;
   for (int64_t c = 0; c < call.classes; ++c) {
-    y[c] = static_cast<Real>(load_float(dense.values, dense.type, row * dense.stride + c));
+    stored[c] = static_cast<Real>(load_float(dense.values, dense.type, row * dense.stride + c));
   }
   if (dense.inv_temperature == 0) return;
-  using Plain = std::conditional_t<sizeof(Real) == 8, F64, F32>;
-  const ExpSums sums = sum_exps<Plain>(y, call.classes, row_max<Plain>(y, call.classes),
-                                       static_cast<Real>(dense.inv_temperature), y);
+  const ExpSums sums = sum_exps<Plain<Real>>(stored, call.classes, row_max<Plain<Real>>(stored, call.classes),
+                                             static_cast<Real>(dense.inv_temperature), y);
   for (int64_t c = 0; c < call.classes; ++c) y[c] = static_cast<Real>(y[c] / sums.total());
 }
 
@@ -213,7 +239,7 @@ void loss_range(const LossCall& call, int64_t begin, int64_t end) {
         call.scale * (call.scales ? static_cast<const Real*>(call.scales)[b * call.scale_stride] : 1);
     double loss;
     if (call.dense.values) {
-      read_dense(call, b, dense.data());
+      read_dense(call, b, exps.data(), dense.data());
       loss = call.link == Link::kSoftmax ? softmax_dense<T>(call, z, grad, scale, dense.data(), exps.data())
                                          : sigmoid_row<T>(call, z, grad, scale, 0, {}, dense.data());
     } else {
