@@ -177,27 +177,22 @@ inline Lanes<Real> log1p_lanes(Lanes<Real> x) {
   return s * p;
 }
 
-// In pairs: shorter than one after the other.
-template <int n, typename Values>
-inline double sum_from(const Values& x, int begin) {
+// The lanes joined by twos, the results by twos, ...: a shorter chain than one after the other.
+template <typename Result, int n, typename Values, typename Join>
+inline Result join_lanes(const Values& x, int begin, Join join) {
   if constexpr (n == 1) {
     return x[begin];
   } else {
-    return sum_from<n / 2>(x, begin) + sum_from<n / 2>(x, begin + n / 2);
+    return join(join_lanes<Result, n / 2>(x, begin, join), join_lanes<Result, n / 2>(x, begin + n / 2, join));
   }
 }
 
 template <typename Real>
 inline double sum_lanes(Lanes<Real> x) {
-  return sum_from<kLanes<Real>>(x, 0);
+  return join_lanes<double, kLanes<Real>>(x, 0, [](double a, double b) { return a + b; });
 }
 
-template <int n, typename Real, typename Values>
-inline Real max_from(const Values& x, int begin) {
-  if constexpr (n == 1) {
-    return x[begin];
-  } else {
-    const Real a = max_from<n / 2, Real>(x, begin), b = max_from<n / 2, Real>(x, begin + n / 2);
-    return a > b ? a : b;
-  }
+template <typename Real>
+inline Real max_lanes(Lanes<Real> x) {
+  return join_lanes<Real, kLanes<Real>>(x, 0, [](Real a, Real b) { return a > b ? a : b; });
 }

@@ -66,7 +66,7 @@ typename T::Real row_max(const void* row, int64_t classes) {
     const Lanes<Real> z = load_lanes<T>(row, c, start, which);
     best = z > best ? z : best;
   });
-  return max_from<kLanes<Real>, Real>(best, 0);
+  return max_lanes<Real>(best);
 }
 
 // Sums over a row of t = (z - max) / temperature, with e = exp(t).
