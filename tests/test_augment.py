@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generating import CROPS, SIZE, changed, make_data, make_teacher, replayed, run_options, teacher_inputs
+from generating import CROPS, SIZE, changed, replayed, teacher_inputs
 from images import photo
 from PIL import Image
 from torchvision.transforms import InterpolationMode
@@ -33,16 +33,7 @@ TORCHVISIONS = {
     "Equalize": lambda m: ["equalize"],
 }
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def options(data: Path, tmp_path: Path) -> list[str]:
-    make_teacher(tmp_path / "weights.safetensors")
-    return run_options(data, tmp_path / "weights.safetensors", tmp_path / "labels.fkdl")
+pytest_plugins = ["label_jobs"]
 
 
 @pytest.mark.parametrize("name", TORCHVISIONS)
@@ -118,18 +109,18 @@ def test_strengths_are_what_the_words_say() -> None:
         ("color_jitter=0,0,0,0.6", "hue, got 0.6, expected 0 ... 0.5"),
     ],
 )
-def test_words_that_are_no_augmentation_are_refused(options, word: str, said: str, capsys) -> None:
+def test_words_that_are_no_augmentation_are_refused(job_options, word: str, said: str, capsys) -> None:
     with pytest.raises(SystemExit):
-        cli.run("generate", [*options[:-2], "--augment", word, *options[-2:]])
+        cli.run("generate", [*job_options[:-2], "--augment", word, *job_options[-2:]])
     assert said in capsys.readouterr().err.split("--augment: ")[1]
 
 
 @pytest.mark.parametrize("more", [[], ["--mixup", "0.8", "--cutmix", "1"]], ids=["plain", "mixed"])
-def test_a_student_sees_what_the_teacher_saw(options, data, more) -> None:
+def test_a_student_sees_what_the_teacher_saw(job_options, job_images, more) -> None:
     with teacher_inputs() as seen:
-        assert cli.run("generate", [*options[:-2], *more, *EVERY, *options[-2:]]) == 0
-    labels = LabelFile(options[-1])
-    student = replayed(data, labels)
+        assert cli.run("generate", [*job_options[:-2], *more, *EVERY, *job_options[-2:]]) == 0
+    labels = LabelFile(job_options[-1])
+    student = replayed(job_images, labels)
     places = [(key, crop) for key in labels.keys for crop in range(CROPS)]
     for row, place in zip(torch.cat(seen[1:]), places, strict=True):
         assert torch.equal(row, student[place])
@@ -139,10 +130,10 @@ def test_a_student_sees_what_the_teacher_saw(options, data, more) -> None:
     assert labels.header["extra"]["augment"] == list(AUGMENTS)
 
 
-def test_augmentation_changes_labels_but_not_crops(options: list[str], tmp_path: Path) -> None:
+def test_augmentation_changes_labels_but_not_crops(job_options: list[str], tmp_path: Path) -> None:
     files = []
     for name, more in (("a", []), ("b", EVERY)):
-        run = changed(options, output=tmp_path / f"{name}.fkdl")
+        run = changed(job_options, output=tmp_path / f"{name}.fkdl")
         assert cli.run("generate", [*run[:-2], *more, *run[-2:]]) == 0
         files.append(LabelFile(run[-1]))
     for plain, strong in zip(*files, strict=True):
@@ -150,12 +141,12 @@ def test_augmentation_changes_labels_but_not_crops(options: list[str], tmp_path:
         assert (plain.values != strong.values).any()
 
 
-def test_a_bad_image_takes_its_steps_with_it(options, data: Path, tmp_path: Path) -> None:
-    assert cli.run("generate", [*options[:-2], *EVERY, *options[-2:]]) == 0
-    labels = LabelFile(options[-1])
-    student = replayed(data, labels)
-    for path in data.glob("*/*.jpg"):
-        target = tmp_path / "spoilt" / path.relative_to(data)
+def test_a_bad_image_takes_its_steps_with_it(job_options, job_images: Path, tmp_path: Path) -> None:
+    assert cli.run("generate", [*job_options[:-2], *EVERY, *job_options[-2:]]) == 0
+    labels = LabelFile(job_options[-1])
+    student = replayed(job_images, labels)
+    for path in job_images.glob("*/*.jpg"):
+        target = tmp_path / "spoilt" / path.relative_to(job_images)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(b"no image" if path.stem == "1" else path.read_bytes())
     loader = CropLoader(tmp_path / "spoilt", labels, 12 * 2, 2, SIZE, on_error="skip")
@@ -177,12 +168,12 @@ def test_steps_that_nobody_knows_are_refused(rng: np.random.Generator) -> None:
         decode(b"")
 
 
-def test_steps_missing_from_a_file_name_the_image(data: Path, tmp_path: Path) -> None:
+def test_steps_missing_from_a_file_name_the_image(job_images: Path, tmp_path: Path) -> None:
     extra = {"operations": ["equalize"], "form": "steps"}
     with LabelWriter(tmp_path / "x.fkdl", num_classes=3, k=1, extra=extra) as writer:
-        for path in data.glob("*/*.jpg"):
+        for path in job_images.glob("*/*.jpg"):
             width, height = Image.open(path).size
             crop = [[0, 0, height, width]], [False], [[0]], [[1.0]], (height, width)
-            writer.add(path.relative_to(data).as_posix(), *crop, extra=b"[]")
+            writer.add(path.relative_to(job_images).as_posix(), *crop, extra=b"[]")
     with pytest.raises(ValueError, match=r"steps of .*jpg: list index out of range.*x\.fkdl"):
-        next(iter(CropLoader(data, tmp_path / "x.fkdl", 4, 1, SIZE)))
+        next(iter(CropLoader(job_images, tmp_path / "x.fkdl", 4, 1, SIZE)))

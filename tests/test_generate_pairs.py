@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generating import CROPS, SIZE, changed, make_data, make_teacher, replayed, run_options, teacher_inputs
+from generating import CROPS, SIZE, changed, make_teacher, replayed, teacher_inputs
 
 from fkdx import LabelFile, LabelWriter, cli
 from fkdx.generate.draw import RandomCrops
@@ -15,16 +15,7 @@ from fkdx.mix import CUTMIX, MIXUP
 
 MIXING = ["--mixup", "0.8", "--cutmix", "1"]
 
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def options(data: Path, tmp_path: Path) -> list[str]:
-    make_teacher(tmp_path / "weights.safetensors")
-    return run_options(data, tmp_path / "weights.safetensors", tmp_path / "labels.fkdl")
+pytest_plugins = ["label_jobs"]
 
 
 def labels_of(options: list[str]) -> LabelFile:
@@ -34,11 +25,11 @@ def labels_of(options: list[str]) -> LabelFile:
 
 @pytest.mark.parametrize(("mixing", "found"), [(MIXING, {1, 2}), (MIXING[:2], {1}), (MIXING[2:], {2})])
 @pytest.mark.parametrize("batch_size", [8, 64])
-def test_a_student_sees_what_the_teacher_saw(options, data, mixing, found, batch_size) -> None:
+def test_a_student_sees_what_the_teacher_saw(job_options, job_images, mixing, found, batch_size) -> None:
     with teacher_inputs() as seen:
-        labels = labels_of([*mixing, *changed(options, **{"batch-size": batch_size})])
+        labels = labels_of([*mixing, *changed(job_options, **{"batch-size": batch_size})])
     shown = torch.cat(seen[1:])  # the first is the probe for the number of classes
-    student = replayed(data, labels)
+    student = replayed(job_images, labels)
     for row, place in zip(shown, [(key, crop) for key in labels.keys for crop in range(CROPS)], strict=True):
         assert torch.equal(row, student[place])
     operations = np.concatenate([image.mixes.operations for image in labels])
@@ -47,20 +38,21 @@ def test_a_student_sees_what_the_teacher_saw(options, data, mixing, found, batch
     assert labels.header["provenance"]["mixup"] == (0.8 if 1 in found else 0)
 
 
-def test_labels_are_what_the_teacher_says_of_mixed_crops(options: list[str], data: Path) -> None:
-    labels = labels_of([*MIXING, *options])
-    model = make_teacher(Path(options[-1]).parent / "weights.safetensors")
-    for (key, crop), pixels in replayed(data, labels).items():
+def test_labels_are_what_the_teacher_says_of_mixed_crops(job_options: list[str], job_images: Path) -> None:
+    labels = labels_of([*MIXING, *job_options])
+    model = make_teacher(Path(job_options[-1]).parent / "weights.safetensors")
+    for (key, crop), pixels in replayed(job_images, labels).items():
         with torch.no_grad():
             values, ids = model(pixels[None]).softmax(1)[0].topk(2)
         np.testing.assert_array_equal(labels[key].ids[crop], ids)
         np.testing.assert_allclose(labels[key].values[crop], values, atol=1e-3)
 
 
-def test_fkdx_verify_repeats_the_mixes(options: list[str], data: Path, capsys) -> None:
-    path = Path(options[-1])
-    labels_of([*MIXING, "--augment", "erase", "color_jitter", "--temperature", "2", *options])
-    again = ["--images", str(data), "--teacher", "test_resnet", "--temperature", "2", "--size", str(SIZE)]
+def test_fkdx_verify_repeats_the_mixes(job_options: list[str], job_images: Path, capsys) -> None:
+    path = Path(job_options[-1])
+    labels_of([*MIXING, "--augment", "erase", "color_jitter", "--temperature", "2", *job_options])
+    again = ["--images", str(job_images), "--teacher", "test_resnet", "--temperature", "2"]
+    again += ["--size", str(SIZE)]
     again += ["--checkpoint", str(path.parent / "weights.safetensors")]
     assert cli.main(["verify", str(path), *again]) == 0
     told = capsys.readouterr().out
@@ -68,9 +60,9 @@ def test_fkdx_verify_repeats_the_mixes(options: list[str], data: Path, capsys) -
     assert not re.search(r"left plain +\S+ +0\.000\d", told)
 
 
-def test_a_new_teacher_sees_old_mixes(options: list[str], tmp_path: Path, capsys) -> None:
-    old = labels_of([*MIXING, "--augment", "rand_augment", "--seed", "4", *options])
-    again = ["--crops-from", options[-1], *changed(options, output=tmp_path / "new.fkdl")]
+def test_a_new_teacher_sees_old_mixes(job_options: list[str], tmp_path: Path, capsys) -> None:
+    old = labels_of([*MIXING, "--augment", "rand_augment", "--seed", "4", *job_options])
+    again = ["--crops-from", job_options[-1], *changed(job_options, output=tmp_path / "new.fkdl")]
     new = labels_of(again)
     for one, other in zip(old, new, strict=True):
         np.testing.assert_array_equal(one.values, other.values)
@@ -90,18 +82,20 @@ def test_a_new_teacher_sees_old_mixes(options: list[str], tmp_path: Path, capsys
     assert "size of mixed crops, got [48], expected 32" in capsys.readouterr().err
 
 
-def test_crops_that_nobody_can_repeat_are_refused(options: list[str], tmp_path: Path, capsys) -> None:
+def test_crops_that_nobody_can_repeat_are_refused(job_options: list[str], tmp_path: Path, capsys) -> None:
     extra = {"operations": ["cutout"], "form": "json"}
     with LabelWriter(tmp_path / "old.fkdl", num_classes=3, k=1, crops=2, extra=extra):
         pass
-    assert cli.run("generate", ["--crops-from", str(tmp_path / "old.fkdl"), *options]) == 1
+    assert cli.run("generate", ["--crops-from", str(tmp_path / "old.fkdl"), *job_options]) == 1
     assert "went through cutout, expected what can be repeated" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [MIXING, ["--augment", "erase"]], ids=["mixed", "augmented"])
-def test_what_only_plain_crops_can_do_is_refused_in_one_line(options, tmp_path: Path, more, capsys) -> None:
-    mixed = labels_of([*more, *options]).path
-    plain = labels_of(changed(options, output=tmp_path / "plain.fkdl")).path
+def test_what_only_plain_crops_can_do_is_refused_in_one_line(
+    job_options, tmp_path: Path, more, capsys
+) -> None:
+    mixed = labels_of([*more, *job_options]).path
+    plain = labels_of(changed(job_options, output=tmp_path / "plain.fkdl")).path
     new = ["--output", str(tmp_path / "new")]
     for verb, arguments in [
         ("merge", [plain, mixed, *new]),
@@ -117,16 +111,16 @@ def test_what_only_plain_crops_can_do_is_refused_in_one_line(options, tmp_path: 
         assert not (tmp_path / "new").exists()
 
 
-def test_own_crops_do_not_change(options: list[str], tmp_path: Path) -> None:
-    plain = labels_of(options)
-    mixed = labels_of([*MIXING, *changed(options, output=tmp_path / "mixed.fkdl")])
+def test_own_crops_do_not_change(job_options: list[str], tmp_path: Path) -> None:
+    plain = labels_of(job_options)
+    mixed = labels_of([*MIXING, *changed(job_options, output=tmp_path / "mixed.fkdl")])
     for one, other in zip(plain, mixed, strict=True):
         np.testing.assert_array_equal(one.boxes, other.boxes)
         np.testing.assert_array_equal(one.flips, other.flips)
 
 
-def test_partners_are_other_images_and_shared_by_runs(options: list[str]) -> None:
-    labels = labels_of([*MIXING, *options])
+def test_partners_are_other_images_and_shared_by_runs(job_options: list[str]) -> None:
+    labels = labels_of([*MIXING, *job_options])
     chosen = set()
     for image in labels:
         assert image.key not in image.mixes.partners
@@ -149,10 +143,10 @@ def test_parameters_depend_on_seed_key_and_crop_alone() -> None:
     assert not boxes[operations == MIXUP].any()
 
 
-def test_a_broken_partner_gives_way(options: list[str], data: Path, tmp_path: Path) -> None:
-    root = make_data_copy(data, tmp_path / "broken")
+def test_a_broken_partner_gives_way(job_options: list[str], job_images: Path, tmp_path: Path) -> None:
+    root = make_data_copy(job_images, tmp_path / "broken")
     (root / "bee" / "1.jpg").write_bytes(b"no image")
-    labels = labels_of([*MIXING, *changed(options, data=root)])
+    labels = labels_of([*MIXING, *changed(job_options, data=root)])
     assert len(labels) == 11
     assert all("bee/1.jpg" not in image.mixes.partners for image in labels)
     assert len(replayed(root, labels)) == 11 * CROPS
@@ -166,17 +160,19 @@ def make_data_copy(data: Path, root: Path) -> Path:
     return root
 
 
-def test_what_cannot_be_mixed_is_refused(options: list[str], data: Path, tmp_path: Path, capsys) -> None:
+def test_what_cannot_be_mixed_is_refused(
+    job_options: list[str], job_images: Path, tmp_path: Path, capsys
+) -> None:
     for wrong, said in [(["--mixup", "-1"], "no negative number"), (["--maps", *MIXING], "--maps")]:
         with pytest.raises(SystemExit):
-            cli.run("generate", [*wrong, *options])
+            cli.run("generate", [*wrong, *job_options])
         assert said in capsys.readouterr().err
-    assert cli.run("generate", [*MIXING, *changed(options, output=tmp_path / "folder")]) == 1
+    assert cli.run("generate", [*MIXING, *changed(job_options, output=tmp_path / "folder")]) == 1
     assert "mixed crops go into one file" in capsys.readouterr().err
     (tmp_path / "one" / "ant").mkdir(parents=True)
-    (tmp_path / "one" / "ant" / "0.jpg").write_bytes((data / "ant" / "0.jpg").read_bytes())
+    (tmp_path / "one" / "ant" / "0.jpg").write_bytes((job_images / "ant" / "0.jpg").read_bytes())
     (tmp_path / "one" / "bee").mkdir()
     (tmp_path / "names").write_text("ant bee cat")
-    one = ["--classes", str(tmp_path / "names"), *changed(options, data=tmp_path / "one")]
+    one = ["--classes", str(tmp_path / "names"), *changed(job_options, data=tmp_path / "one")]
     assert cli.run("generate", [*MIXING, *one]) == 1
     assert "images to mix, got 1" in capsys.readouterr().err

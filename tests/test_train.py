@@ -2,7 +2,6 @@
 
 import csv
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,27 +11,13 @@ import torch
 import yaml
 from generating import make_teacher
 from PIL import Image
-from toy import COMMON, log_of, make_toy, steps_of, write_labels
+from toy import log_of, steps_of, write_labels
 
 from fkdx.generate import main as generate
 from fkdx.train import student as heads
 from fkdx.train.loop import main
 
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("toy")
-
-
-@pytest.fixture(scope="module")
-def data(toy, run_seed) -> list[str]:
-    return make_toy(toy, run_seed)
-
-
-@pytest.fixture
-def soft(data, tmp_path) -> list[str]:
-    """Arguments of a run from labels into an empty folder, tmp_path/run."""
-    return [*COMMON, "--output", str(tmp_path / "run"), *data]
+pytest_plugins = ["toy_runs"]
 
 
 def test_a_student_learns_from_labels_and_leaves_everything_behind(soft, tmp_path):
@@ -68,14 +53,14 @@ def test_the_baseline_learns_from_classes(soft, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "apart"), [("dense", 5e-4), ("topk", 1e-3)])
-def test_an_online_teacher_gives_the_loss_of_its_stored_labels(soft, toy, tmp_path, kind, apart):
+def test_an_online_teacher_gives_the_loss_of_its_stored_labels(soft, toy_root, tmp_path, kind, apart):
     """The same teacher, crops and steps: labels stored in fp16 teach what the teacher itself would."""
     weights, labels = str(tmp_path / "run" / "last.safetensors"), str(tmp_path / "own.fkdl")
     assert main(soft) == 0
     pixels = ["--size", "32", "--mean", "0.5", "0.5", "0.5", "--std", "0.25", "0.25", "0.25"]
     store = [
         "--data",
-        str(toy / "data" / "train"),
+        str(toy_root / "data" / "train"),
         "--teacher",
         "test_convnext",
         "--checkpoint",
@@ -116,10 +101,10 @@ def test_other_recipes_run(soft, tmp_path, more):
     assert all(np.isfinite(line["loss"]) for line in steps_of(tmp_path / "run"))
 
 
-def test_logits_of_the_best_classes_teach_as_their_probabilities(soft, toy, tmp_path, run_seed):
+def test_logits_of_the_best_classes_teach_as_their_probabilities(soft, toy_root, tmp_path, run_seed):
     """Labels of kind topk_logits, whose tails hold what the classes left out add up to."""
     for kind in ("topk", "topk_logits"):
-        images, labels = toy / "data" / "train", tmp_path / f"{kind}.fkdl"
+        images, labels = toy_root / "data" / "train", tmp_path / f"{kind}.fkdl"
         write_labels(labels, images, np.random.default_rng(run_seed), kind, value_type="float32")
         run = ["--labels", str(labels), "--output", str(tmp_path / kind), "--max-steps", "3"]
         assert main([*soft, *run]) == 0
@@ -128,10 +113,10 @@ def test_logits_of_the_best_classes_teach_as_their_probabilities(soft, toy, tmp_
 
 
 @pytest.mark.parametrize("head", ["with_moco_v2", "with_swav"])
-def test_a_student_with_a_head_learns_bare_outputs(soft, toy, tmp_path, rng, head):
-    write_labels(tmp_path / "bare.fkdl", toy / "data" / "train", rng, "dense_logits", outputs=12)
+def test_a_student_with_a_head_learns_bare_outputs(soft, toy_root, tmp_path, rng, head):
+    write_labels(tmp_path / "bare.fkdl", toy_root / "data" / "train", rng, "dense_logits", outputs=12)
     recipe = ["--config", "ssl_resnet50", *soft, "--labels", str(tmp_path / "bare.fkdl"), "--val", ""]
-    student = ["--student", f"fkdx.train.student:{head}", "--data", str(toy / "data" / "train")]
+    student = ["--student", f"fkdx.train.student:{head}", "--data", str(toy_root / "data" / "train")]
     more = ["--student-args", "{backbone: test_resnet, hidden: 24}", "--max-steps", "6", "--lr", "0.001"]
     assert main([*recipe, *student, *more]) == 0
     losses = [line["loss"] for line in steps_of(tmp_path / "run")]
@@ -201,18 +186,18 @@ def test_boards_get_the_numbers_of_the_log(soft, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: run))
     board = SimpleNamespace(SummaryWriter=lambda folder: writer)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
-    assert main([*soft, "--wandb", "toy", "--tensorboard", "--max-steps", "2"]) == 0
+    assert main([*soft, "--wandb", "toy_root", "--tensorboard", "--max-steps", "2"]) == 0
     assert seen["wandb"] == seen["tensorboard"]
     losses = [(step, value) for step, name, value in seen["wandb"] if name == "step/loss"]
     assert losses == [(line["step"], line["loss"]) for line in steps_of(tmp_path / "run")]
     assert any(name == "evaluation/top1" for _, name, _ in seen["wandb"])
 
 
-def test_labels_of_mixed_crops_are_learned(soft, toy, tmp_path):
+def test_labels_of_mixed_crops_are_learned(soft, toy_root, tmp_path):
     make_teacher(tmp_path / "weights.safetensors", classes=4)
     teacher = ["--teacher", "test_resnet", "--checkpoint", str(tmp_path / "weights.safetensors")]
     mixing = ["--mixup", "0.8", "--cutmix", "1", "--size", "32", "--crops", "4", "--topk", "2"]
-    images, labels = str(toy / "data" / "train"), str(tmp_path / "mixed.fkdl")
+    images, labels = str(toy_root / "data" / "train"), str(tmp_path / "mixed.fkdl")
     assert generate(["--data", images, *teacher, *mixing, "-o", labels]) == 0
     assert main([*soft, "--labels", labels, "--max-steps", "3"]) == 0
     assert steps_of(tmp_path / "run")[-1]["loss"] > 0

@@ -2,33 +2,21 @@
 
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from generating import make_teacher
-from toy import CLASSES, COMMON, draw_images, make_toy, write_labels
+from toy import CLASSES, draw_images, write_labels
 
 from fkdx.generate import main as generate
 from fkdx.labels import fingerprint
 from fkdx.train.loop import main
 
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("toy")
+pytest_plugins = ["toy_runs"]
 
 
-@pytest.fixture(scope="module")
-def data(toy, run_seed) -> list[str]:
-    return make_toy(toy, run_seed)
-
-
-@pytest.fixture
-def soft(data, tmp_path) -> list[str]:
-    """Arguments of a run from labels into an empty folder, tmp_path/run."""
-    return [*COMMON, "--output", str(tmp_path / "run"), *data]
+TIMM = ["--labels", "", "--hard", "--loader", "timm", "--crops-per-image", "1", "--interpolation", "random"]
 
 
 def refused(arguments: list[str], capsys) -> str:
@@ -45,7 +33,10 @@ def refused(arguments: list[str], capsys) -> str:
     [
         (["--batch-size", "15"], "batch_size, got 15, expected a multiple of crops_per_image x processes"),
         (["--crops-per-image", "8"], "crops_per_image, got 8, expected at most the 6 in"),
-        (["--batch-size", "512"], "one batch needs 256 images, got 48"),
+        (["--batch-size", "512"], "one batch needs 512 images, got 48"),
+        (["--batch-size", "96"], "one batch needs 96 images, got 48"),  # of the last epochs, of single crops
+        (["--stages", "[{}, {batch_size: 64}]"], "one batch needs 64 images, got 48"),
+        ([*TIMM, "--stages", "[{}, {batch_size: 64}]"], "one batch needs 64 images, got 48"),
         (["--data", "/nowhere"], "no such folder"),
         (["--labels", "/nowhere.fkdl"], "/nowhere.fkdl"),
         (["--val", "/nowhere"], "/nowhere"),
@@ -84,8 +75,8 @@ def test_bad_input_is_one_line(soft, tmp_path, capsys, change, words):
     assert not list((tmp_path / "run").glob("*.pt")) if (tmp_path / "run").exists() else True
 
 
-def test_other_images_under_the_same_names_are_refused(soft, toy, tmp_path, capsys, rng):
-    images = toy / "data" / "train"
+def test_other_images_under_the_same_names_are_refused(soft, toy_root, tmp_path, capsys, rng):
+    images = toy_root / "data" / "train"
     files = [(path.relative_to(images).as_posix(), path.stat().st_size) for path in images.rglob("*.jpg")]
     write_labels(tmp_path / "right.fkdl", images, rng, dataset=fingerprint(files))
     assert main([*soft, "--labels", str(tmp_path / "right.fkdl"), "--max-steps", "1"]) == 0
@@ -95,8 +86,8 @@ def test_other_images_under_the_same_names_are_refused(soft, toy, tmp_path, caps
     assert "not those that were labelled" in refused([*soft, *other], capsys)
 
 
-def test_other_images_than_the_teacher_saw_are_refused(soft, toy, tmp_path, capsys):
-    images = shutil.copytree(toy / "data" / "train", tmp_path / "images")
+def test_other_images_than_the_teacher_saw_are_refused(soft, toy_root, tmp_path, capsys):
+    images = shutil.copytree(toy_root / "data" / "train", tmp_path / "images")
     teacher = ["--teacher", "test_resnet", "--size", "32", "--crops", "2", "--topk", "2"]
     make_teacher(tmp_path / "weights.safetensors", classes=4)
     teacher += ["--checkpoint", str(tmp_path / "weights.safetensors")]
@@ -111,7 +102,7 @@ def test_other_images_than_the_teacher_saw_are_refused(soft, toy, tmp_path, caps
     ("flag", "module", "words"),
     [
         (["--tensorboard"], "torch.utils.tensorboard", "pip install tensorboard"),
-        (["--wandb", "toy"], "wandb", "pip install wandb"),
+        (["--wandb", "toy_root"], "wandb", "pip install wandb"),
     ],
 )
 def test_a_board_that_is_not_installed_is_named(soft, capsys, monkeypatch, flag, module, words):
@@ -119,7 +110,7 @@ def test_a_board_that_is_not_installed_is_named(soft, capsys, monkeypatch, flag,
     assert words in refused([*soft, *flag], capsys)
 
 
-def test_images_without_labels_are_refused(soft, toy, tmp_path, capsys):
+def test_images_without_labels_are_refused(soft, toy_root, tmp_path, capsys):
     draw_images(tmp_path / "more", 13, np.random.default_rng(0))
     assert "red/12.jpg" in refused([*soft, "--data", str(tmp_path / "more")], capsys).replace("blue", "red")
 
@@ -133,9 +124,9 @@ def test_folders_of_other_classes_are_refused(soft, tmp_path, capsys):
     assert "rose" in refused([*soft, "--val", str(tmp_path / "other")], capsys)
 
 
-def test_numbers_of_classes_that_differ_are_refused(soft, toy, tmp_path, capsys, rng, monkeypatch):
+def test_numbers_of_classes_that_differ_are_refused(soft, toy_root, tmp_path, capsys, rng, monkeypatch):
     """Between labels and folder, and between labels and student."""
-    write_labels(tmp_path / "five.fkdl", toy / "data" / "train", rng, "topk", 5)
+    write_labels(tmp_path / "five.fkdl", toy_root / "data" / "train", rng, "topk", 5)
     line = refused([*soft, "--labels", str(tmp_path / "five.fkdl")], capsys)
     assert "classes, got 4 in" in line
     assert "expected the 5 of" in line
@@ -158,16 +149,18 @@ def test_numbers_of_classes_that_differ_are_refused(soft, toy, tmp_path, capsys,
         ("topk", ["--teacher-loss", "kl"], "teacher_loss, got kl without a teacher"),
     ],
 )
-def test_targets_that_labels_cannot_give_are_refused(soft, toy, tmp_path, capsys, rng, kind, more, words):
-    write_labels(tmp_path / "own.fkdl", toy / "data" / "train", rng, kind)
+def test_targets_that_labels_cannot_give_are_refused(
+    soft, toy_root, tmp_path, capsys, rng, kind, more, words
+):
+    write_labels(tmp_path / "own.fkdl", toy_root / "data" / "train", rng, kind)
     assert words in refused([*soft, "--labels", str(tmp_path / "own.fkdl"), *more], capsys)
 
 
-def test_more_than_the_crops_of_mixed_labels_is_refused(soft, toy, tmp_path, capsys):
+def test_more_than_the_crops_of_mixed_labels_is_refused(soft, toy_root, tmp_path, capsys):
     make_teacher(tmp_path / "weights.safetensors", classes=4)
     teacher = ["--teacher", "test_resnet", "--checkpoint", str(tmp_path / "weights.safetensors")]
     mixing = ["--mixup", "0.8", "--size", "32", "--crops", "2", "--topk", "2"]
-    images, labels = str(toy / "data" / "train"), str(tmp_path / "mixed.fkdl")
+    images, labels = str(toy_root / "data" / "train"), str(tmp_path / "mixed.fkdl")
     assert generate(["--data", images, *teacher, *mixing, "-o", labels]) == 0
     for more in (["--cutmix", "1"], ["--class-weight", "0.5"]):
         assert "got crops of two images" in refused([*soft, "--labels", labels, *more], capsys)

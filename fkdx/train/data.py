@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from fkdx.train.distributed import World
 from fkdx.train.evaluate import read_real
 from fkdx.train.objective import check_objective, needs_classes
 from fkdx.train.recipe import Recipe
-from fkdx.train.soft_labels import rule_of
+from fkdx.train.schedule import passes
+from fkdx.train.teachers_labels import rule_of
 
 
 def open_labels(recipe: Recipe) -> LabelFile | None:
@@ -108,6 +110,18 @@ def check_stage(stage: Recipe, world: World) -> int:
     if stage.real_labels:
         read_real(stage.real_labels)
     return outputs
+
+
+def check_batches(recipe: Recipe, world: World) -> None:
+    """ValueError where the images of a stage, of a later one too, do not fill one batch of its every pass."""
+    for stage in recipe.in_stages():
+        labels = open_labels(stage)
+        files = labels and [labels, *map(LabelFile, stage.ensemble)]
+        fewest = min(at.crops for at in passes(stage))
+        loader = training_loader(replace(stage, threads=1), files, fewest, world, torch.device("cpu"))
+        if not len(loader):  # CropLoader says so itself
+            got = len(loader.source)
+            raise ValueError(f"train: one batch needs {stage.batch_size} images, got {got}, {stage.data}")
 
 
 def check_loader(stage: Recipe, labels: LabelFile | None) -> None:

@@ -26,6 +26,7 @@ from fkdx.loader import Batch, CropLoader, ValidationLoader
 from fkdx.train import checkpoint
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.data import (
+    check_batches,
     check_data,
     check_fingerprint,
     classes_of,
@@ -41,8 +42,8 @@ from fkdx.train.objective import losses
 from fkdx.train.recipe import Recipe, read_recipe
 from fkdx.train.run import Run, begin, find_checkpoint, save
 from fkdx.train.schedule import Pass, passes, step_learning_rate
-from fkdx.train.soft_labels import teachers_labels
 from fkdx.train.student import create_optimizer, create_student, freeze
+from fkdx.train.teachers_labels import teachers_labels
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,6 +70,7 @@ def train(recipe: Recipe, world: World) -> int:
     student.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
     if recipe.evaluate:
         return examine(student, recipe, world)
+    check_batches(recipe, world)
     teachers = open_teachers(recipe, outputs, device) if recipe.teacher else None
 
     with Stop(world) as stop:

@@ -1,6 +1,8 @@
 """The student: timm's or a function of the user's, its input, its weights, what of it learns and how."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatch
 from importlib import import_module
@@ -50,12 +52,19 @@ def build(name: str, num_classes: int, pretrained: bool, more: dict) -> nn.Modul
             raise ValueError(f"student: cannot call {name} ({error}), expected module:function") from error
         finally:
             sys.path.remove("")
-    try:
+    with built_by_timm("student", name, more):
         return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **more)
-    except (RuntimeError, TypeError) as error:
+
+
+@contextmanager
+def built_by_timm(what: str, name: str, more: dict) -> Iterator[None]:
+    """Around a call of timm's: what it refuses is a ValueError of one line."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"student: timm cannot build it ({reason}), got {name} with {more or 'no arguments'}"
+            f"{what}: timm cannot build it ({reason}), got {name} with {more or 'no more arguments'}"
         ) from error
 
 
@@ -111,7 +120,7 @@ def freeze(model: nn.Module, patterns: list[str]) -> None:
 
 def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """timm's optimiser of that name for what is not frozen. ValueError where timm cannot build it."""
-    try:
+    with built_by_timm("optimizer", recipe.optimizer, recipe.optimizer_args):
         return create_optimizer_v2(
             model,
             opt=recipe.optimizer,
@@ -121,12 +130,6 @@ def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
             filter_bias_and_bn=not recipe.decay_all,
             **recipe.optimizer_args,
         )
-    except (ValueError, TypeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"optimizer: timm cannot build it ({reason}), got {recipe.optimizer} with"
-            f" {recipe.optimizer_args or 'no more arguments'}"
-        ) from error
 
 
 def with_moco_v2(num_classes: int, backbone: str = "resnet50", hidden: int = 2048) -> nn.Module:
