@@ -86,7 +86,7 @@ step() {
 
 native() {
     timeout 200 nvcc -std=c++17 -O2 -arch=native -lineinfo -Icsrc -Xcompiler -ffp-contract=fast,-Wno-psabi \
-        tests/native/gpu_check.cu csrc/base/cuda.cu csrc/base/cpu.cpp csrc/loss/*.cu csrc/loss/*.cpp csrc/batch/*.cu csrc/batch/*.cpp -o "$1"
+        tests/native/gpu_check.cu csrc/base/*.c* csrc/loss/*.c* csrc/batch/*.c* -o "$1"
 }
 
 # 512 pictures under 2048 names, so that an epoch is long

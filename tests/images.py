@@ -1,6 +1,8 @@
 """Images that tests make for themselves: something like a photo, and every kind of JPEG."""
 
 import io
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import PIL
@@ -32,6 +34,15 @@ def photo(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
     return np.clip(smooth + rng.integers(-30, 31, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def draw_black(root: Path, keys: Iterable[str], rng: np.random.Generator) -> Path:
+    """Black images of different sizes under these names; the folder."""
+    for key in keys:
+        path = root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", tuple(rng.integers(40, 90, 2).tolist())).save(path)
+    return root
 
 
 def encode(rng: np.random.Generator, kind: str, height: int, width: int) -> bytes:

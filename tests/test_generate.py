@@ -372,6 +372,8 @@ def test_evaluate_and_dry_run_tell_before_the_work(
     assert list(tmp_path.iterdir()) == []
     labels_of(options)
     assert 0 < Path(options[-1]).stat().st_size - size < 4096  # header and keys
+    assert cli.run("generate", ["--dry-run", "--encoding", "compact", *options]) == 0
+    assert f"labels.fkdl: less than {size:,} bytes" in capsys.readouterr().out
 
 
 def test_fkdx_verify_agrees(options: list[str], data: Path, checkpoint: Path, capsys) -> None:

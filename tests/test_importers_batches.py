@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from images import OWN_RULE
+from images import OWN_RULE, draw_black
 from PIL import Image
 
 from fkdx import CropLoader, FormatError
@@ -41,11 +41,7 @@ class Row:
 
 @pytest.fixture
 def images(tmp_path: Path, rng: np.random.Generator) -> Images:
-    for key in KEYS:
-        path = tmp_path / "images" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", tuple(rng.integers(40, 90, 2).tolist())).save(path)
-    return Images(tmp_path / "images")
+    return Images(draw_black(tmp_path / "images", KEYS, rng))
 
 
 def square(images: Images) -> Images:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from images import draw_black
 from PIL import Image
 
 from fkdx import FormatError
@@ -23,11 +24,7 @@ KEYS = [f"{name}/{number}.png" for name in ("n", "n-1", "o") for number in range
 
 @pytest.fixture
 def images(tmp_path: Path, rng: np.random.Generator) -> Images:
-    for key in KEYS:
-        path = tmp_path / "images" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", tuple(rng.integers(40, 90, 2).tolist())).save(path)
-    return Images(tmp_path / "images")
+    return Images(draw_black(tmp_path / "images", KEYS, rng))
 
 
 def random_labels(rng: np.random.Generator, count: int, dtype: type) -> tuple[np.ndarray, np.ndarray]:

@@ -5,12 +5,6 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__) || defined(FKDX_CUDA_ON_CPU)
-#define FKDX_HOST_DEVICE __host__ __device__
-#else
-#define FKDX_HOST_DEVICE
-#endif
-
 namespace fkdx {
 
 enum class PixelType : int { kF32 = 0, kBf16 = 1, kF16 = 2 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/check.h"
-#include "base/cuda.h"
+#include "base/launch.h"
 #include "batch/prepare.h"
 #include "batch/prepare_kernel.h"
 
@@ -38,18 +38,14 @@ Launch choose_type(const PrepareCall& call) {
 void prepare_cuda(const PrepareCall& call, int device, uintptr_t stream) {
   const int64_t size = int64_t(call.height) * call.width * 3;
   if (call.rows == 0 || size == 0) return;
-  const Launch launch = choose_type(call);
-  const int64_t per_block = int64_t(kPrepareThreads) * kChunks * launch.per_thread;
+  const Launch chosen = choose_type(call);
+  const int64_t per_block = int64_t(kPrepareThreads) * kChunks * chosen.per_thread;
   const int64_t parts = (size + per_block - 1) / per_block;
   check<std::invalid_argument>(call.rows <= INT32_MAX && parts <= 65535 && size + per_block <= INT32_MAX,
                                "prepare: images, got ", call.rows, " of ", call.height, " x ", call.width,
                                ", expected fewer or smaller ones");
-  const DeviceGuard guard(device);
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(call.rows), static_cast<unsigned>(parts));
-  config.blockDim = kPrepareThreads;
-  config.stream = reinterpret_cast<cudaStream_t>(stream);
-  cuda_check(cudaLaunchKernelEx(&config, launch.kernel, call), "prepare");
+  const dim3 blocks(static_cast<unsigned>(call.rows), static_cast<unsigned>(parts));
+  launch(chosen.kernel, blocks, kPrepareThreads, call, device, stream, "prepare");
 }
 
 }  // namespace fkdx

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/check.h"
-#include "base/cuda.h"
+#include "base/launch.h"
 #include "batch/topk.h"
 #include "batch/topk_kernel.h"
 
@@ -40,13 +40,9 @@ void topk_cuda(const TopkCall& call, int device, uintptr_t stream) {
       "topk: k and classes, got ", call.k, " of ", call.classes, ", expected at most ", kMaxTopk, " of ",
       kMaxTopkClasses);
   if (call.rows == 0) return;
-  const Launch launch = choose(call);
-  const DeviceGuard guard(device);
-  cudaLaunchConfig_t config{};
-  config.gridDim = static_cast<unsigned>((call.rows + launch.rows_per_block - 1) / launch.rows_per_block);
-  config.blockDim = launch.threads;
-  config.stream = reinterpret_cast<cudaStream_t>(stream);
-  cuda_check(cudaLaunchKernelEx(&config, launch.kernel, call), "topk");
+  const Launch chosen = choose(call);
+  const auto blocks = static_cast<unsigned>((call.rows + chosen.rows_per_block - 1) / chosen.rows_per_block);
+  launch(chosen.kernel, blocks, chosen.threads, call, device, stream, "topk");
 }
 
 }  // namespace fkdx

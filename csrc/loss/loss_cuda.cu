@@ -2,7 +2,7 @@
 #include "loss/loss_cuda.h"
 
 #include "base/check.h"
-#include "base/cuda.h"
+#include "base/launch.h"
 #include "loss/dense_kernel.h"
 #include "loss/loop_kernel.h"
 #include "loss/row_kernel.h"
@@ -93,13 +93,9 @@ LossArgs args_of(const LossCall& call) {
 void loss_cuda(const LossCall& call, int device, uintptr_t stream, LossKernel wish) {
   if (call.rows == 0) return;
   const LossArgs args = args_of(call);
-  const Launch launch = choose(args, call.type, call.link, wish);
-  const DeviceGuard guard(device);
-  cudaLaunchConfig_t config{};
-  config.gridDim = static_cast<unsigned>((call.rows + launch.rows_per_block - 1) / launch.rows_per_block);
-  config.blockDim = launch.threads;
-  config.stream = reinterpret_cast<cudaStream_t>(stream);
-  cuda_check(cudaLaunchKernelEx(&config, launch.kernel, args), "loss_cuda");
+  const Launch chosen = choose(args, call.type, call.link, wish);
+  const auto blocks = static_cast<unsigned>((call.rows + chosen.rows_per_block - 1) / chosen.rows_per_block);
+  launch(chosen.kernel, blocks, chosen.threads, args, device, stream, "loss_cuda");
 }
 
 }  // namespace fkdx

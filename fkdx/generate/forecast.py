@@ -47,8 +47,10 @@ def forecast(teachers: list[Teacher], feed: Feed, outputs: list[Output], shards:
         *(f"teacher {t.name}: {t.num_outputs} outputs, {t.preprocess.size} px, {t.device}" for t in teachers),
         f"{rate:,.1f} crops/s a process, measured on {sum(sizes)} crops of your images",
         f"about {duration(images * crops / rate)} in one process, divided by the number of processes",
-        *(f"{output.path}: about {label_bytes(output, images, feed):,} bytes" for output in outputs),
     ]
+    for output in outputs:
+        about = "about" if output.options["encoding"] == "plain" else "less than"
+        lines.append(f"{output.path}: {about} {label_bytes(output, images, feed):,} bytes")
     return "\n".join(lines)
 
 

@@ -1,11 +1,10 @@
 """`fkdx concat`: several label files of different images as one file."""
 
-import argparse
 import os
 from collections.abc import Sequence
 from typing import Any
 
-from fkdx.label_tools.rewrite import add_output, copy_images, progress, say, writer_like
+from fkdx.label_tools.rewrite import copy_images, parser_of, progress, say, writer_like
 from fkdx.label_tools.rows import check_same_classes
 from fkdx.labels import LabelFile
 
@@ -30,10 +29,7 @@ def concat(files: Sequence[LabelFile], output: str | os.PathLike, **options: Any
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fkdx concat", description=__doc__.split(": ", 1)[1])
-    parser.add_argument("labels", nargs="+", help="label files or folders of shards")
-    add_output(parser)
-    args = parser.parse_args(argv)
+    args = parser_of("concat", __doc__, several=True).parse_args(argv)
     concat([LabelFile(path) for path in args.labels], args.output, overwrite=args.overwrite)
     say(args.output)
     return 0

@@ -1,14 +1,13 @@
 """`fkdx convert`: the same labels in another encoding: plain (fast views) or compact (small)."""
 
-import argparse
 import os
 from typing import Any
 
 from fkdx.label_tools.rewrite import (
     add_encoding,
-    add_output,
     copy_images,
     encoding_changes,
+    parser_of,
     progress,
     say,
     writer_like,
@@ -27,9 +26,7 @@ def convert(labels: LabelFile, output: str | os.PathLike, **options: Any) -> Non
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fkdx convert", description=__doc__.split(": ", 1)[1])
-    parser.add_argument("labels", help="label file or folder of shards")
-    add_output(parser)
+    parser = parser_of("convert", __doc__)
     add_encoding(parser)
     args = parser.parse_args(argv)
     convert(LabelFile(args.labels), args.output, overwrite=args.overwrite, **encoding_changes(args))

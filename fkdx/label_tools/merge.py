@@ -1,13 +1,12 @@
 """`fkdx merge`: labels of several teachers over the same crops as one ensemble's."""
 
-import argparse
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fkdx.label_tools.rewrite import add_encoding, add_output, encoding_changes, progress, say, writer_like
+from fkdx.label_tools.rewrite import add_encoding, encoding_changes, parser_of, progress, say, writer_like
 from fkdx.label_tools.rows import TAILS, Rows, check_same_classes, check_same_crops, recover, union
 from fkdx.labels import LabelFile
 
@@ -73,9 +72,7 @@ def mean(rows: Sequence[Rows], k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fkdx merge", description=__doc__.split(": ", 1)[1])
-    parser.add_argument("labels", nargs="+", help="label files or folders of shards, one a teacher")
-    add_output(parser)
+    parser = parser_of("merge", __doc__, several=True)
     parser.add_argument("-k", type=int, metavar="K", help="classes to keep (default: the most of the files)")
     parser.add_argument(
         "--tail", choices=TAILS, default=TAILS[0], help="what teachers give classes they did not keep"

@@ -45,6 +45,20 @@ def copy_images(images: Iterable[ImageLabels], writer: LabelWriter) -> None:
             writer.add_image(image)
 
 
+def parser_of(verb: str, about: str, several: bool = False) -> argparse.ArgumentParser:
+    """Options of a verb that makes one label file of another one's images, or of several ones'.
+
+    about: the docstring of its module.
+    """
+    parser = argparse.ArgumentParser(prog=f"fkdx {verb}", description=about.split(": ", 1)[1])
+    if several:
+        parser.add_argument("labels", nargs="+", help="label files or folders of shards")
+    else:
+        parser.add_argument("labels", help="label file or folder of shards")
+    add_output(parser)
+    return parser
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="label file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")

@@ -1,6 +1,5 @@
 """`fkdx slice`: a part of a label file: fewer crops, smaller K, some classes."""
 
-import argparse
 import os
 from collections.abc import Collection
 from dataclasses import replace
@@ -10,9 +9,9 @@ import numpy as np
 
 from fkdx.label_tools.rewrite import (
     add_encoding,
-    add_output,
     copy_images,
     encoding_changes,
+    parser_of,
     progress,
     say,
     writer_like,
@@ -68,9 +67,7 @@ def _part(image: ImageLabels, crops: int | None, k: int) -> ImageLabels:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fkdx slice", description=__doc__.split(": ", 1)[1])
-    parser.add_argument("labels", help="label file or folder of shards")
-    add_output(parser)
+    parser = parser_of("slice", __doc__)
     parser.add_argument("--crops", type=int, metavar="N", help="keep the first N crops of each image")
     parser.add_argument("-k", type=int, metavar="K", help="keep the K most probable classes")
     parser.add_argument("--classes", nargs="+", metavar="FOLDER", help="keep the images in these folders")

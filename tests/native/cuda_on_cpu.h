@@ -18,6 +18,8 @@
 #include <thread>
 #include <vector>
 
+#include "labels/half.h"
+
 #define FKDX_CUDA_ON_CPU
 #define __host__
 #define __device__
@@ -213,34 +215,13 @@ inline void store16(void* to, const Quad& q) {
 inline float divide_fast(float a, float b) { return a / b; }
 inline float exp2_fast(float x) { return x < -126.f ? 0.f : std::exp2(x); }
 
-inline float bits_to_float(uint32_t u) {
-  float x;
-  std::memcpy(&x, &u, 4);
-  return x;
-}
-inline uint32_t float_to_bits(float x) {
-  uint32_t u;
-  std::memcpy(&u, &x, 4);
-  return u;
-}
+inline float bits_to_float(uint32_t u) { return float_of(u); }
+inline uint32_t float_to_bits(float x) { return bits_of(x); }
 inline uint16_t to_bf16(float x) {
   const uint32_t u = float_to_bits(x);
   return x != x ? 0x7fc0 : uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
-inline uint16_t to_f16(float x) {
-  const uint16_t sign = float_to_bits(x) >> 16 & 0x8000;
-  const double size = std::fabs(double(x));
-  if (x != x) return 0x7fff;
-  if (size >= 65520) return sign | 0x7c00;
-  const int exponent = size < 0x1p-14 ? -14 : std::ilogb(size);
-  const int steps = int(std::nearbyint(std::ldexp(size, 10 - exponent)));  // of 2^(exponent - 10)
-  return sign | uint16_t(steps + ((exponent + 14) << 10));
-}
-inline float from_f16(uint16_t h) {
-  const int exponent = h >> 10 & 31, fraction = h & 1023;
-  float x = exponent ? std::ldexp(1024.f + fraction, exponent - 25) : std::ldexp(float(fraction), -24);
-  if (exponent == 31) x = fraction ? NAN : INFINITY;
-  return h & 0x8000 ? -x : x;
-}
+inline uint16_t to_f16(float x) { return float_to_half(x); }
+inline float from_f16(uint16_t h) { return half_to_float(h); }
 
 }  // namespace fkdx
