@@ -189,8 +189,8 @@ def _native(
         _address(loss),
         (_address(grad), 0 if grad is None else grad.stride(0)),
     )
-    if logits.device.type == "cuda":
-        device = logits.device.index
+    if logits.is_cuda:
+        device = logits.get_device()
         _C.loss_cuda(*arguments, device, torch._C._cuda_getCurrentRawStream(device), kernel)
     else:
         _C.loss_cpu(*arguments, torch.get_num_threads())
