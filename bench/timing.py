@@ -9,19 +9,31 @@ import torch
 L2_BYTES = 256 << 20  # buffers are rotated beyond this, far more than any cache
 
 
-def wall(functions: dict[str, Callable[[], object]], repeats: int, sync: bool = False) -> dict[str, float]:
-    """Median seconds of each function; every round calls all, so that a slow minute hits all alike."""
+def wall(
+    functions: dict[str, Callable[[], object]],
+    repeats: int,
+    sync: bool = False,
+    in_a_row: int = 1,
+    pause: float = 0.0,
+) -> dict[str, float]:
+    """Median seconds of each function; every round calls all, so that a slow minute hits all alike.
+
+    in_a_row: calls of one function before the next one's. pause: seconds before them, in which the threads
+    of the one before go to sleep (OpenMP's spin for a while after their work, and hold their cores).
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for round_number in range(repeats + 3):
         for name, function in functions.items():
-            if sync:
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            function()
-            if sync:
-                torch.cuda.synchronize()
-            if round_number >= 3:
-                times[name].append(time.perf_counter() - start)
+            time.sleep(pause)
+            for _ in range(in_a_row):
+                if sync:
+                    torch.cuda.synchronize()
+                start = time.perf_counter()
+                function()
+                if sync:
+                    torch.cuda.synchronize()
+                if round_number >= 3:
+                    times[name].append(time.perf_counter() - start)
     return {name: statistics.median(t) for name, t in times.items()}
 
 
