@@ -1,11 +1,12 @@
 """Measure CropLoader against what people use: python bench/loader.py --images DIR [--m 1,4,8] [--threads 1,2]
 
 Every system cuts the same stored crops (200 an image, top-5 labels) out of the same images in the page cache,
-pinned to as many cores as it has threads. First the pixels are checked against Pillow; then all systems and
-numbers of threads take turns, and the median of their turns is printed: uint8 batches with sparse targets,
-float32 batches with dense ones. `ceiling` is libjpeg-turbo alone decoding the union of an image's boxes.
-More peers take part where they are installed: `pip install simplejpeg nvidia-dali-cuda130` (DALI runs on the
-CPU and needs no GPU; its crops are 0.16 of 255 off in the mean, the others' 0.003).
+pinned to as many cores as it has threads. Few images are listed several times, as real epochs are long. First
+the pixels are checked against Pillow; then all systems and numbers of threads take turns, and the median of
+their turns is printed: uint8 batches with sparse targets, float32 batches with dense ones. `ceiling` is
+libjpeg-turbo alone decoding the union of an image's boxes. More peers take part where they are installed:
+`pip install simplejpeg nvidia-dali-cuda130` (DALI runs on the CPU and needs no GPU; its crops are 0.16 of 255
+off in the mean, the others' 0.003).
 """
 
 import argparse
@@ -40,6 +41,7 @@ def main() -> int:
         print(json.dumps(measure_table(args)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
+        args.images = listed(args.images, Path(folder) / "images", 20 * args.batch)
         write_labels(args.images, Path(folder))
         counts = [int(threads) for threads in args.threads.split(",")]
         turns = [[one_table(args, Path(folder), threads) for threads in counts] for _ in range(args.rounds)]
@@ -77,7 +79,20 @@ def median_table(turns: tuple[dict, ...]) -> dict:
     return {**turns[0], "crops_per_second": medians}
 
 
-# ---- labels ------------------------------------------------------------------------------------------------
+# ---- images and labels ------------------------------------------------------------------------------------
+
+
+def listed(root: Path, folder: Path, least: int) -> Path:
+    """A folder that links to the images of `root` as often as makes `least` of them."""
+    from fkdx.sources import ImageFolder
+
+    keys = [Path(key) for key in ImageFolder(root).keys]
+    for number in range(-(-least // len(keys))):
+        for key in keys:
+            link = folder / key.parent / f"{number}-{key.name}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((root / key).resolve())
+    return folder
 
 
 def write_labels(root: Path, folder: Path, crops: int = 200, num_classes: int = 1000) -> None:
