@@ -1,6 +1,5 @@
-"""The helpers that share a loop on the CPU: they stay, serve one caller at a time, and are not inherited."""
+"""Loops on the CPU run on torch's own threads: no others are made, callers do not disturb each other."""
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -41,13 +40,38 @@ def same(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> bool
     return all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(one, other, strict=True))
 
 
-def test_helpers_stay(rng):
-    batch = draw(rng)
-    expected = answers(*batch)
-    before = set(os.listdir("/proc/self/task"))
-    for _ in range(200):
-        assert same(answers(*batch), expected)
-    assert set(os.listdir("/proc/self/task")) == before
+def run(script: str) -> str:
+    """What a process of its own prints, that nothing has run in before."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=120
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    return done.stdout
+
+
+TEAM = """
+import os, sys
+import numpy as np
+import torch
+sys.path.insert(0, "tests")
+from test_parallel import answers, draw
+
+batch = draw(np.random.default_rng({seed}))
+torch.set_num_threads(3)
+def threads():
+    return len(os.listdir("/proc/self/task"))
+counts = [threads()]
+for _ in range(200):
+    answers(*batch)
+counts.append(threads() - counts[0])
+torch.rand(1_000_000).exp()
+counts.append(threads() - counts[0])
+print(counts[1:])
+"""
+
+
+def test_the_team_is_the_one_of_torch(rng):
+    assert run(TEAM.format(seed=rng.integers(1 << 30))) == "[2, 2]\n"
 
 
 def test_callers_at_the_same_time(rng):
@@ -63,7 +87,7 @@ def test_callers_at_the_same_time(rng):
         assert all(callers.map(repeat, range(4)))
 
 
-def test_the_first_wrong_row_is_named_and_the_helpers_live_on(rng):
+def test_the_first_wrong_row_is_named_and_the_threads_live_on(rng):
     ids, values = random_labels(rng, ROWS, CLASSES, 5)
     logits = random_logits(rng, ROWS, CLASSES)
     good = SparseTarget.from_topk(ids, values, CLASSES)
@@ -103,7 +127,7 @@ for _ in range(20):
         good = same(answers(*batch), answers(*batch)) and good
         if grandchild:
             good = os.waitpid(grandchild, 0)[1] == 0 and good
-        os._exit(0 if good and len(os.listdir("/proc/self/task")) == 3 else 7)
+        os._exit(0 if good and len(os.listdir("/proc/self/task")) == 1 else 7)
     codes.append(os.waitpid(child, 0)[1])
 stop.set()
 if {busy}:
@@ -115,9 +139,5 @@ print(set(codes), expected is None or same(answers(*batch), expected))
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("busy", [False, True])
 def test_fork(rng, before, busy):
-    """Children and grandchildren of a process whose helpers sleep, or work for another thread."""
-    script = FORK.format(seed=rng.integers(1 << 30), before=before, busy=busy)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=120
-    )
-    assert (done.stdout, done.stderr, done.returncode) == ("{0} True\n", "", 0)
+    """Children and grandchildren of a process whose threads sleep or work; they work alone."""
+    assert run(FORK.format(seed=rng.integers(1 << 30), before=before, busy=busy)) == "{0} True\n"

@@ -1,22 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
+// torch's threads belong to an OpenMP runtime and spin for a while after each of its operations. Threads of
+// our own would wait until those give up their cores, so the loop asks the same runtime for its team.
 #include "base/parallel.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <new>
-#include <system_error>
-#include <thread>
-
-#include "base/signals.h"
 
 namespace fkdx {
 namespace {
 
-constexpr int64_t kPiecesPerThread = 8;  // the share of a helper that wakes late is done by the others
-constexpr int kLooks = 64;               // for work, before a helper goes to sleep
+constexpr int64_t kPiecesPerThread = 8;  // the share of a thread that comes late is done by the others
 
 struct Job {
   const Range& work;
@@ -28,9 +26,9 @@ struct Job {
 
   // Takes pieces until none is left.
   void run() {
-    for (int64_t piece; (piece = next.fetch_add(1)) < pieces;) {
+    for (int64_t piece, all = pieces; (piece = next.fetch_add(1)) < all;) {
       try {
-        work(items * piece / pieces, items * (piece + 1) / pieces);
+        work(items * piece / all, items * (piece + 1) / all);
       } catch (...) {
         const std::lock_guard<std::mutex> lock(mutex);
         if (error && failed_piece < piece) continue;
@@ -41,72 +39,27 @@ struct Job {
   }
 };
 
-class Helpers {
- public:
-  // Runs the job on this thread and at most `wanted` helpers.
-  void share(Job& job, int64_t wanted) {
-    if (taken_.exchange(true)) return job.run();
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      hire(wanted);
-      job_ = &job;
-      seats_ = wanted;
-    }
-    come_.notify_all();
-    job.run();
-    {
-      std::unique_lock<std::mutex> lock(mutex_);
-      seats_ = 0;  // who wakes only now goes back to sleep
-      gone_.wait(lock, [&] { return working_ == 0; });
-    }
-    taken_ = false;
-  }
+// Runs task(data) on every thread of a team: what gcc, and clang too, make of `#pragma omp parallel`.
+using Team = void (*)(void (*task)(void* data), void* data, unsigned threads, unsigned flags);
 
- private:
-  void hire(int64_t wanted) {
-    const SignalsBlocked blocked;
-    try {
-      for (; hired_ < wanted; ++hired_) std::thread(&Helpers::serve, this).detach();
-    } catch (const std::system_error&) {  // the system has no more threads: the work takes longer
-    }
-  }
+// A child has none of its parent's threads, and a team would wait for them for ever.
+std::atomic<bool> forked{false};
+const int watched = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
-  void serve() {
-    for (;;) {
-      for (int i = 0; i < kLooks && seats_ == 0; ++i) std::this_thread::yield();
-      std::unique_lock<std::mutex> lock(mutex_);
-      come_.wait(lock, [&] { return seats_ > 0; });
-      --seats_;
-      ++working_;
-      lock.unlock();
-      job_->run();
-      lock.lock();
-      if (--working_ == 0) gone_.notify_one();
-    }
-  }
-
-  std::atomic<bool> taken_{false};  // by a caller
-  std::mutex mutex_;
-  std::condition_variable come_, gone_;
-  Job* job_ = nullptr;
-  int64_t hired_ = 0, working_ = 0;
-  std::atomic<int64_t> seats_{0};  // for helpers that may still join
-};
-
-// Never destroyed: helpers may sleep in it while the process ends. A forked child has none of its parent's
-// threads and finds locks in any state, so it makes its helpers anew in the same place.
-Helpers* const helpers = [] {
-  pthread_atfork(nullptr, nullptr, [] { new (helpers) Helpers; });
-  return new Helpers;
-}();
+// The runtime that torch has loaded; not a second one, whose threads would compete with it. Null: none.
+Team find_team() {
+  static const Team team = reinterpret_cast<Team>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  return watched == 0 && !forked ? team : nullptr;
+}
 
 }  // namespace
 
 void parallel(int64_t items, int64_t threads, const Range& work) {
-  const int64_t hands = std::max<int64_t>(1, std::min(threads, items));
-  if (hands == 1) return work(0, items);
+  const int64_t hands = std::min(threads, items);
+  const Team team = hands > 1 ? find_team() : nullptr;
+  if (!team) return work(0, items);
   Job job{work, items, std::min(items, hands * kPiecesPerThread)};
-  helpers->share(job, hands - 1);
+  team([](void* data) { static_cast<Job*>(data)->run(); }, &job, static_cast<unsigned>(hands), 0);
   if (job.error) std::rethrow_exception(job.error);
 }
 

@@ -23,7 +23,7 @@ esac
 # build NAME SOURCES...
 build() {
     # shellcheck disable=SC2086
-    $cxx $flags "$@" csrc/base/parallel.cpp -lpthread -o "$out/program"
+    $cxx $flags "$@" csrc/base/parallel.cpp -rdynamic -lpthread -ldl -o "$out/program"
 }
 
 build tests/native/parallel.cpp
