@@ -8,7 +8,7 @@ sanitizers=${1:-plain}
 seed=${2:-$(date +%s | tail -c 6)}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-flags="-std=c++17 -g -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -Icsrc -Itests/native"
+flags="-std=c++17 -g -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -Wno-maybe-uninitialized -Icsrc -Itests/native"
 cxx=${CXX:-c++} emulator='' quick=${3:-}
 case $sanitizers in
 plain) flags="$flags -O2" ;;
@@ -32,7 +32,7 @@ for room in loss batch; do
     build -ffp-contract=fast "tests/native/${room}_kernels.cpp" csrc/$room/*.cpp csrc/base/cpu.cpp
     ASAN_OPTIONS=detect_stack_use_after_return=0 $emulator "$out/program" "$seed" $quick
 done
-build -ffp-contract=off -Wno-maybe-uninitialized tests/native/image_kernels.cpp csrc/image/kernels_*.cpp \
+build -ffp-contract=off tests/native/image_kernels.cpp csrc/image/kernels_*.cpp \
     csrc/image/resample.cpp csrc/image/taps.cpp csrc/labels/crc32c.cpp csrc/loader/random_crop.cpp csrc/base/cpu.cpp
 $emulator "$out/program" "$seed" $quick
 if [ "$sanitizers" = aarch64 ]; then qemu-aarch64 -cpu cortex-a72 "$out/program" "$seed" $quick; fi  # no dot products
