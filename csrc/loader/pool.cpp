@@ -1,15 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loader/pool.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 
 #include "base/check.h"
-#include "base/signals.h"
 
 namespace fkdx {
+namespace {
+
+// Threads started within this scope never run signal handlers: those belong to the main thread.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
 
 Pool::Pool(int threads, int64_t cache_bytes)
     : thread_count_(static_cast<size_t>(threads)), owner_(::getpid()), cache_(cache_bytes) {

@@ -7,7 +7,7 @@
 namespace fkdx {
 namespace {
 
-constexpr int64_t kLogitsPerThread = 1 << 16;  // fewer are not worth waking a helper
+constexpr int64_t kLogitsPerThread = 1 << 16;  // fewer are not worth another thread
 
 }  // namespace
 
