@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "labels/half.h"
+#include "base/half.h"
 
 namespace fkdx {
 namespace {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/half.h"
 
 namespace fkdx {
 namespace {
@@ -14,24 +15,6 @@ template <typename T>
 T element(const void* from, int64_t index) {
   T x;
   std::memcpy(&x, static_cast<const char*>(from) + index * sizeof(T), sizeof(T));
-  return x;
-}
-
-double half_to_double(uint16_t h) {
-  const int exponent = (h >> 10) & 31, fraction = h & 1023;
-  double x = fraction ? NAN : INFINITY;
-  if (exponent < 31) {  // fraction, or 1024 + fraction, times a power of two
-    const uint64_t power = static_cast<uint64_t>(std::max(exponent, 1) + 1023 - 25) << 52;
-    std::memcpy(&x, &power, sizeof(x));
-    x *= exponent ? 1024 + fraction : fraction;
-  }
-  return h & 0x8000 ? -x : x;
-}
-
-double bf16_to_double(uint16_t b) {
-  const uint32_t bits = static_cast<uint32_t>(b) << 16;
-  float x;
-  std::memcpy(&x, &bits, sizeof(x));
   return x;
 }
 
@@ -44,9 +27,9 @@ double load_float(const void* from, Float type, int64_t index) {
     case Float::kF64:
       return element<double>(from, index);
     case Float::kBf16:
-      return bf16_to_double(element<uint16_t>(from, index));
+      return float_of(uint32_t{element<uint16_t>(from, index)} << 16);
     case Float::kF16:
-      return half_to_double(element<uint16_t>(from, index));
+      return half_to_float(element<uint16_t>(from, index));
   }
   return NAN;
 }

@@ -18,7 +18,7 @@
 #include <thread>
 #include <vector>
 
-#include "labels/half.h"
+#include "base/half.h"
 
 #define FKDX_CUDA_ON_CPU
 #define __host__
