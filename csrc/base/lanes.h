@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Floats or doubles by the vector, in the compiler's own types. A variant includes this inside its unnamed
 // namespace after saying what its target has: kVectorBytes (64 with AVX-512, 32 with AVX2, 16 with SSE or
-// NEON) and kHasFma. (The compiler's macros do not say: a target that is set by #pragma does not define them
-// in C++.)
+// NEON), and FKDX_AVX512 or FKDX_AVX2 if their intrinsics are at hand. (The compiler's macros do not say: a
+// target that is set by #pragma does not define them in C++.)
 
 template <typename Real>
 struct LanesOf;
@@ -39,12 +39,39 @@ inline Lanes<Real> all(Real x) {
   return x - Lanes<Real>{};
 }
 
+// ---- what has an instruction that gcc 12 does not find, or not for certain --------------------------------
+
 // a * b + c, rounded once.
-inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) {
-  if constexpr (kHasFma) return a * b + c;  // contracted: these files are compiled with -ffp-contract=fast
-  for (int i = 0; i < kLanes<float>; ++i) c[i] = std::fma(a[i], b[i], c[i]);
+inline Lanes<double> fused(Lanes<double> a, Lanes<double> b, Lanes<double> c) {
+  for (int i = 0; i < kLanes<double>; ++i) c[i] = std::fma(a[i], b[i], c[i]);
   return c;
 }
+
+inline Lanes<double> larger(Lanes<double> a, Lanes<double> b) { return a > b ? a : b; }
+
+#if defined(FKDX_AVX512)
+inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) { return _mm512_fmadd_ps(a, b, c); }
+inline Lanes<float> larger(Lanes<float> a, Lanes<float> b) { return _mm512_max_ps(a, b); }  // a > b ? a : b
+inline Bits widen_bits(Halves x) { return bits_of<Bits>(_mm512_cvtepu16_epi32(bits_of<__m256i>(x))); }
+inline Halves narrow_bits(Bits x) { return bits_of<Halves>(_mm512_cvtepi32_epi16(bits_of<__m512i>(x))); }
+#else
+#if defined(FKDX_AVX2)
+inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) { return _mm256_fmadd_ps(a, b, c); }
+inline Lanes<float> larger(Lanes<float> a, Lanes<float> b) { return _mm256_max_ps(a, b); }
+#else
+inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) {
+#ifdef __aarch64__
+  return vfmaq_f32(c, a, b);
+#else
+  for (int i = 0; i < kLanes<float>; ++i) c[i] = std::fma(a[i], b[i], c[i]);
+  return c;
+#endif
+}
+inline Lanes<float> larger(Lanes<float> a, Lanes<float> b) { return a > b ? a : b; }
+#endif
+inline Bits widen_bits(Halves x) { return __builtin_convertvector(x, Bits); }
+inline Halves narrow_bits(Bits x) { return __builtin_convertvector(x, Halves); }
+#endif
 
 // ---- element types: type in memory, type of the arithmetic, conversions ---------------------------------
 
@@ -68,13 +95,11 @@ struct Bf16 {
   using Real = float;
   using Stored = uint16_t;
   using Packed = Halves;
-  static Lanes<float> widen(Packed x) {
-    return bits_of<Lanes<float>>(__builtin_convertvector(x, Bits) << 16);
-  }
+  static Lanes<float> widen(Packed x) { return bits_of<Lanes<float>>(widen_bits(x) << 16); }
   static Packed narrow(Lanes<float> x) {  // round to nearest even
     const Bits u = bits_of<Bits>(x);
     const Bits rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    return __builtin_convertvector(x != x ? (u >> 16) | 0x40u : rounded, Halves);
+    return narrow_bits(x != x ? (u >> 16) | 0x40u : rounded);
   }
 };
 
@@ -83,7 +108,7 @@ struct F16 {
   using Stored = uint16_t;
   using Packed = Halves;
   static Lanes<float> widen(Packed x) {
-    const Bits h = __builtin_convertvector(x, Bits);
+    const Bits h = widen_bits(x);
     const Bits exponent = h & 0x7c00u;
     const Bits magnitude = ((h & 0x7fffu) << 13) + (112u << 23);
     const Bits special = magnitude + (112u << 23);                                        // infinity and NaN
@@ -100,7 +125,7 @@ struct F16 {
     Bits h = magnitude < (113u << 23) ? subnormal : normal;
     h = magnitude >= (143u << 23) ? Bits{} + 0x7c00u : h;
     h = x != x ? Bits{} + 0x7e00u : h;
-    return __builtin_convertvector(h | ((u >> 16) & 0x8000u), Halves);
+    return narrow_bits(h | ((u >> 16) & 0x8000u));
   }
 };
 
@@ -127,8 +152,17 @@ inline void store_some(void* to, Lanes<typename T::Real> x, int n) {
 
 template <typename T>
 inline typename T::Real load_one(const void* from, int64_t index) {
-  const char* at = static_cast<const char*>(from) + index * sizeof(typename T::Stored);
-  return load_some<T>(at, 1, 0)[0];
+  typename T::Stored x;
+  std::memcpy(&x, static_cast<const char*>(from) + index * sizeof(x), sizeof(x));
+  typename T::Packed packed{};
+  packed[0] = x;
+  return T::widen(packed)[0];
+}
+
+template <typename T>
+inline void store_one(void* to, int64_t index, typename T::Real x) {
+  const typename T::Stored stored = T::narrow(all(x))[0];
+  std::memcpy(static_cast<char*>(to) + index * sizeof(stored), &stored, sizeof(stored));
 }
 
 // -1 in the first n lanes, 0 in the others.
@@ -141,28 +175,37 @@ inline Mask<Real> first(int n) {
 
 // ---- elementary functions ---------------------------------------------------------------------------------
 
-// exp(x) for x <= 0 to within 1.1 ulp; below -87.3 the answer is 0. NaN stays NaN. Cody-Waite reduction
-// x = n ln 2 + r, |r| <= ln 2 / 2, then 1 + r + c2 r^2 + ... + c6 r^6 with the c whose largest relative error
-// is the least (3e-9).
-inline Lanes<float> exp_lanes(Lanes<float> x) {
+// 2^x for x <= 0 to within 1.5 ulp; 0 for -infinity, NaN for NaN. With x = n + r that is 2^n times the
+// polynomial in r whose largest relative error is the least (2e-9) of those that are 1 at 0.
+#ifdef FKDX_AVX512
+inline Lanes<float> exp2_lanes(Lanes<float> x) {
+  const Lanes<float> r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x - floor(x)
+  Lanes<float> p = all(0.000216129163f);
+  p = p * r + 0.00124678458f;
+  p = p * r + 0.00967545155f;
+  p = p * r + 0.0554852821f;
+  p = p * r + 0.240229309f;
+  p = p * r + 0.693147063f;
+  p = p * r + 1.f;
+  return _mm512_scalef_ps(p, x);  // p * 2^floor(x)
+}
+#else
+inline Lanes<float> exp2_lanes(Lanes<float> x) {
   constexpr float kRound = 12583039.f;  // 1.5 * 2^23 + 127: adding it leaves the nearest integer in the low
                                         // bits, as the exponent of a float
-  const Lanes<float> shifted = x * 1.44269504f + kRound;
-  const Lanes<float> n = shifted - kRound;
-  const Lanes<float> r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  Lanes<float> p = all(0.00138145394f);
-  p = p * r + 0.00836874545f;
-  p = p * r + 0.0416683890f;
-  p = p * r + 0.166665211f;
-  p = p * r + 0.49999994f;
-  p = p * r + 1.f;
-  p = p * r + 1.f;
-  const Lanes<float> y = p * bits_of<Lanes<float>>(bits_of<Bits>(shifted) << 23);
-  return x < -87.3f ? Lanes<float>{} : y;
+  x = larger(all(-127.f), x);           // whose exponent is that of 0
+  const Lanes<float> n = x + kRound;
+  const Lanes<float> r = x - (n - kRound), r2 = r * r;
+  const Lanes<float> p01 = r * 0.693147182f + 1.f;  // by twos: the chain is what takes the time
+  const Lanes<float> p23 = r * 0.0555033237f + 0.240226477f;
+  const Lanes<float> p45 = r * 0.00133988739f + 0.00961843692f;
+  const Lanes<float> p = ((r2 * 0.00015353362f + p45) * r2 + p23) * r2 + p01;
+  return p * bits_of<Lanes<float>>(bits_of<Bits>(n) << 23);
 }
+#endif
 
-inline Lanes<double> exp_lanes(Lanes<double> x) {
-  for (int i = 0; i < kLanes<double>; ++i) x[i] = std::exp(x[i]);
+inline Lanes<double> exp2_lanes(Lanes<double> x) {
+  for (int i = 0; i < kLanes<double>; ++i) x[i] = std::exp2(x[i]);
   return x;
 }
 
@@ -187,9 +230,16 @@ inline Result join_lanes(const Values& x, int begin, Join join) {
   }
 }
 
-template <typename Real>
-inline double sum_lanes(Lanes<Real> x) {
-  return join_lanes<double, kLanes<Real>>(x, 0, [](double a, double b) { return a + b; });
+inline double sum_lanes(Lanes<double> x) {
+  return join_lanes<double, kLanes<double>>(x, 0, [](double a, double b) { return a + b; });
+}
+
+inline double sum_lanes(Lanes<float> x) {
+  typedef float Half __attribute__((vector_size(kVectorBytes / 2)));
+  Half halves[2];
+  std::memcpy(halves, &x, sizeof(x));
+  return sum_lanes(__builtin_convertvector(halves[0], Lanes<double>) +
+                   __builtin_convertvector(halves[1], Lanes<double>));
 }
 
 template <typename Real>

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -7,13 +9,13 @@
 
 #include "batch/variants.h"
 
+#define FKDX_AVX2
 #pragma GCC target("avx2,fma,f16c")
 
 namespace fkdx {
 namespace {
 
 constexpr int kVectorBytes = 32;
-[[maybe_unused]] constexpr bool kHasFma = true;
 
 #include "base/lanes.h"
 #include "batch/prepare_rows.h"

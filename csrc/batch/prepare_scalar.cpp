@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#ifdef __aarch64__
+#include <arm_neon.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -10,11 +14,6 @@ namespace fkdx {
 namespace {
 
 constexpr int kVectorBytes = 16;
-#ifdef __aarch64__
-[[maybe_unused]] constexpr bool kHasFma = true;
-#else
-[[maybe_unused]] constexpr bool kHasFma = false;
-#endif
 
 #include "base/lanes.h"
 #include "batch/prepare_rows.h"

@@ -99,8 +99,8 @@ void bind_loss(py::module_& m) {
   m.def("loss_cuda", &on_cuda, "The same on a GPU; see csrc/loss/loss_cuda.h.");
 #endif
   m.def(
-      "vector_exp", [](float x) { return selected_loss().exp(x); },
-      "exp(x), x <= 0, as the loss computes it.");
+      "vector_exp2", [](float x) { return selected_loss().exp2(x); },
+      "2^x, x <= 0, as the loss computes it.");
 }
 
 }  // namespace fkdx

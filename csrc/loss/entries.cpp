@@ -11,6 +11,8 @@
 namespace fkdx {
 namespace {
 
+constexpr size_t kFew = 64;  // so many are faster compared, all with all, than sorted
+
 template <typename T>
 T element(const void* from, int64_t index) {
   T x;
@@ -67,7 +69,9 @@ void RowTarget::add(const Source& source, int64_t row, int64_t classes) {
     const double value =
         source.values ? load_float(source.values, source.values_type, from * source.values_stride + k) : 1.0;
     sum += value;
-    entries.push_back({id, value});
+    Entry& entry = entries.emplace_back();  // field by field: a copy would wait for both stores
+    entry.id = id;
+    entry.delta = value;
   }
   const Recovery<double> recovery = recover<double>(source.tail, sum, source.k, classes);
   for (size_t e = start; e < entries.size(); ++e) {
@@ -77,7 +81,16 @@ void RowTarget::add(const Source& source, int64_t row, int64_t classes) {
   mass += weight * recovery.mass;
 }
 
+bool RowTarget::named_twice() const {
+  bool twice = false;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    for (size_t j = 0; j < i; ++j) twice |= entries[i].id == entries[j].id;
+  }
+  return twice;
+}
+
 void RowTarget::merge() {
+  if (entries.size() <= kFew && !named_twice()) return;
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.id < b.id; });
   size_t kept = 0;
   for (const Entry& entry : entries) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A row's target on the CPU: base, mass, and its classes in ascending order, each once.
+// A row's target on the CPU: base, mass, and the classes above the base, each once.
 #pragma once
 
 #include <vector>
@@ -22,6 +22,7 @@ struct RowTarget {
 
  private:
   void add(const Source& source, int64_t row, int64_t classes);
+  bool named_twice() const;
   void merge();
 };
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -9,20 +11,20 @@
 #include "loss/entries.h"
 #include "loss/variants.h"
 
+#define FKDX_AVX512
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma")
 
 namespace fkdx {
 namespace {
 
 constexpr int kVectorBytes = 64;
-[[maybe_unused]] constexpr bool kHasFma = true;
 
 #include "base/lanes.h"
 #include "loss/rows.h"
 
 }  // namespace
 
-LossVariant loss_avx512() { return {loss_any_type, exp_of}; }
+LossVariant loss_avx512() { return {loss_any_type, exp2_of}; }
 
 }  // namespace fkdx
 

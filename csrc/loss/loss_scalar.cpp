@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#ifdef __aarch64__
+#include <arm_neon.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -12,17 +16,12 @@ namespace fkdx {
 namespace {
 
 constexpr int kVectorBytes = 16;
-#ifdef __aarch64__
-[[maybe_unused]] constexpr bool kHasFma = true;
-#else
-[[maybe_unused]] constexpr bool kHasFma = false;
-#endif
 
 #include "base/lanes.h"
 #include "loss/rows.h"
 
 }  // namespace
 
-LossVariant loss_scalar() { return {loss_any_type, exp_of}; }
+LossVariant loss_scalar() { return {loss_any_type, exp2_of}; }
 
 }  // namespace fkdx

@@ -2,6 +2,7 @@
 // The loss and gradient of one row. Included by the variants (loss_scalar.cpp, loss_avx2.cpp,
 // loss_avx512.cpp) inside an unnamed namespace, after lanes.h.
 
+constexpr double kLog2E = 1.4426950408889634;
 constexpr int kBlock = 64;  // vectors that are summed in Real before the sum goes on in double
 
 // Which lanes of a vector count, and are there in memory.
@@ -64,44 +65,73 @@ typename T::Real row_max(const void* row, int64_t classes) {
   Lanes<Real> best = all(start);
   for_lanes<Real>(0, classes, [&](int64_t c, auto which) {
     const Lanes<Real> z = load_lanes<T>(row, c, start, which);
-    best = z > best ? z : best;
+    best = larger(z, best);
   });
   return max_lanes<Real>(best);
 }
 
-// Sums over a row of t = (z - max) / temperature, with e = exp(t).
+// Calls block(begin, end) for the blocks of a row.
+template <typename Real, typename Block>
+inline void for_blocks(int64_t classes, Block block) {
+  constexpr int64_t kLength = kBlock * kLanes<Real>;
+  for (int64_t c = 0; c < classes; c += kLength) block(c, std::min(classes, c + kLength));
+}
+
+// Sums over a row of d = z - max and e = exp(d / temperature).
 struct ExpSums {
-  double ties = 0;    // how many t are 0; these are kept apart so that a loss near 0 keeps its digits
-  double others = 0;  // sum of e where t < 0
-  double linear = 0;  // sum of t
+  double ties = 0;    // how many d are 0; counted only where a loss near 0 needs its digits
+  double others = 0;  // sum of the other e
+  double linear = 0;  // sum of d
   double total() const { return ties + others; }
   double log_total() const {  // log1p keeps the digits of a small sum, and is slow
     return others < 1 ? std::log(ties) + std::log1p(others / ties) : std::log(total());
   }
 };
 
-// Also writes e to `exps`, if the gradient wants it.
-template <typename T, typename Exps>
-ExpSums sum_exps(const void* row, int64_t classes, typename T::Real max, typename T::Real inv_temperature,
-                 Exps* exps) {
+// Ties and others, from the e of a row: each is 2^y, and what rounding took from y is made good here, where a
+// loss near 0 needs it.
+template <typename T>
+void split_ties(const void* row, int64_t classes, typename T::Real max, double inv_temperature,
+                const typename T::Real* exps, ExpSums& sums) {
   using Real = typename T::Real;
-  ExpSums sums;
-  for (int64_t begin = 0; begin < classes; begin += kBlock * kLanes<Real>) {
-    const int64_t end = std::min(classes, begin + kBlock * kLanes<Real>);
-    Lanes<Real> total{}, others{}, linear{};
+  const double exact = inv_temperature * kLog2E;
+  const Real per_d = static_cast<Real>(exact), lost = static_cast<Real>(exact - per_d);
+  sums.ties = sums.others = 0;
+  for_blocks<Real>(classes, [&](int64_t begin, int64_t end) {
+    Lanes<Real> ties{}, others{};
     for_lanes<Real>(begin, end, [&](int64_t c, auto which) {
-      const Lanes<Real> t = (load_lanes<T>(row, c, max, which) - max) * inv_temperature;
-      const Lanes<Real> e = exp_lanes(t);
-      total += keep<Real>(e, which);
-      others += keep<Real>(t == Real(0) ? Lanes<Real>{} : e, which);
-      linear += keep<Real>(t, which);
-      if (exps) store_lanes<Plain<Real>>(exps, c, e, which);
+      const Lanes<Real> d = load_lanes<T>(row, c, max, which) - max;
+      const Lanes<Real> e = load_lanes<Plain<Real>>(exps, c, 0, which);
+      const Lanes<Real> more = fused(d, all(per_d), -(d * per_d)) + d * lost;
+      const Lanes<Real> other = e + e * (more * Real(1 / kLog2E));
+      ties += keep<Real>(d == Real(0) ? all(Real(1)) : Lanes<Real>{}, which);
+      others += keep<Real>(d == Real(0) || e == Real(0) ? Lanes<Real>{} : other, which);
     });
-    const double rest = sum_lanes<Real>(others);
-    sums.ties += std::rint(sum_lanes<Real>(total) - rest);  // each is exp(0) = 1
-    sums.others += rest;
-    sums.linear += sum_lanes<Real>(linear);
-  }
+    sums.ties += sum_lanes(ties);
+    sums.others += sum_lanes(others);
+  });
+}
+
+// Writes e to `exps`.
+template <typename T>
+ExpSums sum_exps(const void* row, int64_t classes, typename T::Real max, double inv_temperature,
+                 typename T::Real* exps) {
+  using Real = typename T::Real;
+  const Real per_d = static_cast<Real>(inv_temperature * kLog2E);
+  ExpSums sums;
+  for_blocks<Real>(classes, [&](int64_t begin, int64_t end) {
+    Lanes<Real> total{}, linear{};
+    for_lanes<Real>(begin, end, [&](int64_t c, auto which) {
+      const Lanes<Real> d = load_lanes<T>(row, c, max, which) - max;
+      const Lanes<Real> e = exp2_lanes(d * per_d);
+      total += keep<Real>(e, which);
+      linear += keep<Real>(d, which);
+      store_lanes<Plain<Real>>(exps, c, e, which);
+    });
+    sums.others += sum_lanes(total);
+    sums.linear += sum_lanes(linear);
+  });
+  if (sums.others < 2) split_ties<T>(row, classes, max, inv_temperature, exps, sums);
   return sums;
 }
 
@@ -109,21 +139,14 @@ ExpSums sum_exps(const void* row, int64_t classes, typename T::Real max, typenam
 inline double product(double y, double t) { return y == 0 ? 0 : y * t; }
 
 template <typename T>
-void put(void* grad, int64_t c, double x) {
-  store_some<T>(static_cast<char*>(grad) + c * sizeof(typename T::Stored),
-                all(static_cast<typename T::Real>(x)), 1);
-}
-
-template <typename T>
 double softmax_sparse(const LossCall& call, const void* z, void* grad, double scale, const RowTarget& target,
                       typename T::Real* exps) {
   using Real = typename T::Real;
   const Real max = row_max<T>(z, call.classes);
-  const Real inv_temperature = static_cast<Real>(call.inv_temperature);
-  const ExpSums sums = sum_exps<T>(z, call.classes, max, inv_temperature, grad ? exps : nullptr);
-  double loss = target.mass * sums.log_total() - product(target.base, sums.linear);
+  const ExpSums sums = sum_exps<T>(z, call.classes, max, call.inv_temperature, exps);
+  double loss = target.mass * sums.log_total() - product(target.base, sums.linear * call.inv_temperature);
   for (const Entry& entry : target.entries) {
-    loss -= product(entry.delta, (load_one<T>(z, entry.id) - max) * inv_temperature);
+    loss -= product(entry.delta, (double(load_one<T>(z, entry.id)) - max) * call.inv_temperature);
   }
   if (!grad) return loss;
 
@@ -139,7 +162,7 @@ double softmax_sparse(const LossCall& call, const void* z, void* grad, double sc
     const bool only_max = sums.ties == 1 && load_one<T>(z, entry.id) == max;  // p = 1 - others / total
     const double e = only_max ? -sums.others : exps[entry.id];
     const double rest = only_max ? target.mass - y : -y;
-    put<T>(grad, entry.id, g * (target.mass * e / sums.total() + rest));
+    store_one<T>(grad, entry.id, g * (target.mass * e / sums.total() + rest));
   }
   return loss;
 }
@@ -155,12 +178,11 @@ double sigmoid_row(const LossCall& call, const void* z, void* grad, double scale
   const auto sigmoid = [&](double x) {
     return x < 0 ? std::exp(x) / (1 + std::exp(x)) : 1 / (1 + std::exp(-x));
   };
-  for (int64_t begin = 0; begin < call.classes; begin += kBlock * kLanes<Real>) {
-    const int64_t end = std::min(call.classes, begin + kBlock * kLanes<Real>);
+  for_blocks<Real>(call.classes, [&](int64_t begin, int64_t end) {
     Lanes<Real> sum{};
     for_lanes<Real>(begin, end, [&](int64_t c, auto which) {
       const Lanes<Real> x = load_lanes<T>(z, c, 0, which) * inv_temperature;
-      const Lanes<Real> e = exp_lanes(x > Real(0) ? -x : x);
+      const Lanes<Real> e = exp2_lanes((x > Real(0) ? -x : x) * static_cast<Real>(kLog2E));
       Lanes<Real> y = all(static_cast<Real>(base));
       if (dense) y = load_lanes<Plain<Real>>(dense, c, 0, which);
       const Lanes<Real> wrong = x < Real(0) ? y : Real(1) - y;  // max(x, 0) - y x = |x| wrong
@@ -170,12 +192,12 @@ double sigmoid_row(const LossCall& call, const void* z, void* grad, double scale
       const Lanes<Real> p = (x < Real(0) ? e : all(Real(1))) / (e + Real(1));
       store_lanes<T>(grad, c, (p - y) * static_cast<Real>(g), which);
     });
-    loss += sum_lanes<Real>(sum);
-  }
+    loss += sum_lanes(sum);
+  });
   for (const Entry& entry : entries) {
     const double x = double(load_one<T>(z, entry.id)) * call.inv_temperature;
     loss -= product(entry.delta, x);
-    if (grad) put<T>(grad, entry.id, g * (sigmoid(x) - base - entry.delta));
+    if (grad) store_one<T>(grad, entry.id, g * (sigmoid(x) - base - entry.delta));
   }
   return loss / call.classes;
 }
@@ -186,21 +208,19 @@ double softmax_dense(const LossCall& call, const void* z, void* grad, double sca
                      typename T::Real* exps) {
   using Real = typename T::Real;
   const Real max = row_max<T>(z, call.classes);
-  const Real inv_temperature = static_cast<Real>(call.inv_temperature);
-  const ExpSums sums = sum_exps<T>(z, call.classes, max, inv_temperature, exps);
+  const ExpSums sums = sum_exps<T>(z, call.classes, max, call.inv_temperature, exps);
   double mass = 0, dot = 0;
-  for (int64_t begin = 0; begin < call.classes; begin += kBlock * kLanes<Real>) {
-    const int64_t end = std::min(call.classes, begin + kBlock * kLanes<Real>);
+  for_blocks<Real>(call.classes, [&](int64_t begin, int64_t end) {
     Lanes<Real> masses{}, dots{};
     for_lanes<Real>(begin, end, [&](int64_t c, auto which) {
-      const Lanes<Real> t = (load_lanes<T>(z, c, max, which) - max) * inv_temperature;
+      const Lanes<Real> d = load_lanes<T>(z, c, max, which) - max;
       const Lanes<Real> p = load_lanes<Plain<Real>>(y, c, 0, which);
       masses += keep<Real>(p, which);
-      dots += keep<Real>(p == Real(0) ? Lanes<Real>{} : p * t, which);
+      dots += keep<Real>(p == Real(0) ? Lanes<Real>{} : p * d, which);
     });
-    mass += sum_lanes<Real>(masses);
-    dot += sum_lanes<Real>(dots);
-  }
+    mass += sum_lanes(masses);
+    dot += sum_lanes(dots);
+  });
   if (grad) {
     const double g = scale * call.inv_temperature;
     const Real slope = static_cast<Real>(mass / sums.total());
@@ -210,7 +230,7 @@ double softmax_dense(const LossCall& call, const void* z, void* grad, double sca
       store_lanes<T>(grad, c, dz, which);
     });
   }
-  return mass * sums.log_total() - dot;
+  return mass * sums.log_total() - dot * call.inv_temperature;
 }
 
 // Row `row` of a dense target as probabilities in Real. `scratch` has the size of y.
@@ -223,7 +243,7 @@ void read_dense(const LossCall& call, int64_t row, Real* scratch, Real* y) {
   }
   if (dense.inv_temperature == 0) return;
   const ExpSums sums = sum_exps<Plain<Real>>(stored, call.classes, row_max<Plain<Real>>(stored, call.classes),
-                                             static_cast<Real>(dense.inv_temperature), y);
+                                             dense.inv_temperature, y);
   for (int64_t c = 0; c < call.classes; ++c) y[c] = static_cast<Real>(y[c] / sums.total());
 }
 
@@ -265,4 +285,4 @@ void loss_any_type(const LossCall& call, int64_t begin, int64_t end) {
   }
 }
 
-float exp_of(float x) { return exp_lanes(all(x))[0]; }
+float exp2_of(float x) { return exp2_lanes(all(x))[0]; }

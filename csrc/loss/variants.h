@@ -12,7 +12,7 @@ using LossRange = void (*)(const LossCall& call, int64_t begin, int64_t end);
 
 struct LossVariant {
   LossRange rows;
-  float (*exp)(float);  // the vector exponential, for tests
+  float (*exp2)(float);  // the vector exponential, for tests
 };
 
 LossVariant selected_loss();  // as base/cpu.h says
