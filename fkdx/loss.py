@@ -210,7 +210,7 @@ def _empty_grad(logits: Tensor) -> Tensor:
     """Uninitialised (B, C) whose rows start at the same place within 16 bytes as the logits' rows do."""
     rows, classes = logits.shape
     if logits.is_contiguous():
-        return torch.empty_like(logits, requires_grad=False)
+        return torch.empty_like(logits)
     stride = classes + (logits.stride(0) - classes) % (16 // logits.element_size())
     return logits.new_empty_strided((rows, classes), (stride, 1))
 

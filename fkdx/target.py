@@ -37,7 +37,7 @@ class Source:
     weight: float | Tensor = 1.0
 
     def __len__(self) -> int:
-        return len(self.ids if self.rows is None else self.rows)
+        return (self.ids if self.rows is None else self.rows).shape[0]
 
 
 class SparseTarget:

@@ -112,16 +112,19 @@ void split_ties(const void* row, int64_t classes, typename T::Real max, double i
   });
 }
 
-// Writes e to `exps`.
+// Writes e to `exps`, and fetches what comes next: the row's gradient and the next row. (A prefetch beyond
+// the last row does nothing.)
 template <typename T>
 ExpSums sum_exps(const void* row, int64_t classes, typename T::Real max, double inv_temperature,
-                 typename T::Real* exps) {
+                 typename T::Real* exps, const void* next_row = nullptr, const void* grad = nullptr) {
   using Real = typename T::Real;
   const Real per_d = static_cast<Real>(inv_temperature * kLog2E);
   ExpSums sums;
   for_blocks<Real>(classes, [&](int64_t begin, int64_t end) {
     Lanes<Real> total{}, linear{};
     for_lanes<Real>(begin, end, [&](int64_t c, auto which) {
+      if (next_row) __builtin_prefetch(at<T>(next_row, c));
+      if (grad) __builtin_prefetch(at<T>(grad, c), 1);
       const Lanes<Real> d = load_lanes<T>(row, c, max, which) - max;
       const Lanes<Real> e = exp2_lanes(d * per_d);
       total += keep<Real>(e, which);
@@ -143,7 +146,8 @@ double softmax_sparse(const LossCall& call, const void* z, void* grad, double sc
                       typename T::Real* exps) {
   using Real = typename T::Real;
   const Real max = row_max<T>(z, call.classes);
-  const ExpSums sums = sum_exps<T>(z, call.classes, max, call.inv_temperature, exps);
+  const ExpSums sums =
+      sum_exps<T>(z, call.classes, max, call.inv_temperature, exps, at<T>(z, call.logits_stride), grad);
   double loss = target.mass * sums.log_total() - product(target.base, sums.linear * call.inv_temperature);
   for (const Entry& entry : target.entries) {
     loss -= product(entry.delta, (double(load_one<T>(z, entry.id)) - max) * call.inv_temperature);
