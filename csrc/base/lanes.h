@@ -40,24 +40,36 @@ inline Lanes<Real> all(Real x) {
 }
 
 // ---- what has an instruction that gcc 12 does not find, or not for certain --------------------------------
+// fused: a * b + c, rounded once. larger: a > b ? a : b. to_half rounds to nearest even; too large is
+// infinity.
 
-// a * b + c, rounded once.
 inline Lanes<double> fused(Lanes<double> a, Lanes<double> b, Lanes<double> c) {
   for (int i = 0; i < kLanes<double>; ++i) c[i] = std::fma(a[i], b[i], c[i]);
   return c;
 }
-
 inline Lanes<double> larger(Lanes<double> a, Lanes<double> b) { return a > b ? a : b; }
 
 #if defined(FKDX_AVX512)
 inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) { return _mm512_fmadd_ps(a, b, c); }
-inline Lanes<float> larger(Lanes<float> a, Lanes<float> b) { return _mm512_max_ps(a, b); }  // a > b ? a : b
+inline Lanes<float> larger(Lanes<float> a, Lanes<float> b) { return _mm512_max_ps(a, b); }
 inline Bits widen_bits(Halves x) { return bits_of<Bits>(_mm512_cvtepu16_epi32(bits_of<__m256i>(x))); }
 inline Halves narrow_bits(Bits x) { return bits_of<Halves>(_mm512_cvtepi32_epi16(bits_of<__m512i>(x))); }
-#else
-#if defined(FKDX_AVX2)
+inline Lanes<float> from_half(Halves x) { return _mm512_cvtph_ps(bits_of<__m256i>(x)); }
+inline Halves to_half(Lanes<float> x) {
+  return bits_of<Halves>(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+#elif defined(FKDX_AVX2)
 inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) { return _mm256_fmadd_ps(a, b, c); }
 inline Lanes<float> larger(Lanes<float> a, Lanes<float> b) { return _mm256_max_ps(a, b); }
+inline Bits widen_bits(Halves x) { return bits_of<Bits>(_mm256_cvtepu16_epi32(bits_of<__m128i>(x))); }
+inline Halves narrow_bits(Bits x) {
+  const __m256i y = bits_of<__m256i>(x);
+  return bits_of<Halves>(_mm_packus_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1)));
+}
+inline Lanes<float> from_half(Halves x) { return _mm256_cvtph_ps(bits_of<__m128i>(x)); }
+inline Halves to_half(Lanes<float> x) {
+  return bits_of<Halves>(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
 #else
 inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) {
 #ifdef __aarch64__
@@ -68,9 +80,28 @@ inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) {
 #endif
 }
 inline Lanes<float> larger(Lanes<float> a, Lanes<float> b) { return a > b ? a : b; }
-#endif
 inline Bits widen_bits(Halves x) { return __builtin_convertvector(x, Bits); }
 inline Halves narrow_bits(Bits x) { return __builtin_convertvector(x, Halves); }
+inline Lanes<float> from_half(Halves x) {
+  const Bits h = widen_bits(x);
+  const Bits exponent = h & 0x7c00u;
+  const Bits magnitude = ((h & 0x7fffu) << 13) + (112u << 23);
+  const Bits special = magnitude + (112u << 23);                                        // infinity and NaN
+  const Lanes<float> small = bits_of<Lanes<float>>(magnitude + (1u << 23)) - 0x1p-14f;  // subnormal
+  Bits u = exponent == 0x7c00u ? special : magnitude;
+  u = exponent == 0u ? bits_of<Bits>(small) : u;
+  return bits_of<Lanes<float>>(u | ((h & 0x8000u) << 16));
+}
+inline Halves to_half(Lanes<float> x) {
+  const Bits u = bits_of<Bits>(x);
+  const Bits magnitude = u & 0x7fffffffu;
+  const Bits normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+  const Bits subnormal = bits_of<Bits>(bits_of<Lanes<float>>(magnitude) + 0.5f) - 0x3f000000u;
+  Bits h = magnitude < (113u << 23) ? subnormal : normal;
+  h = magnitude >= (143u << 23) ? Bits{} + 0x7c00u : h;
+  h = x != x ? Bits{} + 0x7e00u : h;
+  return narrow_bits(h | ((u >> 16) & 0x8000u));
+}
 #endif
 
 // ---- element types: type in memory, type of the arithmetic, conversions ---------------------------------
@@ -107,26 +138,8 @@ struct F16 {
   using Real = float;
   using Stored = uint16_t;
   using Packed = Halves;
-  static Lanes<float> widen(Packed x) {
-    const Bits h = widen_bits(x);
-    const Bits exponent = h & 0x7c00u;
-    const Bits magnitude = ((h & 0x7fffu) << 13) + (112u << 23);
-    const Bits special = magnitude + (112u << 23);                                        // infinity and NaN
-    const Lanes<float> small = bits_of<Lanes<float>>(magnitude + (1u << 23)) - 0x1p-14f;  // subnormal
-    Bits u = exponent == 0x7c00u ? special : magnitude;
-    u = exponent == 0u ? bits_of<Bits>(small) : u;
-    return bits_of<Lanes<float>>(u | ((h & 0x8000u) << 16));
-  }
-  static Packed narrow(Lanes<float> x) {  // round to nearest even; too large becomes infinity
-    const Bits u = bits_of<Bits>(x);
-    const Bits magnitude = u & 0x7fffffffu;
-    const Bits normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-    const Bits subnormal = bits_of<Bits>(bits_of<Lanes<float>>(magnitude) + 0.5f) - 0x3f000000u;
-    Bits h = magnitude < (113u << 23) ? subnormal : normal;
-    h = magnitude >= (143u << 23) ? Bits{} + 0x7c00u : h;
-    h = x != x ? Bits{} + 0x7e00u : h;
-    return narrow_bits(h | ((u >> 16) & 0x8000u));
-  }
+  static Lanes<float> widen(Packed x) { return from_half(x); }
+  static Packed narrow(Lanes<float> x) { return to_half(x); }
 };
 
 template <typename T>
