@@ -28,6 +28,8 @@ class Source:
             divided by their sum
     rows:   (B,) int64, row b of the batch uses row ``rows[b]`` of the table; None: row b
     weight: factor of every row, or (B,) float32
+
+    Rows and weights lie side by side in memory.
     """
 
     ids: Tensor
@@ -140,7 +142,7 @@ class SparseTarget:
 
         permutation (B,) integers, lam a number or (B,), both on the target's device.
         """
-        permutation = _integers(permutation).to(torch.int64)
+        permutation = _integers(permutation).to(torch.int64).contiguous()
         _expect(permutation.shape == (len(self),), "permutation", tuple(permutation.shape), (len(self),))
         other = [
             replace(
@@ -169,12 +171,14 @@ class SparseTarget:
         """The targets of some rows."""
         sources = []
         for source in self.sources:
-            weight = source.weight[rows] if isinstance(source.weight, Tensor) else source.weight
+            weight = source.weight
+            if isinstance(weight, Tensor):
+                weight = weight[rows].contiguous()
             if source.rows is None:
                 values = None if source.values is None else source.values[rows]
                 sources.append(replace(source, ids=source.ids[rows], values=values, weight=weight))
             else:
-                sources.append(replace(source, rows=source.rows[rows], weight=weight))
+                sources.append(replace(source, rows=source.rows[rows].contiguous(), weight=weight))
         return SparseTarget(sources, self.num_classes, self.kind)
 
     def __repr__(self) -> str:

@@ -140,6 +140,16 @@ def test_composed_targets(rng, cpu):
     assert_gradient(grad, expected_grad / rows, 2 / rows)
 
 
+def test_permutations_and_weights_that_lie_apart(rng):
+    logits = random_logits(rng, 8, 30)
+    columns = torch.stack([torch.from_numpy(rng.permutation(8)) for _ in range(3)], 1)
+    target = SparseTarget.from_topk(*random_labels(rng, 8, 30, 5), 30).mix(columns[:, 1], rng.random(8))
+    for rows in (slice(None), slice(None, None, 2), slice(3, 7)):
+        dense = target.to_dense(torch.float64)[rows].numpy()
+        expected, _ = reference.soft_cross_entropy(logits[rows].double().numpy(), dense)
+        np.testing.assert_allclose(loss_and_grad(logits[rows], target[rows])[0], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_dense_targets_of_any_dtype(rng, cpu, dtype):
     logits = random_logits(rng, 6, 131, torch.float32)
