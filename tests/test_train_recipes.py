@@ -119,6 +119,21 @@ def test_a_saved_recipe_reads_as_itself(tmp_path):
         ("batch_size: -4", "batch_size, got -4"),
         ("- lr", "expected keys and values"),
         ("lr: [", "not YAML"),
+        ("lr: -1", "lr, got -1.0, expected 0 or more"),
+        ("lr: .nan", "lr, got nan, expected 0 or more"),
+        ("max_steps: -1", "max_steps, got -1, expected 0 or more"),
+        ("clip_grad: -1", "clip_grad, got -1.0, expected 0 or more"),
+        ("ema: 1.5", "ema, got 1.5, expected 0 to 1"),
+        ("scale: [0.5]", "scale, got [0.5], expected 2 numbers"),
+        ("mean: [0.5]", "mean, got [0.5], expected 3 numbers"),
+        ("{warmup_epochs: 9, epochs: 4}", "warmup_epochs, got 9, expected at most 4"),
+        (
+            "stages: [{epochs: 1}, {teacher: resnet50}]",
+            "teacher is of the whole run, expected it outside of stages[1]",
+        ),
+        ("stages: [{ema: 0.9}]", "ema is of the whole run"),
+        ("stages: [{stages: [{}]}]", "stages is of the whole run"),
+        ("{teacher: a, more_teachers: [{lr: 1}]}", "expected it outside of more_teachers[0]"),
     ],
 )
 def test_a_wrong_recipe_is_refused(tmp_path, text, words):
@@ -127,6 +142,34 @@ def test_a_wrong_recipe_is_refused(tmp_path, text, words):
     with pytest.raises(ValueError, match="recipe: ") as error:
         read_recipe(["--config", str(path)])
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--student-args", "{img_size: "], "student_args, got '{img_size: ', expected YAML, command line"),
+        (["--mean", "0.5", "0.5", "0.5"], "got '0.5' by itself, expected --KEY VALUE; lists as '[1, 2]'"),
+        (["--epochs", "ten"], "epochs, got 'ten', expected int, command line"),
+    ],
+)
+def test_a_wrong_flag_is_refused(arguments, words):
+    with pytest.raises(ValueError, match="recipe: ") as error:
+        read_recipe(arguments)
+    assert words in str(error.value)
+
+
+def test_what_is_no_text_is_refused_with_its_path(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"not YAML.*a\.yaml"):
+        read_recipe(["--config", str(tmp_path / "a.yaml")])
+
+
+def test_a_stage_finds_its_folders(tmp_path):
+    for folder in ("one/train", "one/val", "two/train", "two/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    stages = f"[{{}}, {{data: {tmp_path}/two, val: {tmp_path}/two/val}}]"
+    recipe = read_recipe(["--data", f"{tmp_path}/one", "--stages", stages])
+    assert [stage.data for stage in recipe.in_stages()] == [f"{tmp_path}/{n}/train" for n in ("one", "two")]
 
 
 def test_shipped_recipes_name_what_they_train_and_no_place():
@@ -148,6 +191,10 @@ def test_movable_keys_may_differ():
     recipe = Recipe()
     assert differences(asdict(recipe), replace(recipe, output="elsewhere", threads=3)) == []
     assert differences(asdict(recipe), replace(recipe, lr=0.2)) == ["lr: 0.1 -> 0.2"]
+    here, there = ([{"data": place, "epochs": 2}, {"epochs": 3}] for place in ("here", "there"))
+    assert differences(asdict(replace(recipe, stages=here)), replace(recipe, stages=there)) == []
+    longer = [*there[:1], {"epochs": 4}]
+    assert len(differences(asdict(replace(recipe, stages=here)), replace(recipe, stages=longer))) == 1
 
 
 # ---- schedules ------------------------------------------------------------------------------------------

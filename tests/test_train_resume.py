@@ -71,6 +71,15 @@ def test_a_run_cut_off_at_any_step_ends_as_the_whole_one(arguments, whole, tmp_p
         assert same_end(tmp_path / str(number), whole), f"cut before step {step}"
 
 
+def test_any_seed_will_do(arguments, tmp_path):
+    """Larger ones than torch takes, and negative ones."""
+    for seed in (2**63 + 5, -1):
+        assert (
+            main([*arguments, "--seed", str(seed), "--max-steps", "1", "--output", str(tmp_path / str(seed))])
+            == 0
+        )
+
+
 def test_a_finished_run_stays_as_it_is(arguments, whole, tmp_path):
     before = (whole / "last.pt").read_bytes()
     assert main([*arguments, "--output", str(whole)]) == 0

@@ -164,7 +164,7 @@ def train_pass(
 def train_step(run: Run, stage: Recipe, at: Pass, model: nn.Module, batch: Batch, lr: float) -> Tensor:
     """One step of the optimiser; the loss of every crop of this process, (B,), still on the device."""
     # Drop-outs are a function of seed, step and process, so that a resumed run repeats them.
-    torch.manual_seed((stage.seed * 1_000_003 + run.position.total) * 4099 + run.world.rank)
+    torch.manual_seed(((stage.seed * 1_000_003 + run.position.total) * 4099 + run.world.rank) % 2**63)
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     model.train()

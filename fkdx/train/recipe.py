@@ -4,7 +4,9 @@
 
 import argparse
 import difflib
+import math
 import types
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -17,12 +19,21 @@ from fkdx.loader.sampler import CHOICES as CHOICES_OF_CROPS
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 
-# Keys that may change when a run is resumed: where things lie, how it is watched, when it is cut off.
+# Keys that may change when a run is resumed: where things lie, what the machine can do, how the run
+# is watched, when it is cut off.
 MOVABLE = {
     *("data", "labels", "ensemble", "val", "output", "resume", "device", "teacher_checkpoint", "real_labels"),
-    *("threads", "cache_bytes", "evaluate", "max_steps", "log_every", "save_every", "save_minutes"),
+    *("threads", "cache_bytes", "accumulate", "compile", "teacher_compile", "max_steps", "nonfinite_limit"),
+    *("evaluate", "eval_every", "log_every", "save_every", "save_minutes", "tensorboard", "wandb"),
+}
+# Keys of a run as a whole, which no stage can have for itself.
+OF_THE_RUN = {
+    *("student", "student_args", "pretrained", "init", "ema", "output", "resume", "evaluate", "stages"),
+    *("teacher", "teacher_checkpoint", "teacher_input", "teacher_compile", "more_teachers"),
+    *("device", "channels_last", "sync_bn", "deterministic", "max_steps", "save_every", "nonfinite_limit"),
     *("tensorboard", "wandb"),
 }
+OF_A_TEACHER = {"teacher", "teacher_checkpoint", "teacher_input"}
 
 
 def key(default: Any, text: str, heading: str = "") -> Any:
@@ -194,15 +205,16 @@ class Recipe:
         """One recipe a stage; a recipe without stages is its own only stage."""
         if not self.stages:
             return [self]
+        alone, allowed = replace(self, stages=[]), TYPES.keys() - OF_THE_RUN
         return [
-            override(replace(self, stages=[]), stage, f"stages[{i}]") for i, stage in enumerate(self.stages)
+            find_folders(override(alone, keys, f"stages[{i}]", allowed)) for i, keys in enumerate(self.stages)
         ]
 
     def each_teacher(self) -> list["Recipe"]:
         """One recipe an online teacher; the keys of the first are not those of the others."""
         alone = replace(self, teacher_checkpoint="", teacher_input={})
-        more = [override(alone, keys, f"more_teachers[{i}]") for i, keys in enumerate(self.more_teachers)]
-        return [self, *more]
+        more = enumerate(self.more_teachers)
+        return [self, *(override(alone, keys, f"more_teachers[{i}]", OF_A_TEACHER) for i, keys in more)]
 
     def save(self, path: Path) -> None:
         path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
@@ -226,7 +238,16 @@ POSITIVE = (
     *("batch_size", "crops_per_image", "accumulate", "epochs", "temperature", "teacher_temperature"),
     *("eval_every", "log_every", "nonfinite_limit", "aug_repeats"),
 )
-SHARES = ("class_weight", "smoothing", "random_erasing", "mixup_prob", "mixup_switch_prob")
+NOT_NEGATIVE = (
+    *("lr", "lr_batch", "min_lr", "warmup_lr", "warmup_epochs", "decay_rate", "weight_decay", "momentum"),
+    *("clip_grad", "mixup", "cutmix", "selfmix", "mixup_off_epoch", "color_jitter", "size", "eval_size"),
+    *("max_steps", "save_every", "save_minutes", "cache_bytes"),
+)
+SHARES = (
+    *("class_weight", "smoothing", "epsilon", "random_erasing", "mixup_prob", "mixup_switch_prob"),
+    *("ema", "crop_ratio"),
+)
+LENGTHS = {"scale": 2, "ratio": 2, "window": 2, "mean": 3, "std": 3}
 
 
 def read_recipe(argv: list[str] | None = None) -> Recipe:
@@ -236,6 +257,8 @@ def read_recipe(argv: list[str] | None = None) -> Recipe:
     and OSError for a recipe that cannot be read.
     """
     args, rest = parser().parse_known_args(argv)
+    if rest and not rest[0].startswith("--"):
+        raise ValueError(f"recipe: got '{rest[0]}' by itself, expected --KEY VALUE; lists as '[1, 2]'")
     if rest:
         raise unknown("command line", rest[0].lstrip("-").split("=")[0].replace("-", "_"))
     given = vars(args)
@@ -287,7 +310,7 @@ def load_yaml(config: str) -> dict[str, Any]:
         )
     try:
         keys = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"recipe: not YAML, {' '.join(str(error).split())}, {path}") from None
     if not isinstance(keys, dict):
         raise ValueError(f"recipe: got {type(keys).__name__}, expected keys and values, {path}")
@@ -296,14 +319,21 @@ def load_yaml(config: str) -> dict[str, Any]:
 
 def parse(name: str, text: str) -> Any:
     """A flag's text as YAML, except where the key is a string anyway."""
-    return text if TYPES[name] is str else yaml.safe_load(text)
+    try:
+        return text if TYPES[name] is str else yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"recipe: {name}, got {text!r}, expected YAML, command line") from None
 
 
-def override(recipe: Recipe, keys: dict[str, Any], where: str) -> Recipe:
-    """`recipe` with `keys` put in their place; `where` names their origin in errors."""
+def override(
+    recipe: Recipe, keys: dict[str, Any], where: str, allowed: Collection[str] | None = None
+) -> Recipe:
+    """`recipe` with `keys` put in their place; `where` names their origin in errors. `allowed`: not all."""
     for name in keys:
         if name not in TYPES:
             raise unknown(where, str(name))
+        if allowed is not None and name not in allowed:
+            raise ValueError(f"recipe: {name} is of the whole run, expected it outside of {where}")
     return replace(recipe, **{name: cast(name, value, TYPES[name], where) for name, value in keys.items()})
 
 
@@ -333,6 +363,7 @@ def cast(name: str, value: Any, kind: Any, where: str) -> Any:
 
 def check(recipe: Recipe) -> Recipe:
     """Raise ValueError where a value makes no sense by itself."""
+    recipe.each_teacher()
     for stage in recipe.in_stages():
         for name, allowed in CHOICES.items():
             if getattr(stage, name) not in allowed:
@@ -342,24 +373,26 @@ def check(recipe: Recipe) -> Recipe:
         for name in POSITIVE:
             if getattr(stage, name) <= 0:
                 raise ValueError(f"recipe: {name}, got {getattr(stage, name)}, expected more than 0")
+        for name in NOT_NEGATIVE:
+            if not 0 <= getattr(stage, name) < math.inf:
+                raise ValueError(f"recipe: {name}, got {getattr(stage, name)}, expected 0 or more")
         for name in SHARES:
             if not 0 <= getattr(stage, name) <= 1:
                 raise ValueError(f"recipe: {name}, got {getattr(stage, name)}, expected 0 to 1")
+        for name, length in LENGTHS.items():
+            if (numbers := getattr(stage, name)) and len(numbers) != length:
+                raise ValueError(f"recipe: {name}, got {numbers}, expected {length} numbers")
+        if stage.warmup_epochs > stage.epochs:
+            raise ValueError(
+                f"recipe: warmup_epochs, got {stage.warmup_epochs}, expected at most {stage.epochs} (epochs)"
+            )
         if stage.more_teachers and not stage.teacher:
             raise ValueError("recipe: more_teachers, got some, expected a teacher before them")
-        check_mixing(stage)
+        if stage.selfmix and stage.crops_per_image < 2:
+            raise ValueError(
+                "recipe: selfmix, got crops_per_image 1, expected 2 or more: SelfMix mixes crops of one image"
+            )
     return recipe
-
-
-def check_mixing(stage: Recipe) -> None:
-    """Raise ValueError where crops cannot be mixed as asked."""
-    for name in ("mixup", "cutmix", "selfmix"):
-        if getattr(stage, name) < 0:
-            raise ValueError(f"recipe: {name}, got {getattr(stage, name)}, expected 0 or more")
-    if stage.selfmix and stage.crops_per_image < 2:
-        raise ValueError(
-            "recipe: selfmix, got crops_per_image 1, expected 2 or more: SelfMix mixes crops of one image"
-        )
 
 
 def find_folders(recipe: Recipe) -> Recipe:
@@ -373,6 +406,12 @@ def find_folders(recipe: Recipe) -> Recipe:
 
 def differences(old: dict[str, Any], new: Recipe) -> list[str]:
     """Where a checkpoint's recipe and this one disagree, as 'key: old -> new'; movable keys are left out."""
-    now = asdict(new)
-    names = [name for name in {**old, **now} if name not in MOVABLE and old.get(name) != now.get(name)]
+    old, now = _unmovable(old), _unmovable(asdict(new))
+    names = [name for name in {**old, **now} if old.get(name) != now.get(name)]
     return [f"{name}: {old.get(name)!r} -> {now.get(name)!r}" for name in names]
+
+
+def _unmovable(keys: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in keys.items() if name not in MOVABLE}
+    inner = {name: list(map(_unmovable, kept[name])) for name in ("stages", "more_teachers") if name in kept}
+    return kept | inner

@@ -70,7 +70,8 @@ def begin(
     ValueError where the checkpoint is of another model, recipe or labels, or not the same for all processes.
     """
     ema = ModelEmaV3(student, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "fp16")
+    scaled = any(stage.amp == "fp16" for stage in recipe.in_stages())
+    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     labels = [identity(open_labels(s), *map(LabelFile, s.ensemble)) for s in recipe.in_stages()]
     position = resume(state, recipe, labels, student, ema, scaler) if state else Position()
     if world.max([position.total, -position.total]) != [position.total, -position.total]:

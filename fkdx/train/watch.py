@@ -97,6 +97,7 @@ class Watch:
                 named = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "")
                 raise FloatingPointError(
                     f"train: loss not finite {self.limit} steps in a row, first in step {first} for {named}; "
-                    "lower the learning rate or clip gradients, and run again to resume"
+                    "begin another run with a lower --lr or --clip-grad, maybe from these weights: "
+                    "--output NEW --init OUTPUT/last.pt"
                 )
         self.healthy = self._bad_in_a_row == 0
