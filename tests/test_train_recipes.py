@@ -182,6 +182,28 @@ def test_shipped_recipes_name_what_they_train_and_no_place():
         assert read_recipe(["--config", name]).student == keys["student"]
 
 
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        ("fkd_resnet50_plain fkd_resnet101_plain", (300, 1024, 0.1, 1e-4, 0, 0.0, 0.0)),
+        ("fkd_resnet50", (300, 1024, 0.2, 1e-4, 5, 0.0, 0.0)),
+        ("relabel_resnet50 hard_resnet50", (300, 1024, 0.1, 1e-4, 5, 0.0, 0.0)),
+        ("fkd_resnet50_adamw fkd_vit_tiny", (300, 1024, 0.002, 0.05, 5, 1e-6, 1e-5)),
+        ("fkd_efficientnetv2_b0 fkd_fbnet_c100", (300, 1024, 0.002, 0.05, 5, 1e-6, 1e-5)),
+        ("ferkd_resnet50 ferkd_vit_small", (300, 1024, 0.002, 0.05, 5, 1e-6, 1e-5)),
+        ("meal_v2_resnet50", (270, 512, 0.01, 0.0, 0, 0.0, 0.0)),
+        ("vanillakd_resnet50_a2", (300, 2048, 0.005, 0.03, 5, 1e-6, 1e-6)),
+        ("vanillakd_resnet50_a1", (600, 2048, 0.005, 0.01, 5, 1e-6, 1e-6)),
+    ],
+)
+def test_shipped_recipes_have_the_numbers_of_their_papers(names, numbers):
+    """Epochs, batch, rate at its peak, weight decay, warm-up: FKD's tables 10 and 11, VanillaKD's table 2."""
+    for recipe in map(read_recipe, (["--config", name] for name in names.split())):
+        found = (recipe.epochs, recipe.batch_size, recipe.peak_lr, recipe.weight_decay)
+        assert (*found, recipe.warmup_epochs, recipe.warmup_lr, recipe.min_lr) == numbers
+        assert recipe.schedule == "cosine"
+
+
 def test_every_key_has_a_text_and_a_default_that_passes():
     assert all(field.metadata["help"] for field in fields(Recipe))
     assert yaml.safe_load(yaml.safe_dump(asdict(Recipe()))) == asdict(Recipe())
