@@ -184,7 +184,7 @@ def test_boards_get_the_numbers_of_the_log(soft, tmp_path, monkeypatch):
         flush=lambda: None,
     )
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: run))
-    board = SimpleNamespace(SummaryWriter=lambda folder: writer)
+    board = SimpleNamespace(SummaryWriter=lambda folder, purge_step: writer)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
     assert main([*soft, "--wandb", "toy_root", "--tensorboard", "--max-steps", "2"]) == 0
     assert seen["wandb"] == seen["tensorboard"]

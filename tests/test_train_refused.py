@@ -197,3 +197,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_images(soft, tmp_path, 
     for path in (tmp_path / "run").glob("*.pt"):
         weights = torch.load(path, weights_only=True)["state_dict"].values()
         assert all(tensor.isfinite().all() for tensor in weights)
+
+
+def test_a_run_that_ends_on_a_loss_that_is_not_finite_fails(soft, tmp_path, capsys):
+    """Before the limit is reached."""
+    arguments = [*soft, "--lr", "1e30", "--nonfinite-limit", "99", "--max-steps", "4"]
+    assert "the last loss is not finite" in refused(arguments, capsys).splitlines()[-1]
+    assert not list((tmp_path / "run").glob("*.safetensors"))

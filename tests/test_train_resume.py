@@ -1,5 +1,6 @@
 """A run that is cut off anywhere goes on as if nothing had happened, bit for bit; checkpoints are whole."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -111,6 +112,46 @@ def test_other_labels_under_the_same_name_are_refused(arguments, tmp_path, capsy
     assert "other labels" in capsys.readouterr().err
 
 
+def test_a_run_that_is_killed_before_best_is_named_names_it_when_it_goes_on(
+    arguments, whole, tmp_path, monkeypatch
+):
+    """Wherever in between: `last.pt` tells of a best score only when best.pt is that score's."""
+    run = [*arguments, "--output", str(tmp_path), "--save-every", "1"]
+    for step in ("save_weights", "save", "give_name"):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, step, lambda *_: sys.exit("killed"))
+            with pytest.raises(SystemExit):
+                main(run)
+        assert not (tmp_path / "last.pt").exists()
+    assert main(run) == 0
+    best = max(line["top1"] for line in log_of(tmp_path) if line["kind"] == "evaluation")
+    state = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert state["position"]["best"] == best
+    assert same_end(tmp_path, whole)
+
+
+def test_what_is_done_again_is_logged_once(arguments, whole, tmp_path):
+    """Cut off after the last step of a pass, which was evaluated, and by a full disk within a line."""
+    run = [*arguments, "--output", str(tmp_path)]
+    for step in ("3", "6"):
+        assert main([*run, "--max-steps", step]) == 0
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"kind": "st')
+    assert main(run) == 0
+    assert same_end(tmp_path, whole)
+    assert (tmp_path / "summary.csv").read_text() == (whole / "summary.csv").read_text()
+
+
+def test_two_runs_do_not_share_a_folder(arguments, tmp_path, capsys):
+    assert main([*arguments, "--output", str(tmp_path), "--max-steps", "1"]) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with (tmp_path / "log.jsonl").open() as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        assert main([*arguments, "--output", str(tmp_path), "--max-steps", "2"]) == 1
+    assert f"another run writes there, expected another --output, {tmp_path}" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 # ---- files ----------------------------------------------------------------------------------------------
 
 
@@ -122,10 +163,27 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
         temporary.write_text("ne")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"cannot write \(disk full\), \d+ bytes are free there, .*last.pt"):
         checkpoint.write_whole(path, write)
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
     assert path.read_text() == "old"
+
+
+def test_a_full_disk_is_named(tmp_path):
+    """By torch and by safetensors; files of this process may not grow beyond 100 kB."""
+    program = (
+        "import resource, sys, torch\nfrom pathlib import Path\nfrom fkdx.train import checkpoint\n"
+        "folder = Path(sys.argv[1])\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "for save in (lambda: checkpoint.save(folder / 'last.pt', {'w': torch.zeros(200_000)}),\n"
+        "             lambda: checkpoint.save_weights(folder / 'last.pt', torch.nn.Linear(500, 500))):\n"
+        "    try:\n        save()\n    except OSError as error:\n        print(error)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert all("bytes are free there" in line and line.endswith("last.pt") for line in lines)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):

@@ -14,7 +14,10 @@ from torch import nn
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`; it gets its name when its bytes are on the disk."""
+    """Let `write` fill a temporary file beside `path`; it gets its name when its bytes are on the disk.
+
+    Raises OSError where that fails, with the space that is left; then `path` is what it was.
+    """
     temporary = path.with_name(f".{path.name}.part")
     temporary.unlink(missing_ok=True)
     try:
@@ -22,8 +25,17 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         _flush(temporary)
         os.replace(temporary, path)
         _flush(path.parent)
+    except (OSError, RuntimeError) as error:  # torch says the latter of a full disk
+        raise unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: Exception) -> OSError:
+    """What to raise where writing failed."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    free = shutil.disk_usage(path.parent).free
+    return OSError(f"train: cannot write ({reason}), {free} bytes are free there, {path}")
 
 
 def _flush(path: Path) -> None:

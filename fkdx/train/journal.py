@@ -1,13 +1,15 @@
 """What a run leaves to be read: log.jsonl, summary.csv, curves.png, and TensorBoard or W&B if asked for."""
 
 import csv
+import fcntl
+import hashlib
 import json
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from fkdx.train.checkpoint import write_whole
+from fkdx.train.checkpoint import unwritable, write_whole
 from fkdx.train.recipe import Recipe
 
 
@@ -15,33 +17,52 @@ class Journal:
     """Lines of a run, written by the main process only.
 
     log.jsonl holds one object a line: {"kind": "step" | "evaluation" | "event", "step": ..., "time": ...}.
-    Lines later than `step`, which a resumed run will write again, are dropped.
+    What a resumed run will write again is dropped: lines later than `step`, and where it goes on within a
+    pass (`midway`) the evaluation at `step`.
+
+    Raises BlockingIOError where another run writes into the folder.
     """
 
-    def __init__(self, recipe: Recipe, step: int, main: bool) -> None:
+    def __init__(self, recipe: Recipe, step: int, midway: bool, main: bool) -> None:
         self.folder = Path(recipe.output)
         self.main = main
         self._boards: list[Any] = []
         if not main:
             return
-        self._log_path = self.folder / "log.jsonl"
-        kept = [line for line in self.lines() if line["step"] <= step and step > 0]
-        self._log_path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._log = self._log_path.open("a", buffering=1)
+        self._log = (self.folder / "log.jsonl").open("a", buffering=1)
+        _lock(self._log, self.folder)
+        self._log.truncate(self._end_of(step, midway))
         if recipe.tensorboard:
-            self._boards.append(_tensorboard(self.folder / "tensorboard"))
+            self._boards.append(_tensorboard(self.folder / "tensorboard", step))
         if recipe.wandb:
             self._boards.append(_wandb(recipe.wandb, self.folder))
 
     def lines(self) -> list[dict[str, Any]]:
-        path = self.folder / "log.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in self._whole_lines()]
+
+    def _whole_lines(self) -> list[str]:
+        """Without a last one that a full disk or a power cut tore off."""
+        text = (self.folder / "log.jsonl").read_text()
+        return text[: text.rfind("\n") + 1].splitlines(keepends=True)
+
+    def _end_of(self, step: int, midway: bool) -> int:
+        """How many bytes of the log a run that goes on at `step` keeps."""
+        kept = 0
+        for text in self._whole_lines() if step else ():
+            line = json.loads(text)
+            if line["step"] > step or (midway and line["step"] == step and line["kind"] == "evaluation"):
+                break
+            kept += len(text)
+        return kept
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         if not self.main:
             return
         line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
-        self._log.write(json.dumps(line) + "\n")
+        try:
+            self._log.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise unwritable(self.folder / "log.jsonl", error) from error
         numbers = {f"{kind}/{k}": v for k, v in values.items() if isinstance(v, (int, float))}
         for board in self._boards:
             board(numbers, step)
@@ -56,6 +77,18 @@ class Journal:
         lines = self.lines()
         if find_spec("matplotlib") and any(line["kind"] == "step" for line in lines):
             write_whole(self.folder / "curves.png", lambda path: _curves(path, lines))
+
+
+def _lock(log: TextIO, folder: Path) -> None:
+    """Two runs would tear each other's checkpoints. The lock dies with its process."""
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BlockingIOError(
+            f"train: another run writes there, expected another --output, {folder}"
+        ) from None
+    except OSError:
+        pass  # a file system without locks
 
 
 def _table(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -97,14 +130,14 @@ def _curves(path: Path, lines: list[dict[str, Any]]) -> None:
     figure.savefig(path, format="png", dpi=100)
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError(
             "tensorboard: not installed; pip install tensorboard, or leave out --tensorboard"
         ) from error
-    writer = SummaryWriter(folder)
+    writer = SummaryWriter(folder, purge_step=step + 1)
 
     def write(numbers: dict[str, float], step: int) -> None:
         for name, value in numbers.items():
@@ -119,5 +152,7 @@ def _wandb(project: str, folder: Path) -> Any:
         import wandb
     except ImportError as error:
         raise ValueError("wandb: not installed; pip install wandb, or leave out --wandb") from error
-    run = wandb.init(project=project, dir=folder, id=folder.resolve().name, resume="allow")
+    place = folder.resolve()
+    own = hashlib.sha256(str(place).encode()).hexdigest()[:16]
+    run = wandb.init(project=project, dir=folder, id=own, name=place.name, resume="allow")
     return lambda numbers, step: run.log(numbers, step=step)

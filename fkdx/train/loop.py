@@ -90,6 +90,7 @@ def train(recipe: Recipe, world: World) -> int:
             run.journal.write("event", position.total, text=f"stopped by {name}")
             world.wait()
             return 128 + stop.signal
+    run.watch.check_end()
     if world.main:
         checkpoint.save_weights(Path(recipe.output) / "last.safetensors", run.learned)
     run.journal.close()
@@ -205,8 +206,8 @@ def score(run: Run, stage: Recipe, at: Pass, loader: ValidationLoader) -> bool:
         distribute_bn(run.learned, run.world.size)  # to all the statistics that rank 0 would save
     result = evaluate(run.learned, loader, stage, run.world, run.stop)
     position, epoch = run.position, at.epoch + at.crops
-    better = result["top1"] > position.best
-    position.best = max(result["top1"], position.best)
+    better = run.watch.healthy and result["top1"] > position.best
+    position.best = result["top1"] if better else position.best
     run.journal.write("evaluation", position.total, stage=position.stage, epoch=epoch, **result)
     if run.world.main:
         print(f"epoch {epoch}: top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%", flush=True)

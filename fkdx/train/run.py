@@ -80,14 +80,18 @@ def begin(
         )
     if world.main:
         Path(recipe.output).mkdir(parents=True, exist_ok=True)
+    journal = Journal(recipe, position.total, position.step > 0, world.main)
+    if world.main:
         checkpoint.write_whole(Path(recipe.output) / "args.yaml", recipe.save)
-    journal = Journal(recipe, position.total, world.main)
     watch = Watch(journal, world, recipe.nonfinite_limit)
     return Run(recipe, world, stop, device, student, ema, scaler, teachers, journal, watch, position, labels)
 
 
 def save(run: Run, better: bool = False) -> None:
-    """Write last.pt, give it its other names, and export the best weights; only the main process does."""
+    """Write the checkpoint under all its names, and export the best weights; only the main process does.
+
+    last.pt comes last: a run that is killed before goes on from the old one and does all of this again.
+    """
     run.saved_at = time.monotonic()
     if not run.world.main or not run.watch.healthy:
         return
@@ -101,12 +105,15 @@ def save(run: Run, better: bool = False) -> None:
         "scaler": run.scaler.state_dict(),
     }
     output, position = Path(run.recipe.output), run.position
-    checkpoint.save(output / "last.pt", state)
-    if better:
-        checkpoint.give_name(output / "last.pt", output / "best.pt")
-        checkpoint.save_weights(output / "best.safetensors", run.learned)
+    names = [output / "last.pt"]
     if run.recipe.save_every and position.step == 0 and position.number % run.recipe.save_every == 0:
-        checkpoint.give_name(output / "last.pt", output / f"step_{position.total}.pt")
+        names.insert(0, output / f"step_{position.total}.pt")
+    if better:
+        checkpoint.save_weights(output / "best.safetensors", run.learned)
+        names.insert(0, output / "best.pt")
+    checkpoint.save(names[0], state)
+    for name in names[1:]:
+        checkpoint.give_name(names[0], name)
 
 
 def find_checkpoint(recipe: Recipe) -> dict[str, Any] | None:

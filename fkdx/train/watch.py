@@ -101,3 +101,11 @@ class Watch:
                     "--output NEW --init OUTPUT/last.pt"
                 )
         self.healthy = self._bad_in_a_row == 0
+
+    def check_end(self) -> None:
+        """FloatingPointError where the run ended on a loss that is not finite: its weights are not saved."""
+        if not self.healthy:
+            named = ", ".join(self._suspects[:8])
+            raise FloatingPointError(
+                f"train: the last loss is not finite, nothing was saved since it began with {named}"
+            )
