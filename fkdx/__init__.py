@@ -4,6 +4,7 @@ The public names below are imported on first use, so that `import fkdx` needs ne
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from fkdx._version import __version__
@@ -33,11 +34,25 @@ __all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "_C":
+        return _extension()
     if name not in _HOMES:
         raise AttributeError(f"module 'fkdx' has no attribute '{name}'")
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def _extension() -> Any:
+    """The compiled part, or what to do without it: Python finds sources before an installed fkdx."""
+    try:
+        return import_module("fkdx._C")
+    except ModuleNotFoundError as error:
+        folder = Path(__file__).parents[1]
+        raise ImportError(
+            "fkdx: the extension is not built for this Python, expected fkdx/_C*.so; run `pip install -e .` "
+            f"in this folder, or leave it if fkdx is installed already, {folder}"
+        ) from error
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 import sys
 from importlib import import_module
 
+import fkdx
 from fkdx._version import __version__
 
 # verb: (module, what it does)
@@ -54,17 +55,27 @@ def main(argv: list[str] | None = None) -> int:
 def run(verb: str, argv: list[str]) -> int:
     """Run one verb; what the user can mend is one line on stderr and exit status 1."""
     try:
+        if verb != "doctor":  # which reports a missing extension itself
+            _ = fkdx._C
         return import_module(VERBS[verb][0]).main(argv) or 0
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).split(".")[0]
         extra = "demo" if package == "cv2" else "train"
         print(f"fkdx {verb}: needs {package}; run: pip install 'fkdx[{extra}]'", file=sys.stderr)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"fkdx {verb}: {str(error).removeprefix(f'{verb}: ')}", file=sys.stderr)
+    except (ImportError, ValueError, OSError, RuntimeError) as error:
+        print(f"fkdx {verb}: {told(error, verb)}", file=sys.stderr)
     except KeyboardInterrupt as stop:
         print(f"fkdx {verb}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
     return 1
+
+
+def told(error: BaseException, verb: str) -> str:
+    """What an error says to a user of `fkdx VERB`: without the verb once more, or a number for the cause."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{error.strerror}: {error.filename!r}"
+    return text.removeprefix(f"{verb}: ")
 
 
 if __name__ == "__main__":

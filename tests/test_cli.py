@@ -1,6 +1,7 @@
 """The command, its verbs, the doctor, and the public names."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,11 +63,34 @@ def test_what_the_user_can_mend_is_one_line(tmp_path: Path, capsys: pytest.Captu
     shown = capsys.readouterr().err
     assert shown.startswith("fkdx info: ")
     assert "absent.fkdl" in shown
+    assert "Errno" not in shown
     assert shown.count("\n") == 1
 
 
-def test_missing_package_names_the_extra() -> None:
-    code = "import sys; sys.modules['timm'] = None; from fkdx import cli; sys.exit(cli.main(['train', '-h']))"
+def test_errors_name_the_verb_once_and_no_number() -> None:
+    assert cli.told(ValueError("train: nothing to learn from"), "train") == "nothing to learn from"
+    assert cli.told(OSError("pack: 3 left"), "pack") == "3 left"
+    assert cli.told(FileNotFoundError(2, "No such file", "a b"), "info") == "No such file: 'a b'"
+
+
+@pytest.mark.parametrize("module", ["fkdx info", "fkdx.train", "fkdx.generate", "fkdx train"])
+def test_sources_without_an_extension_say_what_to_do(module: str, tmp_path: Path) -> None:
+    """As in a checkout after `pip install .`: Python finds the sources before the installed package."""
+    shutil.copytree(ROOT / "fkdx", tmp_path / "fkdx", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    command = [sys.executable, "-m", *module.split(), "--help"]
+    shown = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True)
+    assert shown.returncode == 1
+    assert shown.stderr.count("\n") == 1, shown.stderr
+    assert (
+        f"pip install -e .` in this folder, or leave it if fkdx is installed already, {tmp_path}"
+        in shown.stderr
+    )
+
+
+@pytest.mark.parametrize("module", ["fkdx", "fkdx.train", "fkdx.generate"])
+def test_missing_package_names_the_extra(module: str) -> None:
+    code = f"import sys, runpy; sys.modules['timm'] = None; sys.argv[1:] = {['train'] * (module == 'fkdx')}; "
+    code += f"runpy.run_module('{module}', run_name='__main__')"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 1
     assert "needs timm; run: pip install 'fkdx[train]'" in shown.stderr

@@ -25,6 +25,7 @@ def refused(arguments: list[str], capsys) -> str:
     assert main(arguments) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
+    assert "train: train:" not in lines[0]
     return lines[0]
 
 

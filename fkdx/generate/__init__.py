@@ -4,6 +4,9 @@ A job is cut into shards (`shards`), a shard into chunks of crops (`draw`, `feed
 after chunk (`loop`); its answers are collected into label files (`collect`).
 """
 
-from fkdx.generate.program import main
 
-__all__ = ["main"]
+def main(argv: list[str] | None = None) -> int:
+    """Run a job with these arguments; returns the exit status."""
+    from fkdx.generate.program import main
+
+    return main(argv)

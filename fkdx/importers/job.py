@@ -139,7 +139,7 @@ def pack(
     """
     target = Path(target)
     if target.exists() and not overwrite:
-        raise FileExistsError(f"pack: {target} exists; remove it or ask for overwriting")
+        raise FileExistsError(f"pack: {target} exists; remove it, or ask to overwrite it (--overwrite)")
     job = Job(
         source, target, {**_options(source, provenance or {}), **options}, images_a_part or IMAGES_A_PART
     )

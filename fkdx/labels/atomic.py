@@ -20,7 +20,9 @@ class AtomicFile:
         self.path = Path(path)
         self.temporary = self.path.with_name(self.path.name + ".tmp")
         if self.path.exists() and not overwrite:
-            raise FileExistsError(f"write: {self.path} exists; remove it or ask for overwriting")
+            raise FileExistsError(
+                f"write: {self.path} exists; remove it, or ask to overwrite it (--overwrite)"
+            )
         self._file = self._open_locked()
         os.ftruncate(self._file, 0)
 

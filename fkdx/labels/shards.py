@@ -63,7 +63,8 @@ def shard_paths(path: str) -> list[str]:
         path = os.path.join(path, MANIFEST)
         if not os.path.exists(path):
             raise FileNotFoundError(
-                f"LabelFile: no {MANIFEST}; the set is incomplete or not one of labels, {path}"
+                f"LabelFile: got a folder without {MANIFEST}, expected a label file (.fkdl) or the folder "
+                f"of a complete set of shards, {os.path.dirname(path)}"
             )
     if not path.endswith(".json"):
         return [path]

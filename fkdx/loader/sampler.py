@@ -65,7 +65,7 @@ class Sampler:
         if self.steps == 0:
             raise ValueError(
                 f"Sampler: one batch needs {self.batch_images} images, got {len(self.stored)}; "
-                "make the batch smaller or set drop_last=False"
+                "choose a smaller batch_size"
             )
 
     def _check_curriculum(self) -> None:

@@ -2,6 +2,6 @@
 
 import sys
 
-from fkdx.train.loop import main
+from fkdx.cli import run
 
-sys.exit(main())
+sys.exit(run("train", sys.argv[1:]))

@@ -92,12 +92,21 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 
 def load_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """Weights from .safetensors or a checkpoint of fkdx, timm or FKD: the average where it has one."""
+    """Weights from .safetensors or a checkpoint of fkdx, timm or FKD: the average where it has one.
+
+    FileNotFoundError where no file is there, ValueError where it holds no weights.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"checkpoint: no such file, got {path}, expected weights (.safetensors, .pt, .pth.tar)"
         )
-    return load_state_dict(str(path))
+    try:
+        return load_state_dict(str(path))
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"checkpoint: cannot read it ({reason}), expected weights (.safetensors, .pt, .pth.tar), {path}"
+        ) from error
 
 
 def differing(weights: dict[str, torch.Tensor], model: nn.Module) -> list[str]:
