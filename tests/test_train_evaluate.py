@@ -1,11 +1,16 @@
 """`--evaluate`: exact totals on a validation folder, on numbered folders and with ImageNet-ReaL's labels."""
 
 import json
+from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from PIL import Image
 from toy import CLASSES, COMMON, make_toy, torchrun
 
+from fkdx.loader import ValidationLoader
+from fkdx.train.checkpoint import save_weights
 from fkdx.train.loop import main
 
 IMAGES = 5  # of each class
@@ -57,6 +62,53 @@ def test_the_score_is_that_of_the_last_evaluation(toy, score):
 def test_folders_may_be_numbers_of_classes(toy, score):
     assert score("--val", str(toy / "v2")) == score()
     assert score("--val", str(toy / "v2"), "--data", "") == score()
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory) -> Path:
+    """Eleven classes named 0 to 10, each of a shade of its own."""
+    folder = tmp_path_factory.mktemp("numbered")
+    for split in ("train", "val"):
+        for number in range(11):
+            (folder / split / str(number)).mkdir(parents=True)
+            for image in range(2):
+                shade = Image.new("L", (40, 40), 20 * number + 10)
+                shade.save(folder / split / str(number) / f"{image}.jpg", quality=95)
+    return folder
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_numbers_that_are_names_of_classes_are_in_the_order_of_the_training(
+    numbered, tmp_path, capsys, monkeypatch, named
+):
+    """0, 1, 10, 2, ... where the training's folders have these names, 0, 1, 2, ... without them."""
+    (tmp_path / "by_shade.py").write_text(
+        "import torch\n\nclass Shades(torch.nn.Module):\n"
+        "    def __init__(self, shades):\n        super().__init__()\n"
+        "        self.shades = torch.nn.Parameter(torch.tensor(shades))\n\n"
+        "    def forward(self, images):\n"
+        "        return -(images.mean((1, 2, 3))[:, None] - self.shades).abs()\n\n"
+        "def model(num_classes, shades):\n    return Shades(shades)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    order = sorted(range(11), key=str) if named else range(11)
+    shades = [(20 * number + 10) / 255 for number in order]
+    recipe = ["--student", "by_shade:model", "--student-args", f"{{shades: {shades}}}", "--size", "32"]
+    recipe += ["--mean", "[0, 0, 0]", "--std", "[1, 1, 1]", "--batch-size", "4", "--device", "cpu"]
+    save_weights(tmp_path / "weights.safetensors", import_module("by_shade").model(11, shades))
+    data = ["--data", str(numbered)] if named else ["--val", str(numbered / "val")]
+    capsys.readouterr()
+    assert (
+        main([*recipe, *data, "--evaluate", "--hard", "--init", str(tmp_path / "weights.safetensors")]) == 0
+    )
+    assert json.loads(capsys.readouterr().out)["top1"] == 100
+
+
+def test_validation_images_are_resized_as_asked(score):
+    with patch("fkdx.train.data.ValidationLoader", wraps=ValidationLoader) as made:
+        score("--eval-interpolation", "bicubic")
+        score()
+    assert [call.kwargs["interpolation"] for call in made.call_args_list] == ["bicubic", "bilinear"]
 
 
 def test_real_labels_count_a_guess_among_them(toy, score, tmp_path):

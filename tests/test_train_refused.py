@@ -123,6 +123,9 @@ def test_folders_of_other_classes_are_refused(soft, tmp_path, capsys):
         [*soft, "--data", str(tmp_path / "other")], capsys
     )
     assert "rose" in refused([*soft, "--val", str(tmp_path / "other")], capsys)
+    later = f"[{{}}, {{val: {tmp_path / 'other'}}}]"
+    assert "such as 'blue'" in refused([*soft, "--stages", later], capsys)
+    assert not (tmp_path / "run").exists()
 
 
 def test_numbers_of_classes_that_differ_are_refused(soft, toy_root, tmp_path, capsys, rng, monkeypatch):

@@ -43,8 +43,15 @@ def identity(labels: LabelFile | None, *others: LabelFile) -> str:
 
 
 def classes_of(recipe: Recipe, labels: LabelFile | None) -> list[str]:
-    """The names of all classes in order: the label file's, or the folders'."""
-    return list(labels.classes) if labels and labels.classes else folders_of(recipe.data or recipe.val)
+    """The names of all classes in order: the label file's, or the folders'.
+
+    Where there are validation images alone, folders that are numbers come in the order of these.
+    """
+    if labels and labels.classes:
+        return list(labels.classes)
+    folders = folders_of(recipe.data or recipe.val)
+    numbers = not recipe.data and all(map(str.isdecimal, folders))
+    return sorted(folders, key=int) if numbers else folders
 
 
 def folders_of(data: str) -> list[str]:
@@ -113,7 +120,8 @@ def check_stage(stage: Recipe, world: World) -> int:
 
 
 def check_batches(recipe: Recipe, world: World) -> None:
-    """ValueError where the images of a stage, of a later one too, do not fill one batch of its every pass."""
+    """ValueError where the images of a stage, of a later one too, do not fill one batch of its every pass, or
+    where its validation images are none or not of its classes."""
     for stage in recipe.in_stages():
         labels = open_labels(stage)
         files = labels and [labels, *map(LabelFile, stage.ensemble)]
@@ -122,6 +130,10 @@ def check_batches(recipe: Recipe, world: World) -> None:
         if not len(loader):  # CropLoader says so itself
             got = len(loader.source)
             raise ValueError(f"train: one batch needs {stage.batch_size} images, got {got}, {stage.data}")
+        if stage.val:
+            alone, classes = replace(stage, threads=1), classes_of(stage, labels)
+            if not len(validation_loader(alone, classes, world, torch.device("cpu")).pool.source):
+                raise ValueError(f"train: no image to evaluate on, {stage.val}")
 
 
 def check_loader(stage: Recipe, labels: LabelFile | None) -> None:
@@ -195,15 +207,16 @@ def validation_loader(
 ) -> ValidationLoader:
     """Every validation image once over all processes.
 
-    Folders named 0, 1, 2, ... (ImageNetV2) are class numbers.
+    Folders named 0, 1, 2, ... (ImageNetV2) are class numbers, unless the classes themselves are named so.
     """
-    numbers = [str(number) for number in range(len(classes))]
+    folders, numbers = set(folders_of(recipe.val)), [str(number) for number in range(len(classes))]
     return ValidationLoader(
         recipe.val,
         max(1, recipe.batch_size // world.size),
         recipe.eval_size or recipe.size,
         recipe.crop_ratio,
-        classes=numbers if set(folders_of(recipe.val)) <= set(numbers) else classes,
+        classes=numbers if folders <= set(numbers) and not folders <= set(classes) else classes,
+        interpolation=recipe.eval_interpolation,
         threads=recipe.threads,
         rank=world.rank,
         world_size=world.size,

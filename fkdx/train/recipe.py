@@ -185,6 +185,7 @@ class Recipe:
     )
     eval_every: int = key(1, "evaluate after every so many passes, and after the last")
     eval_size: int = key(0, "side of a validation crop; 0: size")
+    eval_interpolation: str = key("bilinear", "of validation images: bilinear or bicubic")
     crop_ratio: float = key(0.875, "side of the validation crop over the resized image's shorter side")
     real_labels: str = key(
         "", "real.json of ImageNet-ReaL: count a guess right if it is among the image's labels"
@@ -227,6 +228,7 @@ CHOICES = {
     "amp": ("none", "bf16", "fp16"),
     "on_error": ("raise", "skip"),
     "interpolation": ("bilinear", "bicubic", "random"),
+    "eval_interpolation": ("bilinear", "bicubic"),
     "loader": ("crops", "timm"),
     "teacher_loss": ("ce", *LOSSES),
     "class_loss": ("ce", "bce"),
