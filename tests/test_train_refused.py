@@ -85,6 +85,11 @@ def test_other_images_under_the_same_names_are_refused(soft, toy_root, tmp_path,
     write_labels(tmp_path / "wrong.fkdl", images, rng, dataset=fingerprint(files))
     other = ["--labels", str(tmp_path / "wrong.fkdl"), "--output", str(tmp_path / "other")]
     assert "not those that were labelled" in refused([*soft, *other], capsys)
+    moved = shutil.copytree(toy_root / "data", tmp_path / "moved")
+    with next((moved / "train").rglob("*.jpg")).open("ab") as image:
+        image.write(b"more")
+    more = ["--labels", str(tmp_path / "right.fkdl"), "--data", str(moved)]
+    assert "not those that were labelled" in refused([*soft, *more], capsys)
 
 
 def test_other_images_than_the_teacher_saw_are_refused(soft, toy_root, tmp_path, capsys):

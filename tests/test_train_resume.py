@@ -107,9 +107,10 @@ def test_other_labels_under_the_same_name_are_refused(arguments, tmp_path, capsy
     images = labels.parent / "data" / "train"
     run = [*arguments, "--output", str(tmp_path / "run")]
     assert main([*run, "--max-steps", "1"]) == 0
-    write_labels(tmp_path / "other.fkdl", images, rng, teacher="another")
-    assert main([*run, "--labels", str(tmp_path / "other.fkdl")]) == 1
-    assert "other labels" in capsys.readouterr().err
+    for teacher in ("another", "toy"):
+        write_labels(tmp_path / f"{teacher}.fkdl", images, rng, teacher=teacher)
+        assert main([*run, "--labels", str(tmp_path / f"{teacher}.fkdl")]) == 1
+        assert "other labels" in capsys.readouterr().err
 
 
 def test_a_run_that_is_killed_before_best_is_named_names_it_when_it_goes_on(

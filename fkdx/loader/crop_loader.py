@@ -21,7 +21,7 @@ from fkdx.crops import RATIO, SCALE
 from fkdx.loader.batches import Batch, check_shares
 from fkdx.loader.partners import Partners
 from fkdx.loader.sampler import CURRICULA, Sampler
-from fkdx.loader.slots import Device, make_slots, on_cuda
+from fkdx.loader.slots import Device, make_slots, send
 from fkdx.loader.soft_labels import Given, SoftLabels
 from fkdx.loader.supervision import DrawnCrops, Labels, StoredCrops
 from fkdx.pool import ImagePool, Pending, View, Work, run_ahead
@@ -263,10 +263,8 @@ class CropLoader:
         if part.steps:
             augment_rows(part.pending.slot, part.steps, self.pool.threads)
         mix = part.partners and part.partners.mix.apply(part.pending.slot, part.partners.pixels)
-        if on_cuda(self._device):
-            mix = mix and mix.pin_memory().to(self._device, non_blocking=True)
-            target = target.pin_memory().to(self._device, non_blocking=True)
-            classes = classes.pin_memory().to(self._device, non_blocking=True)
+        mix = mix and send(mix, self._device)
+        target, classes = send(target, self._device), send(classes, self._device)
         keys = [self.pool.source.keys[file] for file in files for _ in range(m)]
         crops = torch.from_numpy(part.crops.reshape(-1))
         images = self._slots.deliver(part.pending.slot, self._rows)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from fkdx.loader.batches import Batch, check_shares
-from fkdx.loader.slots import Device, make_slots, on_cuda
+from fkdx.loader.slots import Device, make_slots, send
 from fkdx.pool import ImagePool, Pending, View, Work, run_ahead
 from fkdx.sources import Source, class_numbers, open_source
 
@@ -79,9 +79,7 @@ class ValidationLoader:
 
     def _deliver(self, pending: Pending) -> Batch:
         files = pending.work.images
-        classes = torch.from_numpy(self._class_of[files])
-        if on_cuda(self._device):
-            classes = classes.pin_memory().to(self._device, non_blocking=True)
+        classes = send(torch.from_numpy(self._class_of[files]), self._device)
         images = self._slots.deliver(pending.slot, len(files))
         keys = [self.pool.source.keys[i] for i in files]
         return Batch(images, None, classes, keys, torch.zeros(len(files), dtype=torch.int64))

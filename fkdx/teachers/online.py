@@ -1,6 +1,7 @@
 """Teachers that are asked on the spot: they answer for the very images that the student sees."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -37,11 +38,16 @@ class OnlineTeachers:
         return answers[0] if len(answers) == 1 else temperature * combined(answers, temperature)
 
 
+@cache  # a copy to a GPU waits for all that runs there
+def _channels(numbers: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    return torch.tensor(numbers, device=device)[:, :, None, None]
+
+
 def seen_by(wanted: Preprocess, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Normalised images as another model wants them. What is mixed in them or erased stays so."""
     if (*mean, *std) != (*wanted.mean, *wanted.std):
-        channels = torch.tensor([mean, std, wanted.mean, wanted.std], device=images.device)
-        ours, spread, theirs, wanted_spread = channels[:, :, None, None]
+        numbers = tuple(mean), tuple(std), tuple(wanted.mean), tuple(wanted.std)
+        ours, spread, theirs, wanted_spread = _channels(numbers, images.device)
         images = (images.float() * spread + ours - theirs) / wanted_spread
     if images.shape[-1] == wanted.size:
         return images

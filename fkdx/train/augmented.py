@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fkdx.batch import prepare
 from fkdx.loader import Batch
+from fkdx.loader.slots import send
 from fkdx.pool import default_threads
 from fkdx.sources import Source, class_numbers, open_source
 from fkdx.train.distributed import World
@@ -93,7 +94,7 @@ class AugmentedLoader:
         return [rows[step * self._rows : (step + 1) * self._rows] for step in range(self._start, len(self))]
 
     def _deliver(self, pixels: Tensor, images: Tensor) -> Batch:
-        classes = torch.from_numpy(self._class_of[images]).to(self._device)
+        classes = send(torch.from_numpy(self._class_of[images]), self._device)
         mixed, target = self._mixup(self._erase(pixels), classes)
         keys = [self.source.keys[image] for image in images.tolist()]
         return Batch(mixed, target, classes, keys, torch.zeros_like(images))

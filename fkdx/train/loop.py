@@ -120,8 +120,8 @@ def train_stage(run: Run, stage: Recipe, state: dict[str, Any] | None) -> bool:
     while position.number < len(plan):
         at = plan[position.number]
         if loader is None or loader.crops_per_image != at.crops:
-            loader = training_loader(stage, files, at.crops, world, run.device)
-            if labels and world.main and position.number == position.step == 0:
+            begun, loader = loader is not None, training_loader(stage, files, at.crops, world, run.device)
+            if labels and world.main and not begun:
                 check_fingerprint(labels, loader.pool.source)
             world.wait()
         train_pass(run, stage, at, model, loader)

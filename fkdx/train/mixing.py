@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from fkdx.loader.slots import send
 from fkdx.mix import Mix, Mixer
 from fkdx.train.recipe import Recipe
 from fkdx.train.schedule import Pass
@@ -27,4 +28,4 @@ def draw_mix(recipe: Recipe, at: Pass, images: torch.Tensor, step: int, rank: in
         return None
     rng = np.random.default_rng([recipe.seed % 2**64, step, rank])
     mix = mixer_of(recipe, at).draw(*images.shape[:3], rng, at.crops)
-    return mix and mix.to(images.device, non_blocking=True)
+    return mix and send(mix, images.device)
