@@ -48,6 +48,9 @@ __device__ __forceinline__ float divide_fast(float a, float b) { return __fdivid
 
 __device__ __forceinline__ float bits_to_float(uint32_t u) { return __uint_as_float(u); }
 __device__ __forceinline__ uint32_t float_to_bits(float x) { return __float_as_uint(x); }
+__device__ __forceinline__ double bits_to_double(uint32_t low, uint32_t high) {
+  return __hiloint2double(static_cast<int>(high), static_cast<int>(low));
+}
 __device__ __forceinline__ uint16_t to_bf16(float x) { return __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
 __device__ __forceinline__ uint16_t to_f16(float x) { return __half_as_ushort(__float2half_rn(x)); }
 __device__ __forceinline__ float from_f16(uint16_t h) { return __half2float(__ushort_as_half(h)); }
@@ -168,7 +171,7 @@ struct Team {
   static constexpr int kWarps = kThreads / 32;
   struct Scratch {
     float max[kWarps];
-    Sums sums[kWarps];
+    Sums sums[kWarps], total;
   };
 
   static __device__ __forceinline__ void sync() {

@@ -48,15 +48,14 @@ struct Share {
   float edge_x, x[kQuads][kPer];
 
   __device__ __forceinline__ Share(const typename T::Stored* z, int classes, int rank_)
-      : split(z, classes),
-        rank(rank_),
-        edge(split.edge(rank)),
-        edge_x(edge >= 0 ? T::widen(z[edge]) : -INFINITY) {
+      : split(z, classes), rank(rank_), edge(split.edge(rank)) {
     Quad quads[kQuads];
 #pragma unroll
     for (int i = 0; i < kQuads; ++i) {
       if (rank + i * kThreads < split.quads) quads[i] = load16(z + split.quad(rank + i * kThreads));
     }
+    // Waits for memory, and so comes after the other loads.
+    edge_x = edge >= 0 ? T::widen(z[edge]) : -INFINITY;
 #pragma unroll
     for (int i = 0; i < kQuads; ++i) {
       if (rank + i * kThreads < split.quads) T::unpack(quads[i], x[i]);

@@ -26,28 +26,48 @@ struct LossArgs {
   bool same_phase;  // a row of logits and its row of gradients lie at the same place within 16 bytes
 };
 
-__device__ __forceinline__ int64_t load_id(const Source& source, int64_t index) {
-  switch (source.ids_type) {
-    case Int::kI16:
-      return static_cast<const int16_t*>(source.ids)[index];
-    case Int::kI32:
-      return static_cast<const int32_t*>(source.ids)[index];
+// An id or a value as it lies in memory: 2, 4 or 8 bytes. What is loaded early is converted late, where it is
+// used, because a conversion beside its load waits for memory.
+struct Raw {
+  uint32_t low, high;
+};
+
+__device__ __forceinline__ int size_of(Int type) { return 2 << static_cast<int>(type); }
+__device__ __forceinline__ int size_of(Float type) {
+  return type == Float::kF32 ? 4 : type == Float::kF64 ? 8 : 2;
+}
+
+template <typename Type>
+__device__ __forceinline__ Raw load_raw(const void* from, Type type, int64_t index) {
+  const int size = size_of(type);
+  const char* at = static_cast<const char*>(from) + index * size;
+  if (size == 2) return {*reinterpret_cast<const uint16_t*>(at), 0};
+  if (size == 4) return {*reinterpret_cast<const uint32_t*>(at), 0};
+  const Pair pair = load8(at);
+  return {pair.word[0], pair.word[1]};
+}
+
+// Negative where the id is, or does not fit.
+__device__ __forceinline__ int id_of(Raw raw, Int type) {
+  if (type == Int::kI16) return static_cast<int16_t>(raw.low);
+  return raw.high == 0 ? static_cast<int>(raw.low) : -1;
+}
+
+__device__ __forceinline__ float value_of(Raw raw, Float type) {
+  switch (type) {
+    case Float::kF32:
+      return bits_to_float(raw.low);
+    case Float::kBf16:
+      return DeviceBf16::widen(static_cast<uint16_t>(raw.low));
+    case Float::kF16:
+      return from_f16(static_cast<uint16_t>(raw.low));
     default:
-      return static_cast<const int64_t*>(source.ids)[index];
+      return static_cast<float>(bits_to_double(raw.low, raw.high));
   }
 }
 
 __device__ __forceinline__ float load_value(const void* from, Float type, int64_t index) {
-  switch (type) {
-    case Float::kF32:
-      return static_cast<const float*>(from)[index];
-    case Float::kBf16:
-      return DeviceBf16::widen(static_cast<const uint16_t*>(from)[index]);
-    case Float::kF16:
-      return from_f16(static_cast<const uint16_t*>(from)[index]);
-    default:
-      return static_cast<float>(static_cast<const double*>(from)[index]);
-  }
+  return value_of(load_raw(from, type, index), type);
 }
 
 // The factor of row `row`'s gradient.
@@ -78,19 +98,26 @@ struct Entries {
         wrong = true;
         continue;
       }
+      Raw raw_ids[2] = {}, raw_values[2] = {};
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int k = lane + 32 * half;
+        if (k >= source.k) continue;
+        raw_ids[half] = load_raw(source.ids, source.ids_type, from * source.ids_stride + k);
+        if (!source.values) continue;
+        raw_values[half] = load_raw(source.values, source.values_type, from * source.values_stride + k);
+      }
       const float weight = source.weights ? source.weight * source.weights[row] : source.weight;
       float values[2] = {0, 0};
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int k = lane + 32 * half;
         if (k >= source.k) continue;
-        const int64_t id = load_id(source, from * source.ids_stride + k);
+        const int id = id_of(raw_ids[half], source.ids_type);
         const bool exists = id >= 0 && id < args.classes;
         wrong |= !exists;
-        ids[n + k] = exists ? static_cast<int>(id) : 0;
-        values[half] = source.values
-                           ? load_value(source.values, source.values_type, from * source.values_stride + k)
-                           : 1.f;
+        ids[n + k] = exists ? id : 0;
+        values[half] = source.values ? value_of(raw_values[half], source.values_type) : 1.f;
       }
       const Recovery<float> r =
           recover<float>(source.tail, warp_sum(values[0] + values[1]), source.k, args.classes);

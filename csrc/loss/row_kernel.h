@@ -25,24 +25,26 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
   const Stored* z = static_cast<const Stored*>(args.logits) + row * args.logits_stride;
   const RowSplit<T> split(z, args.classes);
 
-  // All loads are under way before the first is used.
+  // All loads are under way before the first is used, or converted.
   Quad quads[kQuads];
 #pragma unroll
   for (int i = 0; i < kQuads; ++i) {
     if (rank + i * kThreads < split.quads) quads[i] = load16(z + split.quad(rank + i * kThreads));
   }
   const int edge = split.edge(rank);
-  const float edge_z = edge >= 0 ? T::widen(z[edge]) : -INFINITY;
+  const Stored raw_edge = edge >= 0 ? z[edge] : Stored{};
   if (rank < 32) target.read(args, row, rank);
-  float entry_t[2] = {0, 0};
+  Stored raw_entries[2] = {};
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (rank < 32 && rank + 32 * half < target.count)
-      entry_t[half] = T::widen(z[target.ids[rank + 32 * half]]);
+    if (rank < 32 && rank + 32 * half < target.count) {
+      raw_entries[half] = z[target.ids[rank + 32 * half]];
+    }
   }
 
   float x[kQuads][kPer];  // z, then exp(t)
-  float max = edge_z;
+  float edge_x = edge >= 0 ? T::widen(raw_edge) : -INFINITY;
+  float max = edge_x;
 #pragma unroll
   for (int i = 0; i < kQuads; ++i) {
     if (rank + i * kThreads >= split.quads) continue;
@@ -67,37 +69,40 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
 #pragma unroll
     for (int j = 0; j < kPer; ++j) add(x[i][j]);
   }
-  float edge_x = edge_z;
   if (edge >= 0) add(edge_x);
   sums.linear = product(target.base, sums.linear);
+  float entry_t[2] = {0, 0};
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     if (rank >= 32 || rank + 32 * half >= target.count) continue;
-    entry_t[half] = (entry_t[half] - max) * per_z;
+    entry_t[half] = (T::widen(raw_entries[half]) - max) * per_z;
     sums.linear += product(target.deltas[rank + 32 * half], entry_t[half]);
   }
   sums = Row::sum(sums, rank, scratches[team]);
-  if (args.loss && rank == 0) args.loss[row] = softmax_loss(target, sums);
-  if (!args.grad) return;
+  if (rank == kThreads - 1) scratches[team].total = sums;  // for the loss; until then registers are short
 
   Stored* grad = static_cast<Stored*>(args.grad) + row * args.grad_stride;
   const float scale = gradient_scale(args, row);
-  const float slope = scale * target.mass / (sums.ties + sums.others), floor = scale * target.base;
+  if (args.grad) {
+    const float slope = scale * target.mass / (sums.ties + sums.others), floor = scale * target.base;
 #pragma unroll
-  for (int i = 0; i < kQuads; ++i) {
-    if (rank + i * kThreads >= split.quads) continue;
+    for (int i = 0; i < kQuads; ++i) {
+      if (rank + i * kThreads >= split.quads) continue;
 #pragma unroll
-    for (int j = 0; j < kPer; ++j) x[i][j] = fmaf(x[i][j], slope, -floor);
-    store16(grad + split.quad(rank + i * kThreads), T::pack(x[i]));
+      for (int j = 0; j < kPer; ++j) x[i][j] = fmaf(x[i][j], slope, -floor);
+      store16(grad + split.quad(rank + i * kThreads), T::pack(x[i]));
+    }
+    if (edge >= 0) grad[edge] = T::narrow(fmaf(edge_x, slope, -floor));
   }
-  if (edge >= 0) grad[edge] = T::narrow(fmaf(edge_x, slope, -floor));
   Row::sync();  // the named classes are written again, by other threads
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (rank < 32 && rank + 32 * half < target.count) {
+    if (args.grad && rank < 32 && rank + 32 * half < target.count) {
       put_entry<T>(target, sums, rank + 32 * half, entry_t[half], scale, grad);
     }
   }
+  // At the end and beside the threads of the named classes, because logarithms take long.
+  if (args.loss && rank == kThreads - 1) args.loss[row] = softmax_loss(target, scratches[team].total);
 }
 
 }  // namespace fkdx

@@ -217,6 +217,12 @@ inline float exp2_fast(float x) { return x < -126.f ? 0.f : std::exp2(x); }
 
 inline float bits_to_float(uint32_t u) { return float_of(u); }
 inline uint32_t float_to_bits(float x) { return bits_of(x); }
+inline double bits_to_double(uint32_t low, uint32_t high) {
+  const uint64_t bits = uint64_t(high) << 32 | low;
+  double x;
+  std::memcpy(&x, &bits, sizeof(x));
+  return x;
+}
 inline uint16_t to_bf16(float x) {
   const uint32_t u = float_to_bits(x);
   return x != x ? 0x7fc0 : uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16);

@@ -33,33 +33,46 @@ struct Case {
   bool tail;
 };
 
-// The labels of a case: ids may repeat, the first source is read through a permutation with weights.
+template <typename T>
+void append(std::vector<char>& to, T x) {
+  to.insert(to.end(), reinterpret_cast<const char*>(&x), reinterpret_cast<const char*>(&x) + sizeof(x));
+}
+
+void append(std::vector<char>& to, Int type, int id) {
+  if (type == Int::kI16) return append(to, int16_t(id));
+  if (type == Int::kI32) return append(to, int32_t(id));
+  append(to, int64_t(id));
+}
+
+void append(std::vector<char>& to, Float type, float value) {
+  if (type == Float::kF32) return append(to, value);
+  if (type == Float::kF64) return append(to, double(value));
+  append(to, type == Float::kBf16 ? to_bf16(value) : to_f16(value));
+}
+
+// The labels of a case, of any types: ids may repeat, the first source is read through a permutation with
+// weights.
 struct Labels {
-  std::vector<std::vector<int16_t>> ids;
-  std::vector<std::vector<float>> values;
+  std::vector<std::vector<char>> ids, values;
   std::vector<int64_t> permutation;
   std::vector<float> weights;
   std::vector<Source> sources;
 
-  explicit Labels(const Case& c) {
+  explicit Labels(const Case& c) : ids(c.sources), values(c.sources) {
     for (int b = 0; b < c.rows; ++b) {
       permutation.push_back(below(c.rows));
       weights.push_back(0.25f + 0.5f * below(2));
     }
     for (int s = 0; s < c.sources; ++s) {
-      ids.emplace_back();
-      values.emplace_back();
-      for (int i = 0; i < c.rows * c.k; ++i) {
-        ids.back().push_back(int16_t(below(std::min(c.classes, 32767))));
-        values.back().push_back(0.9f / c.k * (1 + below(8)) / 8);
-      }
-    }
-    for (int s = 0; s < c.sources; ++s) {
       Source source{};
+      source.ids_type = static_cast<Int>(below(3));
+      source.values_type = static_cast<Float>(below(4));
+      for (int i = 0; i < c.rows * c.k; ++i) {
+        append(ids[s], source.ids_type, below(std::min(c.classes, 32767)));
+        append(values[s], source.values_type, 0.9f / c.k * (1 + below(8)) / 8);
+      }
       source.ids = ids[s].data();
-      source.ids_type = Int::kI16;
-      source.values = values[s].data();
-      source.values_type = Float::kF32;
+      source.values = c.tail || below(4) ? values[s].data() : nullptr;
       source.ids_stride = source.values_stride = c.k;
       source.num_rows = c.rows;
       source.k = c.k;
@@ -175,7 +188,7 @@ void all_cases(const std::vector<int>& classes, int kernels) {
   for (int count : classes) {
     for (int kernel = 0; kernel < kernels; ++kernel) {
       if (kernel < 2 && count / T::kPerQuad > 128 * (sizeof(typename T::Stored) == 4 ? 2 : 1)) continue;
-      Case c{3, count, below(8), below(3), below(7), 1 + below(3), kernel, below(2) == 0};
+      Case c{3 + 2 * below(2), count, below(8), below(3), below(7), 1 + below(3), kernel, below(2) == 0};
       if (sizeof(typename T::Stored) == 4) c.offset %= 4;
       compare<T>(c, Link::kSoftmax, false, 0);
     }
@@ -184,6 +197,50 @@ void all_cases(const std::vector<int>& classes, int kernels) {
     compare<T>(c, Link::kSigmoid, true, 0);
     compare<T>(c, Link::kSoftmax, true, 0);
     compare<T>(c, Link::kSoftmax, true, 0.7f);
+  }
+}
+
+// A row that names a class that does not exist is NaN; the row before it is not.
+void spoil(Int type, int64_t wrong, Link link, int kernel) {
+  const Case c{2, 33, 0, 0, 2, 1, kernel, true};
+  Labels labels(c);
+  labels.ids[0].clear();
+  for (const int64_t id : {int64_t{4}, int64_t{7}, int64_t{32}, wrong}) {
+    if (type == Int::kI64) {
+      append(labels.ids[0], id);
+    } else {
+      append(labels.ids[0], type, int(id));
+    }
+  }
+  std::vector<float> logits(2 * 33), grad(2 * 33), loss(2);
+  for (float& z : logits) z = normal(3);
+  LossArgs args{};
+  args.logits = logits.data();
+  args.loss = loss.data();
+  args.grad = grad.data();
+  args.rows = 2;
+  args.classes = args.logits_stride = args.grad_stride = 33;
+  args.sources[0] = labels.sources[0];
+  args.sources[0].ids = labels.ids[0].data();
+  args.sources[0].ids_type = type;
+  args.num_sources = 1;
+  args.inv_temperature = args.scale = 1;
+  args.same_phase = true;
+  run<DeviceF32>(args, link, kernel);
+  for (int i = 0; i < 33; ++i) {
+    expect(!std::isnan(grad[i]) && std::isnan(grad[33 + i]), c, "wrong class", grad[33 + i], double(wrong));
+  }
+  expect(!std::isnan(loss[0]) && std::isnan(loss[1]), c, "wrong class's loss", loss[1], double(wrong));
+}
+
+void wrong_classes() {
+  for (int kernel = 0; kernel < 4; ++kernel) {
+    const Link link = kernel == 2 ? Link::kSigmoid : Link::kSoftmax;
+    for (const int id : {-1, 33, 32767}) spoil(Int::kI16, id, link, kernel);
+    for (const int id : {-1, 33, INT32_MIN}) spoil(Int::kI32, id, link, kernel);
+    for (const int64_t id : {int64_t{-1}, int64_t{1} << 31, (int64_t{1} << 32) + 5, INT64_MIN}) {
+      spoil(Int::kI64, id, link, kernel);
+    }
   }
 }
 
@@ -201,6 +258,7 @@ int main(int argc, char** argv) {
   fkdx::all_cases<fkdx::DeviceBf16>(classes, 5);
   fkdx::all_cases<fkdx::DeviceF16>(quick ? std::vector<int>{33} : classes, 5);
   fkdx::compare<fkdx::DeviceBf16>({1, 5003, 3, 0, 64, 1, 2, true}, fkdx::Link::kSoftmax, false, 0);
+  fkdx::wrong_classes();
   std::printf("loss_kernels: seed %u, %d failures\n", seed, fkdx::failures);
   return fkdx::failures != 0;
 }
