@@ -1,6 +1,9 @@
 """The `fkdx` command: one verb a job, each verb one `main(argv)` in a module of the package."""
 
+import os
+import select
 import sys
+import warnings
 from importlib import import_module
 
 import fkdx
@@ -54,20 +57,48 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(verb: str, argv: list[str]) -> int:
     """Run one verb; what the user can mend is one line on stderr and exit status 1."""
+    warnings.formatwarning = lambda message, *_, **__: f"fkdx {verb}: {message}\n"
     try:
+        check_names(argv)
         if verb != "doctor":  # which reports a missing extension itself
             _ = fkdx._C
-        return import_module(VERBS[verb][0]).main(argv) or 0
+        status = import_module(VERBS[verb][0]).main(argv) or 0
+        sys.stdout.flush()
+        return status
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).split(".")[0]
         extra = "demo" if package == "cv2" else "train"
         print(f"fkdx {verb}: needs {package}; run: pip install 'fkdx[{extra}]'", file=sys.stderr)
     except (ImportError, ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and reader_left():
+            return 141  # as a shell counts the end by SIGPIPE
         print(f"fkdx {verb}: {told(error, verb)}", file=sys.stderr)
     except KeyboardInterrupt as stop:
         print(f"fkdx {verb}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
     return 1
+
+
+def check_names(argv: list[str]) -> None:
+    """ValueError for an argument that is not text in the locale's encoding: all names are UTF-8 here."""
+    for word in argv:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            got = os.fsencode(word)
+            raise ValueError(
+                f"argument, got {got!r}, expected UTF-8; rename the file, or set LC_ALL=C.UTF-8"
+            ) from None
+
+
+def reader_left() -> bool:
+    """Whether the program that reads our output (`head`, say) is gone; the rest of it is dropped then."""
+    pipe = select.poll()
+    pipe.register(sys.stdout.fileno(), 0)  # errors are told unasked
+    if not pipe.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def told(error: BaseException, verb: str) -> str:

@@ -14,7 +14,6 @@ import argparse
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any
 
 from fkdx.cli import run
@@ -25,6 +24,7 @@ from fkdx.importers.job import pack
 from fkdx.importers.label_maps import AXES
 from fkdx.importers.source import Settings, Source
 from fkdx.labels import ENCODINGS, VALUE_TYPES, fingerprint
+from fkdx.sources import read_lines
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,7 +72,7 @@ def describe(source: Source) -> str:
 def _settings(args: argparse.Namespace, images: Images | None) -> Settings:
     return Settings(
         num_classes=args.num_classes,
-        classes=tuple(Path(args.classes).read_text().splitlines()) if args.classes else None,
+        classes=tuple(read_lines(args.classes)) if args.classes else None,
         images=images,
         image_suffix=args.image_suffix,
         label_type=args.label_type,
@@ -129,19 +129,34 @@ def _parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("what only some formats need to be told").add_argument
     defaults = Settings()
-    add("--image-suffix", default=defaults.image_suffix, help="fkd without --images (.JPEG)")
+    add(
+        "--image-suffix", default=defaults.image_suffix, metavar="SUFFIX", help="fkd without --images (.JPEG)"
+    )
     add("--label-type", metavar="TYPE", help=f"fkd: {', '.join(LABEL_TYPES)}")
-    add("--mix-size", type=int, default=defaults.mix_size, help="sre2l, lpld, g-vbsm, reinforcement: "
-        "side of the crops that were mixed, in pixels (%(default)s)")  # fmt: skip
+    add("--mix-size", type=int, default=defaults.mix_size, metavar="PIXELS", help="sre2l, lpld, g-vbsm, "
+        "reinforcement: side of the crops that were mixed (%(default)s)")  # fmt: skip
     add("--seed", type=int, default=defaults.seed, help="sre2l: of the order of the images; relabel, "
         "token-labeling: of the crops (%(default)s)")  # fmt: skip
     add("--lost-operations", choices=["none", "accept"], help="tinyvit: whether RandAugment, erasing and "
         "mixing were off, or their loss is accepted")  # fmt: skip
-    add("--scale", type=float, nargs=2, default=defaults.scale, help="tinyvit, relabel, token-labeling: "
-        "share of the image's area in a crop (0.08 1.0)")  # fmt: skip
-    add("--ratio", type=float, nargs=2, default=defaults.ratio, help="and its width / height (3/4 4/3)")
-    add("--crops", type=int, default=defaults.crops, help="relabel, token-labeling: for an image (200)")
-    add("--topk", type=int, default=defaults.k, help="and the classes kept of each (5)")
+    add("--scale", type=float, nargs=2, default=defaults.scale, metavar=("LOW", "HIGH"), help="tinyvit, "
+        "relabel, token-labeling: share of the image's area in a crop (0.08 1.0)")  # fmt: skip
+    add(
+        "--ratio",
+        type=float,
+        nargs=2,
+        default=defaults.ratio,
+        metavar=("LOW", "HIGH"),
+        help="and its width / height (3/4 4/3)",
+    )
+    add(
+        "--crops",
+        type=int,
+        default=defaults.crops,
+        metavar="M",
+        help="relabel, token-labeling: for an image (200)",
+    )
+    add("--topk", type=int, default=defaults.k, metavar="K", help="and the classes kept of each (5)")
     add("--map-axes", choices=AXES, default=defaults.map_axes, help="and how boxes are pooled (%(default)s)")
     return parser
 

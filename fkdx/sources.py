@@ -50,6 +50,7 @@ class FileList(Source):
     def __init__(self, root: str | os.PathLike, keys: list[str]) -> None:
         self.root = os.fspath(root)
         self.keys = sorted(keys)
+        _check_text(self.keys, self.root)
         repeated = [key for key, times in Counter(self.keys).items() if times > 1]
         if repeated:
             raise ValueError(f"FileList: {len(repeated)} paths listed twice, for example {repeated[0]}")
@@ -58,8 +59,7 @@ class FileList(Source):
     @classmethod
     def read(cls, path: str | os.PathLike) -> "FileList":
         """A text file with one path a line, relative to the text file's own folder."""
-        lines = Path(path).read_text().splitlines()
-        return cls(Path(path).parent, [line.strip() for line in lines if line.strip()])
+        return cls(Path(path).parent, read_lines(path))
 
     def place(self, image: int) -> Place:
         return f"{self.root}/{self.keys[image]}", 0, -1
@@ -147,10 +147,26 @@ def class_numbers(source: Source, names: list[str] | None) -> tuple[list[str], n
     return names, np.array([number_of.get(name, -1) for name in source.classes], np.int64)
 
 
+def read_lines(path: str | os.PathLike) -> list[str]:
+    """The lines of a UTF-8 text file that are not empty, such as class names or paths."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
 def folder_of(key: str) -> str | None:
     """The first folder of a key; None where it has none."""
     folder, slash, _ = key.partition("/")
     return folder if slash else None
+
+
+def _check_text(keys: list[str], root: str) -> None:
+    try:
+        "\n".join(keys).encode()
+    except UnicodeEncodeError as error:
+        name = os.fsencode(error.object[: error.end].rpartition("\n")[2])
+        raise ValueError(
+            f"FileList: name, got {name!r}..., expected UTF-8; rename the file, or set LC_ALL=C.UTF-8, {root}"
+        ) from None
 
 
 def _walk(root: str, prefix: str) -> Iterator[str]:

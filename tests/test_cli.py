@@ -1,5 +1,6 @@
 """The command, its verbs, the doctor, and the public names."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 import fkdx
 from fkdx import cli, doctor
+from fkdx.labels import LabelWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -71,6 +73,35 @@ def test_errors_name_the_verb_once_and_no_number() -> None:
     assert cli.told(ValueError("train: nothing to learn from"), "train") == "nothing to learn from"
     assert cli.told(OSError("pack: 3 left"), "pack") == "3 left"
     assert cli.told(FileNotFoundError(2, "No such file", "a b"), "info") == "No such file: 'a b'"
+
+
+def test_arguments_that_are_not_utf8(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["info", os.fsdecode(b"caf\xe9.fkdl")]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(r"fkdx info: argument, got b'caf\xe9.fkdl', expected UTF-8; ")
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", ["--json", "--sample 0"])
+def test_a_reader_that_leaves_ends_a_verb_quietly(words: str, tmp_path: Path) -> None:
+    """As in `fkdx info ... | head -1`."""
+    names = [f"class {i:06}" for i in range(20_000)]
+    with LabelWriter(tmp_path / "a.fkdl", num_classes=20_000, k=1, crops=1, classes=names):
+        pass
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "fkdx", "info", str(tmp_path / "a.fkdl"), *words.split()]
+    shown = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert shown.stderr == ""
+    assert shown.returncode == 141
+
+
+def test_warnings_are_one_line() -> None:
+    code = "import warnings; from fkdx import cli, doctor; doctor.main = lambda _: warnings.warn('a skip'); "
+    code += "cli.main(['doctor'])"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert shown.stderr == "fkdx doctor: a skip\n"
 
 
 @pytest.mark.parametrize("module", ["fkdx info", "fkdx.train", "fkdx.generate", "fkdx train"])

@@ -191,6 +191,20 @@ def test_class_names_given_in_a_file(options: list[str], tmp_path: Path, capsys)
     assert "no class of it, got 1 (ant, ...)" in line
 
 
+def test_images_without_class_folders(options: list[str], data: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat/1.jpg").write_bytes((data / "ant/1.jpg").read_bytes())
+    options = changed(options, data=tmp_path / "flat")
+    line = refusal(options, capsys)
+    assert f"3 classes, got 0 of the folders in {tmp_path}/flat; give its class names" in line
+    (tmp_path / "names.txt").write_text("red ant\nbee\ncat\n")
+    assert labels_of(["--classes", str(tmp_path / "names.txt"), *options]).classes == [
+        "red ant",
+        "bee",
+        "cat",
+    ]
+
+
 def test_checkpoint_of_another_model(options: list[str], capsys) -> None:
     assert "the checkpoint is of another model" in refusal(changed(options, teacher="test_vit"), capsys)
 

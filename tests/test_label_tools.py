@@ -355,3 +355,5 @@ def test_commands(tmp_path: Path, rng, capsys) -> None:
     assert "all classes" in capsys.readouterr().out
     assert cli.main(["export", a, "-o", str(tmp_path / "fkd")]) == 0
     assert len(list((tmp_path / "fkd").rglob("*.tar"))) == 4
+    assert cli.main(["export", a, "-o", str(tmp_path / "fkd")]) == 1
+    assert "export: the folder holds something; remove it" in capsys.readouterr().err

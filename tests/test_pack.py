@@ -198,3 +198,5 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "exists" in capsys.readouterr().err
     assert cli.run("pack", ["absent", "-o", str(tmp_path / "x")]) == 1
     assert "absent" in capsys.readouterr().err
+    assert cli.run("pack", [str(target), "-o", str(tmp_path / "x")]) == 1
+    assert "got none that fits, expected a folder of one of fkd, sre2l, " in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fkdx.sources import FileList, ImageFolder, Source, TarShards, open_source
+from fkdx.sources import FileList, ImageFolder, Source, TarShards, open_source, read_lines
 
 FILES = {"b/2.JPEG": b"bb", "a/1.jpg": b"a", "b/10.png": b"ccc", "a/deep/x.webp": b"dddd"}
 
@@ -107,3 +107,14 @@ def test_links_and_dots_in_names(folder: Path) -> None:
     (folder / "a.b").mkdir()
     (folder / "a.b/x.y.JPG").write_bytes(b"z")
     assert {"linked/1.jpg", "a.b/x.y.JPG"} <= set(ImageFolder(folder).keys)
+
+
+def test_names_that_are_not_utf8(folder: Path) -> None:
+    (folder / "a" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"got b'a/caf\\xe9'..., expected UTF-8; rename the file.*images"):
+        ImageFolder(folder)
+
+
+def test_lines_of_a_text_file(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes("grey whale \r\n\n\u9be8\n".encode())
+    assert read_lines(tmp_path / "names.txt") == ["grey whale", "\u9be8"]

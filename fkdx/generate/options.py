@@ -161,7 +161,7 @@ def _add_teacher(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME",
         help="a timm model, torchvision:NAME, an exported file (.pt2, .pt, .ts), or module:function; "
-        "several label the same crops in one pass",
+        "repeated, several label the same crops in one pass",
     )
     add(
         "--checkpoint",

@@ -25,7 +25,7 @@ from fkdx.generate.pairs import Pairs
 from fkdx.generate.shards import Job, Shard, plan_shards, write_json
 from fkdx.generate.stored import StoredAugment, StoredPairs
 from fkdx.labels import fingerprint
-from fkdx.sources import Source, open_source
+from fkdx.sources import Source, open_source, read_lines
 from fkdx.teachers.teacher import Teacher
 from fkdx.teachers.zoo import load_teacher
 
@@ -176,11 +176,12 @@ def name_classes(teachers: list[Teacher], folders: list[str], args: argparse.Nam
     """The teachers' classes in order: --classes, or ImageNet's if the folders are its, or the folders."""
     outputs = teachers[0].num_outputs
     if args.classes:
-        names, origin = Path(args.classes).read_text().split(), args.classes
+        names, origin = read_lines(args.classes), args.classes
     else:
         subset = infer_imagenet_subset({"num_classes": outputs})
         known = ImageNetInfo(subset).label_names() if subset else []
-        names, origin = (known, subset) if set(folders) <= set(known) else (folders, args.data)
+        fits = known and set(folders) <= set(known)
+        names, origin = (known, subset) if fits else (folders, f"the folders in {args.data}")
     for teacher in teachers:
         if teacher.num_outputs != len(names):
             raise ValueError(

@@ -43,7 +43,10 @@ def open_source(path: str | Path, settings: Settings, format: str = "auto") -> S
         fitting = [source for source in FORMATS.values() if source.matches(path)]
         if len(fitting) != 1:
             got = " and ".join(source.name for source in fitting) or "none that fits"
-            raise FormatError(f"open_source: format, got {got}, expected one; name it with --format, {path}")
+            raise FormatError(
+                f"open_source: format, got {got}, expected a folder of one of {', '.join(FORMATS)} "
+                f"(`fkdx pack --help` says how they look); name it with --format, {path}"
+            )
         return fitting[0](path, settings)
     if format not in FORMATS:
         raise ValueError(f"open_source: format, got '{format}', expected auto or one of {', '.join(FORMATS)}")

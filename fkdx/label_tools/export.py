@@ -1,6 +1,7 @@
 """`fkdx export`: a label file as FKD's one `.tar` an image, for tools that read those."""
 
 import argparse
+from pathlib import Path
 
 from fkdx.importers.fkd_export import export_fkd
 from fkdx.label_tools.rewrite import progress
@@ -17,6 +18,9 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError(
             f"export: FKD's files hold plain crops only, got mixed or changed ones, {args.labels}"
         )
+    folder = Path(args.output)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"export: the folder holds something; remove it or choose another, {folder}")
     count = export_fkd(progress(labels, len(labels), "export"), labels.kind, args.output)
     print(f"{args.output}: {count} files")
     return 0
