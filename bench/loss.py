@@ -175,10 +175,10 @@ def cuda_results() -> Iterator[dict]:
 
 def forced(labels: Labels, kernel: int, logits_of: Callable[[int], Tensor], i: int) -> Callable[[], object]:
     """The fused call with a kernel of our choice (csrc/loss/loss_cuda.h)."""
-    from fkdx.loss import SOFTMAX, _flat, _native
+    from fkdx.loss import SOFTMAX, _native
 
-    logits, flat = logits_of(i).detach(), _flat(labels.target, None)
-    return lambda: _native(logits, *flat, SOFTMAX, 1.0, 1.0 / len(logits), None, kernel=kernel)
+    logits, sources = logits_of(i).detach(), labels.target.sources
+    return lambda: _native(logits, sources, SOFTMAX, 1.0, None, 1.0 / len(logits), kernel=kernel)
 
 
 def step_times(labels: Labels, logits: Tensor) -> dict[str, float]:

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from fkdx import _C
-from fkdx.target import SparseTarget
+from fkdx.target import Source, SparseTarget
+
+Target = tuple[Source, ...] | Tensor  # checked: the sources of a SparseTarget, or dense
 
 SOFTMAX, SIGMOID = 0, 1
 REDUCTIONS = ("mean", "sum", "none")
 _FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 _INTS = {torch.int16: 0, torch.int32: 1, torch.int64: 2}
-# A target travels through autograd and the operators as a list of tensors, one layout and one constant a
-# source.
-_VALUES, _ROWS, _WEIGHTS, _TAIL, _DENSE = 1, 2, 4, 8, 16
+# A target travels through the operators as a list of tensors, one layout and one constant a source.
+_IDS, _VALUES, _ROWS, _WEIGHTS, _TAIL, _DENSE = 1, 2, 4, 8, 16, 32
 _FUSED_ENTRIES, _FUSED_SOURCES = 64, 8  # more on CUDA: the target is made dense first; the answer is the same
 
 
@@ -56,8 +57,8 @@ def soft_cross_entropy(
         ValueError: wrong dtype, shape, device, temperature or reduction.
         IndexError: a class id outside [0, C), naming the row.
     """
-    flat = _checked("soft_cross_entropy", logits, target, temperature, teacher_temperature, check)
-    return _loss(logits, flat, SOFTMAX, temperature, reduction)
+    checked = _checked("soft_cross_entropy", logits, target, temperature, teacher_temperature, check)
+    return _loss(logits, checked, (SOFTMAX, temperature, teacher_temperature), reduction)
 
 
 def binary_cross_entropy(
@@ -68,8 +69,8 @@ def binary_cross_entropy(
     So "mean" equals ``F.binary_cross_entropy_with_logits(logits, target.to_dense())``. Arguments and errors
     are those of `soft_cross_entropy`.
     """
-    flat = _checked("binary_cross_entropy", logits, target, 1.0, None, check)
-    return _loss(logits, flat, SIGMOID, 1.0, reduction)
+    checked = _checked("binary_cross_entropy", logits, target, 1.0, None, check)
+    return _loss(logits, checked, (SIGMOID, 1.0, None), reduction)
 
 
 def loss_and_grad(
@@ -87,7 +88,7 @@ def loss_and_grad(
     goes on from there. scale is a number or a one-element float32 tensor on the logits' device, such as a
     GradScaler's (`scaler._scale`); None is 1. Other arguments and errors are those of `soft_cross_entropy`.
     """
-    flat = _checked("loss_and_grad", logits, target, temperature, teacher_temperature, check)
+    checked = _checked("loss_and_grad", logits, target, temperature, teacher_temperature, check)
     factor = 1.0 / max(logits.shape[0], 1)
     if isinstance(scale, Tensor):
         want = (_loss_dtype(logits), logits.device)
@@ -98,41 +99,43 @@ def loss_and_grad(
     else:
         factor, scales = factor * (1.0 if scale is None else scale), None
     if torch.compiler.is_compiling():
+        flat = _flat(checked, teacher_temperature)
         return _operator_with_grad(logits.detach(), *flat, SOFTMAX, temperature, factor, scales)
-    return _native(logits, *flat, SOFTMAX, temperature, factor, scales)
+    return _native(logits, checked, SOFTMAX, temperature, teacher_temperature, factor, scales)
 
 
 # ---- the ways to the native part ---------------------------------------------------------------------------
 
 
-def _loss(logits: Tensor, flat: tuple, link: int, temperature: float, reduction: str) -> Tensor:
+def _loss(logits: Tensor, target: Target, how: tuple, reduction: str) -> Tensor:
+    """how: (link, temperature, teacher_temperature)"""
     if reduction not in REDUCTIONS:
         raise ValueError(_message("loss", "reduction", repr(reduction), f"one of {', '.join(REDUCTIONS)}"))
-    tensors, *rest = *flat, link, temperature
     if torch.compiler.is_compiling():
-        return _reduced(_operator(logits, tensors, *rest), reduction)
+        link, temperature, teacher_temperature = how
+        flat = _flat(target, teacher_temperature)
+        return _reduced(_operator(logits, *flat, link, temperature), reduction)
     if not (torch.is_grad_enabled() and logits.requires_grad):
-        return _reduced(_native(logits, tensors, *rest)[0], reduction)
+        return _reduced(_native(logits, target, *how)[0], reduction)
     if logits.is_cpu and (reduction != "none" or logits.element_size() > 2):
-        return _OnePass.apply(logits, rest, reduction, *tensors)
-    return _reduced(_Rows.apply(logits, rest, *tensors), reduction)
+        return _OnePass.apply(logits, target, how, reduction)
+    return _reduced(_Rows.apply(logits, target, how), reduction)
 
 
 class _Rows(torch.autograd.Function):
     """Losses of rows. The gradient waits for the factors from above, and so is rounded only once."""
 
     @staticmethod
-    def forward(ctx, logits, rest, *tensors):
-        ctx.save_for_backward(logits, *tensors)
-        ctx.rest = rest
-        return _native(logits, tensors, *rest)[0]
+    def forward(ctx, logits, target, how):
+        _save(ctx, logits, target)
+        ctx.how = how
+        return _native(logits, target, *how)[0]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_rows):
-        logits, *tensors = ctx.saved_tensors
-        _, grad = _native(logits, tensors, *ctx.rest, 1.0, grad_rows, want_loss=False)
-        return grad, None, *(None for _ in tensors)
+        logits, target = _saved(ctx)
+        return _native(logits, target, *ctx.how, 1.0, grad_rows, want_loss=False)[1], None, None
 
 
 class _OnePass(torch.autograd.Function):
@@ -145,10 +148,10 @@ class _OnePass(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits, rest, reduction, *tensors):
-        ctx.save_for_backward(logits, *tensors)
-        ctx.rest, ctx.share = rest, 1.0 / max(len(logits), 1) if reduction == "mean" else 1.0
-        rows, ctx.grad = _native(logits, tensors, *rest, ctx.share)
+    def forward(ctx, logits, target, how, reduction):
+        _save(ctx, logits, target)
+        ctx.how, ctx.share = how, 1.0 / max(len(logits), 1) if reduction == "mean" else 1.0
+        rows, ctx.grad = _native(logits, target, *how, ctx.share)
         return _reduced(rows, reduction)
 
     @staticmethod
@@ -157,16 +160,35 @@ class _OnePass(torch.autograd.Function):
         grad, ctx.grad = ctx.grad, None
         one = factor.ndim == 0 and factor.item() == 1
         if grad is None or (not one and grad.element_size() == 2):
-            logits, *tensors = ctx.saved_tensors
+            logits, target = _saved(ctx)
             factors = factor.expand(len(logits))
-            _, grad = _native(logits, tensors, *ctx.rest, ctx.share, factors, want_loss=False)
+            _, grad = _native(logits, target, *ctx.how, ctx.share, factors, want_loss=False)
         elif not one:
             grad.mul_(factor.unsqueeze(-1))
-        return grad, *[None] * (len(ctx.needs_input_grad) - 1)
+        return grad, None, None, None
+
+
+def _save(ctx, logits: Tensor, target: Target) -> None:
+    """Keep both for the backward pass; autograd then refuses tensors that were written to in between."""
+    tensors, *ctx.layout = _flat(target, None)
+    ctx.save_for_backward(logits, *tensors)
+
+
+def _saved(ctx) -> tuple[Tensor, Target]:
+    logits, *tensors = ctx.saved_tensors
+    return logits, _unflat(tensors, *ctx.layout)[0]
 
 
 def _native(
-    logits, tensors, layouts, constants, link, temperature, factor=None, scales=None, want_loss=True, kernel=0
+    logits,
+    target,
+    link,
+    temperature,
+    teacher_temperature=None,
+    factor=None,
+    scales=None,
+    want_loss=True,
+    kernel=0,
 ):
     """(loss rows or None, gradient or None); there is a gradient where there is a factor for it.
 
@@ -178,16 +200,16 @@ def _native(
     grad = None if factor is None else _empty_grad(logits)
     if rows == 0:
         return loss, grad
-    sources, dense = _described(tensors, layouts, constants)
+    dense = isinstance(target, Tensor)
     arguments = (
-        (logits.data_ptr(), _FLOATS[logits.dtype], rows, classes, logits.stride(0)),
-        sources,
-        dense,
+        (logits.data_ptr(), _FLOATS[logits.dtype], rows, classes, logits.stride()[0]),
+        () if dense else tuple(map(_source, target)),
+        (*_matrix(target), 1.0 / teacher_temperature if teacher_temperature else 0.0) if dense else (),
         link,
         1.0 / temperature,
-        (0.0 if factor is None else factor, _address(scales), 0 if scales is None else scales.stride(0)),
+        (0.0 if factor is None else factor, _address(scales), 0 if scales is None else scales.stride()[0]),
         _address(loss),
-        (_address(grad), 0 if grad is None else grad.stride(0)),
+        (0, 0) if grad is None else (grad.data_ptr(), grad.stride()[0]),
     )
     if logits.is_cuda:
         device = logits.get_device()
@@ -215,29 +237,21 @@ def _empty_grad(logits: Tensor) -> Tensor:
     return logits.new_empty_strided((rows, classes), (stride, 1))
 
 
-def _described(tensors, layouts, constants):
-    """Addresses, types and strides of a target, as csrc/bindings/loss.cpp reads them."""
-    tensors = iter(tensors)
-    if layouts[0] == _DENSE:
-        return (), (*_matrix(next(tensors)), constants[0])
-    sources = []
-    for layout, constant in zip(layouts, constants):
-        ids = next(tensors)
-        values = next(tensors) if layout & _VALUES else None
-        rows = next(tensors) if layout & _ROWS else None
-        weights = next(tensors) if layout & _WEIGHTS else None
-        sources.append(
-            (
-                *(ids.data_ptr(), _INTS[ids.dtype], ids.stride(0)),
-                *((0, 0, 0) if values is None else _matrix(values)),
-                *(*ids.shape, _address(rows), _address(weights), constant, bool(layout & _TAIL)),
-            )
-        )
-    return tuple(sources), ()
+def _source(source: Source) -> tuple:
+    """Addresses, types, strides and numbers of a source, as csrc/bindings/loss.cpp reads them."""
+    ids, weight = source.ids, source.weight
+    rows, k = ids.shape
+    return (
+        *(ids.data_ptr(), _INTS[ids.dtype], ids.stride()[0]),
+        *((0, 0, 0) if source.values is None else _matrix(source.values)),
+        *(rows, k, _address(source.rows)),
+        *((weight.data_ptr(), 1.0) if isinstance(weight, Tensor) else (0, weight)),
+        source.tail,
+    )
 
 
 def _matrix(tensor: Tensor) -> tuple[int, int, int]:
-    return tensor.data_ptr(), _FLOATS[tensor.dtype], tensor.stride(0)
+    return tensor.data_ptr(), _FLOATS[tensor.dtype], tensor.stride()[0]
 
 
 def _address(tensor: Tensor | None) -> int:
@@ -260,7 +274,8 @@ def _operator(
     link: int,
     temperature: float,
 ) -> Tensor:
-    return _native(logits, tensors, layouts, constants, link, temperature)[0]
+    target, teacher_temperature = _unflat(tensors, layouts, constants)
+    return _native(logits, target, link, temperature, teacher_temperature)[0]
 
 
 @torch.library.custom_op("fkdx::loss_and_grad", mutates_args=())
@@ -274,7 +289,8 @@ def _operator_with_grad(
     factor: float,
     scales: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    return _native(logits, tensors, layouts, constants, link, temperature, factor, scales)
+    target, teacher_temperature = _unflat(tensors, layouts, constants)
+    return _native(logits, target, link, temperature, teacher_temperature, factor, scales)
 
 
 @_operator.register_fake
@@ -301,23 +317,55 @@ def _backward(ctx, grad_rows):
 _operator.register_autograd(_backward, setup_context=_setup_context)
 
 
+def _flat(target: Target, teacher_temperature: float | None) -> tuple[list, list, list]:
+    """A target as tensors, layouts and constants."""
+    if isinstance(target, Tensor):
+        return [target], [_DENSE], [teacher_temperature or 0.0]
+    tensors, layouts, constants = [], [], []
+    for source in target:
+        weights = source.weight if isinstance(source.weight, Tensor) else None
+        layout = _TAIL if source.tail else 0
+        parts = ((_IDS, source.ids), (_VALUES, source.values), (_ROWS, source.rows), (_WEIGHTS, weights))
+        for bit, tensor in parts:
+            if tensor is not None:
+                tensors.append(tensor)
+                layout |= bit
+        layouts.append(layout)
+        constants.append(1.0 if weights is not None else float(source.weight))
+    return tensors, layouts, constants
+
+
+def _unflat(
+    tensors: Sequence[Tensor], layouts: Sequence[int], constants: Sequence[float]
+) -> tuple[Target, float | None]:
+    """The target and the teacher's temperature of `_flat`."""
+    if layouts[0] == _DENSE:
+        return tensors[0], constants[0] or None
+    tensors, sources = iter(tensors), []
+    for layout, constant in zip(layouts, constants):
+        parts = (next(tensors) if layout & bit else None for bit in (_IDS, _VALUES, _ROWS, _WEIGHTS))
+        ids, values, rows, weights = parts
+        weight = constant if weights is None else weights
+        sources.append(Source(ids, values, bool(layout & _TAIL), rows, weight))
+    return tuple(sources), None
+
+
 # ---- arguments ---------------------------------------------------------------------------------------------
 
 
-def _checked(name, logits, target, temperature, teacher_temperature, check):
-    """The target as (tensors, layouts, constants), after all checks that need no look at the data."""
+def _checked(name, logits, target, temperature, teacher_temperature, check) -> Target:
+    """The target, after all checks that need no look at the data."""
     if objection := _objection(logits, target, temperature, teacher_temperature):
         raise ValueError(_message(name, *objection))
-    flat = _flat(target, teacher_temperature)
-    if logits.is_cuda and (len(flat[1]) > _FUSED_SOURCES or _entries(target) > _FUSED_ENTRIES):
-        flat = _flat(target.to_dense(), None)
-    device = logits.device
-    for tensor in flat[0]:
-        if tensor.device != device:
-            raise ValueError(_message(name, "target's device", tensor.device, device))
-    if check and logits.is_cuda and isinstance(target, SparseTarget):
-        _check_ids(name, target)
-    return flat
+    if isinstance(target, Tensor):
+        return target if target.stride()[1] == 1 else target.contiguous()
+    if logits.is_cuda:
+        if check:
+            _check_ids(name, target)
+        entries = sum(source.ids.shape[1] for source in target.sources)
+        if len(target.sources) > _FUSED_SOURCES or entries > _FUSED_ENTRIES:
+            return target.to_dense()
+    return target.sources
 
 
 def _objection(logits, target, temperature, teacher_temperature) -> tuple[str, object, object] | None:
@@ -339,6 +387,7 @@ def _objection(logits, target, temperature, teacher_temperature) -> tuple[str, o
         if teacher_temperature is not None:
             return "teacher_temperature", teacher_temperature, "None: a SparseTarget holds probabilities"
         shape = (len(target), target.num_classes)
+        devices = [source.ids.device for source in target.sources]
     else:
         if _kind(target) not in _FLOATS:
             expected = "a SparseTarget (from_classes makes one of classes) or a floating (B, C) tensor"
@@ -347,37 +396,17 @@ def _objection(logits, target, temperature, teacher_temperature) -> tuple[str, o
             return "target", "a tensor that requires a gradient", "target.detach()"
         if teacher_temperature is not None and not teacher_temperature > 0:
             return "teacher_temperature", teacher_temperature, "a positive number or None"
-        shape = target.shape
+        shape, devices = target.shape, [target.device]
     if logits.shape != shape:
         return "shapes", (tuple(logits.shape), tuple(shape)), "equal"
+    for device in devices:
+        if device != logits.device:
+            return "target's device", device, logits.device
     return None
 
 
 def _kind(value: object) -> torch.dtype | type:
     return value.dtype if isinstance(value, Tensor) else type(value)
-
-
-def _flat(target: SparseTarget | Tensor, teacher_temperature: float | None) -> tuple[list, list, list]:
-    if isinstance(target, Tensor):
-        if target.stride(1) != 1 and target.shape[1] > 1:
-            target = target.contiguous()
-        return [target], [_DENSE], [0.0 if teacher_temperature is None else 1.0 / teacher_temperature]
-    tensors, layouts, constants = [], [], []
-    for source in target.sources:
-        weights = source.weight if isinstance(source.weight, Tensor) else None
-        layout = _TAIL if source.tail else 0
-        tensors.append(source.ids)
-        for bit, tensor in ((_VALUES, source.values), (_ROWS, source.rows), (_WEIGHTS, weights)):
-            if tensor is not None:
-                tensors.append(tensor)
-                layout |= bit
-        layouts.append(layout)
-        constants.append(1.0 if weights is not None else float(source.weight))
-    return tensors, layouts, constants
-
-
-def _entries(target: SparseTarget | Tensor) -> int:
-    return 0 if isinstance(target, Tensor) else sum(source.ids.shape[1] for source in target.sources)
 
 
 def _check_ids(name: str, target: SparseTarget) -> None:

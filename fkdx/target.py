@@ -144,6 +144,7 @@ class SparseTarget:
         """
         permutation = _integers(permutation).to(torch.int64).contiguous()
         _expect(permutation.shape == (len(self),), "permutation", tuple(permutation.shape), (len(self),))
+        _expect(permutation.device == self.device, "permutation's device", permutation.device, self.device)
         other = [
             replace(
                 source,

@@ -14,7 +14,7 @@ from toy import make_toy, steps_of, torchrun
 
 from fkdx import SparseTarget, loss_and_grad, soft_cross_entropy
 from fkdx.batch import prepare
-from fkdx.loss import SOFTMAX, _flat, _native, binary_cross_entropy
+from fkdx.loss import SOFTMAX, _native, binary_cross_entropy
 from fkdx.mix import Mix
 from fkdx.target import KINDS
 from fkdx.teacher_topk import topk_probabilities
@@ -43,9 +43,9 @@ def test_every_kernel_equals_the_cpu(rng, classes, dtype):
     logits = random_logits(rng, rows, classes, dtype).cuda()
     for kind in KINDS:
         target = SparseTarget.from_topk(*random_labels(rng, rows, classes, min(5, classes)), classes, kind)
-        flat = _flat(target.to("cuda"), None)
+        sources = target.to("cuda").sources
         for kernel in (AUTO, WARP, BLOCK, LOOP):
-            result = _native(logits, *flat, SOFTMAX, 2.0, 1.0 / rows, None, kernel=kernel)
+            result = _native(logits, sources, SOFTMAX, 2.0, None, 1.0 / rows, kernel=kernel)
             assert_twins(result, logits, target, 1 / rows, temperature=2.0)
 
 

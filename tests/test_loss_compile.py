@@ -65,7 +65,7 @@ def test_dense_targets_in_one_graph(rng):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_opcheck(rng, dtype):
     logits = random_logits(rng, 6, 30, dtype).requires_grad_()
-    tensors, layouts, constants = _flat(mixed_target(rng, 6, 30), None)
+    tensors, layouts, constants = _flat(mixed_target(rng, 6, 30).sources, None)
     arguments = (logits, tensors, layouts, constants, SOFTMAX, 1.5)
     torch.library.opcheck(torch.ops.fkdx.loss.default, arguments)
     scales = torch.rand(6)
