@@ -75,11 +75,11 @@ def prepare_results(device: str) -> list[dict]:
         if device == "cuda":
             moved = 3 * images.numel()
             times = {
-                system: gpu_time(lambda i, call=call: bound(call, images_of(i)), moved, 30)
+                system: gpu_time(lambda i, call=call: bound(call, images_of(i)), moved)
                 for system, call in systems.items()
             }
             half = torch.empty(moved // 2, dtype=torch.uint8, device=device)
-            times["copy of the same bytes"] = gpu_time(lambda i, half=half: half.clone, moved, 30)
+            times["copy of the same bytes"] = gpu_time(lambda i, half=half: half.clone, moved)
         else:
             times = wall({system: bound(call, images) for system, call in systems.items()}, 20)
         report(results, f"prepare {rows} x {size} x {size} bf16, {name}", times)

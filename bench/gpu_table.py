@@ -56,7 +56,7 @@ def loss_lines(rows: list[dict]) -> Iterator[Line]:
             for other in us:
                 if other != "fkdx":
                     yield Line(f"{name}, {other} / fkdx", us[other] / us["fkdx"], least=goals.get(other))
-            yield Line(f"{name}, bytes held a logit", row["bytes"], most=2.05 if width == 2 else 4.05)
+            yield Line(f"{name}, bytes needed a logit", row["bytes"], most=2.05 if width == 2 else 4.05)
         elif "FKD" in us:
             yield Line(f"{name}, wall, FKD / fkdx", us["FKD"] / us["fkdx"], least=WALL.get(case))
 

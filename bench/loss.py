@@ -164,7 +164,7 @@ def cuda_results() -> Iterator[dict]:
             times[name] = gpu_time(call, 2 * size)
         del want
         held = live_bytes(partial(fused, logits_of(1), labels.target)) / (rows * classes)
-        print(f"goal {goal} us; loss and gradient hold {held:.2f} bytes a logit")
+        print(f"goal {goal} us; loss and gradient need {held:.2f} bytes a logit")
         for name, reason in failed.items():
             print(f"    {name} FAILED: {reason}")
         yield {**report(rows, classes, dtype, times, "fkdx", "GPU time"), "bytes": held, "failed": failed}
@@ -193,18 +193,16 @@ def step_times(labels: Labels, logits: Tensor) -> dict[str, float]:
         return torch.autograd.grad(loss, logits)
 
     systems = {"fkdx": lambda: fused(logits, host.to("cuda", non_blocking=True)), "FKD": fkd}
-    return wall(systems, 8, sync=True)
+    return wall(systems, 100 if logits.numel() < 1 << 23 else 8, sync=True)
 
 
 def live_bytes(call: Callable[[], object]) -> int:
-    """Device memory that the results of a call hold; its inputs are made before counting."""
+    """The most device memory that a call needs, results included; its inputs are made before counting."""
     call()
-    torch.cuda.synchronize()
-    logits_then_peak = torch.cuda.memory_allocated()
-    kept = call()
-    held = torch.cuda.memory_allocated() - logits_then_peak
-    del kept
-    return held
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def host_result() -> dict:

@@ -51,19 +51,19 @@ def gpu_time(make: Callable[[int], Callable[[], object]], bytes_a_call: int, rep
             for call in calls:
                 call()
     torch.cuda.current_stream().wait_stream(side)
+    rounds = max(1, 8 // count)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kept = [call() for call in calls]  # results stay alive: every call writes memory of its own
-    rounds = max(1, 16 // count)
+        kept = [call() for _ in range(rounds) for call in calls]  # alive: every call writes memory of its own
     times = []
     for _ in range(repeats + 5):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        graph.replay()  # keeps the GPU busy while the host prepares the one that counts
         start.record()
-        for _ in range(rounds):
-            graph.replay()
+        graph.replay()
         end.record()
         end.synchronize()
-        times.append(start.elapsed_time(end) / 1e3 / count / rounds)
+        times.append(start.elapsed_time(end) / 1e3 / len(kept))
     del kept
     return statistics.median(times[5:])
 

@@ -147,6 +147,18 @@ def test_graph_capture_and_replay(rng):
             assert torch.equal(got, want)
 
 
+def test_loss_and_gradient_are_one_launch(rng):
+    logits = random_logits(rng, 64, 1000, torch.bfloat16).cuda()
+    for target in (random_labels(rng, 64, 1000, 5), random_labels(rng, 64, 1000, 64)):
+        target = SparseTarget.from_topk(*target, 1000).to("cuda")
+        loss_and_grad(logits, target)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            loss_and_grad(logits, target)
+            torch.cuda.synchronize()
+        on_gpu = [e.name for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+        assert len(on_gpu) == 1, on_gpu
+
+
 def test_a_side_stream_waits_for_nobody_else(rng):
     logits = random_logits(rng, 2048, 1000, torch.bfloat16).cuda()
     target = SparseTarget.from_topk(*random_labels(rng, 2048, 1000, 5), 1000).to("cuda")
