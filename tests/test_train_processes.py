@@ -168,5 +168,8 @@ def test_a_killed_process_ends_the_other(data, tmp_path, rank):
     _, errors = process.communicate(timeout=60)
     assert time.monotonic() - told < SECONDS_TO_FAIL
     assert process.returncode != 0
-    assert len([line for line in errors.splitlines() if line.startswith("fkdx train")]) <= 1
+    said = [line for line in errors.splitlines() if line.startswith("fkdx train")]
+    assert len(said) <= 1
+    assert all(f"(rank {1 - rank}): another process is gone" in line for line in said)
+    assert "GLHF" not in errors  # the traceback of gloo's own words
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)

@@ -158,6 +158,19 @@ def test_a_wrong_flag_is_refused(arguments, words):
     assert words in str(error.value)
 
 
+def test_help_shows_the_defaults(capsys):
+    with pytest.raises(SystemExit):
+        read_recipe(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in (
+        "width over height (default: [0.75, 1.3333333333333333])",
+        "(default: 0.1)",
+        "(default: false)",
+    ):
+        assert text in shown
+    assert "default: [])" not in shown
+
+
 def test_what_is_no_text_is_refused_with_its_path(tmp_path):
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"not YAML.*a\.yaml"):

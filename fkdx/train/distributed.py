@@ -78,6 +78,9 @@ class World:
         """
         if self._store is not None and self._store.add("failed", 1) > 1:
             return 1  # another process failed first; what reached this one is the echo
+        if isinstance(error, RuntimeError) and "/gloo/" in str(error):
+            reason = str(error).partition("] ")[2].partition(". ")[0]
+            error = OSError(f"another process is gone ({reason}); mend what ended it and run again to go on")
         if not isinstance(error, (ValueError, OSError, IndexError, FloatingPointError)):
             traceback.print_exception(error)
         rank = f" (rank {self.rank})" if self.size > 1 else ""

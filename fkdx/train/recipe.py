@@ -7,7 +7,7 @@ import difflib
 import math
 import types
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -287,8 +287,9 @@ def parser() -> argparse.ArgumentParser:
     for f in fields(Recipe):
         if f.metadata["heading"]:
             group = described.add_argument_group(f.metadata["heading"])
-        default = f.default if isinstance(f.default, (int, float, str)) and f.default != "" else None
-        text = f.metadata["help"] + (f" (default: {default})" if default is not None else "")
+        default = f.default if f.default is not MISSING else f.default_factory()
+        shown = yaml.safe_dump(default, default_flow_style=True).removesuffix("...\n").strip()
+        text = f.metadata["help"] + (f" (default: {shown})" if default not in (None, "", [], {}) else "")
         flag = {"nargs": "?", "const": "true", "metavar": "true|false"} if TYPES[f.name] is bool else {}
         flag = flag or {"metavar": METAVARS.get(TYPES[f.name], "YAML")}
         group.add_argument("--" + f.name.replace("_", "-"), help=text.replace("%", "%%"), **flag)
