@@ -18,7 +18,7 @@ Launch choose(int classes) {
   const int quads = classes / T::kPerQuad;
   if (quads <= 32 * (kWide ? 8 : 4)) return {topk_kernel < T, 32, kWide ? 8 : 4, 4 >, 128, 4};
   if (quads <= 256 * (kWide ? 8 : 4)) return {topk_kernel < T, 256, kWide ? 8 : 4, 2 >, 256, 1};
-  return {topk_kernel < T, kWide ? 512 : 256, 11, 1 >, kWide ? 512 : 256, 1};
+  return {topk_kernel < T, 512, kWide ? 11 : 6, 1 >, 512, 1};
 }
 
 Launch choose(const TopkCall& call) {

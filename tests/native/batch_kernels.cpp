@@ -106,6 +106,7 @@ void topk_cases(LogitType type) {
     const int k = 1 + below(std::min(classes, 16));
     compare_topk<T, 32, 32 / kPer>(type, classes, k, below(kPer), below(2));
     compare_topk<T, 256, 32 / kPer>(type, classes, k, below(kPer), below(2));
+    compare_topk<T, 512, 16 / kPer>(type, classes, k, below(kPer), below(2));
   }
 }
 
