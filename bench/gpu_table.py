@@ -47,6 +47,8 @@ def loss_lines(rows: list[dict]) -> Iterator[Line]:
         if what == "host time of a call":
             yield Line("host of loss_and_grad, us", us["loss_and_grad"], most=8)
             continue
+        if "fkdx" not in us:  # it failed: see the log
+            continue
         width = 4 if row["dtype"] == "torch.float32" else 2
         case = row["rows"], row["classes"], width
         name = f"loss {case[0]} x {case[1]} {row['dtype'][6:]}"

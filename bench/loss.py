@@ -226,7 +226,8 @@ def report(
     """Print the times, and give them as they are kept."""
     print(f"B = {rows}, C = {classes}, {str(dtype)[6:]}: {what}")
     for name, seconds in sorted(times.items(), key=lambda item: item[1]):
-        print(f"    {name:<24} {1e6 * seconds:>10.1f} us   {seconds / times[base]:>7.2f} x {base}")
+        ratio = f"{seconds / times[base]:>7.2f} x {base}" if base in times else ""
+        print(f"    {name:<24} {1e6 * seconds:>10.1f} us   {ratio}")
     us = {name: 1e6 * seconds for name, seconds in times.items()}
     return {"rows": rows, "classes": classes, "dtype": str(dtype), "what": what, "us": us}
 
