@@ -13,7 +13,8 @@ from fkdx.mix import Mix, Mixer
 from fkdx.target import SparseTarget
 from fkdx.train.loop import main
 from fkdx.train.mixing import draw_mix, mixer_of
-from fkdx.train.recipe import Recipe, read_recipe
+from fkdx.train.read_recipe import read_recipe
+from fkdx.train.recipe import Recipe
 from fkdx.train.schedule import Pass
 
 MIXED = Recipe(mixup=0.2, cutmix=1.0, selfmix=1.0, crops_per_image=4)

@@ -15,7 +15,8 @@ from toy import draw_images, environment, steps_of, write_labels
 
 from fkdx.train.checkpoint import save_weights
 from fkdx.train.loop import main
-from fkdx.train.recipe import SHIPPED, Recipe, differences, load_yaml, read_recipe
+from fkdx.train.read_recipe import SHIPPED, load_yaml, read_recipe
+from fkdx.train.recipe import Recipe, differences
 from fkdx.train.schedule import Pass, learning_rate, passes, step_learning_rate
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
@@ -68,7 +69,7 @@ def test_every_recipe_runs_in_two_processes(toy, tmp_path):
     program = tmp_path / "all.py"
     runs = [arguments_of(name, toy, tmp_path / name) for name in NAMES]
     program.write_text(
-        "from fkdx.train.distributed import World\nfrom fkdx.train.recipe import read_recipe\n"
+        "from fkdx.train.distributed import World\nfrom fkdx.train.read_recipe import read_recipe\n"
         "from fkdx.train.loop import train\n"
         f"world = World()\nfor arguments in {runs!r}:\n"
         "    assert train(read_recipe(arguments), world) == 0, arguments\nworld.leave()\n"

@@ -58,6 +58,7 @@ def refused(arguments: list[str], capsys) -> str:
         (["--stages", "[{}, {freeze: [nothing.*]}]"], "no parameter matches, got 'nothing.*'"),
         (["--stages", "[{}, {optimizer: adamx}]"], "optimizer: timm cannot build it"),
         (["--sync-bn"], "sync_bn, got a CPU, expected CUDA; leave it out"),
+        (["--device", "tpu"], "device: got tpu, expected cpu, cuda, cuda:N or auto"),
         (["--amp", "fp8"], "amp, got 'fp8', expected one of none, bf16, fp16"),
         (
             ["--student", "deit_tiny_patch16_224"],

@@ -37,6 +37,8 @@ class World:
         """The device of this process: `auto` is its own GPU where there is one."""
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name != "cpu" and not name.startswith("cuda"):
+            raise ValueError(f"device: got {name}, expected cpu, cuda, cuda:N or auto")
         if name.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device: no CUDA GPU seen, got {name}, expected cpu or auto")
         if name == "cuda":

@@ -25,21 +25,15 @@ from torch.nn.parallel import DistributedDataParallel
 from fkdx.loader import Batch, CropLoader, ValidationLoader
 from fkdx.train import checkpoint
 from fkdx.train.augmented import AugmentedLoader
-from fkdx.train.data import (
-    check_batches,
-    check_data,
-    check_fingerprint,
-    classes_of,
-    open_labels,
-    training_loader,
-    validation_loader,
-)
+from fkdx.train.checks import check_batches, check_data, check_fingerprint
+from fkdx.train.data import classes_of, open_labels, training_loader, validation_loader
 from fkdx.train.distributed import Interrupted, Stop, World
 from fkdx.train.evaluate import PRECISIONS, evaluate
 from fkdx.train.lesson import Lesson, make_lesson, open_teachers
 from fkdx.train.mixing import draw_mix
 from fkdx.train.objective import losses
-from fkdx.train.recipe import Recipe, read_recipe
+from fkdx.train.read_recipe import read_recipe
+from fkdx.train.recipe import Recipe
 from fkdx.train.run import Run, begin, find_checkpoint, save
 from fkdx.train.schedule import Pass, passes, step_learning_rate
 from fkdx.train.student import create_optimizer, create_student, freeze
