@@ -203,7 +203,10 @@ class SparseTarget:
         return self.sources[0].ids.device
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The target as a (B, C) matrix; for reference and for what has no sparse path."""
+        """The target as a (B, C) matrix; for reference and for what has no sparse path.
+
+        A class or row that does not exist is an error on the CPU and makes its row NaN on a GPU.
+        """
         dense = torch.zeros(len(self), self.num_classes, dtype=dtype, device=self.device)
         for source in self.sources:
             dense += _dense(source, self.num_classes, dtype)
@@ -259,11 +262,26 @@ def _dense(source: Source, classes: int, dtype: torch.dtype) -> Tensor:
         values = values / total.clamp(min=_SMALLEST)
     elif ids.shape[1] < classes:
         base = (1 - total) / (classes - ids.shape[1])
+    ids, no_class = _existing(ids, classes)
     dense = base.repeat(1, classes).scatter_add_(1, ids, values - base)
+    if no_class is not None:
+        dense.masked_fill_(no_class.any(1, keepdim=True), torch.nan)
     if source.rows is not None:
-        dense = dense[source.rows]
+        rows, no_row = _existing(source.rows, len(dense))
+        dense = dense[rows]
+        if no_row is not None:
+            dense.masked_fill_(no_row[:, None], torch.nan)
     weight = source.weight
     return dense * (weight.to(dtype)[:, None] if isinstance(weight, Tensor) else weight)
+
+
+def _existing(index: Tensor, count: int) -> tuple[Tensor, Tensor | None]:
+    """On a GPU, where an index outside [0, count) would end the process: such ones replaced, and which they
+    were. Elsewhere the index itself: torch says what is wrong with it.
+    """
+    if not index.is_cuda:
+        return index, None
+    return index.clamp(0, count - 1), (index < 0) | (index >= count)
 
 
 def _integers(x: Tensor | np.ndarray) -> Tensor:

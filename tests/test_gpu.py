@@ -115,9 +115,11 @@ def test_large_flat_and_spoilt_logits(rng, spread):
     torch.testing.assert_close(grad.cpu(), want, rtol=1e-5, atol=1e-7, equal_nan=True)
 
 
-def test_a_class_that_does_not_exist_spoils_its_row_and_check_raises(rng):
-    ids, values = random_labels(rng, 4, 100, 5)
-    ids[2, 3] = 100
+@pytest.mark.parametrize("wrong", [-1, 100, 2**31, 2**32 + 5])
+@pytest.mark.parametrize("k", [5, 65])
+def test_a_class_that_does_not_exist_spoils_its_row_and_check_raises(rng, k, wrong):
+    ids, values = random_labels(rng, 4, 100, k)
+    ids[2, 3] = wrong
     target = SparseTarget.from_topk(ids, values, 100).to("cuda")
     logits = random_logits(rng, 4, 100).cuda()
     loss, grad = loss_and_grad(logits, target)
@@ -129,6 +131,15 @@ def test_a_class_that_does_not_exist_spoils_its_row_and_check_raises(rng):
         soft_cross_entropy(logits, target.to("cpu"))
     with pytest.raises(ValueError, match="float64"):
         soft_cross_entropy(logits.double(), target)
+
+
+@pytest.mark.parametrize("k", [5, 65])
+def test_a_row_that_does_not_exist_spoils_the_row_that_asks_for_it(rng, k):
+    target = SparseTarget.from_topk(*random_labels(rng, 4, 100, k), 100)
+    target = target.mix(np.array([0, 4, 2, -1]), 0.5).to("cuda")
+    loss, grad = loss_and_grad(random_logits(rng, 4, 100).cuda(), target)
+    assert torch.isnan(loss).tolist() == [False, True, False, True]
+    assert torch.isnan(grad).all(1).tolist() == [False, True, False, True]
 
 
 def test_graph_capture_and_replay(rng):
