@@ -176,6 +176,15 @@ def test_stages_run_in_sequence(soft, tmp_path):
     assert all(again["state_dict"][name].equal(weight) for name, weight in state["state_dict"].items())
 
 
+def test_a_frozen_norm_keeps_its_statistics(soft, tmp_path):
+    """In every pass, also after an evaluation; the norms beside it learn theirs."""
+    arguments = [*soft, "--student", "test_resnet", "--freeze", "[conv1*, bn1*]"]
+    assert main(arguments) == 0
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["state_dict"]
+    assert state["bn1.running_mean"].count_nonzero() == state["bn1.num_batches_tracked"] == 0
+    assert state["layer1.0.bn1.num_batches_tracked"] == 12
+
+
 def test_boards_get_the_numbers_of_the_log(soft, tmp_path, monkeypatch):
     seen = {"wandb": [], "tensorboard": []}
     run = SimpleNamespace(log=lambda numbers, step: seen["wandb"].extend((step, *n) for n in numbers.items()))

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -196,6 +197,8 @@ def test_a_damaged_checkpoint_is_refused(soft, tmp_path, capsys):
     assert "damaged" in refused(soft, capsys)
     path.write_bytes(whole[:1000])
     assert "damaged" in refused(soft, capsys)
+    torch.save({"position": {}, "args": Namespace(model="resnet50")}, path)
+    assert "expected a checkpoint of fkdx train" in refused(soft, capsys)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_the_images(soft, tmp_path, capsys):

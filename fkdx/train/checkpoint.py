@@ -1,6 +1,7 @@
 """Checkpoints that are whole or absent: written under another name, flushed to the disk, then renamed."""
 
 import os
+import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -77,7 +78,10 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"checkpoint: damaged ({damaged}), expected a whole file; resume from another one, {path}"
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # it asks for code, as timm's own checkpoints do
+        state = None
     if not isinstance(state, dict) or "position" not in state:
         raise ValueError(f"checkpoint: no position in it, expected a checkpoint of fkdx train, {path}")
     return state

@@ -36,7 +36,7 @@ from fkdx.train.read_recipe import read_recipe
 from fkdx.train.recipe import Recipe
 from fkdx.train.run import Run, begin, find_checkpoint, save
 from fkdx.train.schedule import Pass, passes, step_learning_rate
-from fkdx.train.student import create_optimizer, create_student, freeze
+from fkdx.train.student import create_optimizer, create_student, freeze, set_training
 from fkdx.train.teachers_labels import teachers_labels
 
 
@@ -142,6 +142,7 @@ def train_pass(
         steps = min(steps, position.step + stage.max_steps - position.total)
     loader.load_state_dict({"epoch": at.epoch, "step": position.step})
     batches = iter(loader)
+    set_training(model)
     with watch.one_pass(f"epoch {at.epoch + at.crops}/{stage.epochs}", len(loader), position.step):
         while position.step < steps:
             with watch.waiting():
@@ -162,7 +163,6 @@ def train_step(run: Run, stage: Recipe, at: Pass, model: nn.Module, batch: Batch
     torch.manual_seed(((stage.seed * 1_000_003 + run.position.total) * 4099 + run.world.rank) % 2**63)
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    model.train()
     mix = batch.mix or draw_mix(stage, at, batch.images, run.position.total, run.world.rank)
     lesson = make_lesson(stage, batch, mix, run.teachers)
 

@@ -99,7 +99,10 @@ class Recipe:
     size: int = key(0, "side of a crop; 0: what the student expects")
     mean: list[float] | None = key(None, "mean of the pixels, in [0, 1]; empty: the student's own")
     std: list[float] | None = key(None, "standard deviation of the pixels; empty: the student's own")
-    freeze: list[str] = key([], "parameters whose names match one of these patterns stay as they are")
+    freeze: list[str] = key(
+        [],
+        "parameters whose names match one of these patterns stay as they are, statistics of such norms too",
+    )
 
     teacher: str = key(
         "",

@@ -118,6 +118,15 @@ def freeze(model: nn.Module, patterns: list[str]) -> None:
         raise ValueError(f"freeze: every parameter matches, got {patterns}, expected something left to learn")
 
 
+def set_training(model: nn.Module) -> None:
+    """Training mode, but for norms that are frozen: their statistics stay as they are too."""
+    model.train()
+    for module in model.modules():
+        own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and own and not any(own):
+            module.eval()
+
+
 def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """timm's optimiser of that name for what is not frozen. ValueError where timm cannot build it."""
     with built_by_timm("optimizer", recipe.optimizer, recipe.optimizer_args):
