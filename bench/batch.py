@@ -6,6 +6,8 @@ python bench/batch.py [--device cpu|cuda] [--json FILE]
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +28,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default=device)
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     args = parser.parse_args(argv)
-    results = prepare_results(args.device)
-    if args.device == "cuda":
-        results += topk_results()
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1))
+    results = []
+    for result in chain(prepare_results(args.device), topk_results() if args.device == "cuda" else ()):
+        results.append(result)
+        if args.json:  # after each, so that a run that is cut off has what it measured
+            args.json.write_text(json.dumps(results, indent=1))
     return 0
 
 
@@ -50,11 +52,10 @@ def eager(
     return pixels.to(dtype, memory_format=torch.channels_last)
 
 
-def prepare_results(device: str) -> list[dict]:
+def prepare_results(device: str) -> Iterator[dict]:
     rows, size = (1024, 224) if device == "cuda" else (64, 224)
     dtype = torch.bfloat16
     mean, std = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=device)[:, :, None, None]
-    results = []
     for name, mixer in MIXERS.items():
         mix = mixer.draw(rows, size, size, np.random.default_rng(0))
         mix = mix and mix.to(device)
@@ -82,12 +83,10 @@ def prepare_results(device: str) -> list[dict]:
             times["copy of the same bytes"] = gpu_time(lambda i, half=half: half.clone, moved)
         else:
             times = wall({system: bound(call, images) for system, call in systems.items()}, 20)
-        report(results, f"prepare {rows} x {size} x {size} bf16, {name}", times)
-    return results
+        yield report(f"prepare {rows} x {size} x {size} bf16, {name}", times)
 
 
-def topk_results() -> list[dict]:
-    results = []
+def topk_results() -> Iterator[dict]:
     for rows, classes in ((1024, 1000), (4096, 21841)):
 
         def logits_of(seed: int, rows=rows, classes=classes) -> Tensor:
@@ -104,19 +103,19 @@ def topk_results() -> list[dict]:
             system: gpu_time(lambda i, call=call: bound(call, logits_of(i)), 2 * rows * classes)
             for system, call in systems.items()
         }
-        report(results, f"teacher top 5 of {rows} x {classes} fp16", times)
-    return results
+        yield report(f"teacher top 5 of {rows} x {classes} fp16", times)
 
 
 def bound(call, *arguments):
     return lambda: call(*arguments)
 
 
-def report(results: list[dict], what: str, times: dict[str, float]) -> None:
+def report(what: str, times: dict[str, float]) -> dict:
+    """Print the times, and give them as they are kept."""
     print(what)
     for name, seconds in sorted(times.items(), key=lambda item: item[1]):
         print(f"    {name:<24} {1e6 * seconds:>10.1f} us   {seconds / times['fkdx']:>7.2f} x fkdx")
-    results.append({"what": what, "us": {name: 1e6 * seconds for name, seconds in times.items()}})
+    return {"what": what, "us": {name: 1e6 * seconds for name, seconds in times.items()}}
 
 
 if __name__ == "__main__":
