@@ -149,7 +149,8 @@ def test_a_signal_stops_both_with_a_checkpoint(data, tmp_path, who):
     wait_for_step(run, 5)
     told = time.monotonic()
     os.kill(workers_of(process)[1] if who == "worker" else process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
+    said = process.communicate(timeout=60)[1]
+    assert said.count("fkdx train: stopped by SIGTERM; the same command goes on from here") == 1
     assert time.monotonic() - told < 25
     assert process.returncode != 0
     assert log_of(run)[-1]["text"] == "stopped by SIGTERM"

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import load_file
 from toy import COMMON, make_toy
 
+from fkdx.teachers.zoo import load_teacher
 from fkdx.train.loop import main
 
 EXAMPLE = str(Path(__file__).parents[1] / "examples" / "detector.py")
@@ -30,6 +32,14 @@ def test_weights_load_into_timm(weights):
     learned = load_file(weights)
     assert model.state_dict().keys() == learned.keys()
     assert all(tensor.equal(learned[name]) for name, tensor in model.state_dict().items())
+
+
+def test_weights_tell_a_teachers_inputs(weights):
+    recipe = yaml.safe_load((weights.parent / "args.yaml").read_text())
+    teacher = load_teacher("resnet50", str(weights)).preprocess
+    told = [teacher.size, list(teacher.mean), list(teacher.std)]
+    assert told == [recipe["size"], recipe["mean"], recipe["std"]]
+    assert recipe["size"] != timm.get_pretrained_cfg("resnet50").input_size[-1]
 
 
 def test_weights_load_as_a_backbone(weights):

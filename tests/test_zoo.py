@@ -11,6 +11,7 @@ from torch import nn
 
 from fkdx.teachers.teacher import combined
 from fkdx.teachers.zoo import load_teacher
+from fkdx.train.checkpoint import save_weights
 
 CROPS = torch.arange(4 * 32 * 32 * 3, dtype=torch.int64).remainder(251).to(torch.uint8).view(4, 32, 32, 3)
 SMALL = {"size": 32}
@@ -38,6 +39,20 @@ def test_timm_with_its_own_inputs(tmp_path: Path) -> None:
     teacher = load_teacher("test_vit", str(tmp_path / "w.pth"), overrides=SMALL)
     assert (teacher.num_outputs, teacher.preprocess.mean) == (6, (0.5, 0.5, 0.5))
     assert torch.allclose(teacher(CROPS), expected(model, (0.5,) * 3, (0.5,) * 3), atol=1e-4)
+
+
+def test_inputs_that_fkdx_trained_with(tmp_path: Path) -> None:
+    """They come with the weights; what is given beside them wins."""
+    model = timm.create_model("test_resnet", num_classes=6)
+    inputs = {"size": 32, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4]}
+    save_weights(tmp_path / "w.safetensors", model, inputs)
+    torch.save({"state_dict": model.state_dict(), "recipe": inputs}, tmp_path / "last.pt")
+    for name in ("w.safetensors", "last.pt"):
+        teacher = load_teacher("test_resnet", str(tmp_path / name))
+        assert teacher.preprocess.size == 32
+        assert torch.allclose(teacher(CROPS), expected(model, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), atol=1e-4)
+        teacher = load_teacher("test_resnet", str(tmp_path / name), overrides={"mean": (0.1, 0.1, 0.1)})
+        assert torch.allclose(teacher(CROPS), expected(model, (0.1,) * 3, (0.2, 0.3, 0.4)), atol=1e-4)
 
 
 def test_torchvision(vision: nn.Module, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ module:function             a function of one's own, called with num_classes
 import difflib
 import hashlib
 import inspect
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import timm
 import torch
+from safetensors import safe_open
 from timm.data import resolve_model_data_config
 from timm.models import load_state_dict
 from torch import Tensor, nn
@@ -59,13 +61,14 @@ def load_teacher(
         name: see the module.
         checkpoint, pretrained: a file of weights, or else the pretrained ones.
         num_classes: where neither the checkpoint nor the pretrained weights say it.
-        overrides: fields of `Preprocess` that differ from the model's own.
+        overrides: fields of `Preprocess` that differ from the checkpoint's, or else the model's own.
         head: a projection head to keep, one of `fkdx.teachers.heads.HEADS`.
         maps: a `MapTeacher`, which sees whole images.
 
     ValueError where the name is unknown or the weights do not fit, OSError where they cannot be read.
     """
-    wanted = Wanted(name, checkpoint, pretrained, num_classes, overrides or {}, head)
+    overrides = {**(trained_inputs(checkpoint) if checkpoint else {}), **(overrides or {})}
+    wanted = Wanted(name, checkpoint, pretrained, num_classes, overrides, head)
     if Path(name).suffix in EXPORTED:
         model, preprocess = _exported(Path(name)), Preprocess()
     elif name.startswith("torchvision:"):
@@ -99,6 +102,20 @@ def read_weights(path: str) -> dict[str, Tensor]:
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"teacher: expected a checkpoint that holds tensors by name, path {path}")
     return weights
+
+
+def trained_inputs(path: str) -> dict:
+    """Size, mean and std that `fkdx train` wrote beside its weights; nothing where another program did."""
+    try:
+        if path.endswith(".safetensors"):
+            with safe_open(path, "pt") as file:
+                told = json.loads((file.metadata() or {}).get("inputs", "{}"))
+        else:
+            told = torch.load(path, "cpu", weights_only=True, mmap=True)["recipe"]
+    except Exception:  # what is no checkpoint at all `read_weights` says
+        return {}
+    found = {name: told.get(name) for name in ("size", "mean", "std")}
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in found.items() if v}
 
 
 def hash_weights(model: nn.Module) -> str:

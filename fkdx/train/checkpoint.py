@@ -1,5 +1,6 @@
 """Checkpoints that are whole or absent: written under another name, flushed to the disk, then renamed."""
 
+import json
 import os
 import pickle
 import shutil
@@ -87,12 +88,16 @@ def load(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def save_weights(path: Path, model: nn.Module) -> None:
-    """Weights alone as safetensors under the model's own names, as `timm.create_model` loads them."""
+def save_weights(path: Path, model: nn.Module, inputs: dict[str, Any] | None = None) -> None:
+    """Weights alone as safetensors under the model's own names, as `timm.create_model` loads them.
+
+    inputs: size, mean and std of the crops that they learned from, for those who use them as a teacher.
+    """
     weights = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()
     }
-    write_whole(path, lambda temporary: temporary.write_bytes(to_bytes(weights, {"format": "pt"})))
+    about = {"format": "pt", **({"inputs": json.dumps(inputs)} if inputs else {})}
+    write_whole(path, lambda temporary: temporary.write_bytes(to_bytes(weights, about)))
 
 
 def load_weights(path: str | Path) -> dict[str, torch.Tensor]:

@@ -11,9 +11,9 @@ that was cut off, at the step where it was. `--help` lists every key of a recipe
 import json
 import os
 import signal
+import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fkdx.loader import Batch, CropLoader, ValidationLoader
-from fkdx.train import checkpoint
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.checks import check_batches, check_data, check_fingerprint
 from fkdx.train.data import classes_of, open_labels, training_loader, validation_loader
@@ -34,7 +33,7 @@ from fkdx.train.mixing import draw_mix
 from fkdx.train.objective import losses
 from fkdx.train.read_recipe import read_recipe
 from fkdx.train.recipe import Recipe
-from fkdx.train.run import Run, begin, find_checkpoint, save
+from fkdx.train.run import Run, begin, export, find_checkpoint, save
 from fkdx.train.schedule import Pass, passes, step_learning_rate
 from fkdx.train.student import create_optimizer, create_student, freeze, set_training
 from fkdx.train.teachers_labels import teachers_labels
@@ -82,11 +81,13 @@ def train(recipe: Recipe, world: World) -> int:
             save(run)
             name = signal.Signals(stop.signal).name
             run.journal.write("event", position.total, text=f"stopped by {name}")
+            if world.main:
+                print(f"fkdx train: stopped by {name}; the same command goes on from here", file=sys.stderr)
             world.wait()
             return 128 + stop.signal
     run.watch.check_end()
     if world.main:
-        checkpoint.save_weights(Path(recipe.output) / "last.safetensors", run.learned)
+        export(run, "last.safetensors", recipe.in_stages()[-1])
     run.journal.close()
     world.wait()
     return 0

@@ -109,11 +109,17 @@ def save(run: Run, better: bool = False) -> None:
     if run.recipe.save_every and position.step == 0 and position.number % run.recipe.save_every == 0:
         names.insert(0, output / f"step_{position.total}.pt")
     if better:
-        checkpoint.save_weights(output / "best.safetensors", run.learned)
+        export(run, "best.safetensors", run.recipe.in_stages()[position.stage])
         names.insert(0, output / "best.pt")
     checkpoint.save(names[0], state)
     for name in names[1:]:
         checkpoint.give_name(names[0], name)
+
+
+def export(run: Run, name: str, stage: Recipe) -> None:
+    """Write what was learned, with the inputs that `stage` gave it."""
+    inputs = {"size": stage.size, "mean": list(stage.mean), "std": list(stage.std)}
+    checkpoint.save_weights(Path(run.recipe.output) / name, run.learned, inputs)
 
 
 def find_checkpoint(recipe: Recipe) -> dict[str, Any] | None:
