@@ -1,6 +1,7 @@
 """The verbs that inspect, check and change label files."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from fkdx.label_tools.convert import convert
 from fkdx.label_tools.info import sureness
 from fkdx.label_tools.merge import merge
 from fkdx.label_tools.slice import slice_labels
-from fkdx.label_tools.verify import match_images, verify_teacher
+from fkdx.label_tools.verify import Agreement, match_images, print_teacher, verify_teacher
 from fkdx.labels import KINDS, LabelFile, LabelWriter, fingerprint
 
 C = 12
@@ -319,10 +320,12 @@ def test_verify_command_with_a_teacher(tmp_path: Path, rng, capsys) -> None:
     model = timm.create_model("test_resnet", num_classes=C)
     torch.nn.init.normal_(model.get_classifier().weight, std=5)
     torch.save(model.state_dict(), tmp_path / "teacher.pth")
-    teacher = load_teacher("test_resnet", str(tmp_path / "teacher.pth"), num_classes=C)
+    inputs = {"size": 48, "mean": (0.3,) * 3}  # as the header tells
+    teacher = load_teacher("test_resnet", str(tmp_path / "teacher.pth"), num_classes=C, overrides=inputs)
     look = teacher.preprocess
     (tmp_path / "images/n0").mkdir(parents=True)
-    with LabelWriter(tmp_path / "a.fkdl", num_classes=C, k=3) as writer:
+    told = {"teachers": [{"name": "test_resnet", "size": 48, "mean": [0.3, 0.3, 0.3]}]}
+    with LabelWriter(tmp_path / "a.fkdl", num_classes=C, k=3, provenance=told) as writer:
         for i in range(4):
             path = tmp_path / f"images/n0/{i}.png"
             small = Image.fromarray(rng.integers(0, 256, (5, 8, 3), dtype=np.uint8))
@@ -334,7 +337,16 @@ def test_verify_command_with_a_teacher(tmp_path: Path, rng, capsys) -> None:
     command = ["verify", str(tmp_path / "a.fkdl"), "--images", str(tmp_path / "images")]
     command += ["--teacher", "test_resnet", "--checkpoint", str(tmp_path / "teacher.pth")]
     assert cli.main(command) == 0
-    assert "as stored" in capsys.readouterr().out
+    assert re.search(r"as stored +100.0%", capsys.readouterr().out)
+
+
+def test_a_strange_teacher_is_no_convention(capsys) -> None:
+    """That another reading of crops is a little better by chance says nothing; much better says a lot."""
+    found = {"as stored": Agreement(0.2, 0.164), "not flipped": Agreement(0.2, 0.163)}
+    assert not print_teacher(found)
+    assert "says something else: is it another one" in capsys.readouterr().out
+    assert not print_teacher({**found, "not flipped": Agreement(0.9, 0.01)})
+    assert "crops not flipped: were these labels imported" in capsys.readouterr().out
 
 
 def test_commands(tmp_path: Path, rng, capsys) -> None:

@@ -169,8 +169,9 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
     from fkdx.mix import Mix
     from fkdx.teachers.zoo import load_teacher
 
+    told = told_of(args.teacher, labels)
     names = ("size", "interpolation", "mean", "std")
-    inputs = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    inputs = told | {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     pretrained = args.checkpoint is None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     teacher = load_teacher(args.teacher, args.checkpoint, pretrained, labels.num_classes, inputs, device)
@@ -183,6 +184,17 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
         return torch.softmax(logits / args.temperature, dim=1).cpu().numpy()
 
     return say, teacher.preprocess.size, teacher.preprocess.interpolation
+
+
+def told_of(teacher: str, labels: LabelFile) -> dict:
+    """What the label file says of this teacher's inputs; nothing where another one made the labels."""
+    provenance = labels.header.get("provenance")
+    if not isinstance(provenance, dict):
+        return {}
+    teachers = [provenance.get("teacher"), *provenance.get("teachers", [])]
+    own = next((t for t in teachers if isinstance(t, dict) and t.get("name") == teacher), {})
+    names = ("size", "interpolation", "mean", "std")
+    return {name: own[name] for name in names if own.get(name) is not None}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -231,12 +243,15 @@ def print_teacher(found: dict[str, Agreement]) -> bool:
     for name, agreement in found.items():
         print(f"{name:<18} {agreement.top1:>15.1%} {agreement.difference:>10.4f}")
     stored = found["as stored"]
-    better = [name for name, agreement in found.items() if agreement.difference < stored.difference]
+    better = [name for name, agreement in found.items() if agreement.difference < 0.9 * stored.difference]
     for name in better:
         print(
             f"The teacher agrees better with crops {name}: were these labels imported in another convention?"
         )
-    return not better
+    strange = not better and stored.top1 < 0.5
+    if strange:
+        print("The teacher says something else: is it another one, or its --size, --mean or --std?")
+    return not (better or strange)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -253,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-warnings", action="store_true", help="accept what libjpeg warns of but decodes somehow")
     add("--teacher", metavar="NAME", help="run this teacher again on a sample of crops")
     add("--checkpoint", metavar="FILE", help="its weights (default: timm's pretrained ones)")
-    add("--size", type=int, metavar="PIXELS", help="side of its input")
+    add("--size", type=int, metavar="PIXELS", help="side of its input (default: what the labels tell)")
     add("--interpolation", choices=("bilinear", "bicubic"), help="of its crops")
     add("--mean", type=float, nargs=3, metavar="X", help="of pixels in [0, 1]")
     add("--std", type=float, nargs=3, metavar="X", help="of pixels in [0, 1]")
