@@ -20,6 +20,8 @@ def detector(weights: str, classes: int) -> FasterRCNN:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     model = detector(sys.argv[1], classes=91).eval()  # COCO's classes
     found = model([torch.rand(3, 480, 640)])[0]
     print(*found)

@@ -8,6 +8,8 @@ import torch
 import fkdx
 from fkdx.batch import prepare
 
+if len(sys.argv) != 5:
+    sys.exit(__doc__)
 images, path, batch_size, epochs = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 labels = fkdx.LabelFile(path)
 loader = fkdx.CropLoader(images, labels, batch_size, crops_per_image=4, size=224)

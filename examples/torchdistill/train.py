@@ -15,6 +15,8 @@ from torchdistill.core.distillation import get_distillation_box
 from torchdistill.core.training import get_training_box
 from torchdistill.models.official import get_image_classification_model
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 config = load_yaml_file(sys.argv[1])
 device = torch.device(sys.argv[2] if len(sys.argv) > 2 else "cuda")
 import_dependencies(config.get("dependencies"))
