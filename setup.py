@@ -9,6 +9,7 @@ Environment:
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,9 @@ class CMakeBuild(build_ext):
                     configure.append(f"-DFKDX_{option}={value}")
             subprocess.run(configure, check=True)
             subprocess.run(["cmake", "--build", build_dir], check=True)
+        if not self.inplace:
+            # Started in this folder, `python -m` and `torchrun -m` find the sources before an installed fkdx.
+            shutil.copy2(target, ROOT / "fkdx")
 
 
 setup(ext_modules=[Extension("fkdx._C", sources=[])], cmdclass={"build_ext": CMakeBuild})

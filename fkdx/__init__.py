@@ -50,7 +50,7 @@ def _extension() -> Any:
     except ModuleNotFoundError as error:
         folder = Path(__file__).parents[1]
         raise ImportError(
-            "fkdx: the extension is not built for this Python, expected fkdx/_C*.so; run `pip install -e .` "
+            "fkdx: the extension is not built for this Python, expected fkdx/_C*.so; run `pip install .` "
             f"in this folder, or leave it if fkdx is installed already, {folder}"
         ) from error
 

@@ -106,14 +106,14 @@ def test_warnings_are_one_line() -> None:
 
 @pytest.mark.parametrize("module", ["fkdx info", "fkdx.train", "fkdx.generate", "fkdx train"])
 def test_sources_without_an_extension_say_what_to_do(module: str, tmp_path: Path) -> None:
-    """As in a checkout after `pip install .`: Python finds the sources before the installed package."""
+    """As in a checkout whose fkdx was installed from elsewhere: Python finds the sources first."""
     shutil.copytree(ROOT / "fkdx", tmp_path / "fkdx", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     command = [sys.executable, "-m", *module.split(), "--help"]
     shown = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True)
     assert shown.returncode == 1
     assert shown.stderr.count("\n") == 1, shown.stderr
     assert (
-        f"pip install -e .` in this folder, or leave it if fkdx is installed already, {tmp_path}"
+        f"pip install .` in this folder, or leave it if fkdx is installed already, {tmp_path}"
         in shown.stderr
     )
 
