@@ -113,8 +113,7 @@ def test_sources_without_an_extension_say_what_to_do(module: str, tmp_path: Path
     assert shown.returncode == 1
     assert shown.stderr.count("\n") == 1, shown.stderr
     assert (
-        f"pip install .` in this folder, or leave it if fkdx is installed already, {tmp_path}"
-        in shown.stderr
+        f"pip install .` in this folder, or leave it if fkdx is installed already, {tmp_path}" in shown.stderr
     )
 
 
