@@ -59,7 +59,8 @@ def dist(
     """DIST (Huang et al., NeurIPS 2022): ``T**2 * (beta * (1 - inter) + gamma * (1 - intra))``.
 
     inter is Pearson's correlation of a row's two softmaxes, intra that of a column's, one value for the whole
-    batch: the mean over the classes. Where all values are equal the correlation is 0.
+    batch: the mean over the classes. Deviations from the mean whose length is below 1e-8 count as if it were
+    that, so that rounding is no correlation; where all values are equal it is 0.
     """
     student, teacher = _scaled("dist", student, teacher, temperature)
     s, t = student.softmax(1), teacher.softmax(1)
@@ -98,4 +99,5 @@ def _apart(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
     """Pearson's correlation of each two rows."""
-    return functional.cosine_similarity(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True), dim=1)
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    return functional.cosine_similarity(a, b, dim=1, eps=1e-8)

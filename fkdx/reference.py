@@ -440,9 +440,15 @@ def dist(student, teacher, temperature: float, beta: float, gamma: float) -> lis
     """T**2 * (beta * (1 - correlation of a row) + gamma * (1 - mean correlation of the columns))."""
     s = np.array([_softmax(row, temperature) for row in student])
     t = np.array([_softmax(row, temperature) for row in teacher])
-    intra = np.mean([np.corrcoef(s[:, c], t[:, c])[0, 1] for c in range(s.shape[1])])
-    inter = [np.corrcoef(a, b)[0, 1] for a, b in zip(s, t)]
+    intra = np.mean([_correlation(s[:, c], t[:, c]) for c in range(s.shape[1])])
+    inter = [_correlation(a, b) for a, b in zip(s, t)]
     return [temperature**2 * (beta * (1 - r) + gamma * (1 - intra)) for r in inter]
+
+
+def _correlation(a, b) -> float:
+    """Pearson's, and less where values hardly differ: a length below 1e-8 counts as 1e-8."""
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / (max(np.linalg.norm(a), 1e-8) * max(np.linalg.norm(b), 1e-8)))
 
 
 # ---- batch: images on the device --------------------------------------------------------------------------

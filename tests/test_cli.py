@@ -108,7 +108,7 @@ def test_warnings_are_one_line() -> None:
 def test_sources_without_an_extension_say_what_to_do(module: str, tmp_path: Path) -> None:
     """As in a checkout whose fkdx was installed from elsewhere: Python finds the sources first."""
     shutil.copytree(ROOT / "fkdx", tmp_path / "fkdx", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    command = [sys.executable, "-m", *module.split(), "--help"]
+    command = [sys.executable, "-S", "-m", *module.split(), "--help"]  # -S: without an editable installation
     shown = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True)
     assert shown.returncode == 1
     assert shown.stderr.count("\n") == 1, shown.stderr

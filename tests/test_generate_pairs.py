@@ -172,7 +172,7 @@ def test_what_cannot_be_mixed_is_refused(
     (tmp_path / "one" / "ant").mkdir(parents=True)
     (tmp_path / "one" / "ant" / "0.jpg").write_bytes((job_images / "ant" / "0.jpg").read_bytes())
     (tmp_path / "one" / "bee").mkdir()
-    (tmp_path / "names").write_text("ant bee cat")
+    (tmp_path / "names").write_text("ant\nbee\ncat\n")
     one = ["--classes", str(tmp_path / "names"), *changed(job_options, data=tmp_path / "one")]
     assert cli.run("generate", [*MIXING, *one]) == 1
     assert "images to mix, got 1" in capsys.readouterr().err
