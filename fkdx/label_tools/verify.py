@@ -16,6 +16,7 @@ from fkdx.labels import LabelFile, boxes_from_ratios, fingerprint
 from fkdx.sources import ImageFolder
 from fkdx.verify_images import verify_images
 
+_INPUTS = ("size", "interpolation", "mean", "std")  # of a teacher: options here, facts in a label file
 _PURPOSE = (
     "Is a label file whole, does it fit these images, and does this teacher say the same? "
     "Without a label file: which images of a folder can no loader read?"
@@ -169,9 +170,8 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
     from fkdx.mix import Mix
     from fkdx.teachers.zoo import load_teacher
 
-    told = told_of(args.teacher, labels)
-    names = ("size", "interpolation", "mean", "std")
-    inputs = told | {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in _INPUTS if getattr(args, name) is not None}
+    inputs = told_of(args.teacher, labels) | given
     pretrained = args.checkpoint is None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     teacher = load_teacher(args.teacher, args.checkpoint, pretrained, labels.num_classes, inputs, device)
@@ -193,8 +193,7 @@ def told_of(teacher: str, labels: LabelFile) -> dict:
         return {}
     teachers = [provenance.get("teacher"), *provenance.get("teachers", [])]
     own = next((t for t in teachers if isinstance(t, dict) and t.get("name") == teacher), {})
-    names = ("size", "interpolation", "mean", "std")
-    return {name: own[name] for name in names if own.get(name) is not None}
+    return {name: own[name] for name in _INPUTS if own.get(name) is not None}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -202,7 +202,8 @@ def score(run: Run, stage: Recipe, at: Pass, loader: ValidationLoader) -> bool:
     result = evaluate(run.learned, loader, stage, run.world, run.stop)
     position, epoch = run.position, at.epoch + at.crops
     better = run.watch.healthy and result["top1"] > position.best
-    position.best = result["top1"] if better else position.best
+    if better:
+        position.best = result["top1"]
     run.journal.write("evaluation", position.total, stage=position.stage, epoch=epoch, **result)
     if run.world.main:
         print(f"epoch {epoch}: top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%", flush=True)
