@@ -10,7 +10,7 @@ export FKDX_BUILD_DIR  ?= build/dev
 
 .PHONY: demo test faults fuzz-labels sanitize neon build fmt clean
 demo: build            ## draw scenes, train a teacher, store its labels, train students
-	$(BIN)/python -m fkdx.demo
+	$(BIN)/python -m fkdx demo
 
 test: build            ## all tests and the linters
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -18,7 +18,7 @@ test: build            ## all tests and the linters
 	$(BIN)/python -m pytest
 
 faults: build          ## label files and jobs cut, flipped, killed and on full disks, in full: a quarter of an hour
-	FKDX_FAULTS=full $(BIN)/python -m pytest tests/test_labels_faults.py tests/test_generate_faults.py --timeout 3600
+	FKDX_FAULTS=full $(BIN)/python -m pytest tests/labels/test_faults.py tests/generate/test_faults.py --timeout 3600
 
 SANITIZE = clang++-19 -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Icsrc
 fuzz-labels:           ## ten minutes of libFuzzer on the reader of label files (needs clang-19, libclang-rt-19-dev)
@@ -26,7 +26,7 @@ fuzz-labels:           ## ten minutes of libFuzzer on the reader of label files 
 	$(SANITIZE) tests/fuzz/label_file.cpp csrc/labels/*.cpp csrc/base/cpu.cpp -o build/fuzz/label_file.bin
 	build/fuzz/label_file.bin -max_total_time=600 -max_len=8192 -rss_limit_mb=1024 build/fuzz/label_file tests/fuzz/label_file
 
-SANITIZED ?= $(addprefix tests/test_,image.py pool.py loader.py loader_bad_images.py validation_loader.py)
+SANITIZED ?= tests/image/test_crops.py $(addprefix tests/loader/test_,pool.py crop_loader.py bad_images.py validation_loader.py)
 sanitize: build        ## the tests of native code under ASan + UBSan, then under TSan: about ten minutes
 	sh tools/sanitize.sh $(VENV) address,undefined $(SANITIZED)
 	sh tools/sanitize.sh $(VENV) thread $(SANITIZED)
@@ -34,7 +34,7 @@ sanitize: build        ## the tests of native code under ASan + UBSan, then unde
 	sh tests/native/run.sh thread
 
 neon: build            ## what runs on aarch64, under emulation (needs g++-aarch64-linux-gnu, qemu-user)
-	FKDX_REQUIRE_NEON=1 $(BIN)/python -m pytest tests/test_kernels.py -k aarch64
+	FKDX_REQUIRE_NEON=1 $(BIN)/python -m pytest tests/native/test_kernels.py -k aarch64
 
 build: $(VENV)/built   ## the virtual environment and the extension
 

@@ -16,8 +16,8 @@ from timing import gpu_time, wall
 from torch import Tensor
 
 from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
-from fkdx.mix import Mix, Mixer
-from fkdx.teacher_topk import topk_probabilities
+from fkdx.batch.mix import Mix, Mixer
+from fkdx.batch.topk import topk_probabilities
 
 MIXERS = {"plain": Mixer(), "Mixup": Mixer(mixup=0.2), "CutMix": Mixer(cutmix=1.0)}
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from fkdx import CropLoader, soft_cross_entropy
 from fkdx.batch import prepare
-from fkdx.demo import call, last_top1
+from fkdx.commands.demo import call, last_top1
 
 RECIPES = Path(__file__).parent / "recipes"
 CROPS = 8

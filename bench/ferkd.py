@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fkdx import scenes
 from fkdx.cli import main as fkdx
-from fkdx.demo import last_top1
+from fkdx.commands.demo import last_top1
 
 CROPS, EPOCHS = 16, 20
 MANY_CROPS, MANY_EPOCHS = 32, 96  # where m is compared: a pass of m = 32 crops is a third of the training

@@ -120,7 +120,7 @@ step check 30 "" "$check"
 step loss 180 torch "$PYTHON" bench/loss.py --device cuda --json "$out/loss.json"
 step batch 60 torch "$PYTHON" bench/batch.py --device cuda --json "$out/batch.json"
 step tests 240 "pytest timm torchvision" "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider \
-    --continue-on-collection-errors $(grep -l "mark\.gpu" tests/test_*.py)
+    --continue-on-collection-errors $(grep -rl "mark\.gpu" tests --include="test_*.py")
 step generate 90 timm "$PYTHON" bench/generate.py --images "$work/images" --count 400 --turns 2 --teacher resnet50 \
     --device cuda --precision bfloat16 --batch-size 256 --json "$out/generate.json"
 step train 120 "timm torchvision" "$PYTHON" bench/train.py --images "$work/images" --stored 50 --student resnet50 \

@@ -175,7 +175,7 @@ def cuda_results() -> Iterator[dict]:
 
 def forced(labels: Labels, kernel: int, logits_of: Callable[[int], Tensor], i: int) -> Callable[[], object]:
     """The fused call with a kernel of our choice (csrc/loss/loss_cuda.h)."""
-    from fkdx.loss import SOFTMAX, _native
+    from fkdx.loss.cross_entropy import SOFTMAX, _native
 
     logits, sources = logits_of(i).detach(), labels.target.sources
     return lambda: _native(logits, sources, SOFTMAX, 1.0, None, 1.0 / len(logits), kernel=kernel)

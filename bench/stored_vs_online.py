@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from fkdx.generate.program import main as generate
-from fkdx.teachers.online import OnlineTeachers
+from fkdx.models.online import OnlineTeachers
 from fkdx.train.loop import main as train
 
 

@@ -21,13 +21,13 @@ _HOMES = {
     "Calibration": "fkdx.calibration",
     "CropLoader": "fkdx.loader",
     "ValidationLoader": "fkdx.loader",
-    "SparseTarget": "fkdx.target",
+    "SparseTarget": "fkdx.loss",
     "soft_cross_entropy": "fkdx.loss",
     "loss_and_grad": "fkdx.loss",
     "binary_cross_entropy": "fkdx.loss",
-    "Mixer": "fkdx.mix",
+    "Mixer": "fkdx.batch",
     "prepare": "fkdx.batch",
-    "topk_probabilities": "fkdx.teacher_topk",
+    "topk_probabilities": "fkdx.batch",
 }
 
 __all__ = ["__version__", *_HOMES]

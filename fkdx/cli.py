@@ -8,24 +8,25 @@ from importlib import import_module
 
 import fkdx
 from fkdx._version import __version__
+from fkdx.errors import error_text
 
 # verb: (module, what it does)
 VERBS = {
     "generate": ("fkdx.generate", "run a teacher over stored crops of every image and write a label file"),
-    "pack": ("fkdx.pack", "pack existing soft labels (FKD, SRe2L, TinyViT, ...) into a label file"),
-    "info": ("fkdx.label_tools.info", "show what a label file holds"),
-    "verify": ("fkdx.label_tools.verify", "check a label file, against its images and its teacher too"),
-    "slice": ("fkdx.label_tools.slice", "keep fewer crops, a smaller K or some classes of a label file"),
-    "merge": ("fkdx.label_tools.merge", "average the labels of several teachers over the same crops"),
-    "calibrate": ("fkdx.label_tools.calibrate", "drop useless crops, give weak ones their class (FerKD)"),
-    "concat": ("fkdx.label_tools.concat", "join label files of different images"),
-    "convert": ("fkdx.label_tools.convert", "store a label file plain or compact"),
-    "compare": ("fkdx.label_tools.compare", "compare two teachers' labels of the same crops"),
-    "export": ("fkdx.label_tools.export", "write a label file as FKD's one file an image"),
+    "pack": ("fkdx.commands.pack", "pack existing soft labels (FKD, SRe2L, TinyViT, ...) into a label file"),
+    "info": ("fkdx.commands.info", "show what a label file holds"),
+    "verify": ("fkdx.commands.verify", "check a label file, against its images and its teacher too"),
+    "slice": ("fkdx.commands.slice", "keep fewer crops, a smaller K or some classes of a label file"),
+    "merge": ("fkdx.commands.merge", "average the labels of several teachers over the same crops"),
+    "calibrate": ("fkdx.commands.calibrate", "drop useless crops, give weak ones their class (FerKD)"),
+    "concat": ("fkdx.commands.concat", "join label files of different images"),
+    "convert": ("fkdx.commands.convert", "store a label file plain or compact"),
+    "compare": ("fkdx.commands.compare", "compare two teachers' labels of the same crops"),
+    "export": ("fkdx.commands.export", "write a label file as FKD's one file an image"),
     "train": ("fkdx.train", "train a student from a label file"),
-    "demo": ("fkdx.demo", "draw a data set and run the whole road on it"),
-    "bench": ("fkdx.bench", "measure how fast this machine gives batches, and where the time goes"),
-    "doctor": ("fkdx.doctor", "show what was built and what this machine offers"),
+    "demo": ("fkdx.commands.demo", "draw a data set and run the whole road on it"),
+    "bench": ("fkdx.commands.bench", "measure how fast this machine gives batches, and where the time goes"),
+    "doctor": ("fkdx.commands.doctor", "show what was built and what this machine offers"),
 }
 
 
@@ -72,7 +73,7 @@ def run(verb: str, argv: list[str]) -> int:
     except (ImportError, ValueError, OSError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError) and reader_left():
             return 141  # as a shell counts the end by SIGPIPE
-        print(f"fkdx {verb}: {told(error, verb)}", file=sys.stderr)
+        print(f"fkdx {verb}: {error_text(error, verb)}", file=sys.stderr)
     except KeyboardInterrupt as stop:
         print(f"fkdx {verb}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
@@ -99,14 +100,6 @@ def reader_left() -> bool:
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
-
-
-def told(error: BaseException, verb: str) -> str:
-    """What an error says to a user of `fkdx VERB`: without the verb once more, or a number for the cause."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = error.strerror if error.filename is None else f"{error.strerror}: {error.filename!r}"
-    return text.removeprefix(f"{verb}: ")
 
 
 if __name__ == "__main__":

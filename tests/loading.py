@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 from fkdx import LabelWriter
-from fkdx.crops import random_boxes
+from fkdx.image.random_boxes import random_boxes
 from fkdx.loader import Batch
 
 CLASSES, CROPS, KEPT = ["ant", "bee", "cat"], 6, 3

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from fkdx.labels import LabelWriter
@@ -104,3 +105,22 @@ def steps_of(output: Path) -> list[dict]:
 
 def log_of(output: Path) -> list[dict]:
     return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def same_end(run: Path, other: Path) -> bool:
+    """Equal weights, average, optimiser and position, and the same story in the logs."""
+    a, b = (torch.load(folder / "last.pt", weights_only=True) for folder in (run, other))
+    for state in (a, b):
+        state["position"].pop("best")  # the end of `--max-steps` is evaluated too
+    story = [
+        [(line["step"], line["loss"], line["lr"]) for line in steps_of(folder)] for folder in (run, other)
+    ]
+    return same(a, b) and story[0] == story[1]
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key != "recipe")
+    return len(a) == len(b) and all(map(same, a, b)) if isinstance(a, list) else a == b

@@ -15,6 +15,6 @@ export LD_PRELOAD="$(c++ -print-file-name=$runtime) $(c++ -print-file-name=libst
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 TSAN_OPTIONS=halt_on_error=1:die_after_fork=0
 export PYTHONPATH="$PWD/$folder/package" OMP_NUM_THREADS=1 FKDX_CUDA=0
 # Sanitizers keep freed memory, so its amount says nothing; TSan cannot follow threads that a forked child starts.
-set -- --deselect tests/test_pool.py::test_memory_stays_flat --deselect tests/test_image.py::test_errors_leak_nothing "$@"
-if [ "$sanitizers" = thread ]; then set -- --deselect tests/test_pool.py::test_fork "$@"; fi
+set -- --deselect tests/loader/test_pool.py::test_memory_stays_flat --deselect tests/image/test_crops.py::test_errors_leak_nothing "$@"
+if [ "$sanitizers" = thread ]; then set -- --deselect tests/loader/test_pool.py::test_fork "$@"; fi
 exec "$venv/bin/pytest" -q -p no:cacheprovider --timeout 1200 "$@"

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "image/crops.h"
-#include "loader/random_crop.h"
+#include "image/random_boxes.h"
 #include "loader/reader.h"
 
 namespace fkdx {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fkdx.labels import LabelFile
-from fkdx.sources import folder_of
+from fkdx.stores.sources import folder_of
 
 SCORES = ("max", "truth")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fkdx.augment import encode
 from fkdx.generate.feed import Chunk, View
 from fkdx.generate.shards import Job, Shard, write_json
+from fkdx.image.augment import encode
 from fkdx.labels import LabelFile, LabelWriter, write_manifest
-from fkdx.teachers.teacher import Answer
+from fkdx.models.teacher import Answer
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fkdx.augment import are_steps
-from fkdx.crops import random_boxes
+from fkdx.image.augment import are_steps
+from fkdx.image.random_boxes import random_boxes
 from fkdx.labels import LabelFile, boxes_from_ratios
 
 Crops = tuple[np.ndarray, np.ndarray]  # boxes (M, 4) int32, flips (M,) bool

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fkdx.augment import Augment, Step, augment_rows
+from fkdx.batch.mix import Mix
 from fkdx.generate.pairs import Pairs, Shape, stored_mix
 from fkdx.generate.shards import Shard
 from fkdx.generate.stored import StoredAugment, StoredPairs
 from fkdx.image import decode_crops, image_size
+from fkdx.image.augment import Augment, Step, augment_rows
 from fkdx.labels import Mixes
-from fkdx.mix import Mix
-from fkdx.sources import Source
+from fkdx.stores.sources import Source
 
 AHEAD_BYTES = 2 << 30  # of crops that wait for a teacher
 

@@ -6,13 +6,13 @@ import json
 import time
 from pathlib import Path
 
-from fkdx.augment import encode
 from fkdx.generate.collect import Output
 from fkdx.generate.feed import Feed
 from fkdx.generate.shards import Shard
+from fkdx.image.augment import encode
 from fkdx.labels.layout import TWO_VIEWS, record_dtype
 from fkdx.loader import ValidationLoader
-from fkdx.teachers.teacher import Teacher
+from fkdx.models.teacher import Teacher
 
 TRIALS = 3  # batches timed for a forecast
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fkdx.batch import prepare
+from fkdx.batch.mix import Mix
 from fkdx.generate.collect import Output, write_shard
 from fkdx.generate.feed import Chunk, Feed
 from fkdx.generate.pairs import Shape
 from fkdx.generate.shards import Job, Lock, Shard
-from fkdx.mix import Mix
-from fkdx.teachers.teacher import Answer, Teacher, answer, combined
+from fkdx.models.teacher import Answer, Teacher, answer, combined
 
 RUNNING_AHEAD = 2  # batches that a GPU may be given before it is done with the one before
 

@@ -4,11 +4,11 @@ import argparse
 import shlex
 import sys
 
-from fkdx.augment import AUGMENTS, strengths_of
 from fkdx.image import INTERPOLATIONS
+from fkdx.image.augment import AUGMENTS, strengths_of
 from fkdx.labels import ENCODINGS, KINDS
-from fkdx.teachers.heads import HEADS
-from fkdx.teachers.teacher import PRECISIONS
+from fkdx.models.heads import HEADS
+from fkdx.models.teacher import PRECISIONS
 
 POSITIVE = ("crops", "topk", "batch_size", "temperature", "size", "threads")
 DESCRIPTION = """

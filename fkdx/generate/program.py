@@ -14,7 +14,6 @@ import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
 from fkdx._version import __version__
-from fkdx.augment import Augment
 from fkdx.generate.collect import Output, finish
 from fkdx.generate.draw import Policy, RandomCrops, StoredCrops
 from fkdx.generate.feed import Feed
@@ -24,10 +23,11 @@ from fkdx.generate.options import parse
 from fkdx.generate.pairs import Pairs
 from fkdx.generate.shards import Job, Shard, plan_shards, write_json
 from fkdx.generate.stored import StoredAugment, StoredPairs
+from fkdx.image.augment import Augment
 from fkdx.labels import fingerprint
-from fkdx.sources import Source, open_source, read_lines
-from fkdx.teachers.teacher import Teacher
-from fkdx.teachers.zoo import load_teacher
+from fkdx.models.teacher import Teacher
+from fkdx.models.zoo import load_teacher
+from fkdx.stores.sources import Source, open_source, read_lines
 
 Draw = RandomCrops | Policy | StoredCrops
 WAIT_SECONDS = 600  # that processes wait for the one of rank 0

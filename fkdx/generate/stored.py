@@ -4,11 +4,11 @@ from itertools import groupby
 
 import numpy as np
 
-from fkdx.augment import Step, decode
 from fkdx.generate.pairs import Shape
 from fkdx.image import decode_crops, image_size
+from fkdx.image.augment import Step, decode
 from fkdx.labels import LabelFile, Mixes, boxes_from_ratios
-from fkdx.sources import Source
+from fkdx.stores.sources import Source
 
 
 class StoredPairs:

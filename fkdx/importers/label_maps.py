@@ -18,7 +18,7 @@ from typing import NoReturn
 import numpy as np
 
 from fkdx._C import FormatError
-from fkdx.crops import random_boxes
+from fkdx.image.random_boxes import random_boxes
 from fkdx.importers.source import Layout, Settings, Source, find_files, first_file
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, fingerprint

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
 from fkdx.loader import CropLoader
 from fkdx.loss import soft_cross_entropy
-from fkdx.target import SparseTarget
+from fkdx.loss.target import SparseTarget
 
 
 class StoredLabelTask(ClassificationTask):

@@ -25,7 +25,7 @@ from torch.utils.data import Dataset, get_worker_info
 from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
 from fkdx.loader import CropLoader
 from fkdx.loss import soft_cross_entropy
-from fkdx.target import SparseTarget
+from fkdx.loss.target import SparseTarget
 
 
 def check_version() -> None:

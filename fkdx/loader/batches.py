@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from fkdx.mix import Mix
-from fkdx.target import SparseTarget
+from fkdx.batch.mix import Mix
+from fkdx.loss.target import SparseTarget
 
 
 @dataclass(frozen=True)

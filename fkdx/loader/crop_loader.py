@@ -14,19 +14,19 @@ import numpy as np
 import torch
 
 from fkdx import _C
-from fkdx.augment import Step, augment_rows
 from fkdx.calibration import Calibration
 from fkdx.calibration.rule import SCORES
-from fkdx.crops import RATIO, SCALE
+from fkdx.image.augment import Step, augment_rows
+from fkdx.image.random_boxes import RATIO, SCALE
 from fkdx.loader.batches import Batch, check_shares
 from fkdx.loader.partners import Partners
+from fkdx.loader.pool import ImagePool, Pending, View, Work, run_ahead
 from fkdx.loader.sampler import CURRICULA, Sampler
 from fkdx.loader.slots import Device, make_slots, send
 from fkdx.loader.soft_labels import Given, SoftLabels
 from fkdx.loader.supervision import DrawnCrops, Labels, StoredCrops
-from fkdx.pool import ImagePool, Pending, View, Work, run_ahead
-from fkdx.sources import Source, open_source
-from fkdx.target import KINDS
+from fkdx.loss.target import KINDS
+from fkdx.stores.sources import Source, open_source
 
 _HOPELESS = 100  # images in a row that cannot be read: then it is not the images
 
@@ -38,7 +38,7 @@ class CropLoader:
     interruptions.
 
     Args:
-        root: where the images are, see `fkdx.sources.open_source`.
+        root: where the images are, see `fkdx.stores.sources.open_source`.
         labels: a LabelFile or its path; the targets of several for the same crops, one a teacher, are
             averaged. None: plain training with one-hot targets of the image's class and random crops drawn
             on the fly, as torchvision's RandomResizedCrop(scale=scale, ratio=ratio) and a flip half of the

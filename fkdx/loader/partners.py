@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fkdx.batch.mix import CUTMIX, MIXUP, StoredMix
 from fkdx.labels import LabelFile
-from fkdx.mix import CUTMIX, MIXUP, StoredMix
-from fkdx.pool import Pending, Work
+from fkdx.loader.pool import Pending, Work
 
 FLIPPED = 4
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fkdx.augment import Step, are_steps, decode
 from fkdx.calibration import Calibration, calibrated
 from fkdx.calibration.rule import scores_of, true_classes
+from fkdx.image.augment import Step, are_steps, decode
 from fkdx.labels import LabelFile
-from fkdx.target import SparseTarget
+from fkdx.loss.target import SparseTarget
 
 Given = LabelFile | str | os.PathLike  # a label file, open or not
 

@@ -6,15 +6,15 @@ import numpy as np
 import torch
 
 from fkdx import _C
-from fkdx.augment import Step
-from fkdx.crops import crop_stream
+from fkdx.image.augment import Step
+from fkdx.image.random_boxes import crop_stream
 from fkdx.labels import LabelFile
 from fkdx.loader.partners import Partners, find_partners
+from fkdx.loader.pool import Work
 from fkdx.loader.sampler import Sampler
 from fkdx.loader.soft_labels import SoftLabels
-from fkdx.pool import Work
-from fkdx.sources import Source, class_numbers
-from fkdx.target import SparseTarget
+from fkdx.loss.target import SparseTarget
+from fkdx.stores.sources import Source, class_numbers
 
 Labels = tuple[np.ndarray, ...]  # arrays of n images, whatever `target` needs of them
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from fkdx.loader.batches import Batch, check_shares
+from fkdx.loader.pool import ImagePool, Pending, View, Work, run_ahead
 from fkdx.loader.slots import Device, make_slots, send
-from fkdx.pool import ImagePool, Pending, View, Work, run_ahead
-from fkdx.sources import Source, class_numbers, open_source
+from fkdx.stores.sources import Source, class_numbers, open_source
 
 
 class ValidationLoader:
@@ -21,7 +21,7 @@ class ValidationLoader:
     images, and so in their batches: keep collective operations out of the loop over them.
 
     Args:
-        root: where the images are, see `fkdx.sources.open_source`.
+        root: where the images are, see `fkdx.stores.sources.open_source`.
         batch_size: images of a batch of this process; the last one may be smaller.
         classes: class names in order; default: the folders' names, sorted.
         (others): as for CropLoader.

@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from fkdx.batch import prepare
 from fkdx.loader import Batch
+from fkdx.loader.pool import default_threads
 from fkdx.loader.slots import send
-from fkdx.pool import default_threads
-from fkdx.sources import Source, class_numbers, open_source
+from fkdx.stores.sources import Source, class_numbers, open_source
 from fkdx.train.distributed import World
 from fkdx.train.recipe import Recipe
 

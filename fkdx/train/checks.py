@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from fkdx.labels import LabelFile, fingerprint
-from fkdx.sources import Source
+from fkdx.stores.sources import Source
 from fkdx.train.data import classes_of, folders_of, open_labels, training_loader, validation_loader
 from fkdx.train.distributed import World
 from fkdx.train.evaluate import read_real

@@ -11,7 +11,7 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
-from fkdx.cli import told
+from fkdx.errors import error_text
 
 CHECK_SECONDS = 2.0  # how often processes ask each other whether one was told to stop
 
@@ -86,7 +86,7 @@ class World:
         if not isinstance(error, (ValueError, OSError, IndexError, FloatingPointError)):
             traceback.print_exception(error)
         rank = f" (rank {self.rank})" if self.size > 1 else ""
-        print(f"fkdx train{rank}: {told(error, 'train')}", file=sys.stderr, flush=True)
+        print(f"fkdx train{rank}: {error_text(error, 'train')}", file=sys.stderr, flush=True)
         return 1
 
     def leave(self) -> None:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from fkdx.batch import prepare
+from fkdx.batch.mix import Mix
 from fkdx.loader import Batch
-from fkdx.mix import Mix
-from fkdx.target import SparseTarget
-from fkdx.teachers.online import OnlineTeachers
-from fkdx.teachers.teacher import Preprocess
-from fkdx.teachers.zoo import load_teacher
+from fkdx.loss.target import SparseTarget
+from fkdx.models.online import OnlineTeachers
+from fkdx.models.teacher import Preprocess
+from fkdx.models.zoo import load_teacher
 from fkdx.train.evaluate import PRECISIONS
 from fkdx.train.objective import Target, needs_classes
 from fkdx.train.recipe import Recipe

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from fkdx.batch.mix import Mix, Mixer
 from fkdx.loader.slots import send
-from fkdx.mix import Mix, Mixer
 from fkdx.train.recipe import Recipe
 from fkdx.train.schedule import Pass
 

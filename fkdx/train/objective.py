@@ -5,10 +5,10 @@ The formula is VanillaKD's (Hao et al., NeurIPS 2023, equation 1); FKD is its a 
 
 from torch import Tensor
 
-from fkdx.distill import LOSSES
 from fkdx.labels import LabelFile
 from fkdx.loss import binary_cross_entropy, soft_cross_entropy
-from fkdx.target import SparseTarget
+from fkdx.loss.distill import LOSSES
+from fkdx.loss.target import SparseTarget
 from fkdx.train.recipe import Recipe
 
 Target = SparseTarget | Tensor

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from fkdx.calibration.rule import SCORES
-from fkdx.distill import LOSSES
 from fkdx.loader.sampler import CHOICES as CHOICES_OF_CROPS
+from fkdx.loss.distill import LOSSES
 from fkdx.train.recipe import TYPES, Recipe, find_folders, override, unknown
 
 SHIPPED = Path(__file__).parents[1] / "recipes"

@@ -10,7 +10,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from fkdx.labels import LabelFile
-from fkdx.teachers.online import OnlineTeachers
+from fkdx.models.online import OnlineTeachers
 from fkdx.train import checkpoint
 from fkdx.train.data import identity, open_labels
 from fkdx.train.distributed import Stop, World

@@ -13,7 +13,7 @@ from timm.data import resolve_model_data_config
 from timm.optim import create_optimizer_v2
 from torch import nn
 
-from fkdx.teachers import heads
+from fkdx.models import heads
 from fkdx.train.checkpoint import differing, load_weights
 from fkdx.train.recipe import Recipe
 

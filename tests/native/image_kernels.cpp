@@ -13,7 +13,7 @@
 #include "base/cpu.h"
 #include "image/resample.h"
 #include "labels/crc32c.h"
-#include "loader/random_crop.h"
+#include "image/random_boxes.h"
 
 namespace fkdx {
 namespace {

@@ -1,0 +1,111 @@
+"""From uint8 crops to what a network eats, in one pass: normalised, mixed, rounded, channels-last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fkdx import _C
+from fkdx.batch.mix import Mix
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def prepare(
+    images: Tensor,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    dtype: torch.dtype = torch.float32,
+    mix: Mix | None = None,
+) -> Tensor:
+    """``(images / 255 - mean) / std``, mixed with a partner's pixels first where `mix` says so.
+
+    Args:
+        images: (B, H, W, 3) uint8 on the CPU or a CUDA device; copied first where not contiguous.
+        mean, std: one a channel, in units of [0, 1].
+        dtype: float32, bfloat16 or float16; computed in float32 and rounded once, with the
+            same bits on the CPU and on a GPU.
+        mix: parameters of the rows, on the images' device, with partners of the same size.
+
+    Returns:
+        (B, 3, H, W) of `dtype` in channels-last memory, on the images' device.
+
+    Raises:
+        ValueError: wrong shape, dtype, device, std or mix.
+        IndexError: a partner that is not there; on CUDA the row becomes NaN instead.
+    """
+    _expect(
+        images.dtype == torch.uint8 and images.ndim == 4 and images.shape[3] == 3,
+        "images",
+        (tuple(images.shape), images.dtype),
+        "(B, H, W, 3) uint8",
+    )
+    _expect(
+        len(mean) == 3 and len(std) == 3 and min(std) > 0, "mean and std", (mean, std), "3 each, std positive"
+    )
+    _expect(dtype in _DTYPES, "dtype", dtype, "float32, bfloat16 or float16")
+    if mix is not None:
+        _check_mix(mix, images)
+    if images.is_cuda and not hasattr(_C, "prepare_cuda"):
+        raise RuntimeError("prepare: fkdx was built without CUDA; install nvcc and build again")
+    images = images.contiguous()
+    out = torch.empty(images.shape, dtype=dtype, device=images.device)
+    scale = [1 / (255 * s) for s in std]
+    bias = [-m / s for m, s in zip(mean, std)]
+    mixing = (0, 0, 0) if mix is None else _addresses(mix)
+    arguments = (
+        images.data_ptr(),
+        out.data_ptr(),
+        mixing,
+        images.shape[:3],
+        scale,
+        bias,
+        _DTYPES.index(dtype),
+    )
+    others = {}
+    if mix is not None and mix.partners is not None:
+        others["others"] = mix.partners.data_ptr(), len(mix.partners)
+    if images.is_cuda:
+        device = images.device.index
+        _C.prepare_cuda(*arguments, device, torch._C._cuda_getCurrentRawStream(device), **others)
+    else:
+        _C.prepare_cpu(*arguments, torch.get_num_threads(), **others)
+    return out.permute(0, 3, 1, 2)
+
+
+def _addresses(mix: Mix) -> tuple[int, int, int]:
+    return mix.permutation.data_ptr(), mix.boxes.data_ptr(), mix.blend.data_ptr()
+
+
+def _check_mix(mix: Mix, images: Tensor) -> None:
+    rows = len(images)
+    for name, shape, dtype in (
+        ("permutation", (rows,), torch.int64),
+        ("boxes", (rows, 4), torch.int32),
+        ("blend", (rows,), torch.float32),
+    ):
+        part = getattr(mix, name)
+        got = (tuple(part.shape), *_memory(part))
+        _expect(
+            got == (shape, dtype, images.device, True),
+            f"mix.{name}",
+            got,
+            (shape, dtype, images.device, True),
+        )
+    if mix.partners is not None:
+        got = (tuple(mix.partners.shape[1:]), *_memory(mix.partners))
+        expected = (tuple(images.shape[1:]), torch.uint8, images.device, True)
+        _expect(got == expected, "mix.partners", got, expected)
+
+
+def _memory(tensor: Tensor) -> tuple:
+    return tensor.dtype, tensor.device, tensor.is_contiguous()
+
+
+def _expect(ok: bool, what: str, got: object, expected: object) -> None:
+    if not ok:
+        raise ValueError(f"prepare: {what}, got {got}, expected {expected}")

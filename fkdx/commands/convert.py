@@ -1,0 +1,34 @@
+"""`fkdx convert`: the same labels in another encoding: plain (fast views) or compact (small)."""
+
+import os
+from typing import Any
+
+from fkdx.commands.rewrite import (
+    add_encoding,
+    copy_images,
+    encoding_changes,
+    parser_of,
+    progress,
+    say,
+    writer_like,
+)
+from fkdx.labels import LabelFile
+
+
+def convert(labels: LabelFile, output: str | os.PathLike, **options: Any) -> None:
+    """Writes `labels` to `output`, all shards into one file; `options` are arguments of LabelWriter.
+
+    `encoding="compact"` stores probabilities in 8 bits, at most 2.4 % off; add `value_type="float16"` for
+    those of the plain encoding.
+    """
+    with writer_like(labels, output, **options) as writer:
+        copy_images(progress(labels, len(labels), "convert"), writer)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = parser_of("convert", __doc__)
+    add_encoding(parser)
+    args = parser.parse_args(argv)
+    convert(LabelFile(args.labels), args.output, overwrite=args.overwrite, **encoding_changes(args))
+    say(args.output)
+    return 0

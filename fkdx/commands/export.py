@@ -1,0 +1,26 @@
+"""`fkdx export`: a label file as FKD's one `.tar` an image, for tools that read those."""
+
+import argparse
+from pathlib import Path
+
+from fkdx.commands.rewrite import progress
+from fkdx.importers.fkd_export import export_fkd
+from fkdx.labels import LabelFile
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="fkdx export", description=__doc__.split(": ", 1)[1])
+    parser.add_argument("labels", help="label file or folder of shards")
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="folder to write")
+    args = parser.parse_args(argv)
+    labels = LabelFile(args.labels)
+    if labels.mix_size or labels.extra_operations:
+        raise ValueError(
+            f"export: FKD's files hold plain crops only, got mixed or changed ones, {args.labels}"
+        )
+    folder = Path(args.output)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"export: the folder holds something; remove it or choose another, {folder}")
+    count = export_fkd(progress(labels, len(labels), "export"), labels.kind, args.output)
+    print(f"{args.output}: {count} files")
+    return 0

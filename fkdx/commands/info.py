@@ -1,0 +1,97 @@
+"""`fkdx info`: what a label file holds, how large it is, and how sure the teacher was."""
+
+import argparse
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from fkdx.commands.rewrite import progress
+from fkdx.commands.rows import probabilities
+from fkdx.labels import LabelFile
+
+_BINS = 20
+
+
+@dataclass(frozen=True)
+class Sureness:
+    """How sure the teacher was, over some images.
+
+    Attributes:
+        images, crops: that were looked at.
+        histogram: (20,) parts of the crops whose maximum probability lies in [0, 0.05), [0.05, 0.1), ...
+            (FerKD, Fig. 2).
+        coverage: (K,) mean sum of the 1, 2, ... K largest probabilities.
+    """
+
+    images: int
+    crops: int
+    histogram: np.ndarray
+    coverage: np.ndarray
+
+
+def sureness(labels: LabelFile, images: int = 2000) -> Sureness:
+    """Statistics over at most `images` images, evenly spread over the file."""
+    chosen = np.unique(np.linspace(0, len(labels) - 1, min(images, len(labels))).round().astype(int))
+    counts, sums, crops = np.zeros(_BINS), np.zeros(min(labels.k, 10)), 0
+    for image in progress(chosen.tolist(), len(chosen), "info"):
+        values = -np.sort(-probabilities(labels, labels[image]), axis=1)
+        counts += np.histogram(values[:, 0].clip(0, 1), _BINS, (0, 1))[0]
+        sums += np.cumsum(values, axis=1)[:, : len(sums)].sum(axis=0)
+        crops += len(values)
+    return Sureness(len(chosen), crops, counts / max(crops, 1), sums / max(crops, 1))
+
+
+def facts(labels: LabelFile) -> dict[str, str]:
+    """Facts of a label file by name, for people."""
+    counts = labels.crop_counts
+    total = int(counts.sum())
+    few, many = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+    per_image = few if few == many else f"{few} to {many}"
+    boxes = "parts of images of unknown size" if labels.ratios else "pixels"
+    found = {
+        "path": labels.path,
+        "images": f"{len(labels)} x {per_image} crops, {total} crops in all",
+        "labels": f"{labels.kind}, K = {labels.k} of {labels.num_classes} classes",
+        "stored": f"{labels.encoding}, {labels.value_type} values, boxes in {boxes}",
+        "size": f"{labels.size} bytes, {labels.size / max(total, 1):.2f} a crop",
+    }
+    if labels.mix_size:
+        found["mixed"] = f"crops of two images at {labels.mix_size} pixels"
+    if labels.extra_operations:
+        found["operations"] = ", ".join(labels.extra_operations)
+    for name, value in labels.header.items():
+        if name == "classes":
+            value = ", ".join([*value[:3], *(["..."] if len(value) > 4 else []), *value[3:][-1:]])
+        found[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="fkdx info", description=__doc__.split(": ", 1)[1])
+    parser.add_argument("labels", help="label file or folder of shards")
+    parser.add_argument(
+        "--sample", type=int, default=2000, metavar="N", help="images for statistics (default %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    args = parser.parse_args(argv)
+    labels = LabelFile(args.labels)
+    seen = sureness(labels, args.sample) if len(labels) and args.sample else None
+    if args.json:
+        statistics = {name: np.asarray(x).tolist() for name, x in vars(seen).items()} if seen else None
+        print(json.dumps({**facts(labels), "header": labels.header, "sureness": statistics}))
+        return 0
+    for name, value in facts(labels).items():
+        print(f"{name:<12} {value}")
+    if seen:
+        print_sureness(seen)
+    return 0
+
+
+def print_sureness(seen: Sureness) -> None:
+    print(f"\nmaximum probability of {seen.crops} crops of {seen.images} images")
+    for i, part in enumerate(seen.histogram):
+        print(f"  {i / _BINS:.2f} to {(i + 1) / _BINS:.2f}  {part:6.1%}  {'#' * round(60 * part)}")
+    print("\nmean probability in the largest")
+    for k, part in enumerate(seen.coverage, 1):
+        print(f"  {k:<3} {part:.4f}")

@@ -1,0 +1,80 @@
+"""`fkdx slice`: a part of a label file: fewer crops, smaller K, some classes."""
+
+import os
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fkdx.commands.rewrite import (
+    add_encoding,
+    copy_images,
+    encoding_changes,
+    parser_of,
+    progress,
+    say,
+    writer_like,
+)
+from fkdx.labels import ImageLabels, LabelFile
+
+
+def slice_labels(
+    labels: LabelFile,
+    output: str | os.PathLike,
+    crops: int | None = None,
+    k: int | None = None,
+    folders: Collection[str] | None = None,
+    **options: Any,
+) -> None:
+    """Writes a part of `labels` to `output`.
+
+    Args:
+        crops: keep at most this many of each image's crops, the first ones.
+        k: keep the K most probable classes of each crop; the rest of `topk_logits` goes into their tail.
+        folders: keep the images whose first folder is one of these. Class ids stay what they are.
+        options: further arguments of LabelWriter.
+
+    Raises ValueError where K is larger than the file's, or would cut dense labels, or nothing is left.
+    """
+    if k is not None and (labels.kind.startswith("dense") or not 1 <= k <= labels.k):
+        raise ValueError(f"slice: k, got {k}, expected 1 to {labels.k} of top-K labels, {labels.path}")
+    keys = [key for key in labels.keys if folders is None or key.split("/")[0] in folders]
+    if not keys:
+        raise ValueError(f"slice: no image lies in {', '.join(sorted(folders or []))}, {labels.path}")
+    changes: dict[str, Any] = {"k": k or labels.k, **options}
+    if crops is not None:
+        changes["crops"] = min(crops, labels.crops) if labels.crops else None
+    if folders is not None:
+        changes["dataset"] = None  # it is another one now
+    with writer_like(labels, output, **changes) as writer:
+        for key in progress(keys, len(keys), "slice"):
+            copy_images([_part(labels[key], crops, changes["k"])], writer)
+
+
+def _part(image: ImageLabels, crops: int | None, k: int) -> ImageLabels:
+    kept = slice(crops)
+    part = {name: getattr(image, name)[kept] for name in ("boxes", "flips", "ids", "values")}
+    if image.tails is not None:
+        cut = image.values[kept, k:].astype(np.float64)
+        tails = np.logaddexp.reduce(np.concatenate([image.tails[kept, None], cut], axis=1), axis=1)
+        part["tails"] = tails.astype(np.float32)
+    if image.ids.shape[1] > k:
+        part["ids"], part["values"] = part["ids"][:, :k], part["values"][:, :k]
+    if image.mixes is not None:
+        part["mixes"] = image.mixes[kept]
+    return replace(image, **part)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = parser_of("slice", __doc__)
+    parser.add_argument("--crops", type=int, metavar="N", help="keep the first N crops of each image")
+    parser.add_argument("-k", type=int, metavar="K", help="keep the K most probable classes")
+    parser.add_argument("--classes", nargs="+", metavar="FOLDER", help="keep the images in these folders")
+    add_encoding(parser)
+    args = parser.parse_args(argv)
+    labels = LabelFile(args.labels)
+    options = encoding_changes(args)
+    slice_labels(labels, args.output, args.crops, args.k, args.classes, overwrite=args.overwrite, **options)
+    say(args.output)
+    return 0

@@ -1,0 +1,277 @@
+"""`fkdx verify`: label files against themselves, their images and their teacher; images by themselves."""
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from tqdm import tqdm
+
+from fkdx.commands.rewrite import progress
+from fkdx.commands.rows import probabilities
+from fkdx.commands.verify_images import verify_images
+from fkdx.image import decode_crops, image_size
+from fkdx.labels import LabelFile, boxes_from_ratios, fingerprint
+from fkdx.stores.sources import ImageFolder
+
+_INPUTS = ("size", "interpolation", "mean", "std")  # of a teacher: options here, facts in a label file
+_PURPOSE = (
+    "Is a label file whole, does it fit these images, and does this teacher say the same? "
+    "Without a label file: which images of a folder can no loader read?"
+)
+
+
+@dataclass
+class ImageFaults:
+    """How the images of a folder differ from those that were labelled; keys, in order."""
+
+    missing: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    other_size: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    fingerprint: bool | None = None  # whether it holds; None where the file has none
+
+    def __bool__(self) -> bool:
+        lists = self.missing, self.extra, self.other_size, self.unreadable
+        return any(lists) or self.fingerprint is False
+
+
+def match_images(labels: LabelFile, root: str | os.PathLike) -> ImageFaults:
+    """Compares names, pixel sizes (read from the headers) and the fingerprint of the images under `root`."""
+    root = os.fspath(root)
+    source = ImageFolder(root)
+    keys = set(source.keys)
+    faults = ImageFaults(extra=sorted(keys - set(labels.keys), key=str.encode))
+    sizes = labels.image_sizes
+    for i, key in enumerate(progress(labels.keys, len(labels), "images")):
+        if key not in keys:
+            faults.missing.append(key)
+            continue
+        try:
+            size = image_size(os.path.join(root, key))
+        except (ValueError, OSError) as error:
+            faults.unreadable.append(f"{key}: {error}")
+            continue
+        if sizes[i].any() and tuple(size) != tuple(sizes[i].tolist()):
+            faults.other_size.append(f"{key}: got {tuple(size)}, expected {tuple(sizes[i].tolist())}")
+    if "dataset" in labels.header:
+        faults.fingerprint = fingerprint(source.files()) == labels.header["dataset"]
+    return faults
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of a teacher with stored labels: top-1 agreement, mean absolute difference of probabilities."""
+
+    top1: float
+    difference: float
+
+
+def verify_teacher(
+    labels: LabelFile,
+    root: str | os.PathLike,
+    teacher: Callable[..., np.ndarray],
+    size: int,
+    interpolation: str = "bilinear",
+    sample: int = 64,
+    crops: int = 4,
+    seed: int = 0,
+) -> dict[str, Agreement]:
+    """Runs a teacher again on a sample of crops, as they are stored and as a wrong import would read them.
+
+    Args:
+        root: folder of the images.
+        teacher: (n, size, size, 3) uint8 crops -> (n, C) probabilities; where crops are blended, a `Mix` is
+            its second argument.
+        sample, crops: images, and crops of each.
+
+    Returns:
+        Agreement by variant: `as stored`; `x and y swapped` (boxes read as left, top, width, height); `not
+        flipped`. The first is the best unless boxes or flips are wrong. Of mixed or augmented crops: `as
+        stored`, and `left plain`, neither mixed nor augmented.
+    """
+    if labels.mix_size or labels.extra_operations:
+        return _verify_changed(labels, root, teacher, size, interpolation, sample, crops, seed)
+    chance = np.random.default_rng(seed)
+    with_crops = np.flatnonzero(labels.crop_counts)
+    images = chance.permutation(with_crops)[:sample].tolist()
+    sums = {name: np.zeros(3) for name in ("as stored", "x and y swapped", "not flipped")}
+    for number in progress(images, len(images), "teacher"):
+        image = labels[number]
+        kept = chance.permutation(len(image.flips))[:crops]
+        stored = probabilities(labels, image)[kept]
+        path = os.path.join(os.fspath(root), image.key)
+        height, width = image_size(path)
+        ratios = image.boxes[kept].astype(np.float64)
+        if not labels.ratios:
+            ratios /= [height, width, height, width]
+        flips = image.flips[kept]
+        for name, sum_ in sums.items():
+            wanted = ratios[:, [1, 0, 3, 2]] if name == "x and y swapped" else ratios
+            boxes = boxes_from_ratios(wanted, height, width)
+            boxes[:, 2:] = boxes[:, 2:].clip(1)
+            mirrored = np.zeros_like(flips) if name == "not flipped" else flips
+            said = teacher(decode_crops(path, boxes, mirrored, size, interpolation))
+            sum_ += _agreement(labels, image.ids[kept].astype(np.int64), stored, said)
+    return {name: Agreement(sum_[0] / sum_[2], sum_[1] / sum_[2]) for name, sum_ in sums.items()}
+
+
+def _verify_changed(
+    labels: LabelFile,
+    root: str | os.PathLike,
+    teacher: Callable[..., np.ndarray],
+    size: int,
+    interpolation: str,
+    sample: int,
+    crops: int,
+    seed: int,
+) -> dict[str, Agreement]:
+    """As `verify_teacher`, for crops that only the loader can repeat."""
+    from fkdx.loader import CropLoader
+
+    counts = labels.crop_counts
+    crops = min(crops, int(counts[counts > 0].min()))
+    options = {"seed": seed, "interpolation": interpolation, "on_missing": "ignore"}
+    loader = CropLoader(root, labels, crops, crops, size, **options)
+    sums = {name: np.zeros(3) for name in ("as stored", "left plain")}
+    for batch in progress(islice(loader, sample), min(sample, len(loader)), "teacher"):
+        image, kept = labels[batch.keys[0]], batch.crops.numpy()
+        path, boxes = os.path.join(os.fspath(root), image.key), image.boxes[kept]
+        if labels.ratios:
+            boxes = boxes_from_ratios(boxes, *image_size(path))
+        plain = decode_crops(path, boxes, image.flips[kept], size, interpolation)
+        more = () if batch.mix is None else (batch.mix,)
+        stored, ids = probabilities(labels, image)[kept], image.ids[kept].astype(np.int64)
+        sums["as stored"] += _agreement(labels, ids, stored, teacher(batch.images.numpy(), *more))
+        sums["left plain"] += _agreement(labels, ids, stored, teacher(plain))
+    loader.close()
+    return {name: Agreement(sum_[0] / sum_[2], sum_[1] / sum_[2]) for name, sum_ in sums.items()}
+
+
+def _agreement(labels: LabelFile, ids: np.ndarray, stored: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """Sums over crops of: same top class, mean |dp| over the kept classes, 1."""
+    if said.shape[1] != labels.num_classes:
+        got = f"got {said.shape[1]}, expected {labels.num_classes}"
+        raise ValueError(f"verify: classes of the teacher, {got}, {labels.path}")
+    if labels.kind.startswith("dense"):
+        ids = np.broadcast_to(np.arange(labels.num_classes), stored.shape)
+    best = np.take_along_axis(ids, stored.argmax(axis=1)[:, None], axis=1)[:, 0]
+    difference = np.abs(np.take_along_axis(said, ids, axis=1) - stored).mean(axis=1)
+    return np.array([(said.argmax(axis=1) == best).sum(), difference.sum(), len(ids)])
+
+
+def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, str]:
+    """The teacher of the command line as (probabilities of crops, size, interpolation)."""
+    import torch
+
+    from fkdx.batch import prepare
+    from fkdx.batch.mix import Mix
+    from fkdx.models.zoo import load_teacher
+
+    given = {name: getattr(args, name) for name in _INPUTS if getattr(args, name) is not None}
+    inputs = told_of(args.teacher, labels) | given
+    pretrained = args.checkpoint is None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    teacher = load_teacher(args.teacher, args.checkpoint, pretrained, labels.num_classes, inputs, device)
+
+    def say(crops: np.ndarray, mix: Mix | None = None) -> np.ndarray:
+        seen = torch.from_numpy(crops)
+        if mix is not None:
+            seen = prepare(seen, teacher.preprocess.mean, teacher.preprocess.std, mix=mix)
+        logits = teacher(seen)
+        return torch.softmax(logits / args.temperature, dim=1).cpu().numpy()
+
+    return say, teacher.preprocess.size, teacher.preprocess.interpolation
+
+
+def told_of(teacher: str, labels: LabelFile) -> dict:
+    """What the label file says of this teacher's inputs; nothing where another one made the labels."""
+    provenance = labels.header.get("provenance")
+    if not isinstance(provenance, dict):
+        return {}
+    teachers = [provenance.get("teacher"), *provenance.get("teachers", [])]
+    own = next((t for t in teachers if isinstance(t, dict) and t.get("name") == teacher), {})
+    return {name: own[name] for name in _INPUTS if own.get(name) is not None}
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    if args.labels is None:
+        return print_bad_images(args)
+    labels = LabelFile(args.labels)
+    with tqdm(total=labels.size, unit="B", unit_scale=True, desc="checksums", disable=None) as bar:
+        labels.verify(bar.update)
+    print(f"{args.labels}: all checksums hold: {len(labels)} images, {int(labels.crop_counts.sum())} crops")
+    right = True
+    if args.images:
+        right = print_match(match_images(labels, args.images))
+    if args.teacher:
+        if not args.images:
+            raise ValueError("verify: --teacher needs --images")
+        say, size, interpolation = load(args, labels)
+        found = verify_teacher(labels, args.images, say, size, interpolation, args.sample, args.crops)
+        right = print_teacher(found) and right
+    return 0 if right else 1
+
+
+def print_bad_images(args: argparse.Namespace) -> int:
+    """Every image of `--images`, decoded whole."""
+    if not args.images or args.teacher:
+        raise ValueError("verify: nothing to verify, expected a label file, or --images FOLDER alone")
+    found = 0
+    for image in verify_images(args.images, args.threads, args.allow_warnings):
+        tqdm.write(image.reason)
+        found += 1
+    print(f"{args.images}: {found or 'no'} image{'s' * (found != 1)} that cannot be read")
+    return 1 if found else 0
+
+
+def print_match(faults: ImageFaults) -> bool:
+    for name in ("missing", "extra", "other_size", "unreadable"):
+        found = getattr(faults, name)
+        print(f"{name.replace('_', ' '):<12} {len(found)}{', for example ' + found[0] if found else ''}")
+    verdict = {None: "none in the file", True: "holds", False: "does not hold: files differ"}
+    print(f"{'fingerprint':<12} {verdict[faults.fingerprint]}")
+    return not faults
+
+
+def print_teacher(found: dict[str, Agreement]) -> bool:
+    print(f"\n{'':<18} {'same top class':>15} {'mean |dp|':>10}")
+    for name, agreement in found.items():
+        print(f"{name:<18} {agreement.top1:>15.1%} {agreement.difference:>10.4f}")
+    stored = found["as stored"]
+    better = [name for name, agreement in found.items() if agreement.difference < 0.9 * stored.difference]
+    for name in better:
+        print(
+            f"The teacher agrees better with crops {name}: were these labels imported in another convention?"
+        )
+    strange = not better and stored.top1 < 0.5
+    if strange:
+        print("The teacher says something else: is it another one, or its --size, --mean or --std?")
+    return not (better or strange)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fkdx verify", description=_PURPOSE)
+    add = parser.add_argument
+    add("labels", nargs="?", help="label file or folder of shards")
+    add(
+        "--images",
+        metavar="FOLDER",
+        help="with a label file: compare names, sizes and fingerprint; without: decode every image of FOLDER "
+        "(or of .tar shards, or of a list) and name those that are broken",
+    )
+    add("--threads", type=int, metavar="N", help="that decode (default: all cores)")
+    add("--allow-warnings", action="store_true", help="accept what libjpeg warns of but decodes somehow")
+    add("--teacher", metavar="NAME", help="run this teacher again on a sample of crops")
+    add("--checkpoint", metavar="FILE", help="its weights (default: timm's pretrained ones)")
+    add("--size", type=int, metavar="PIXELS", help="side of its input (default: what the labels tell)")
+    add("--interpolation", choices=("bilinear", "bicubic"), help="of its crops")
+    add("--mean", type=float, nargs=3, metavar="X", help="of pixels in [0, 1]")
+    add("--std", type=float, nargs=3, metavar="X", help="of pixels in [0, 1]")
+    add("--temperature", type=float, default=1.0, help="of the stored labels (default %(default)s)")
+    add("--sample", type=int, default=64, metavar="N", help="images to try (default %(default)s)")
+    add("--crops", type=int, default=4, metavar="N", help="crops of each (default %(default)s)")
+    return parser

@@ -1,0 +1,55 @@
+"""Find every image that a loader would refuse: each one is read and decoded whole, in parallel."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from fkdx.loader.pool import ImagePool, Pending, View, Work, run_ahead
+from fkdx.stores.sources import Source, open_source
+
+_GROUP = 64  # images of one batch
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be used, and why (the text names its path)."""
+
+    key: str
+    reason: str
+
+
+def verify_images(
+    root: "str | Source", threads: int | None = None, allow_warnings: bool = False, progress: bool = True
+) -> Iterator[BadImage]:
+    """The images of `root` that are empty, truncated, corrupt, too large, no images at all, or not readable.
+
+    They come in the order of their keys, each as soon as it is found; `root` is what `open_source` takes.
+    JPEG has no checksum: changed bytes that still decode are found only by a fingerprint of the files.
+
+    Args:
+        threads: default: all cores.
+        allow_warnings: accept what libjpeg calls corrupt but decodes somehow.
+        progress: show a bar where stderr is a terminal.
+    """
+    source = open_source(root)
+    pool = ImagePool(source, View(size=1, boxes="ratios", allow_warnings=allow_warnings), threads)
+
+    def begin(first: int) -> Pending:
+        images = list(range(first, min(first + _GROUP, len(source))))
+        n = len(images)
+        whole = np.tile(np.array([0, 0, 1, 1], np.float32), (n, 1))
+        work = Work(images, [1] * n, np.empty((n, 4), np.int32), np.zeros(n, np.uint8), whole)
+        return pool.submit(work, np.empty((n, 1, 1, 3), np.uint8))
+
+    groups = range(0, len(source), _GROUP)
+    try:
+        with tqdm(total=len(source), unit="image", disable=None if progress else True) as bar:
+            for pending in run_ahead(begin, groups, depth=2):
+                errors = pending.finish()
+                for i in sorted(errors):
+                    yield BadImage(source.keys[pending.work.images[i]], str(errors[i]))
+                bar.update(len(pending.work.images))
+    finally:
+        pool.close()

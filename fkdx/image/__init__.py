@@ -1,0 +1,11 @@
+"""Images on the CPU: crops cut from encoded images, random boxes, and augmentation that repeats itself."""
+
+from fkdx.image.crops import (
+    INTERPOLATIONS,
+    decode_crops,
+    image_size,
+    resize_crops,
+    validation_crop,
+)
+
+__all__ = ["INTERPOLATIONS", "decode_crops", "image_size", "resize_crops", "validation_crop"]

@@ -1,0 +1,212 @@
+"""Colour jitter, RandAugment and random erasing of stored crops: drawn once, kept as steps, repeated exactly.
+
+A step is a list of a name of OPERATIONS and its numbers; docs/format.md says what each of them does. The
+pixels are Pillow's, through torchvision's functions of the same names.
+"""
+
+import inspect
+import json
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from torchvision.transforms import functional as F
+
+from fkdx.image.random_boxes import crop_stream
+
+Step = list  # a name and its numbers
+STREAM = 4  # of random numbers, beside those of boxes and partners
+FORM = "steps"  # of the label file's extra bytes
+
+
+def _shear(image: Image.Image, x: float, y: float) -> Image.Image:
+    angles = [math.degrees(math.atan(x)), math.degrees(math.atan(y))]
+    return F.affine(image, 0.0, [0, 0], 1.0, angles, center=[0, 0])
+
+
+def _translate(image: Image.Image, x: float, y: float) -> Image.Image:
+    shift = [int(x * image.width), int(y * image.height)]
+    return F.affine(image, 0.0, shift, 1.0, [0.0, 0.0])
+
+
+def _erase(image: Image.Image, top: float, left: float, height: float, width: float) -> Image.Image:
+    size = np.array([image.height, image.width] * 2)
+    top, left, bottom, right = np.rint(size * [top, left, top + height, left + width]).astype(int).tolist()
+    image = image.copy()
+    image.paste((0, 0, 0), (left, top, right, bottom))
+    return image
+
+
+OPERATIONS: dict[str, Callable[..., Image.Image]] = {
+    "brightness": F.adjust_brightness,
+    "contrast": F.adjust_contrast,
+    "saturation": F.adjust_saturation,
+    "hue": F.adjust_hue,
+    "sharpness": F.adjust_sharpness,
+    "posterize": F.posterize,
+    "solarize": F.solarize,
+    "autocontrast": F.autocontrast,
+    "equalize": F.equalize,
+    "rotate": F.rotate,
+    "shear": _shear,
+    "translate": _translate,
+    "erase": _erase,
+}
+
+
+def augmented(crop: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
+    """A crop (S, S, 3) uint8 after all its steps. ValueError for a step of another name or numbers."""
+    image = Image.fromarray(crop)
+    for name, *numbers in steps:
+        if name not in OPERATIONS:
+            raise ValueError(f"augment: operation, got '{name}', expected one of {', '.join(OPERATIONS)}")
+        try:
+            image = OPERATIONS[name](image, *numbers)
+        except TypeError as error:
+            raise ValueError(f"augment: numbers of {name}, got {numbers} ({error})") from None
+    return np.asarray(image)
+
+
+def augment_rows(crops: np.ndarray, steps: Sequence[Sequence[Step]], threads: int) -> None:
+    """Crops (B, S, S, 3) uint8 in place, each by its own steps, in so many threads. Errors as `augmented`."""
+
+    def change(row: int) -> None:
+        if steps[row]:
+            crops[row] = augmented(crops[row], steps[row])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(change, range(len(steps))))
+
+
+def are_steps(form: str | None, operations: Sequence[str]) -> bool:
+    """Whether further operations that a label file's header tells of can be repeated here."""
+    return form == FORM and OPERATIONS.keys() >= set(operations)
+
+
+def encode(steps: Sequence[Sequence[Step]]) -> bytes:
+    """The extra bytes of an image's crops, the steps of each."""
+    return json.dumps(steps, separators=(",", ":")).encode()
+
+
+def decode(data: bytes) -> list[list[Step]]:
+    """The steps of every crop. ValueError where the bytes are of another form."""
+    steps = json.loads(data)
+    if not isinstance(steps, list) or not all(isinstance(crop, list) for crop in steps):
+        raise ValueError("augment: extra bytes, expected a list of steps for every crop")
+    return steps
+
+
+# ---- drawing --------------------------------------------------------------------------------------------
+
+
+def color_jitter(
+    rng: np.random.Generator,
+    brightness: float = 0.4,
+    contrast: float = 0.4,
+    saturation: float = 0.4,
+    hue: float = 0.1,
+) -> list[Step]:
+    """Each by a factor of 1 - strength ... 1 + strength, hue by -strength ... strength, in any order."""
+    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+    _expect(
+        0 <= min(strengths.values()) <= max(strengths.values()) <= 1, "color_jitter", strengths, "0 ... 1"
+    )
+    _expect(0 <= hue <= 0.5, "color_jitter's hue", hue, "0 ... 0.5")
+    steps = [[name, _short(rng.uniform(1 - most, 1 + most))] for name, most in strengths.items()]
+    steps.append(["hue", _short(rng.uniform(-hue, hue))])
+    return [steps[i] for i in rng.permutation(4)]
+
+
+def rand_augment(rng: np.random.Generator, operations: float = 2, magnitude: float = 9) -> list[Step]:
+    """So many of torchvision's 14 operations at a magnitude of 0 ... 30 (Cubuk et al., RandAugment, 2020)."""
+    _expect(operations in range(1, 15), "rand_augment's operations", operations, "1 ... 14")
+    _expect(0 <= magnitude <= 30, "rand_augment's magnitude", magnitude, "0 ... 30")
+    part, steps = magnitude / 30, []
+    for choice in rng.integers(14, size=int(operations)):
+        sign = 1 if rng.random() < 0.5 else -1
+        shear, shift = _short(sign * 0.3 * part), _short(sign * 150 / 331 * part)
+        factor = _short(1 + sign * 0.9 * part)
+        steps += [
+            [],
+            [["shear", shear, 0]],
+            [["shear", 0, shear]],
+            [["translate", shift, 0]],
+            [["translate", 0, shift]],
+            [["rotate", sign * 30 * part]],
+            [["brightness", factor]],
+            [["saturation", factor]],
+            [["contrast", factor]],
+            [["sharpness", factor]],
+            [["posterize", 8 - round(4 * part)]],
+            [["solarize", 255 * (1 - part)]],
+            [["autocontrast"]],
+            [["equalize"]],
+        ][choice]
+    return steps
+
+
+def erase(rng: np.random.Generator, probability: float = 0.25) -> list[Step]:
+    """A black rectangle of 2 ... 33 % of the crop, 0.3 ... 3.3 times as high as wide (Zhong et al., Random
+    Erasing, 2020), in so many of the crops."""
+    _expect(0 <= probability <= 1, "erase's probability", probability, "0 ... 1")
+    if rng.random() >= probability:
+        return []
+    area, aspect = rng.uniform(0.02, 0.33), math.exp(rng.uniform(math.log(0.3), math.log(3.3)))
+    height, width = min(1.0, math.sqrt(area * aspect)), min(1.0, math.sqrt(area / aspect))
+    top, left = rng.uniform(0, 1 - height), rng.uniform(0, 1 - width)
+    return [["erase", *map(_short, (top, left, height, width))]]
+
+
+def _short(number: float) -> float:
+    """What is applied is what is stored, and four digits are enough."""
+    return round(float(number), 4)
+
+
+def _expect(ok: bool, what: str, got: object, expected: str) -> None:
+    if not ok:
+        raise ValueError(f"augment: {what}, got {got}, expected {expected}")
+
+
+AUGMENTS = {"color_jitter": color_jitter, "rand_augment": rand_augment, "erase": erase}
+
+
+def strengths_of(word: str) -> tuple[str, list[float]]:
+    """The name of AUGMENTS and the strengths in a word such as `rand_augment=2,9`; those left out at its end
+    stay what they are by default. ValueError where it is another word."""
+    name, _, numbers = word.partition("=")
+    _expect(name in AUGMENTS, "name", repr(name), f"one of {', '.join(AUGMENTS)}")
+    named = list(inspect.signature(AUGMENTS[name]).parameters)[1:]
+    try:
+        strengths = [float(number) for number in numbers.split(",")] if numbers else []
+    except ValueError:
+        strengths = None
+    fits = strengths is not None and len(strengths) <= len(named)
+    _expect(fits, name, repr(word), f"{name}={','.join(named).upper()}")
+    AUGMENTS[name](np.random.default_rng(0), *strengths)  # refuses what is out of range
+    return name, strengths
+
+
+@dataclass(frozen=True)
+class Augment:
+    """The augmentations of these words, as `strengths_of` reads them, in the order of AUGMENTS, for all crops
+    of a data set."""
+
+    words: tuple[str, ...]
+    seed: int
+
+    def draw(self, key: str, crops: int) -> list[list[Step]]:
+        """The steps of an image's crops, from (seed, key, crop index) alone."""
+        stream, strengths = crop_stream(self.seed, key, STREAM), dict(map(strengths_of, self.words))
+        steps = []
+        for crop in range(crops):
+            rng = np.random.default_rng([stream, crop])
+            drawn = [draw(rng, *strengths[name]) for name, draw in AUGMENTS.items() if name in strengths]
+            steps.append([step for own in drawn for step in own])
+        return steps
+
+    def extra(self) -> dict:
+        """What the header of a label file says of them."""
+        return {"operations": list(OPERATIONS), "form": FORM, "augment": list(self.words)}

@@ -1,0 +1,211 @@
+"""Batches of images from threads: submitted ahead, finished in order, errors kept for the batch they
+belong to."""
+
+import math
+import os
+import time
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from fkdx import _C
+from fkdx.image import decode_crops, image_size, validation_crop
+from fkdx.labels import boxes_from_ratios
+from fkdx.stores.sources import Source
+
+Step = TypeVar("Step")
+Begun = TypeVar("Begun")
+
+_TURN_SECONDS = 0.05  # between two looks for signals
+_STUCK_SECONDS = 60.0
+
+
+def default_threads() -> int:
+    """The cores this process may use, shared among the processes that torchrun started on this machine."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def run_ahead(begin: Callable[[Step], Begun], steps: Iterable[Step], depth: int) -> Iterator[Begun]:
+    """begin(step) for every step, in order, each called `depth` steps before its result is handed out.
+
+    An exception of `begin` waits for its turn, so that it reaches the caller at the step it belongs to.
+    """
+    waiting: deque[Future] = deque()
+    for step in steps:
+        future: Future = Future()
+        try:
+            future.set_result(begin(step))
+        except Exception as error:
+            future.set_exception(error)
+        waiting.append(future)
+        if len(waiting) > depth:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+@dataclass
+class View:
+    """How images are looked at: see CropLoader for the words."""
+
+    size: int
+    interpolation: str = "bilinear"
+    resample: str = "pillow12"
+    allow_warnings: bool = False
+    boxes: str = "pixels"  # pixels | ratios | random | centre
+    crop_ratio: float = 0.875  # centre
+    random: _C.RandomCrops | None = None  # random
+
+    def native(self) -> _C.View:
+        """The same, checked. Raises ValueError."""
+        if self.boxes == "centre" and not 0 < self.crop_ratio <= self.size:
+            raise ValueError(
+                f"View: crop_ratio, got {self.crop_ratio}, expected above 0 and at most {self.size}"
+            )
+        resize = math.floor(self.size / self.crop_ratio)
+        arguments = (
+            self.size,
+            self.interpolation,
+            self.resample,
+            self.allow_warnings,
+            self.boxes,
+            resize,
+            self.random,
+        )
+        return _C.View(*arguments)
+
+
+@dataclass
+class Work:
+    """What to do for one batch: counts[i] crops of images[i], row after row.
+
+    boxes (B, 4) int32 and flips (B,) uint8 are read, or written where the view draws or converts them;
+    ratios (B, 4) float32. sizes[i] is the (height, width) that images[i] has to have; (0, 0), or no list,
+    where any will do. With random boxes, streams[i] and first_crops[i] name the crops of images[i].
+    """
+
+    images: list[int]
+    counts: list[int]
+    boxes: np.ndarray
+    flips: np.ndarray
+    ratios: np.ndarray | None = None
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    streams: list[int] = field(default_factory=list)
+    first_crops: list[int] = field(default_factory=list)
+
+
+class ImagePool:
+    """Threads that read, decode and cut the images of a source.
+
+    The threads belong to the process that made the pool: in a forked child every call raises RuntimeError.
+    They end with `close()`, with the pool's last reference, or at interpreter exit.
+    """
+
+    def __init__(self, source: Source, view: View, threads: int | None = None, cache_bytes: int = 0) -> None:
+        self.source, self.view = source, view
+        self._native_view = view.native()
+        self._pool = _C.Pool(default_threads() if threads is None else threads, cache_bytes)
+        self.foreign = 0  # images that were no JPEG and went through Pillow
+        self.close = weakref.finalize(self, self._pool.close)
+
+    @property
+    def threads(self) -> int:
+        return self._pool.threads
+
+    def stages(self) -> dict[str, int]:
+        """Nanoseconds by stage and counts, summed over the threads since the pool was made."""
+        return self._pool.stages()
+
+    def submit(self, work: Work, slot: np.ndarray, urgent: bool = False) -> "Pending":
+        """Start on a batch that fills the rows of `slot`; returns at once. Urgent ones go first."""
+        places = [self.source.place(image) for image in work.images]
+        native = self._pool.submit(
+            self._native_view,
+            places,
+            work.images,
+            work.counts,
+            slot[: len(work.flips)],
+            work.boxes,
+            work.flips,
+            work.ratios,
+            work.sizes,
+            work.streams,
+            work.first_crops,
+            urgent,
+        )
+        return Pending(self, native, work, slot)
+
+
+class Pending:
+    """A batch under way. Dropping it cancels what no thread has started and waits for the rest."""
+
+    def __init__(self, pool: ImagePool, native: _C.Pending, work: Work, slot: np.ndarray) -> None:
+        self._pool, self._native = pool, native
+        self.work, self.slot = work, slot
+        self._foreign_sizes: dict[int, tuple[int, int]] = {}
+
+    def finish(self) -> dict[int, Exception]:
+        """Wait until all rows are written; the errors by the image's place in the batch, in order."""
+        begun = time.monotonic()
+        while not self._native.wait(_TURN_SECONDS):
+            if time.monotonic() - begun > _STUCK_SECONDS:
+                begun = time.monotonic()
+                waiting = [self._pool.source.place(self.work.images[i])[0] for i in self._native.waiting()]
+                warnings.warn(
+                    f"loader: no image for {_STUCK_SECONDS:.0f} s, waiting for {waiting[:3]}", stacklevel=2
+                )
+        errors = {}
+        for i in self._native.failed():
+            try:
+                self._native.raise_error(i)
+            except Exception as error:
+                errors[i] = error.with_traceback(None)  # a traceback would keep the pool alive
+        foreign = self._native.foreign()
+        self._pool.foreign += len(foreign)
+        with ThreadPoolExecutor(self._pool.threads) if foreign else nullcontext() as threads:
+            for i, done in [(i, threads.submit(self._decode_foreign, i)) for i in foreign]:
+                if isinstance(error := done.exception(), _C.ImageError):
+                    errors[i] = _C.ImageError(f"{error}, {self._path(i)}")
+                elif error:
+                    raise error
+        return dict(sorted(errors.items()))
+
+    def sizes(self) -> np.ndarray:
+        """(n, 2) int32 height and width of the images; (0, 0) where boxes in pixels made that needless
+        to know."""
+        sizes = self._native.sizes()
+        for i, size in self._foreign_sizes.items():
+            sizes[i] = size
+        return sizes
+
+    def _decode_foreign(self, i: int) -> None:
+        """What is no JPEG is Pillow's to decode; the resize is ours all the same."""
+        view, work, encoded = self._pool.view, self.work, self._native.encoded(i)
+        options = view.interpolation, view.resample
+        first = sum(work.counts[:i])
+        rows = slice(first, first + work.counts[i])
+        if view.boxes == "centre":
+            self.slot[rows] = validation_crop(encoded, view.size, view.crop_ratio, *options)
+            return
+        size = self._foreign_sizes[i] = image_size(encoded)
+        if work.sizes and work.sizes[i] not in ((0, 0), size):
+            raise _C.ImageError(
+                f"loader: image of another size than its labels, got {size}, expected {work.sizes[i]}"
+            )
+        if view.boxes == "ratios":
+            work.boxes[rows] = boxes_from_ratios(work.ratios[rows], *size)
+        elif view.boxes == "random":
+            drawn = view.random.draw(work.streams[i], *size, work.first_crops[i], work.counts[i])
+            work.boxes[rows], work.flips[rows] = drawn
+        flips = work.flips[rows].view(bool)
+        self.slot[rows] = decode_crops(encoded, work.boxes[rows], flips, view.size, *options)
+
+    def _path(self, i: int) -> str:
+        return self._pool.source.place(self.work.images[i])[0]

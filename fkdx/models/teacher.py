@@ -1,0 +1,161 @@
+"""A teacher: a model, what it wants its images to be, and what it says of a batch of crops.
+
+Origins of the model are in `fkdx.models.zoo`; here is what every teacher has in common.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
+from fkdx.batch.topk import topk_probabilities
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What a model wants: square crops of `size` pixels, normalised by `mean` and `std` of the range [0, 1].
+
+    `crop_ratio` is the part of the resized image that the centre crop of an evaluation keeps.
+    """
+
+    size: int = 224
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    crop_ratio: float = 0.875
+
+
+class Teacher:
+    """A frozen model on its device. Calling it maps uint8 crops (n, size, size, 3), or floating images
+    (n, 3, size, size) that are normalised as it wants them, to float32 logits (n, C).
+
+    Batches that do not fit into the memory of the GPU are halved, and stay halved: `limit` is the largest
+    batch that still fits, None before anything went wrong.
+    """
+
+    answers = "(crops, classes)"
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        preprocess: Preprocess,
+        origin: dict,
+        device: str = "cpu",
+        precision: str = "float32",
+        compiled: bool = False,
+    ) -> None:
+        self.name, self.preprocess, self.origin = name, preprocess, origin
+        self.device, self.precision = torch.device(device), precision
+        model = model.to(self.device, memory_format=torch.channels_last)
+        self._features, self._classify = self._halves(model)
+        if compiled:
+            self._features = torch.compile(self._features)
+        self.limit: int | None = None
+        self.num_outputs = self._probe()
+
+    @property
+    def shape(self) -> tuple[int, str]:
+        """(size, interpolation) of the crops that it takes."""
+        return self.preprocess.size, self.preprocess.interpolation
+
+    def provenance(self) -> dict:
+        """What a label file's header says of this teacher."""
+        return {"name": self.name, **self.origin, **asdict(self.preprocess), "precision": self.precision}
+
+    def __call__(self, crops: Tensor) -> Tensor:
+        return self.run(crops)
+
+    @torch.inference_mode()
+    def run(self, crops: Tensor) -> Tensor:
+        """All crops through the model, as many at once as fit."""
+        images = crops.to(self.device)
+        step = min(self.limit or len(images), len(images))
+        while True:
+            try:
+                return torch.cat([self._forward(part) for part in images.split(step)])
+            except torch.OutOfMemoryError:
+                if step == 1:
+                    raise
+                step = self.limit = (step + 1) // 2
+                torch.cuda.empty_cache()
+
+    def _forward(self, images: Tensor) -> Tensor:
+        return self._classify(self._encode(images))
+
+    def _encode(self, images: Tensor) -> Tensor:
+        raw = images.dtype == torch.uint8
+        pixels = prepare(images, self.preprocess.mean, self.preprocess.std) if raw else images
+        with torch.autocast(self.device.type, PRECISIONS[self.precision], self.precision != "float32"):
+            return self._features(pixels).float()
+
+    def _halves(self, model: nn.Module) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """What runs at the chosen precision and what follows in float32.
+
+        Of 16 bits a logit would keep 8 or 11, and timm's classifiers are cheap enough to be exact.
+        """
+        if (
+            self.precision != "float32"
+            and hasattr(model, "forward_features")
+            and hasattr(model, "forward_head")
+        ):
+            return model.forward_features, model.forward_head
+        return model, nn.Identity()
+
+    def _probe(self) -> int:
+        """Number of outputs, learnt from one gray crop; a model that cannot take it is no teacher."""
+        size = self.preprocess.size
+        try:
+            logits = self.run(torch.full((1, size, size, 3), 127, dtype=torch.uint8))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise ValueError(
+                f"teacher: {self.name} failed on one RGB crop of {size} x {size} pixels "
+                f"({str(error).splitlines()[0]}); see --size"
+            ) from error
+        if logits.ndim != len(self.answers.split(",")):
+            shape = tuple(logits.shape)
+            raise ValueError(f"teacher: {self.name} gave shape {shape}, expected {self.answers}")
+        return logits.shape[1]
+
+
+@dataclass
+class Answer:
+    """What is stored of a teacher's logits (n, C) for n crops, on the device of the logits.
+
+    ids (n, K) and values (n, K), or values (n, C) of dense kinds; tails (n,) of `topk_logits`; None where the
+    kind has none. `finite` (n,) says whether a crop's logits were all finite.
+    """
+
+    ids: Tensor | None
+    values: Tensor | None
+    tails: Tensor | None
+    finite: Tensor
+
+
+def answer(logits: Tensor, kind: str, k: int, temperature: float) -> Answer:
+    """What a label file of `kind` stores of logits (n, C). The temperature divides logits before the softmax.
+
+    topk: the K largest probabilities; smoothing: the largest; hard: its class; dense: all; dense_logits: all
+    logits; topk_logits: the K largest logits and the log of the sum of exp over the others.
+    """
+    finite = logits.isfinite().all(dim=1)
+    if kind == "dense_logits":
+        return Answer(None, logits, None, finite)
+    if kind == "dense":
+        return Answer(None, torch.softmax(logits / temperature, dim=1), None, finite)
+    if kind == "topk_logits":
+        values, ids = logits.topk(k, dim=1)
+        return Answer(ids, values, logits.scatter(1, ids, -torch.inf).logsumexp(dim=1), finite)
+    ids, values = topk_probabilities(logits, k if kind == "topk" else 1, temperature)
+    return Answer(ids, None if kind == "hard" else values, None, finite)
+
+
+def combined(logits: list[Tensor], temperature: float) -> Tensor:
+    """Logits (n, C) whose softmax is the mean of softmax(logits / temperature) of several teachers."""
+    rows = torch.stack([torch.log_softmax(each / temperature, dim=1) for each in logits])
+    return rows.logsumexp(dim=0) - math.log(len(logits))

@@ -1,0 +1,1 @@
+"""Where encoded images lie: an image folder, a list of files, or tar shards."""

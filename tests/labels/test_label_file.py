@@ -1,0 +1,209 @@
+"""Label files: what is written is read back, and the second reader reads the same."""
+
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from label_draws import write_labels
+
+import fkdx
+from fkdx import _C, reference
+from fkdx.labels import KINDS, LabelFile, LabelWriter, boxes_from_ratios, fingerprint
+
+LAYOUTS = [
+    (kind, encoding, value_type)
+    for kind in KINDS
+    for encoding in ("plain", "compact")
+    for value_type in ("none", "float16", "float32", "log8")
+    if (kind == "hard") == (value_type == "none")
+    and (value_type != "log8" or (encoding == "compact" and kind in ("topk", "smoothing")))
+]
+OPTIONS = [{}, {"crops": None}, {"ratios": True}, {"mix_size": 224}, {"extra": True, "crops": None}]
+OPTIONS += [{"ratios": True, "mix_size": 32, "crops": None}]
+
+
+def tolerance(value_type: str) -> dict[str, float]:
+    return {
+        "none": {"rtol": 0, "atol": 0},
+        "float32": {"rtol": 0, "atol": 0},
+        "float16": {"rtol": 2**-11, "atol": 2**-25},
+        "log8": {"rtol": 2 ** (1 / 30) - 1 + 1e-6, "atol": 2.1e-6},
+    }[value_type]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(("kind", "encoding", "value_type"), LAYOUTS)
+def test_round_trip_and_second_reader(
+    tmp_path: Path, rng, kind: str, encoding: str, value_type: str, options: dict
+) -> None:
+    path = tmp_path / "labels.fkdl"
+    num_classes = int(rng.choice([1, 2, 30, 257, 70_000 if kind.startswith("topk") else 90]))
+    k = int(rng.integers(1, min(num_classes, 40) + 1))
+    written = write_labels(
+        path, rng, kind, num_classes=num_classes, k=k, encoding=encoding, value_type=value_type, **options
+    )
+    labels = LabelFile(path, io=str(rng.choice(["mmap", "pread", "preload"])))
+    _, second = reference.read_labels(path)
+    assert list(labels.keys) == list(second)
+    for key, want in written.items():
+        got, seen = labels[key], second[key]
+        assert (got.key, got.image_size) == (key, want["image_size"])
+        np.testing.assert_array_equal(got.boxes, want["boxes"])
+        np.testing.assert_array_equal(got.flips, want["flips"])
+        np.testing.assert_array_equal(seen["boxes"], want["boxes"])
+        np.testing.assert_array_equal(seen["flips"], want["flips"])
+        if "ids" in want:
+            np.testing.assert_array_equal(got.ids, want["ids"])
+            np.testing.assert_array_equal(seen["ids"], want["ids"])
+        if "values" in want:
+            np.testing.assert_allclose(got.values, want["values"], **tolerance(value_type))
+            np.testing.assert_array_equal(seen["values"], got.values)
+        if "tails" in want:
+            np.testing.assert_array_equal(got.tails, want["tails"])
+            np.testing.assert_array_equal(seen["tails"][:, 0], want["tails"])
+        if "extra" in want:
+            assert got.extra == seen["extra"] == want["extra"]
+        if "mixes" in want:
+            check_mixes(got.mixes, want["mixes"], seen, list(second))
+
+
+def check_mixes(got, want, seen: dict, keys: list[str]) -> None:
+    assert list(got.partners) == list(want.partners)
+    for name in ("boxes", "flips", "operations", "lambdas", "mix_boxes"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
+    np.testing.assert_array_equal(seen["operations"][:, 0], want.operations + 4 * want.flips)
+    np.testing.assert_array_equal(seen["partner_boxes"], want.boxes)
+    np.testing.assert_array_equal(seen["mix_boxes"], want.mix_boxes)
+    np.testing.assert_array_equal(seen["lambdas"][:, 0], want.lambdas)
+    for partner, name in zip(seen["partners"][:, 0], want.partners):
+        assert name is None or keys[partner] == name
+
+
+@pytest.mark.parametrize("io", ["mmap", "pread", "preload"])
+@pytest.mark.parametrize("encoding", ["plain", "compact"])
+def test_gather(tmp_path: Path, rng, io: str, encoding: str) -> None:
+    path = tmp_path / "labels.fkdl"
+    write_labels(path, rng, "topk_logits", images=20, encoding=encoding)
+    labels = pickle.loads(pickle.dumps(LabelFile(path, io)))
+    images, crops = rng.integers(0, 20, 6), rng.integers(0, 7, (6, 3))
+    boxes, flips, ids, values = labels.gather(images, crops)
+    tails = labels.gather_tails(images, crops)
+    assert (boxes.dtype, flips.dtype, ids.dtype, values.dtype) == (np.int32, bool, np.int32, np.float32)
+    for i, image in enumerate(images.tolist()):
+        np.testing.assert_array_equal(boxes[i], labels[image].boxes[crops[i]])
+        np.testing.assert_array_equal(flips[i], labels[image].flips[crops[i]])
+        np.testing.assert_array_equal(ids[i], labels[image].ids[crops[i]])
+        np.testing.assert_array_equal(values[i], labels[image].values[crops[i]])
+        np.testing.assert_array_equal(tails[i], labels[image].tails[crops[i]])
+
+
+def test_many_threads_read_the_same(tmp_path: Path, rng) -> None:
+    path = tmp_path / "labels.fkdl"
+    write_labels(path, rng, images=50)
+    images, crops = rng.integers(0, 50, (40, 8)), rng.integers(0, 7, (40, 8, 4))
+    want = [LabelFile(path).gather(*request) for request in zip(images, crops)]
+    for io in ("mmap", "pread"):
+        labels = LabelFile(path, io)
+        got: list = [None] * 40
+
+        def read(start: int, labels: LabelFile = labels, got: list = got) -> None:
+            for i in range(start, 40, 4):
+                got[i] = labels.gather(images[i], crops[i])
+
+        threads = [threading.Thread(target=read, args=(start,)) for start in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for a, b in zip(got, want):
+            for x, y in zip(a, b):
+                np.testing.assert_array_equal(x, y)
+
+
+def test_facts_and_sequence(tmp_path: Path, rng) -> None:
+    path = tmp_path / "labels.fkdl"
+    names = [f"class {i}" for i in range(100)]
+    dataset = fingerprint([("a.jpg", 3), ("b/c.jpg", 4)])
+    written = write_labels(path, rng, crops=None, classes=names, provenance={"teacher": "x"}, dataset=dataset)
+    labels = fkdx.LabelFile(path)
+    assert (labels.kind, labels.num_classes, labels.k, labels.crops) == ("topk", 100, 5, None)
+    assert labels.classes == names
+    assert labels.header["provenance"] == {"teacher": "x"}
+    assert labels.header["dataset"] == dataset == fingerprint([("b/c.jpg", 4), ("a.jpg", 3)])
+    assert dataset["images"] == 2
+    assert fingerprint([("a.jpg", 4), ("b/c.jpg", 4)]) != dataset
+    counts = [len(crops["flips"]) for crops in written.values()]
+    assert len(labels) == len(counts)
+    assert labels.crop_counts.tolist() == counts
+    assert labels.image_sizes.tolist() == [list(crops["image_size"]) for crops in written.values()]
+    assert [image.key for image in labels] == list(written)
+    assert labels[-1].key == labels.keys[-1] == [*written][-1]
+    assert labels.keys[1:3] == [*written][1:3]
+    assert next(iter(written)) in labels
+    assert "nothing" not in labels
+    assert labels[0].ids.base is not None
+    assert not labels[0].values.flags.writeable
+    with pytest.raises(KeyError, match="nothing"):
+        labels.find("nothing")
+    for image in (-6, 5):
+        with pytest.raises(IndexError, match="image, got"):
+            labels[image]
+    with pytest.raises(IndexError, match="crop of image"):
+        labels.gather([0], [[counts[0]]])
+    with pytest.raises(ValueError, match=r"\(n, m\)"):
+        labels.gather([0, 1], [[0]])
+
+
+def test_rows_are_sorted_and_bytes_do_not_depend_on_the_run(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with LabelWriter(tmp_path / name, num_classes=10, k=3) as writer:
+            writer.add("x", [[0, 0, 1, 1]], [True], [[4, 2, 9]], [[0.1, 0.5, 0.25]], (1, 1))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    got = LabelFile(tmp_path / "a")["x"]
+    assert got.ids.tolist() == [[2, 9, 4]]
+    np.testing.assert_allclose(got.values, [[0.5, 0.25, 0.1]], rtol=1e-3)
+
+
+def test_boxes_from_ratios_round_as_pillow_does(rng) -> None:
+    height, width = (int(size) for size in rng.integers(1, 6000, 2))
+    ratios = (rng.random((200, 4)) / 2).astype(np.float32)
+    want = []
+    for top, left, tall, wide in ratios.astype(float):
+        i, j, h, w = top * height, left * width, tall * height, wide * width
+        want.append((round(i), round(j), round(i + h) - round(i), round(j + w) - round(j)))
+    np.testing.assert_array_equal(boxes_from_ratios(ratios, height, width), want)
+    assert boxes_from_ratios([[0.5 / 3, 0, 1, 1.5 / 2]], 3, 2).tolist() == [[0, 0, 4, 2]]
+
+
+def test_crc32c(rng) -> None:
+    assert _C.crc32c(b"123456789") == 0xE3069283  # check value of CRC-32C
+    for size in [*range(70), *rng.integers(0, 20_000, 20).tolist()]:
+        data = rng.bytes(size)
+        cut = int(rng.integers(0, size + 1))
+        want = reference.crc32c(data)
+        for cpu in _C.supported_cpus():
+            _C.force_cpu(cpu)
+            assert _C.crc32c(data) == want
+            assert _C.crc32c(data[cut:], _C.crc32c(data[:cut])) == want
+        _C.force_cpu("")
+
+
+SEEDS = sorted((Path(__file__).parents[1] / "fuzz" / "label_file").glob("*.fkdl"))
+
+
+@pytest.mark.parametrize("path", SEEDS, ids=lambda path: path.stem)
+def test_files_of_version_1_are_read_for_ever(path: Path) -> None:
+    labels = LabelFile(path)
+    labels.verify()
+    _, second = reference.read_labels(path)
+    assert list(labels.keys) == list(second)
+    for image in labels:
+        np.testing.assert_array_equal(image.boxes, second[image.key]["boxes"])
+        if "values" in second[image.key]:
+            np.testing.assert_array_equal(image.values, second[image.key]["values"])
+
+
+def test_seeds_are_there() -> None:
+    assert len(SEEDS) == 15

@@ -1,0 +1,272 @@
+"""Exact pixels, and the same batches for all threads and ranks."""
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from images import OWN_RULE
+from loading import CLASSES, CROPS, KEPT, Data, draw_data, draw_image, expected_crop, rows, write_labels
+from PIL import Image
+
+from fkdx import CropLoader, LabelFile, LabelWriter
+from fkdx.image.random_boxes import random_boxes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return draw_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_rows_are_what_the_labels_say(data: Data, interpolation: str) -> None:
+    labels = LabelFile(data.labels)
+    loader = CropLoader(data.root, labels, 8, 4, size=32, interpolation=interpolation, resample=OWN_RULE)
+    seen = []
+    for batch in loader:
+        assert batch.images.shape == (8, 32, 32, 3)
+        assert batch.images.dtype == torch.uint8
+        dense = batch.target.to_dense()
+        for i, key in enumerate(batch.keys):
+            stored, crop = labels[key], batch.crops[i]
+            pixels = expected_crop(
+                data.pixels(key), stored.boxes[crop], stored.flips[crop], 32, interpolation == "bicubic"
+            )
+            assert np.array_equal(batch.images[i], pixels)
+            assert CLASSES[batch.classes[i]] == key.split("/")[0]
+            others = (1 - stored.values[crop].astype(np.float32).sum()) / (10 - KEPT)
+            target = np.full(10, others, np.float32)
+            target[stored.ids[crop]] = stored.values[crop]
+            np.testing.assert_allclose(dense[i], target, atol=1e-6)
+        assert len(set(batch.keys)) == 2
+        assert batch.keys[:4] == [batch.keys[0]] * 4, "image after image"
+        seen += batch.keys[::4]
+    assert len(loader) == 11
+    assert len(set(seen)) == 22
+    assert loader.pool.foreign == 2 - sum(
+        key.endswith(("/5.JPEG", "/16.JPEG")) for key in set(data.keys) - set(seen)
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"choice": "cycle"}, {"drop_last": False}], ids=str)
+def test_ranks_and_threads_do_not_change_the_batches(data: Data, options: dict) -> None:
+    def passes(threads: int, world: int) -> list[list[tuple]]:
+        loaders = [
+            CropLoader(
+                data.root,
+                data.labels,
+                16,
+                2,
+                size=16,
+                seed=5,
+                threads=threads,
+                rank=r,
+                world_size=world,
+                **options,
+            )
+            for r in range(world)
+        ]
+        assert len({len(loader) for loader in loaders}) == 1
+        found = []
+        for _ in range(2):
+            for parts in zip(*loaders, strict=True):
+                found.append([row for part in parts for row in rows(part)])
+        return found
+
+    expected = passes(1, 1)
+    assert expected[: len(expected) // 2] != expected[len(expected) // 2 :], "epochs differ"
+    for threads, world in ((8, 1), (2, 2), (1, 4), (3, 8)):
+        assert passes(threads, world) == expected
+
+
+def test_resume(data: Data, rng: np.random.Generator) -> None:
+    def loader(**options: object) -> CropLoader:
+        return CropLoader(data.root, data.labels, 16, 2, size=8, seed=9, drop_last=False, **options)
+
+    whole = [list(rows(batch)) for _ in range(1) for batch in (lambda one: [*one, *one, *one])(loader())]
+    for stop in range(len(whole) + 1):
+        first = loader(threads=2)
+        taken = []
+        while len(taken) < stop:
+            for batch in first:
+                taken.append(list(rows(batch)))
+                if len(taken) == stop:
+                    break
+        state = first.state_dict()
+        world = int(rng.choice([1, 2, 4]))
+        second = [loader(threads=3, rank=r, world_size=world) for r in range(world)]
+        for part in second:
+            part.load_state_dict(state)
+            part.set_epoch(state["epoch"])
+        while len(taken) < len(whole):
+            for parts in zip(*second, strict=True):
+                taken.append([row for part in parts for row in rows(part)])
+        assert taken[: len(whole)] == whole
+
+
+def test_resume_refuses_another_plan(data: Data) -> None:
+    state = CropLoader(data.root, data.labels, 16, 2, seed=9).state_dict()
+    for change in ({"seed": 8}, {"batch_size": 32}, {"crops_per_image": 4}, {"images": 22}, {"step": 99}):
+        with pytest.raises(ValueError, match=f"load_state_dict: {next(iter(change))}"):
+            CropLoader(data.root, data.labels, 16, 2, seed=9).load_state_dict(state | change)
+
+
+def test_early_end_and_set_epoch(data: Data) -> None:
+    loader = CropLoader(data.root, data.labels, 8, 2, size=8)
+    first = list(rows(next(iter(loader))))
+    assert list(rows(next(iter(loader)))) == first, "a pass that was broken off begins again"
+    loader.set_epoch(3)
+    assert list(rows(next(iter(loader)))) != first
+    loader.set_epoch(0)
+    assert list(rows(next(iter(loader)))) == first
+
+
+def test_hard_labels_without_a_label_file(data: Data) -> None:
+    loader = CropLoader(data.root, None, 8, 2, size=16, seed=4, scale=(0.2, 0.9), resample=OWN_RULE)
+    loader.set_epoch(6)
+    for batch in loader:
+        assert torch.equal(batch.target.to_dense().argmax(1), batch.classes)
+        for i, key in enumerate(batch.keys):
+            image = data.pixels(key)
+            size = image.height, image.width
+            boxes, flips = random_boxes(size, 4, key, 2, scale=(0.2, 0.9), epoch=6)
+            crop = int(batch.crops[i])
+            assert np.array_equal(batch.images[i], expected_crop(image, boxes[crop], flips[crop], 16))
+    assert loader.classes == CLASSES
+
+
+def test_boxes_as_ratios(data: Data, tmp_path: Path) -> None:
+    """Ratios of known boxes give the crops of those boxes."""
+    rng = np.random.default_rng(0)
+    pixels = write_labels(tmp_path / "pixels.fkdl", data.root, data.keys, np.random.default_rng(0))
+    ratios = write_labels(tmp_path / "ratios.fkdl", data.root, data.keys, rng, ratios=True)
+    one, two = (CropLoader(data.root, labels, 8, 2, size=16) for labels in (pixels, ratios))
+    assert [list(rows(batch)) for batch in one] == [list(rows(batch)) for batch in two]
+
+
+def test_top_k_logits(data: Data, tmp_path: Path, rng: np.random.Generator) -> None:
+    """Logits and the log of what the other classes sum to give the teacher's probabilities."""
+    logits = {key: rng.normal(size=(CROPS, 10)).astype(np.float32) * 3 for key in data.keys}
+    options = {"num_classes": 10, "k": KEPT, "value_type": "float32"}
+    with LabelWriter(tmp_path / "x.fkdl", "topk_logits", **options) as writer:
+        for key, rows_of in logits.items():
+            width, height = Image.open(data.root / key).size
+            order = np.argsort(-rows_of, axis=1)
+            kept, rest = order[:, :KEPT], order[:, KEPT:]
+            tails = np.log(np.exp(np.take_along_axis(rows_of, rest, 1)).sum(1))
+            boxes, flips = random_boxes((height, width), 1, key, CROPS)
+            values = np.take_along_axis(rows_of, kept, 1)
+            writer.add(key, boxes, flips, kept, values, (height, width), tails=tails)
+    for batch in CropLoader(data.root, tmp_path / "x.fkdl", 8, 2, size=8):
+        for i, key in enumerate(batch.keys):
+            expected = torch.tensor(logits[key][batch.crops[i]]).softmax(0)
+            got = batch.target.to_dense()[i]
+            ids = batch.target.ids[i].long()
+            np.testing.assert_allclose(got[ids], expected[ids], rtol=1e-5)
+            np.testing.assert_allclose(got.sum(), 1, rtol=1e-5)
+
+
+def test_crops_of_unknown_operations_are_refused(data: Data, tmp_path: Path) -> None:
+    extra = {"operations": ["rand_augment"], "form": "json"}
+    with LabelWriter(tmp_path / "x.fkdl", num_classes=10, k=1, extra=extra):
+        pass
+    with pytest.raises(ValueError, match=r"crops changed by rand_augment.*x.fkdl"):
+        CropLoader(data.root, tmp_path / "x.fkdl", 8, 2)
+
+
+def test_dense_labels(data: Data, tmp_path: Path) -> None:
+    path = write_labels(tmp_path / "x.fkdl", data.root, data.keys, np.random.default_rng(0), kind="dense")
+    labels = LabelFile(path)
+    batch = next(iter(CropLoader(data.root, labels, 8, 2, size=16)))
+    assert batch.target.shape == (8, 10)
+    for i, key in enumerate(batch.keys):
+        np.testing.assert_array_equal(batch.target[i], labels[key].values[batch.crops[i]].astype(np.float32))
+
+
+# ---- images and labels that do not match, and other arguments ---------------------------------------------
+
+
+def test_missing_labels_and_images(data: Data, tmp_path: Path, rng: np.random.Generator) -> None:
+    shutil.copytree(data.root, tmp_path / "x")
+    (tmp_path / "x" / data.keys[3]).unlink()
+    draw_image(rng, tmp_path / "x" / "bee" / "new.jpg")
+    text = rf"1 of 23 images have no label \(such as bee/new.jpg\), 1 of 23 .* \(such as {data.keys[3]}\)"
+    with pytest.raises(ValueError, match=text):
+        CropLoader(tmp_path / "x", data.labels, 8, 2)
+    loader = CropLoader(tmp_path / "x", data.labels, 22, 1, size=8, on_missing="ignore")
+    assert sorted(next(iter(loader)).keys) == [key for key in data.keys if key != data.keys[3]]
+    other = write_labels(tmp_path / "other.fkdl", tmp_path / "x", ["bee/new.jpg"], rng)
+    with pytest.raises(ValueError, match="do not match"):
+        CropLoader(data.root, other, 8, 2, on_missing="ignore")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"batch_size": 7}, "batch_size"),
+        ({"batch_size": 8, "world_size": 8}, "batch_size"),
+        ({"rank": 2, "world_size": 2}, "rank"),
+        ({"crops_per_image": 7, "batch_size": 7}, "crops_per_image"),
+        ({"crops_per_image": 0}, "crops_per_image"),
+        ({"batch_size": 200}, "100 images"),
+        ({"on_error": "ignore"}, "on_error"),
+        ({"on_missing": "skip"}, "on_missing"),
+        ({"prefetch": 0}, "prefetch"),
+        ({"threads": -1}, "threads"),
+        ({"cache_bytes": -1}, "cache"),
+        ({"size": 0}, "size"),
+        ({"interpolation": "nearest"}, "interpolation"),
+        ({"resample": "pillow11"}, "resample"),
+        ({"label_kind": "best"}, "kind"),
+        ({"choice": "best"}, "choice"),
+    ],
+)
+def test_bad_arguments(data: Data, options: dict, text: str) -> None:
+    arguments = {"batch_size": 8, "crops_per_image": 2} | options
+    with pytest.raises(ValueError, match=text):
+        CropLoader(data.root, data.labels, **arguments)
+
+
+# ---- sources and memory -----------------------------------------------------------------------------------
+
+
+def test_tar_shards_give_the_same_batches(data: Data, tmp_path: Path) -> None:
+    for shard in range(3):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for key in data.keys[shard::3]:
+                tar.add(data.root / key, key)
+    folder, shards = (CropLoader(root, data.labels, 8, 2, size=16) for root in (data.root, tmp_path))
+    assert [list(rows(batch)) for batch in folder] == [list(rows(batch)) for batch in shards]
+
+
+def test_cache_keeps_encoded_images(data: Data, tmp_path: Path) -> None:
+    shutil.copytree(data.root, tmp_path / "x")
+    total = sum(path.stat().st_size for path in (tmp_path / "x").rglob("*.JPEG"))
+    loader = CropLoader(tmp_path / "x", data.labels, 23, 1, size=8, cache_bytes=total)
+    small = CropLoader(tmp_path / "x", data.labels, 23, 1, size=8, cache_bytes=total // 2)
+    first = list(rows(next(iter(loader))))
+    next(iter(small))
+    assert loader.pool.stages()["cached_bytes"] == total
+    assert 0 < small.pool.stages()["cached_bytes"] <= total // 2
+    shutil.rmtree(tmp_path / "x")
+    assert list(rows(next(iter(loader)))) == first
+    with pytest.raises(FileNotFoundError):
+        next(iter(small))
+
+
+def test_batches_are_the_callers(data: Data) -> None:
+    """Memory is used again, but never while anyone holds a tensor of it."""
+    loader = CropLoader(data.root, data.labels, 2, 2, size=16, prefetch=1)
+    held = list(loader)
+    copies = [batch.images.clone() for batch in held]
+    for batch, copy in zip(held, copies):
+        assert torch.equal(batch.images, copy)
+    part = held[3].images.numpy()[1:, 2:]
+    expected = part.copy()
+    del held, batch
+    for _ in range(3):
+        addresses = {batch.images.data_ptr() for batch in loader}
+        assert len(addresses) <= 5
+    assert np.array_equal(part, expected)

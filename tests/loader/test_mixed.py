@@ -1,0 +1,177 @@
+"""Stored crops that were mixed with crops of other images come out of the loader as the teacher saw them."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from images import encode
+from PIL import Image
+
+from fkdx import CropLoader, LabelFile, LabelWriter, reference
+from fkdx.batch import prepare
+from fkdx.image.random_boxes import random_boxes
+from fkdx.labels import Mixes
+from fkdx.loader.partners import scale_boxes
+
+CROPS, SIDE = 6, 32
+KEYS = [f"{name}/{number}.jpg" for name in ("ant", "bee") for number in range(7)]
+ALONE = "bee/alone.jpg"  # no crops of its own: only a partner
+AS_BYTES = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # prepare gives pixels in 0 ... 255
+
+
+@pytest.fixture
+def images(tmp_path: Path, rng: np.random.Generator) -> Path:
+    for key in (*KEYS, ALONE):
+        path = tmp_path / "images" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(rng, "4:2:0", *rng.integers(40, 90, 2).tolist()))
+    return tmp_path / "images"
+
+
+def crop_of(images: Path, key: str, rng: np.random.Generator, ratios: bool) -> tuple:
+    """A random box of an image, in pixels or parts of it, and a flip."""
+    width, height = Image.open(images / key).size
+    boxes, flips = random_boxes((height, width), int(rng.integers(1000)), key, 1)
+    return (boxes[0] / [height, width, height, width] if ratios else boxes[0]), flips[0]
+
+
+def write_mixed(
+    images: Path, rng: np.random.Generator, ratios: bool = False, operations: tuple[int, ...] = (0, 1, 2, 3)
+) -> LabelFile:
+    """Labels of all sorts of mixes."""
+    path = images.parent / "labels.fkdl"
+    kind = {"num_classes": 2, "k": 1, "ratios": ratios, "overwrite": True, "classes": ["ant", "bee"]}
+    with LabelWriter(path, images=[*KEYS, ALONE], mix_size=SIDE, **kind) as writer:
+        for key in KEYS:
+            own = [crop_of(images, key, rng, ratios) for _ in range(CROPS)]
+            boxes, flips = zip(*own)
+            chosen = rng.choice(operations, CROPS)
+            partners = [ALONE, *rng.choice([*KEYS, ALONE], CROPS - 1).tolist()]
+            other = [crop_of(images, partner, rng, ratios) for partner in partners]
+            corners = rng.integers(0, SIDE, (CROPS, 2))
+            cuts = np.concatenate([corners, rng.integers(1, SIDE + 1 - corners)], axis=1)
+            mixed = chosen > 0
+            mixes = Mixes(
+                [partner if on else None for partner, on in zip(partners, mixed)],
+                np.stack([box for box, _ in other]) * mixed[:, None],
+                np.array([flip for _, flip in other]) & mixed,
+                chosen,
+                np.where(mixed, rng.random(CROPS), 0).astype(np.float32),
+                cuts * (chosen & 2 > 0)[:, None],
+            )
+            size = None if ratios else Image.open(images / key).size[::-1]
+            ids = np.full((CROPS, 1), KEYS.index(key) // 7)
+            writer.add(key, np.stack(boxes), flips, ids, np.ones((CROPS, 1)), size, mixes=mixes)
+    return LabelFile(path)
+
+
+def slow_replay(images: Path, labels: LabelFile, key: str, crop: int, size: int) -> np.ndarray:
+    """What the teacher saw, (S, S, 3) float64 in 0 ... 255, from the label file one crop at a time."""
+
+    def cut(name: str, box: np.ndarray, flip: bool) -> np.ndarray:
+        pixels = np.asarray(Image.open(images / name).convert("RGB"))
+        if labels.ratios:
+            (top, left, height, width), (h, w) = box.astype(np.float64), pixels.shape[:2]
+            bottom, right = round((top + height) * h), round((left + width) * w)
+            box = round(top * h), round(left * w), bottom - round(top * h), right - round(left * w)
+        return reference.cut_crop(pixels, box, flip, size)
+
+    stored = labels[key]
+    own = cut(key, stored.boxes[crop], stored.flips[crop])
+    mixes = stored.mixes[crop : crop + 1]
+    if not mixes.operations[0]:
+        return own.astype(np.float64)
+    other = cut(mixes.partners[0], mixes.boxes[0], mixes.flips[0])
+    box = scale_boxes(mixes.mix_boxes[0], SIDE, size)
+    return reference.mix_views(own, other, mixes.operations[0], mixes.lambdas[0], box)
+
+
+@pytest.mark.parametrize(("size", "ratios"), [(SIDE, False), (SIDE, True), (24, False)])
+def test_mixed_crops_are_what_the_teacher_saw(
+    images: Path, rng: np.random.Generator, size: int, ratios: bool
+):
+    labels = write_mixed(images, rng, ratios)
+    seen = set()
+    for batch in CropLoader(images, labels, 2 * CROPS, CROPS, size):
+        assert batch.mix is None or batch.mix.of(batch.target) is batch.target
+        pixels = prepare(batch.images, **AS_BYTES, mix=batch.mix).permute(0, 2, 3, 1).numpy()
+        for row, (key, crop) in enumerate(zip(batch.keys, batch.crops.tolist())):
+            mixes = labels[key].mixes
+            expected = slow_replay(images, labels, key, crop, size)
+            # One rounding to float32, of 1 - lambda, and one of the result.
+            np.testing.assert_allclose(pixels[row], expected, rtol=2e-7, atol=2e-5)
+            if mixes.operations[crop] != 1:
+                inside = np.s_[:] if mixes.operations[crop] != 3 else pasted(mixes.mix_boxes[crop], size)
+                np.testing.assert_array_equal(pixels[row][inside], expected[inside])
+            seen.add(int(mixes.operations[crop]))
+    assert seen == {0, 1, 2, 3}
+
+
+def pasted(box: np.ndarray, size: int) -> tuple[slice, slice]:
+    top, left, height, width = scale_boxes(box, SIDE, size)
+    return slice(top, top + height), slice(left, left + width)
+
+
+@pytest.mark.parametrize("operations", [(0,), (2,), (1,)])
+def test_a_mix_is_there_only_where_the_device_has_to_blend(images, rng, operations) -> None:
+    labels = write_mixed(images, rng, operations=operations)
+    batches = list(CropLoader(images, labels, 4, 2, SIDE))
+    assert all((batch.mix is not None) == (operations == (1,)) for batch in batches)
+
+
+def test_ranks_and_threads_do_not_change_the_mixes(images: Path, rng: np.random.Generator) -> None:
+    labels = write_mixed(images, rng)
+
+    def pixels(**options: int) -> list[torch.Tensor]:
+        loader = CropLoader(images, labels, 8, 2, SIDE, **options)
+        return [prepare(batch.images, mix=batch.mix) for batch in loader]
+
+    whole = pixels(threads=1)
+    parts = [pixels(threads=3, rank=rank, world_size=2) for rank in (0, 1)]
+    for batch, first, second in zip(whole, *parts, strict=True):
+        assert torch.equal(batch, torch.cat([first, second]))
+
+
+@pytest.mark.gpu
+def test_mixes_come_to_the_gpu(images: Path, rng: np.random.Generator) -> None:
+    labels = write_mixed(images, rng)
+    here, there = (CropLoader(images, labels, 14, 2, SIDE, device=device) for device in (None, "cuda"))
+    for batch, other in zip(here, there, strict=True):
+        assert other.images.is_cuda
+        assert torch.equal(prepare(other.images, mix=other.mix).cpu(), prepare(batch.images, mix=batch.mix))
+
+
+def test_a_bad_partner_is_an_error_or_gives_way(images: Path, rng: np.random.Generator) -> None:
+    labels = write_mixed(images, rng, operations=(1, 2, 3))
+    whole = shutil.copytree(images, images.parent / "whole")
+    (images / ALONE).write_bytes(b"\xff\xd8 no image")
+    options = {"size": SIDE, "on_error": "skip"}
+    with pytest.raises(ValueError, match=r"alone\.jpg"):
+        list(CropLoader(images, labels, 14 * CROPS, CROPS, SIDE))
+    loader = CropLoader(images, labels, 14, 1, **options, choice="cycle")
+    with pytest.warns(UserWarning, match=r"alone\.jpg"):
+        batches = [batch for _ in range(CROPS) for batch in loader]
+    for batch in batches:
+        pixels = prepare(batch.images, **AS_BYTES, mix=batch.mix).permute(0, 2, 3, 1).numpy()
+        for row, (key, crop) in enumerate(zip(batch.keys, batch.crops.tolist())):
+            assert labels[key].mixes.partners[crop] != ALONE
+            expected = slow_replay(whole, labels, key, crop, SIDE)
+            np.testing.assert_allclose(pixels[row], expected, rtol=2e-7, atol=2e-5)
+
+
+def test_a_partner_that_is_absent_is_named(images: Path, rng: np.random.Generator) -> None:
+    labels = write_mixed(images, rng, operations=(1,))
+    (images / ALONE).unlink()
+    loader = CropLoader(images, labels, len(KEYS) * CROPS, CROPS, SIDE)
+    with pytest.raises(ValueError, match=r"mixed with bee/alone\.jpg, expected it among the images"):
+        next(iter(loader))
+
+
+def test_scaled_boxes_keep_their_edges_together(rng: np.random.Generator) -> None:
+    assert scale_boxes(np.array([1, 2, 3, 4]), 8, 8).tolist() == [1, 2, 3, 4]
+    left = scale_boxes(np.array([0, 0, 475, 101]), 475, 224)
+    right = scale_boxes(np.array([0, 101, 475, 374]), 475, 224)
+    assert left[3] == right[1]
+    assert right[1] + right[3] == left[2] == 224

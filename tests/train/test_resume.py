@@ -1,0 +1,200 @@
+"""A run that is cut off anywhere goes on as if nothing had happened, bit for bit; checkpoints are whole."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy import COMMON, draw_images, environment, log_of, same_end, steps_of, write_labels
+
+from fkdx.train import checkpoint
+from fkdx.train.loop import main
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory, run_seed) -> list[str]:
+    """12 steps in three passes, with drop-outs, mixing, an average of the weights and AdamW's memory."""
+    folder = tmp_path_factory.mktemp("toy")
+    rng = np.random.default_rng(run_seed)
+    draw_images(folder / "data" / "train", 12, rng)
+    draw_images(folder / "data" / "val", 2, rng)
+    write_labels(folder / "labels.fkdl", folder / "data" / "train", rng)
+    data = ["--data", str(folder / "data"), "--labels", str(folder / "labels.fkdl"), "--epochs", "4"]
+    more = ["--optimizer", "adamw", "--ema", "0.9", "--student-args", "{drop_path_rate: 0.3, drop_rate: 0.2}"]
+    more += ["--mixup", "0.2", "--cutmix", "1.0", "--selfmix", "1.0", "--mixup-prob", "0.8"]
+    return [*COMMON, *data, *more, "--seed", str(run_seed)]
+
+
+@pytest.fixture(scope="module")
+def whole(arguments, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("whole")
+    assert main([*arguments, "--output", str(run)]) == 0
+    return run
+
+
+def test_two_runs_are_equal_bit_for_bit(arguments, whole, tmp_path):
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
+    assert same_end(tmp_path, whole)
+
+
+def test_a_run_cut_off_at_any_step_ends_as_the_whole_one(arguments, whole, tmp_path, rng):
+    """FKDX_CUTS interruptions of a run, each at a random step."""
+    for number in range(int(os.environ.get("FKDX_CUTS", "3"))):
+        run = [*arguments, "--output", str(tmp_path / str(number))]
+        for step in sorted(rng.choice(np.arange(1, 12), size=2, replace=False)):
+            assert main([*run, "--max-steps", str(step), "--eval-every", "1"]) == 0
+        assert main(run) == 0
+        assert same_end(tmp_path / str(number), whole), f"cut before step {step}"
+
+
+def test_any_seed_will_do(arguments, tmp_path):
+    """Larger ones than torch takes, and negative ones."""
+    for seed in (2**63 + 5, -1):
+        assert (
+            main([*arguments, "--seed", str(seed), "--max-steps", "1", "--output", str(tmp_path / str(seed))])
+            == 0
+        )
+
+
+def test_a_finished_run_stays_as_it_is(arguments, whole, tmp_path):
+    before = (whole / "last.pt").read_bytes()
+    assert main([*arguments, "--output", str(whole)]) == 0
+    assert (whole / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_to_go_on_from(arguments, whole, tmp_path, number):
+    command = [sys.executable, "-m", "fkdx.train", *arguments, "--output", str(tmp_path)]
+    process = subprocess.Popen(command, env=environment())
+    while not (tmp_path / "log.jsonl").exists() or not steps_of(tmp_path):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(25) in (0, 128 + number)  # 0: it was over before
+    if process.returncode:
+        assert log_of(tmp_path)[-1]["text"] == f"stopped by {number.name}"
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
+    assert same_end(tmp_path, whole)
+
+
+def test_other_labels_under_the_same_name_are_refused(arguments, tmp_path, capsys, rng):
+    labels = Path(arguments[arguments.index("--labels") + 1])
+    images = labels.parent / "data" / "train"
+    run = [*arguments, "--output", str(tmp_path / "run")]
+    assert main([*run, "--max-steps", "1"]) == 0
+    for teacher in ("another", "toy"):
+        write_labels(tmp_path / f"{teacher}.fkdl", images, rng, teacher=teacher)
+        assert main([*run, "--labels", str(tmp_path / f"{teacher}.fkdl")]) == 1
+        assert "other labels" in capsys.readouterr().err
+
+
+def test_a_run_that_is_killed_before_best_is_named_names_it_when_it_goes_on(
+    arguments, whole, tmp_path, monkeypatch
+):
+    """Wherever in between: `last.pt` tells of a best score only when best.pt is that score's."""
+    run = [*arguments, "--output", str(tmp_path), "--save-every", "1"]
+    for step in ("save_weights", "save", "give_name"):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, step, lambda *_: sys.exit("killed"))
+            with pytest.raises(SystemExit):
+                main(run)
+        assert not (tmp_path / "last.pt").exists()
+    assert main(run) == 0
+    best = max(line["top1"] for line in log_of(tmp_path) if line["kind"] == "evaluation")
+    state = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert state["position"]["best"] == best
+    assert same_end(tmp_path, whole)
+
+
+def test_what_is_done_again_is_logged_once(arguments, whole, tmp_path):
+    """Cut off after the last step of a pass, which was evaluated, and by a full disk within a line."""
+    run = [*arguments, "--output", str(tmp_path)]
+    for step in ("3", "6"):
+        assert main([*run, "--max-steps", step]) == 0
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"kind": "st')
+    assert main(run) == 0
+    assert same_end(tmp_path, whole)
+    assert (tmp_path / "summary.csv").read_text() == (whole / "summary.csv").read_text()
+
+
+def test_two_runs_do_not_share_a_folder(arguments, tmp_path, capsys):
+    assert main([*arguments, "--output", str(tmp_path), "--max-steps", "1"]) == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with (tmp_path / "log.jsonl").open() as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        assert main([*arguments, "--output", str(tmp_path), "--max-steps", "2"]) == 1
+    assert f"another run writes there, expected another --output, {tmp_path}" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# ---- files ----------------------------------------------------------------------------------------------
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "last.pt"
+    path.write_text("old")
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match=r"cannot write \(disk full\), \d+ bytes are free there, .*last.pt"):
+        checkpoint.write_whole(path, write)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+    assert path.read_text() == "old"
+
+
+def test_a_full_disk_is_named(tmp_path):
+    """By torch and by safetensors; files of this process may not grow beyond 100 kB."""
+    program = (
+        "import resource, sys, torch\nfrom pathlib import Path\nfrom fkdx.train import checkpoint\n"
+        "folder = Path(sys.argv[1])\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "for save in (lambda: checkpoint.save(folder / 'last.pt', {'w': torch.zeros(200_000)}),\n"
+        "             lambda: checkpoint.save_weights(folder / 'last.pt', torch.nn.Linear(500, 500))):\n"
+        "    try:\n        save()\n    except OSError as error:\n        print(error)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert all("bytes are free there" in line and line.endswith("last.pt") for line in lines)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
+    """Kill a process that saves and saves, again and again: what bears the name always loads."""
+    program = (
+        "import sys, torch\nfrom pathlib import Path\nfrom fkdx.train import checkpoint\n"
+        "state = {'position': {}, 'w': torch.zeros(200_000)}\nprint('go', flush=True)\n"
+        "while True:\n    checkpoint.save(Path(sys.argv[1]), state)\n"
+    )
+    path = tmp_path / "last.pt"
+    for delay in (0.02, 0.05, 0.11):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, env=environment()
+        )
+        process.stdout.readline()
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        if path.exists():
+            assert checkpoint.load(path)["w"].sum() == 0
+    checkpoint.save(path, {"position": {}})
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_weights_of_others_load(tmp_path):
+    """timm's and FKD's checkpoints: wrapped, with the prefix of a wrapper, the average first."""
+    weights = {"module.fc.weight": torch.ones(2, 2)}
+    torch.save({"epoch": 3, "arch": "x", "state_dict": weights}, tmp_path / "fkd.pth.tar")
+    assert checkpoint.load_weights(tmp_path / "fkd.pth.tar").keys() == {"fc.weight"}
+    average = {"fc.weight": torch.zeros(2, 2)}
+    torch.save({"state_dict": weights, "state_dict_ema": average}, tmp_path / "timm.pth.tar")
+    assert checkpoint.load_weights(tmp_path / "timm.pth.tar")["fc.weight"].sum() == 0
