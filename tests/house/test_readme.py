@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+import fkdx
 from fkdx.commands import scenes
 from fkdx.labels import LabelWriter
 
@@ -25,7 +26,7 @@ def run(block: str, folder: Path) -> str:
 
 
 def test_labels_and_crops(tmp_path: Path) -> None:
-    assert "(2, 64, 64, 3)" in run(BLOCKS[0], tmp_path)
+    assert "(2, 64, 64, 3)" in run(BLOCKS[1], tmp_path)
 
 
 def test_training_loop(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -41,10 +42,22 @@ def test_training_loop(tmp_path: Path, rng: np.random.Generator) -> None:
             ids = np.argsort(rng.random((4, 8)))[:, :2]
             values = np.array([[0.7, 0.2]] * 4, np.float32)
             writer.add(path.relative_to(images).as_posix(), boxes, rng.random(4) < 0.5, ids, values, size)
-    shown = run(BLOCKS[1], tmp_path)
+    shown = run(BLOCKS[0], tmp_path)
     losses = [float(loss) for loss in re.findall(r"loss (\S+)", shown)]
     assert len(losses) == 2
     assert np.isfinite(losses).all()
+
+
+def test_the_loop_needs_only_the_public_names() -> None:
+    assert "from fkdx" not in BLOCKS[0]
+    assert set(re.findall(r"fkdx\.(\w+)", BLOCKS[0])) <= set(fkdx.__all__)
+
+
+def test_paths_in_the_table_of_questions_exist() -> None:
+    table = re.search(r"\| question .*?\n\n", README, re.S)[0]
+    paths = re.findall(r"`([\w/.]+)`", table)
+    assert len(paths) >= 8
+    assert all((ROOT / path).is_file() for path in paths)
 
 
 TREE = [line.split(None, 1) for line in re.search(r"```tree\n(.*?)```", README, re.S)[1].splitlines()]
