@@ -17,8 +17,8 @@ from timing import wall
 
 from fkdx.calibration import Calibration, calibrated
 from fkdx.labels import LabelFile, LabelWriter
+from fkdx.loader.ease import Ease
 from fkdx.loader.sampler import Sampler
-from fkdx.loader.soft_labels import SoftLabels
 
 CROPS, BATCH, M = 500, 256, 4
 
@@ -34,12 +34,11 @@ def main() -> None:
         seconds = time.perf_counter() - start
         print(f"one pass: {1e9 * seconds / (CROPS * len(labels)):.0f} ns a crop, {view.statistics}")
         images = np.random.default_rng(0).integers(0, len(labels), BATCH)
-        soft = SoftLabels(labels, "marginal_smoothing")
-        soft.rank_by("max")
+        ease, ranks = Ease([labels], "max"), np.tile(np.arange(M), (BATCH, 1))
         work = {
             "as stored": partial(batch, labels, images),
             "calibrated": partial(batch, view, images),
-            "ranked": partial(soft.easiest_first, images),
+            "ranked": partial(ease.crops_at, images, ranks),
         }
         for name, seconds in wall(work, 20).items():
             print(f"{name:<10} {1e3 * seconds:6.2f} ms a batch of {BATCH} images, {M} crops each")

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fkdx.labels.layout import CUTMIX, MIXUP
 from fkdx.loss.target import SparseTarget
-
-MIXUP, CUTMIX = 1, 2  # operations of a label file
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,12 +6,13 @@ from itertools import islice
 
 import numpy as np
 
-from fkdx.batch.mix import CUTMIX, MIXUP, StoredMix
+from fkdx.batch.mix import StoredMix
 from fkdx.batch.mix import random_boxes as cutmix_boxes
 from fkdx.generate.draw import RandomCrops
 from fkdx.image import decode_crops, image_size
 from fkdx.image.random_boxes import crop_stream, random_boxes
 from fkdx.labels import Mixes
+from fkdx.labels.layout import CUTMIX, MIXUP
 from fkdx.stores.sources import Source
 
 Shape = tuple[int, str]  # size, interpolation

@@ -26,9 +26,10 @@ from fkdx._C import FormatError
 from fkdx.importers.source import Layout, Settings, Source, Unreadable, number_samples
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, Mixes, boxes_from_ratios
+from fkdx.labels.layout import CUTMIX, MIXUP
 
 BLOCK_BYTES = 1 << 30  # labels gathered at a time
-UNMIXED, MIXUP, CUTMIX = 0, 1, 2
+UNMIXED = 0
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from fkdx._C import FormatError
 from fkdx.importers.source import Layout, Settings, Source, number_samples
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, Mixes
+from fkdx.labels.layout import CUTMIX, MIXUP
 
 # In the order of `params`; the others of a run's settings (to_tensor, normalize, ...) leave nothing there.
 REPLAYED = ("random_resized_crop", "random_horizontal_flip")
 KEPT = ("rand_augment", "random_erase")
 MIXING = ("mixup", "cutmix")
 SILENT = ("uint8", "center_crop", "to_tensor", "normalize")
-MIXUP, CUTMIX = 1, 2
 
 
 class ReinforcementSource(Source):

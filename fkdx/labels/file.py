@@ -23,8 +23,8 @@ class Mixes:
         partners: M keys of the other images; None where a crop is not mixed.
         boxes: (M, 4) of the other crops, like the crops' own boxes.
         flips: (M,) bool of the other crops.
-        operations: (M,) integers, the sum of 1 (mixup: lambda a + (1 - lambda) b) and 2 (cutmix, after it),
-            or 0.
+        operations: (M,) integers, the sum of MIXUP (1: lambda a + (1 - lambda) b) and CUTMIX (2, after it)
+            of `fkdx.labels.layout`, or 0.
         lambdas: (M,) float32, the weight of the image itself in mixup.
         mix_boxes: (M, 4) int32 top, left, height, width of the rectangle that cutmix takes from the partner,
             in pixels of the mixed image.
@@ -182,8 +182,15 @@ class LabelFile(Sequence[ImageLabels]):
     def _mixes(self, image: int, crops: int) -> Mixes:
         found = self._native.gather_mixes([image], np.arange(crops)[None])
         partners, boxes, operations, lambdas, mix_boxes = (part[0] for part in found)
-        names = [self.keys[p] if o & 3 else None for p, o in zip(partners.tolist(), operations)]
-        return Mixes(names, boxes, (operations & 4) > 0, operations & 3, lambdas, mix_boxes)
+        names = [self.keys[p] if o & layout.MIXED else None for p, o in zip(partners.tolist(), operations)]
+        return Mixes(
+            partners=names,
+            boxes=boxes,
+            flips=(operations & layout.PARTNER_FLIPPED) > 0,
+            operations=operations & layout.MIXED,
+            lambdas=lambdas,
+            mix_boxes=mix_boxes,
+        )
 
     def __iter__(self) -> Iterator[ImageLabels]:
         return (self[i] for i in range(len(self)))
@@ -228,8 +235,9 @@ class LabelFile(Sequence[ImageLabels]):
         """What crops were mixed with; arguments and errors as in `gather`.
 
         Returns:
-            partners (n, m) uint32 numbers of images, boxes (n, m, 4), operations (n, m) uint8 (1 mixup, 2
-            cutmix, 4 the partner is flipped), lambdas (n, m) float32, mix boxes (n, m, 4) int32. See `Mixes`.
+            partners (n, m) uint32 numbers of images, boxes (n, m, 4), operations (n, m) uint8 (the sum of
+            MIXUP, CUTMIX and PARTNER_FLIPPED of `fkdx.labels.layout`), lambdas (n, m) float32, mix boxes
+            (n, m, 4) int32. See `Mixes`.
         """
         return self._native.gather_mixes(images, crops)
 

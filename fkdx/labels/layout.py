@@ -14,7 +14,9 @@ VERSION = (1, 0)
 MAX_CROPS = 65_535
 MAX_HEADER = 64 << 20
 
-RATIO_BOXES, TWO_VIEWS, EXTRA_OPERATIONS = 1, 2, 4
+RATIO_BOXES, TWO_VIEWS, EXTRA_OPERATIONS = 1, 2, 4  # bits of what a reader has to know
+MIXUP, CUTMIX, PARTNER_FLIPPED = 1, 2, 4  # bits of a record's operation
+MIXED = MIXUP | CUTMIX
 
 # magic, major, minor, required, optional, kind, encoding, value type, 0, C, K, crops, mix size, id, 0; then
 # the CRC

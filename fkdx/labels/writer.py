@@ -234,7 +234,7 @@ class LabelWriter:
         except KeyError as error:
             raise ValueError(f"partner, got {error}, expected one of `images`") from None
         operations = _integers("operations", mixes.operations, (count,)).astype(np.uint8)
-        operations |= np.asarray(mixes.flips, bool).astype(np.uint8) << 2
+        operations |= np.asarray(mixes.flips, bool) * np.uint8(layout.PARTNER_FLIPPED)
         return {
             "partners": np.array(partners, np.uint32).reshape(count),
             **self._box_arrays("partner_", mixes.boxes, count),

@@ -1,7 +1,8 @@
 """Batches of stored crops with their targets.
 
-What is shown when is a pure function (`sampler`); boxes and targets come from `supervision`; pixels land in
-`slots`; the threads that decode are `pool`, which needs no torch: so the loaders are imported on first use.
+What is shown when is a pure function (`sampler`); boxes and targets of a batch are its `plan`, made by
+`labelled_crops` or `drawn_crops`; pixels land in `slots`; the threads that decode are `pool`, which needs no
+torch: so the loaders are imported on first use.
 """
 
 from importlib import import_module

@@ -16,15 +16,15 @@ import torch
 from fkdx import _C
 from fkdx.calibration import Calibration
 from fkdx.calibration.rule import SCORES
-from fkdx.image.augment import Step, augment_rows
+from fkdx.image.augment import augment_rows
 from fkdx.image.random_boxes import RATIO, SCALE
 from fkdx.loader.batches import Batch, check_shares
-from fkdx.loader.partners import Partners
-from fkdx.loader.pool import ImagePool, Pending, View, Work, run_ahead
+from fkdx.loader.drawn_crops import DrawnCrops
+from fkdx.loader.labelled_crops import LabelledCrops, Labels
+from fkdx.loader.plan import Plan
+from fkdx.loader.pool import ImagePool, Pending, View, run_ahead
 from fkdx.loader.sampler import CURRICULA, Sampler
 from fkdx.loader.slots import Device, make_slots, send
-from fkdx.loader.soft_labels import Given, SoftLabels
-from fkdx.loader.supervision import DrawnCrops, Labels, StoredCrops
 from fkdx.loss.target import KINDS
 from fkdx.stores.sources import Source, open_source
 
@@ -79,7 +79,7 @@ class CropLoader:
     def __init__(
         self,
         root: "str | os.PathLike | Source",
-        labels: "Given | Sequence[Given] | None",
+        labels: "Labels | Sequence[Labels] | None",
         batch_size: int,
         crops_per_image: int = 4,
         size: int = 224,
@@ -124,26 +124,31 @@ class CropLoader:
                     "CropLoader: calibration or curriculum, got no labels, expected stored crops"
                 )
             rule = _C.RandomCrops(scale, ratio, 0.5)
-            self._supervision = DrawnCrops(source, crops_per_image, seed, rule)
+            self._crops = DrawnCrops(source, crops_per_image, seed, rule)
         else:
-            soft = SoftLabels(labels, label_kind, calibration)
-            self.teachers = soft.files
-            if choice in CURRICULA:
-                soft.rank_by(score)
-            self._supervision = StoredCrops(source, soft, on_missing)
-        self.classes = self._supervision.classes
-        images = batch_size // crops_per_image
+            self._crops = LabelledCrops(
+                source,
+                labels,
+                size,
+                label_kind,
+                calibration=calibration,
+                score=score if choice in CURRICULA else None,
+                on_missing=on_missing,
+            )
+            self.teachers = self._crops.files
+        self.classes = self._crops.classes
         self.sampler = Sampler(
-            self._supervision.stored,
-            images,
+            self._crops.stored,
+            batch_size // crops_per_image,
             crops_per_image,
             seed,
             choice,
             drop_last,
             window=window,
             epochs=epochs,
+            drawn=labels is None,
         )
-        view = View(size, interpolation, resample, allow_warnings, **self._supervision.view)
+        view = View(size, interpolation, resample, allow_warnings, **self._crops.view)
         self.pool = ImagePool(source, view, threads, cache_bytes)
         shape = (self._rows, size, size, 3)
         self._slots = make_slots(shape, device, prefetch + 2)
@@ -164,11 +169,11 @@ class CropLoader:
     def state_dict(self) -> dict[str, int]:
         """Where the loader is: the next batch is number `step` of `epoch`. Any number of threads, and
         any world size that divides the batch, may go on from here."""
-        return {"epoch": self._epoch, "step": self._step, **self._plan()}
+        return {"epoch": self._epoch, "step": self._step, **self._shape()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where `state_dict` was taken. ValueError if the plan of the epochs has changed since."""
-        for name, value in self._plan().items():
+        for name, value in self._shape().items():
             if state.get(name, value) != value:
                 raise ValueError(f"load_state_dict: {name}, got {state[name]}, expected {value}")
         if not 0 <= state["step"] <= len(self):
@@ -176,7 +181,7 @@ class CropLoader:
         self._epoch, self._start = state["epoch"], state["step"]
         self._step = self._start
 
-    def _plan(self) -> dict[str, int]:
+    def _shape(self) -> dict[str, int]:
         sampler = self.sampler
         return {
             "seed": self.seed,
@@ -214,16 +219,13 @@ class CropLoader:
         self, epoch: int, order: np.ndarray, positions: np.ndarray, slot: np.ndarray, urgent: bool = False
     ) -> "_Part":
         laps, turns = np.divmod(positions, len(order))
-        places = order[turns]
-        crops = self._supervision.choose(self.sampler, epoch, places, laps)
-        work, labels = self._supervision.begin(epoch, places, crops)
-        partners = self._supervision.partners(places, crops, self.pool.view.size)
-        if partners:
+        images = order[turns]
+        plan = self._crops.plan(epoch, images, self.sampler.crops(epoch, images, laps))
+        if partners := plan.partners:
             partners.pixels = self._partner_slots.take()[: len(partners.work.images)]
             if len(partners.pixels):
                 partners.pending = self.pool.submit(partners.work, partners.pixels, urgent)
-        steps = self._supervision.steps(places, crops)
-        return _Part(self.pool.submit(work, slot, urgent), positions, crops, labels, partners, steps)
+        return _Part(self.pool.submit(plan.work, slot, urgent), positions, plan)
 
     def _replace_bad(self, part: "_Part", epoch: int, order: np.ndarray) -> None:
         """Wait for the batch. A bad image is an error, or gives way to the next good one in the order.
@@ -239,13 +241,14 @@ class CropLoader:
     def _replace(self, part: "_Part", i: int, error: Exception, epoch: int, order: np.ndarray) -> None:
         m = self.crops_per_image
         rows = part.pending.slot[i * m : (i + 1) * m]
+        image = part.plan.work.images[i]
         for shift in range(1, _HOPELESS + 1):
-            self._count_skip(part.work.images[i], error)
+            self._count_skip(image, error)
             other = self._submit(epoch, order, part.positions[i : i + 1] + shift, rows, urgent=True)
-            part.work.images[i] = other.work.images[0]
+            image = other.plan.work.images[0]
             errors = other.finish()
             if not errors:
-                part.replace(i, other)
+                part.plan.replace(i, other.plan)
                 return
             error = errors[0]
         raise RuntimeError(f"CropLoader: {_HOPELESS} images in a row cannot be read, the last: {error}")
@@ -257,50 +260,32 @@ class CropLoader:
         self.skipped[key] = str(error)
 
     def _deliver(self, part: "_Part") -> Batch:
-        m, files = self.crops_per_image, part.work.images
-        classes = torch.from_numpy(np.repeat(self._supervision.class_of(files), m))
-        target = self._supervision.target(classes, part.labels)
-        if part.steps:
-            augment_rows(part.pending.slot, part.steps, self.pool.threads)
-        mix = part.partners and part.partners.mix.apply(part.pending.slot, part.partners.pixels)
+        plan, pixels = part.plan, part.pending.slot
+        target, classes = plan.target(), plan.row_classes
+        if plan.steps:
+            augment_rows(pixels, plan.steps, self.pool.threads)
+        mix = plan.partners and plan.partners.mix.apply(pixels, plan.partners.pixels)
         mix = mix and send(mix, self._device)
         target, classes = send(target, self._device), send(classes, self._device)
-        keys = [self.pool.source.keys[file] for file in files for _ in range(m)]
-        crops = torch.from_numpy(part.crops.reshape(-1))
-        images = self._slots.deliver(part.pending.slot, self._rows)
+        keys = [self.pool.source.keys[file] for file in plan.work.images for _ in range(self.crops_per_image)]
+        crops = torch.from_numpy(plan.crops.reshape(-1))
+        images = self._slots.deliver(pixels, self._rows)
         return Batch(images, target, classes, keys, crops, mix)
 
 
 @dataclass
 class _Part:
-    """Images under way, n of them with m crops each, and what belongs to them."""
+    """Images under way: n of them, at positions (n,) of the epoch's order."""
 
     pending: Pending
-    positions: np.ndarray  # (n,) in the epoch's order
-    crops: np.ndarray  # (n, m)
-    labels: Labels
-    partners: Partners | None
-    steps: list[list[Step]] | None  # of every row
+    positions: np.ndarray
+    plan: Plan
 
     def finish(self) -> dict[int, Exception]:
         """Wait until all crops are there; the errors by the image's place, in order."""
         errors = self.pending.finish()
-        beside = self.partners.finish() if self.partners else {}
-        return dict(sorted({**beside, **errors}.items()))
-
-    @property
-    def work(self) -> Work:
-        return self.pending.work
-
-    def replace(self, i: int, other: "_Part") -> None:
-        self.crops[i] = other.crops[0]
-        for mine, theirs in zip(self.labels, other.labels):
-            mine[i] = theirs[0]
-        if self.partners:
-            self.partners.replace(i, other.partners)
-        if self.steps:
-            m = len(other.steps)
-            self.steps[i * m : (i + 1) * m] = other.steps
+        of_partners = self.plan.partners.finish() if self.plan.partners else {}
+        return dict(sorted({**of_partners, **errors}.items()))
 
 
 def _check_word(name: str, word: str, expected: tuple[str, ...]) -> None:

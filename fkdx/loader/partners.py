@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fkdx.batch.mix import CUTMIX, MIXUP, StoredMix
+from fkdx.batch.mix import StoredMix
 from fkdx.labels import LabelFile
+from fkdx.labels.layout import MIXED, PARTNER_FLIPPED
 from fkdx.loader.pool import Pending, Work
-
-FLIPPED = 4
 
 
 @dataclass
@@ -35,9 +34,11 @@ class Partners:
     def replace(self, i: int, other: "Partners") -> None:
         """Image i gives way to the only image of `other`."""
         m = len(other.mix.rows)
-        for mine, theirs in zip(vars(self.mix).values(), vars(other.mix).values()):
-            mine[i * m : (i + 1) * m] = theirs
-        self.mix.rows[i * m : (i + 1) * m] += len(self.pixels)
+        rows = slice(i * m, (i + 1) * m)
+        self.mix.rows[rows] = other.mix.rows + len(self.pixels)
+        self.mix.operations[rows] = other.mix.operations
+        self.mix.lambdas[rows] = other.mix.lambdas
+        self.mix.boxes[rows] = other.mix.boxes
         self.pixels = np.concatenate([self.pixels, other.pixels])
 
 
@@ -50,7 +51,7 @@ def find_partners(
     crops. Raises ValueError where a partner has no image.
     """
     partners, boxes, operations, lambdas, mix_boxes = labels.gather_mixes(numbers, crops)
-    mixed = (operations & (MIXUP | CUTMIX)) > 0
+    mixed = (operations & MIXED) > 0
     numbers = partners[mixed].astype(np.int64)
     images, boxes = image_of[numbers], boxes[mixed]
     if len(images) and images.min() < 0:
@@ -62,13 +63,13 @@ def find_partners(
         images=images.tolist(),
         counts=[1] * len(images),
         boxes=np.ascontiguousarray(boxes, np.int32),
-        flips=np.ascontiguousarray((operations[mixed] & FLIPPED) > 0).view(np.uint8),
+        flips=np.ascontiguousarray((operations[mixed] & PARTNER_FLIPPED) > 0).view(np.uint8),
         ratios=np.ascontiguousarray(boxes) if labels.ratios else None,
         sizes=[tuple(one) for one in labels.image_sizes[numbers].tolist()],
     )
     mix = StoredMix(
         np.cumsum(mixed) - 1,
-        operations.reshape(-1) & (MIXUP | CUTMIX),
+        operations.reshape(-1) & MIXED,
         lambdas.reshape(-1),
         scale_boxes(mix_boxes.reshape(-1, 4), labels.mix_size, size),
     )

@@ -33,6 +33,8 @@ class Sampler:
         shuffle: False keeps the images in order.
         window: part of an image's crops that a curriculum shows at a time, 0 <= low < high <= 1.
         epochs: of the whole run, over which a window moves.
+        drawn: crops are drawn on the fly, not stored: an epoch shows crops 0 ... m - 1 of an image, and the
+            next m when it comes round to it again.
 
     Raises:
         ValueError: m exceeds M for some image, no full batch, an unknown choice, a window or epochs that make
@@ -48,6 +50,7 @@ class Sampler:
     shuffle: bool = True
     window: tuple[float, float] = (0.0, 0.25)
     epochs: int = 0
+    drawn: bool = False
 
     def __post_init__(self) -> None:
         if self.choice not in CHOICES:
@@ -98,6 +101,8 @@ class Sampler:
     def crops(self, epoch: int, images: np.ndarray, laps: np.ndarray) -> np.ndarray:
         """(G, m) int64 crops to show; `laps` counts how often the epoch has come round to an image before."""
         m, counts = self.crops_per_image, self.stored[images]
+        if self.drawn:
+            return laps[:, None] * m + np.arange(m)
         if self.choice == "cycle":
             return self._cycled(epoch + np.arange(m), images, counts)
         first = np.zeros_like(counts)

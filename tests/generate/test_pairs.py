@@ -9,9 +9,9 @@ import torch
 from generating import CROPS, SIZE, changed, make_teacher, replayed, teacher_inputs
 
 from fkdx import LabelFile, LabelWriter, cli
-from fkdx.batch.mix import CUTMIX, MIXUP
 from fkdx.generate.draw import RandomCrops
 from fkdx.generate.pairs import RUN, Pairs
+from fkdx.labels.layout import CUTMIX, MIXUP
 
 MIXING = ["--mixup", "0.8", "--cutmix", "1"]
 

@@ -1,0 +1,49 @@
+"""Random crops drawn on the fly, with one-hot targets of the images' classes."""
+
+from typing import Any
+
+import numpy as np
+
+from fkdx import _C
+from fkdx.image.random_boxes import crop_stream
+from fkdx.loader.plan import Plan
+from fkdx.loader.pool import Work
+from fkdx.loss.target import SparseTarget
+from fkdx.stores.sources import Source, class_numbers
+
+
+class DrawnCrops:
+    """Plans batches of crops that torchvision's RandomResizedCrop and a flip would draw, without label files.
+
+    Attributes:
+        stored: (N,) crops of each of the source's images that an epoch draws at once.
+        classes: names of the images' folders, sorted.
+        view: the fields of a `View` that say where boxes come from.
+
+    Raises ValueError where an image lies in no class's folder.
+    """
+
+    def __init__(self, source: Source, crops_per_image: int, seed: int, rule: _C.RandomCrops) -> None:
+        self._keys, self._seed = source.keys, seed
+        self.stored = np.full(len(source), crops_per_image)
+        self.classes, self._class_of = class_numbers(source, None)
+        if self._class_of.min() < 0:
+            bare = source.keys[int(self._class_of.argmin())]
+            raise ValueError(f"CropLoader: an image without a class, expected <class>/<name>, got {bare}")
+        self.view: dict[str, Any] = {"boxes": "random", "random": rule}
+
+    def plan(self, epoch: int, images: np.ndarray, crops: np.ndarray) -> Plan:
+        """The plan of crops (n, m), numbers in a row, of images (n,)."""
+        n, m = crops.shape
+        work = Work(
+            images=images.tolist(),
+            counts=[m] * n,
+            boxes=np.empty((n * m, 4), np.int32),
+            flips=np.empty(n * m, np.uint8),
+            streams=[crop_stream(self._seed, self._keys[image], epoch) for image in images],
+            first_crops=crops[:, 0].tolist(),
+        )
+        return Plan(work, crops, self._class_of[images], self._recover, answers=[])
+
+    def _recover(self, plan: Plan) -> SparseTarget:
+        return SparseTarget.from_classes(plan.row_classes, len(self.classes))

@@ -1,0 +1,48 @@
+"""How sure teachers were of an image's crops: the order in which a curriculum goes through them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fkdx.calibration.rule import scores_of, true_classes
+from fkdx.labels import LabelFile
+
+
+class Ease:
+    """Ranks crops by the mean of the teachers' scores, "max" probability or that of the "truth".
+
+    Raises ValueError where label files do not hold the teachers' own probabilities.
+    """
+
+    def __init__(self, files: Sequence[LabelFile], score: str) -> None:
+        for file in files:
+            rule = file.header.get("provenance", {}).get("calibration")
+            if file.kind == "hard" or (rule and rule["low"] < rule["middle"]):
+                got = "hard labels" if file.kind == "hard" else "labels, some of them calibrated to classes"
+                raise ValueError(
+                    f"CropLoader: choice, got a curriculum over {got}, expected the teachers' own "
+                    f"probabilities, {file.path}"
+                )
+        self._files, self._score = files, score
+        self._truth = true_classes(files[0])[1] if score == "truth" else np.zeros(len(files[0]), np.int64)
+
+    def crops_at(self, images: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        """(n, m) crops at ranks (n, m), 0 the easiest, of the label files' images (n,)."""
+        return np.stack([order[rank] for order, rank in zip(self._orders(images), ranks)])
+
+    def _orders(self, images: np.ndarray) -> list[np.ndarray]:
+        """Each image's crops (M,), those that the teachers are surest of first."""
+        orders: list[np.ndarray] = [None] * len(images)
+        counts = self._files[0].crop_counts[images]
+        for count in np.unique(counts):
+            same = np.flatnonzero(counts == count)
+            crops = np.broadcast_to(np.arange(count), (len(same), count))
+            scores = sum(self._scores(file, images[same], crops) for file in self._files)
+            for i, order in zip(same, np.argsort(-scores, axis=1, kind="stable")):
+                orders[i] = order
+        return orders
+
+    def _scores(self, file: LabelFile, images: np.ndarray, crops: np.ndarray) -> np.ndarray:
+        _, _, ids, values = file.gather(images, crops)
+        tails = file.gather_tails(images, crops) if file.kind == "topk_logits" else None
+        return scores_of(file, self._score, ids, values, tails, self._truth[images])

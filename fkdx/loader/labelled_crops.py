@@ -1,0 +1,187 @@
+"""Stored crops with the labels of one or more teachers: gathered together, averaged as targets."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from fkdx.calibration import Calibration, calibrated
+from fkdx.image.augment import Step, are_steps, decode
+from fkdx.labels import LabelFile
+from fkdx.loader.ease import Ease
+from fkdx.loader.partners import find_partners
+from fkdx.loader.plan import Plan, Target
+from fkdx.loader.pool import Work
+from fkdx.loss.target import SparseTarget
+from fkdx.stores.sources import Source, class_numbers
+
+Labels = LabelFile | str | os.PathLike  # a label file, open or not
+
+
+class LabelledCrops:
+    """Plans batches of the crops of a label file, or of several files for the same crops.
+
+    Args:
+        labels: one file a teacher.
+        size: side of the crops in pixels.
+        label_kind, calibration, on_missing: see CropLoader.
+        score: ranks the crops for a curriculum, see `Ease`; None: crops are numbered as they are stored.
+
+    Attributes:
+        files: the label files, calibrated if there is a rule.
+        stored: (N,) crops of each of the images that have labels, in the order of their keys.
+        classes: the class names, in the label file's order if it has one.
+        view: the fields of a `View` that say where boxes come from.
+
+    Raises ValueError where the files do not label the same crops of the same images or cannot be averaged,
+    and where images and labels do not match.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        labels: Labels | Sequence[Labels],
+        size: int,
+        label_kind: str = "marginal_smoothing",
+        *,
+        calibration: Calibration | None = None,
+        score: str | None = None,
+        on_missing: str = "raise",
+    ) -> None:
+        several = [labels] if isinstance(labels, Labels) else labels
+        self.files = [LabelFile(file) if isinstance(file, str | os.PathLike) else file for file in several]
+        for file in self.files:
+            _check(file, self.files[0])
+        if calibration is not None:
+            self.files = list(calibrated(self.files, calibration))
+        self._first = first = self.files[0]
+        self._size, self._label_kind = size, label_kind
+        self._ease = None if score is None else Ease(self.files, score)
+        self._image_of, self._label_of = _match(source, first, on_missing)
+        if first.mix_size:
+            number_of = {key: number for number, key in enumerate(source.keys)}
+            self._image_of_label = np.array([number_of.get(key, -1) for key in first.keys])
+        self.stored = first.crop_counts[self._label_of].astype(np.int64)
+        self._sizes = first.image_sizes[self._label_of].astype(np.int64)
+        self.classes, class_of = class_numbers(source, first.classes)
+        self._class_of = class_of[self._image_of]
+        self.view: dict[str, Any] = {"boxes": "ratios" if first.ratios else "pixels"}
+
+    def plan(self, epoch: int, images: np.ndarray, crops: np.ndarray) -> Plan:
+        """The plan of crops (n, m) of images (n,), which count as in `stored`; an epoch makes no difference.
+
+        With a `score`, crops are ranks, 0 the easiest.
+        """
+        labels = self._label_of[images]
+        if self._ease:
+            crops = self._ease.crops_at(labels, crops)
+        boxes, flips, answers = self._gather(labels, crops)
+        work = Work(
+            images=self._image_of[images].tolist(),
+            counts=[crops.shape[1]] * len(images),
+            boxes=np.ascontiguousarray(boxes.reshape(-1, 4), np.int32),
+            flips=np.ascontiguousarray(flips.reshape(-1)).view(np.uint8),
+            ratios=boxes.reshape(-1, 4) if self._first.ratios else None,
+            sizes=[tuple(size) for size in self._sizes[images].tolist()],
+        )
+        partners = None
+        if self._first.mix_size:
+            partners = find_partners(self._first, self._image_of_label, labels, crops, self._size)
+        steps = self._steps(labels, crops) if self._first.extra_form else None
+        return Plan(work, crops, self._class_of[images], self._recover, answers, partners, steps)
+
+    def _gather(
+        self, labels: np.ndarray, crops: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+        """Boxes (n, m, 4), flips (n, m), and ids and values (n, m, K) of every teacher."""
+        boxes, flips, *answer = _gather(self._first, labels, crops)
+        answers = [tuple(answer)]
+        for file in self.files[1:]:
+            other_boxes, other_flips, *answer = _gather(file, labels, crops)
+            if not (np.array_equal(boxes, other_boxes) and np.array_equal(flips, other_flips)):
+                raise ValueError(f"CropLoader: labels of other crops than {self._first.path}, {file.path}")
+            answers.append(tuple(answer))
+        return boxes, flips, answers
+
+    def _steps(self, labels: np.ndarray, crops: np.ndarray) -> list[list[Step]]:
+        """The augmentation of each of the n m crops."""
+        steps: list[list[Step]] = []
+        for label, chosen in zip(labels.tolist(), crops.tolist()):
+            try:
+                of_image = decode(self._first.extra(label))
+                steps += [of_image[crop] for crop in chosen]
+            except (ValueError, IndexError) as error:
+                key = self._first.keys[label]
+                raise ValueError(f"CropLoader: steps of {key}: {error}, {self._first.path}") from None
+        return steps
+
+    def _recover(self, plan: Plan) -> Target:
+        """The mean of the teachers' targets."""
+        rows = plan.crops.size
+        answers = [
+            (torch.from_numpy(ids.reshape(rows, -1)), torch.from_numpy(values.reshape(rows, -1)))
+            for ids, values in plan.answers
+        ]
+        if self._first.kind.startswith("dense"):
+            return sum(values for _, values in answers) / len(answers)
+        targets = [
+            SparseTarget.from_topk(ids, values, self._first.num_classes, self._label_kind)
+            for ids, values in answers
+        ]
+        return targets[0] if len(targets) == 1 else SparseTarget.ensemble(targets)
+
+
+def _gather(labels: LabelFile, images: np.ndarray, crops: np.ndarray) -> tuple[np.ndarray, ...]:
+    boxes, flips, ids, values = labels.gather(images, crops)
+    if labels.kind == "topk_logits":
+        tails = labels.gather_tails(images, crops)[..., None]
+        top = np.maximum(values.max(axis=2, keepdims=True), tails)
+        values = np.exp(values - top)
+        values /= values.sum(axis=2, keepdims=True) + np.exp(tails - top)
+    return boxes, flips, ids, values
+
+
+def _check(labels: LabelFile, first: LabelFile) -> None:
+    if labels.extra_operations and not are_steps(labels.extra_form, labels.extra_operations):
+        raise ValueError(
+            f"CropLoader: labels, got crops changed by {', '.join(labels.extra_operations)}, expected plain "
+            f"or mixed ones, {labels.path}"
+        )
+    if labels is first:
+        return
+    if any((labels.mix_size, first.mix_size, labels.extra_form, first.extra_form)):
+        raise ValueError(
+            "CropLoader: labels of several teachers, got mixed or augmented crops, expected plain ones, "
+            f"{labels.path}"
+        )
+    if labels.keys[:] != first.keys[:] or not np.array_equal(labels.crop_counts, first.crop_counts):
+        raise ValueError(f"CropLoader: labels of other images or crops than {first.path}, {labels.path}")
+    if (labels.num_classes, labels.classes) != (first.num_classes, first.classes):
+        raise ValueError(f"CropLoader: labels of other classes than {first.path}, {labels.path}")
+    kinds = (first.kind, labels.kind)
+    if "dense_logits" in kinds or len({kind.startswith("dense") for kind in kinds}) > 1:
+        raise ValueError(
+            f"CropLoader: labels of several teachers, got kinds {first.kind} and {labels.kind}, expected "
+            f"top-K probabilities of all or dense ones of all, {labels.path}"
+        )
+
+
+def _match(source: Source, labels: LabelFile, on_missing: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n,) that have labels, in the order of their keys, and the numbers (n,) of their labels.
+
+    Images that are only partners of mixed crops are left out; nothing is missing of them.
+    """
+    names = labels.keys[:]
+    number_of = {names[number]: number for number in np.flatnonzero(labels.crop_counts).tolist()}
+    images = [i for i, key in enumerate(source.keys) if key in number_of]
+    unknown, absent = set(source.keys).difference(names), set(number_of).difference(source.keys)
+    if not images or (on_missing == "raise" and (unknown or absent)):
+        raise ValueError(
+            f"CropLoader: images and labels do not match: {len(unknown)} of {len(source)} images have no "
+            f"label (such as {min(unknown, default=None)}), {len(absent)} of {len(number_of)} labels have no "
+            f"image (such as {min(absent, default=None)}), {labels.path}; give the folder the labels were "
+            "made for, or set on_missing='ignore'"
+        )
+    return np.array(images), np.array([number_of[source.keys[i]] for i in images])

@@ -1,0 +1,58 @@
+"""The plan of a batch: which images and crops to cut, and what belongs to them once they are cut."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fkdx.image.augment import Step
+from fkdx.loader.partners import Partners
+from fkdx.loader.pool import Work
+from fkdx.loss.target import SparseTarget
+
+Target = SparseTarget | torch.Tensor
+
+
+@dataclass
+class Plan:
+    """n images with m crops each: rows `i * m ... i * m + m - 1` of the batch are the crops of image i.
+
+    Attributes:
+        work: what the threads of a pool have to read, decode and cut.
+        crops: (n, m) int64, which of an image's crops they are.
+        classes: (n,) int64 ground truth; -1 where unknown.
+        recover: gives the target of a plan.
+        answers: ids and values, (n, m, K) each, of every teacher in turn; empty for hard labels.
+        partners: what the crops are mixed with; None where nothing is mixed.
+        steps: the augmentation of each of the n m crops; None where there is none.
+    """
+
+    work: Work
+    crops: np.ndarray
+    classes: np.ndarray
+    recover: Callable[["Plan"], Target]
+    answers: list[tuple[np.ndarray, np.ndarray]]
+    partners: Partners | None = None
+    steps: list[list[Step]] | None = None
+
+    @property
+    def row_classes(self) -> torch.Tensor:
+        """(n m,) int64, the ground truth of every row."""
+        return torch.from_numpy(np.repeat(self.classes, self.crops.shape[1]))
+
+    def target(self) -> Target:
+        """The targets of all rows: a SparseTarget, or (n m, C) float32 for the dense label kinds."""
+        return self.recover(self)
+
+    def replace(self, i: int, other: "Plan") -> None:
+        """Image i gives way to the only image of `other`."""
+        self.work.images[i] = other.work.images[0]
+        self.crops[i], self.classes[i] = other.crops[0], other.classes[0]
+        for (ids, values), (other_ids, other_values) in zip(self.answers, other.answers, strict=True):
+            ids[i], values[i] = other_ids[0], other_values[0]
+        if self.partners:
+            self.partners.replace(i, other.partners)
+        if self.steps:
+            m = len(other.steps)
+            self.steps[i * m : (i + 1) * m] = other.steps
