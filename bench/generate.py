@@ -24,7 +24,8 @@ from fkdx.generate.loop import Labelling
 from fkdx.generate.shards import Job, plan_shards
 from fkdx.image import decode_crops
 from fkdx.labels import LabelFile
-from fkdx.models.teacher import PRECISIONS, Preprocess, Teacher
+from fkdx.models.machine import PRECISIONS
+from fkdx.models.teacher import Preprocess, Teacher
 from fkdx.stores.sources import FileList, Source, open_source
 
 

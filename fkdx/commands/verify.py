@@ -168,12 +168,13 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
 
     from fkdx.batch import prepare
     from fkdx.batch.mix import Mix
-    from fkdx.models.zoo import load_teacher
+    from fkdx.models.build import load_teacher
+    from fkdx.models.machine import pick_device
 
     given = {name: getattr(args, name) for name in _INPUTS if getattr(args, name) is not None}
     inputs = told_of(args.teacher, labels) | given
     pretrained = args.checkpoint is None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device()
     teacher = load_teacher(args.teacher, args.checkpoint, pretrained, labels.num_classes, inputs, device)
 
     def say(crops: np.ndarray, mix: Mix | None = None) -> np.ndarray:

@@ -8,7 +8,7 @@ from fkdx.image import INTERPOLATIONS
 from fkdx.image.augment import AUGMENTS, strengths_of
 from fkdx.labels import ENCODINGS, KINDS
 from fkdx.models.heads import HEADS
-from fkdx.models.teacher import PRECISIONS
+from fkdx.models.machine import PRECISIONS
 
 POSITIVE = ("crops", "topk", "batch_size", "temperature", "size", "threads")
 DESCRIPTION = """

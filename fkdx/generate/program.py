@@ -10,7 +10,6 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
 from fkdx._version import __version__
@@ -25,8 +24,9 @@ from fkdx.generate.shards import Job, Shard, plan_shards, write_json
 from fkdx.generate.stored import StoredAugment, StoredPairs
 from fkdx.image.augment import Augment
 from fkdx.labels import fingerprint
+from fkdx.models.build import load_teacher
+from fkdx.models.machine import pick_device
 from fkdx.models.teacher import Teacher
-from fkdx.models.zoo import load_teacher
 from fkdx.stores.sources import Source, open_source, read_lines
 
 Draw = RandomCrops | Policy | StoredCrops
@@ -151,7 +151,7 @@ def load_teachers(args: argparse.Namespace, num_classes: int) -> list[Teacher]:
     given = {name: getattr(args, name) for name in ("size", "interpolation", "mean", "std")}
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
     device = pick_device(args.device)
-    precision = args.precision or ("bfloat16" if device.startswith("cuda") else "float32")
+    precision = args.precision or ("bfloat16" if device.type == "cuda" else "float32")
     checkpoints = [None if weights == "pretrained" else weights for weights in args.checkpoint or []]
     return [
         load_teacher(
@@ -161,15 +161,6 @@ def load_teachers(args: argparse.Namespace, num_classes: int) -> list[Teacher]:
         )
         for name, weights in zip(args.teacher, checkpoints or [None] * len(args.teacher))
     ]
-
-
-def pick_device(name: str) -> str:
-    """The device by that name; of several GPUs the one that torchrun gives to this process."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"generate: device, got {name}, but torch sees no GPU; try --device cpu")
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" else name
 
 
 def name_classes(teachers: list[Teacher], folders: list[str], args: argparse.Namespace) -> list[str]:

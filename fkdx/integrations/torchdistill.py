@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import torch
 import torchvision  # noqa: F401 (torchdistill looks for it among the modules that are loaded)
 from torch import Tensor, distributed, nn
 from torch.utils.data import Dataset, get_worker_info
@@ -26,6 +25,7 @@ from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
 from fkdx.loader import CropLoader
 from fkdx.loss import soft_cross_entropy
 from fkdx.loss.target import SparseTarget
+from fkdx.models.machine import pick_device
 
 
 def check_version() -> None:
@@ -80,13 +80,9 @@ class StoredCrops(Dataset):
         device: str = "auto",
         **others: Any,
     ) -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cuda":
-            device = f"cuda:{torch.cuda.current_device()}"
         if distributed.is_initialized():
             others = {"rank": distributed.get_rank(), "world_size": distributed.get_world_size(), **others}
-        self.loader = CropLoader(root, labels, batch_size, device=device, **others)
+        self.loader = CropLoader(root, labels, batch_size, device=pick_device(device), **others)
         self.mean, self.std = mean, std
         self._batches = iter(())
 

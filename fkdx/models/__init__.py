@@ -1,1 +1,4 @@
-"""Teachers: a model, its images and its answers (`teacher`); its origin (`zoo`, `heads`, `maps`)."""
+"""Models: built by name (`build`), their `weights`, self-supervised `heads`, a place to run them (`machine`).
+
+A `teacher` answers for crops, for whole images as ReLabel does (`maps`), or beside a student (`online`).
+"""

@@ -4,6 +4,7 @@ Students wear them too. Checkpoints are those of the methods' own repositories; 
 (momentum encoder, queue) is dropped.
 """
 
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -53,6 +54,20 @@ def swav(inside: int, hidden: int, outputs: int, prototypes: int) -> nn.Sequenti
     """SwAV (Caron et al. 2020): a projection of two layers to unit length, then D = prototypes = 3000."""
     layers = [nn.Linear(inside, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs)]
     return nn.Sequential(*layers, Normalise(), nn.Linear(outputs, prototypes, bias=False))
+
+
+def with_moco_v2(num_classes: int, backbone: str = "resnet50", hidden: int = 2048) -> nn.Module:
+    """A timm backbone with MoCo-V2's head, to learn a MoCo-V2 teacher's `num_classes` outputs."""
+    model = timm.create_model(backbone, num_classes=0)
+    return Projected(model, moco_v2(model.num_features, hidden, num_classes))
+
+
+def with_swav(
+    num_classes: int, backbone: str = "resnet50", hidden: int = 2048, features: int = 128
+) -> nn.Module:
+    """A timm backbone with SwAV's head, to learn a SwAV teacher's `num_classes` prototypes."""
+    model = timm.create_model(backbone, num_classes=0)
+    return Projected(model, swav(model.num_features, hidden, features, num_classes))
 
 
 def _moco_v2(weights: dict[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:

@@ -1,6 +1,6 @@
 """A teacher: a model, what it wants its images to be, and what it says of a batch of crops.
 
-Origins of the model are in `fkdx.models.zoo`; here is what every teacher has in common.
+`fkdx.models.build` makes the model; here is what every teacher has in common.
 """
 
 import math
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
 from fkdx.batch.topk import topk_probabilities
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from fkdx.models.machine import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Teacher:
         model: nn.Module,
         preprocess: Preprocess,
         origin: dict,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         precision: str = "float32",
         compiled: bool = False,
     ) -> None:

@@ -1,6 +1,5 @@
 """Checkpoints that are whole or absent: written under another name, flushed to the disk, then renamed."""
 
-import json
 import os
 import pickle
 import shutil
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as to_bytes
-from timm.models import load_state_dict
 from torch import nn
+
+from fkdx.models.weights import encode_weights
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
@@ -88,38 +87,6 @@ def load(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def save_weights(path: Path, model: nn.Module, inputs: dict[str, Any] | None = None) -> None:
-    """Weights alone as safetensors under the model's own names, as `timm.create_model` loads them.
-
-    inputs: size, mean and std of the crops that they learned from, for those who use them as a teacher.
-    """
-    weights = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()
-    }
-    about = {"format": "pt", **({"inputs": json.dumps(inputs)} if inputs else {})}
-    write_whole(path, lambda temporary: temporary.write_bytes(to_bytes(weights, about)))
-
-
-def load_weights(path: str | Path) -> dict[str, torch.Tensor]:
-    """Weights from .safetensors or a checkpoint of fkdx, timm or FKD: the average where it has one.
-
-    FileNotFoundError where no file is there, ValueError where it holds no weights.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"checkpoint: no such file, got {path}, expected weights (.safetensors, .pt, .pth.tar)"
-        )
-    try:
-        return load_state_dict(str(path))
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"checkpoint: cannot read it ({reason}), expected weights (.safetensors, .pt, .pth.tar), {path}"
-        ) from error
-
-
-def differing(weights: dict[str, torch.Tensor], model: nn.Module) -> list[str]:
-    """Names that only one of the two has, or that differ in shape."""
-    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    theirs = {name: tensor.shape for name, tensor in weights.items()}
-    return sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
+def save_weights(path: Path, model: nn.Module, facts: dict[str, Any] | None = None) -> None:
+    """Weights alone, see `fkdx.models.weights.encode_weights`; facts: what they expect of their images."""
+    write_whole(path, lambda temporary: temporary.write_bytes(encode_weights(model, facts)))

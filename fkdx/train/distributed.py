@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from fkdx.errors import error_text
+from fkdx.models.machine import pick_device
 
 CHECK_SECONDS = 2.0  # how often processes ask each other whether one was told to stop
 
@@ -34,18 +35,11 @@ class World:
             dist.init_process_group(backend, store=self._store, rank=self.rank, world_size=self.size)
 
     def device(self, name: str) -> torch.device:
-        """The device of this process: `auto` is its own GPU where there is one."""
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name != "cpu" and not name.startswith("cuda"):
-            raise ValueError(f"device: got {name}, expected cpu, cuda, cuda:N or auto")
-        if name.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device: no CUDA GPU seen, got {name}, expected cpu or auto")
-        if name == "cuda":
-            name = f"cuda:{self.local_rank}"
-        if name.startswith("cuda"):
-            torch.cuda.set_device(name)
-        return torch.device(name)
+        """The device of this process, see `pick_device`; a GPU becomes torch's current one."""
+        device = pick_device(name)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        return device
 
     def sum(self, values: list[float]) -> list[float]:
         """Sums over all processes, exact for integers below 2^53."""

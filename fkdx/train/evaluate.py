@@ -11,8 +11,6 @@ from fkdx.loader import ValidationLoader
 from fkdx.train.distributed import Stop, World
 from fkdx.train.recipe import Recipe
 
-PRECISIONS = {"none": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @torch.inference_mode()
 def evaluate(
@@ -24,7 +22,7 @@ def evaluate(
     Raises Interrupted on every process if one was told to stop, and ValueError where nothing can be counted.
     """
     device = next(model.parameters()).device
-    dtype = PRECISIONS[recipe.amp]
+    dtype = recipe.dtype
     real = read_real(recipe.real_labels) if recipe.real_labels else None
     totals = torch.zeros(3, dtype=torch.int64, device=device)  # right at first, right in five, images
     model.eval()

@@ -9,14 +9,12 @@ from fkdx.batch import prepare
 from fkdx.batch.mix import Mix
 from fkdx.loader import Batch
 from fkdx.loss.target import SparseTarget
+from fkdx.models.build import load_teacher
+from fkdx.models.machine import AMP
 from fkdx.models.online import OnlineTeachers
 from fkdx.models.teacher import Preprocess
-from fkdx.models.zoo import load_teacher
-from fkdx.train.evaluate import PRECISIONS
 from fkdx.train.objective import Target, needs_classes
 from fkdx.train.recipe import Recipe
-
-TEACHER_PRECISIONS = {"none": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def make_lesson(stage: Recipe, batch: Batch, mix: Mix | None, teachers: OnlineTe
     if stage.loader == "timm":
         images, said = batch.images, batch.target
     else:
-        images = prepare(batch.images, stage.mean, stage.std, PRECISIONS[stage.amp], mix)
+        images = prepare(batch.images, stage.mean, stage.std, stage.dtype, mix)
         said = mix.of(batch.target) if mix else batch.target
     if teachers:
         temperature = stage.teacher_temperature if stage.teacher_loss == "ce" else stage.temperature
@@ -75,8 +73,8 @@ def open_teachers(recipe: Recipe, outputs: int, device: torch.device) -> OnlineT
             checkpoint=each.teacher_checkpoint or None,
             pretrained=not each.teacher_checkpoint,
             overrides={"size": recipe.size, **each.teacher_input},
-            device=str(device),
-            precision=TEACHER_PRECISIONS[recipe.amp],
+            device=device,
+            precision=AMP[recipe.amp],
             compiled=recipe.teacher_compile,
         )
         for each in recipe.each_teacher()

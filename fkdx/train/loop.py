@@ -27,7 +27,7 @@ from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.checks import check_batches, check_data, check_fingerprint
 from fkdx.train.data import classes_of, open_labels, training_loader, validation_loader
 from fkdx.train.distributed import Interrupted, Stop, World
-from fkdx.train.evaluate import PRECISIONS, evaluate
+from fkdx.train.evaluate import evaluate
 from fkdx.train.lesson import Lesson, make_lesson, open_teachers
 from fkdx.train.mixing import draw_mix
 from fkdx.train.objective import losses
@@ -187,8 +187,7 @@ def train_step(run: Run, stage: Recipe, at: Pass, model: nn.Module, batch: Batch
 
 def backward(run: Run, stage: Recipe, model: nn.Module, lesson: Lesson) -> Tensor:
     """Forward and backward of some rows of a batch; their losses."""
-    dtype = PRECISIONS[stage.amp]
-    with torch.autocast(run.device.type, dtype, enabled=dtype != torch.float32):
+    with torch.autocast(run.device.type, stage.dtype, enabled=stage.dtype != torch.float32):
         logits = model(lesson.images)
     values = losses(stage, logits, lesson.taught, lesson.classes, run.bare)
     run.scaler.scale(values.mean() / stage.accumulate).backward()

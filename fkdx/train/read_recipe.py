@@ -11,6 +11,7 @@ import yaml
 from fkdx.calibration.rule import SCORES
 from fkdx.loader.sampler import CHOICES as CHOICES_OF_CROPS
 from fkdx.loss.distill import LOSSES
+from fkdx.models.machine import AMP
 from fkdx.train.recipe import TYPES, Recipe, find_folders, override, unknown
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
@@ -18,7 +19,7 @@ SHIPPED = Path(__file__).parents[1] / "recipes"
 METAVARS = {int: "N", float: "X", str: "TEXT", int | None: "N"}
 CHOICES = {
     "schedule": ("cosine", "linear", "step", "constant"),
-    "amp": ("none", "bf16", "fp16"),
+    "amp": tuple(AMP),
     "on_error": ("raise", "skip"),
     "interpolation": ("bilinear", "bicubic", "random"),
     "eval_interpolation": ("bilinear", "bicubic"),

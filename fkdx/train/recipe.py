@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import torch
 import yaml
+
+from fkdx.models.machine import AMP, PRECISIONS
 
 # Keys that may change when a run is resumed: where things lie, what the machine can do, how the run
 # is watched, when it is cut off.
@@ -25,6 +28,8 @@ OF_THE_RUN = {
     *("device", "channels_last", "sync_bn", "deterministic", "max_steps", "save_every", "nonfinite_limit"),
     *("tensorboard", "wandb"),
 }
+# Functions that moved; recipes and checkpoints may name their old place.
+MOVED = {f"fkdx.train.student:{name}": f"fkdx.models.heads:{name}" for name in ("with_moco_v2", "with_swav")}
 OF_A_TEACHER = {"teacher", "teacher_checkpoint", "teacher_input"}
 
 
@@ -197,6 +202,11 @@ class Recipe:
     def peak_lr(self) -> float:
         return self.lr * (self.batch_size / self.lr_batch if self.lr_batch else 1.0)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the forward pass."""
+        return PRECISIONS[AMP[self.amp]]
+
     def in_stages(self) -> list["Recipe"]:
         """One recipe a stage; a recipe without stages is its own only stage."""
         if not self.stages:
@@ -228,6 +238,7 @@ def override(
             raise unknown(where, str(name))
         if allowed is not None and name not in allowed:
             raise ValueError(f"recipe: {name} is of the whole run, expected it outside of {where}")
+    keys = _as_today(keys)
     return replace(recipe, **{name: cast(name, value, TYPES[name], where) for name, value in keys.items()})
 
 
@@ -266,9 +277,15 @@ def find_folders(recipe: Recipe) -> Recipe:
 
 def differences(old: dict[str, Any], new: Recipe) -> list[str]:
     """Where a checkpoint's recipe and this one disagree, as 'key: old -> new'; movable keys are left out."""
-    old, now = _unmovable(old), _unmovable(asdict(new))
+    old, now = _unmovable(_as_today(old)), _unmovable(asdict(new))
     names = [name for name in {**old, **now} if old.get(name) != now.get(name)]
     return [f"{name}: {old.get(name)!r} -> {now.get(name)!r}" for name in names]
+
+
+def _as_today(keys: dict[str, Any]) -> dict[str, Any]:
+    """Keys of an old recipe with today's names."""
+    student = keys.get("student")
+    return {**keys, "student": MOVED[student]} if isinstance(student, str) and student in MOVED else keys
 
 
 def _unmovable(keys: dict[str, Any]) -> dict[str, Any]:

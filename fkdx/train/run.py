@@ -11,6 +11,7 @@ from torch import nn
 
 from fkdx.labels import LabelFile
 from fkdx.models.online import OnlineTeachers
+from fkdx.models.weights import differing
 from fkdx.train import checkpoint
 from fkdx.train.data import identity, open_labels
 from fkdx.train.distributed import Stop, World
@@ -148,7 +149,7 @@ def resume(
         raise ValueError(
             f"resume: the checkpoint is of other labels, expected those it began with, {recipe.labels}"
         )
-    if names := checkpoint.differing(state["state_dict"], student):
+    if names := differing(state["state_dict"], student):
         raise ValueError(
             f"resume: the checkpoint is of another model, {len(names)} weights differ, first {names[0]}"
         )

@@ -315,7 +315,7 @@ def test_verify_command_with_a_teacher(tmp_path: Path, rng, capsys) -> None:
     import torch
 
     from fkdx.image import decode_crops
-    from fkdx.models.zoo import load_teacher
+    from fkdx.models.build import load_teacher
 
     model = timm.create_model("test_resnet", num_classes=C)
     torch.nn.init.normal_(model.get_classifier().weight, std=5)

@@ -153,7 +153,7 @@ def test_what_cannot_be_evaluated_is_refused(toy, tmp_path, capsys):
         (["--real-labels", str(tmp_path / "no.json")], "no.json"),
         (["--real-labels", *real_labels(tmp_path, TRUTH)[1:]], "the image's name, got blue/0.jpg"),
         (["--init", ""], "nothing to evaluate"),
-        (["--init", str(tmp_path / "bad.json")], "checkpoint: cannot read it"),
+        (["--init", str(tmp_path / "bad.json")], "cannot read weights"),
     ):
         capsys.readouterr()
         assert main(arguments(toy, *more)) == 1

@@ -188,13 +188,3 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
             assert checkpoint.load(path)["w"].sum() == 0
     checkpoint.save(path, {"position": {}})
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
-
-
-def test_weights_of_others_load(tmp_path):
-    """timm's and FKD's checkpoints: wrapped, with the prefix of a wrapper, the average first."""
-    weights = {"module.fc.weight": torch.ones(2, 2)}
-    torch.save({"epoch": 3, "arch": "x", "state_dict": weights}, tmp_path / "fkd.pth.tar")
-    assert checkpoint.load_weights(tmp_path / "fkd.pth.tar").keys() == {"fc.weight"}
-    average = {"fc.weight": torch.zeros(2, 2)}
-    torch.save({"state_dict": weights, "state_dict_ema": average}, tmp_path / "timm.pth.tar")
-    assert checkpoint.load_weights(tmp_path / "timm.pth.tar")["fc.weight"].sum() == 0

@@ -14,7 +14,7 @@ from PIL import Image
 from toy import log_of, steps_of, write_labels
 
 from fkdx.generate import main as generate
-from fkdx.train import student as heads
+from fkdx.models import heads
 from fkdx.train.loop import main
 
 pytest_plugins = ["toy_runs"]

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 from toy import COMMON, make_toy
 
-from fkdx.models.zoo import load_teacher
+from fkdx.models.build import load_teacher
 from fkdx.train.loop import main
 
 EXAMPLE = str(Path(__file__).parents[2] / "examples" / "detector.py")

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from fkdx.models.build import load_teacher
 from fkdx.models.teacher import combined
-from fkdx.models.zoo import load_teacher
 from fkdx.train.checkpoint import save_weights
 
 CROPS = torch.arange(4 * 32 * 32 * 3, dtype=torch.int64).remainder(251).to(torch.uint8).view(4, 32, 32, 3)

@@ -1,31 +1,29 @@
-"""Where teachers come from, by their name:
+"""Models by their name. Students are the first or the last of these, teachers may be any:
 
 resnet50                    timm, with pretrained weights or a checkpoint
 torchvision:resnet50        torchvision, the same
 path/teacher.pt2            a file of torch.export.save, or of torch.jit.save (.pt, .ts)
-module:function             a function of one's own, called with num_classes
+module:function             your own function, called with num_classes
 """
 
 import difflib
-import hashlib
 import inspect
-import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
 import timm
 import torch
-from safetensors import safe_open
 from timm.data import resolve_model_data_config
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from fkdx.models.heads import add_head
 from fkdx.models.maps import MapTeacher
 from fkdx.models.teacher import Preprocess, Teacher
+from fkdx.models.weights import hash_weights, load_weights, read_weights, trained_facts
 
 EXPORTED = {".pt2", ".pt", ".ts"}
 
@@ -48,7 +46,7 @@ def load_teacher(
     pretrained: bool = False,
     num_classes: int | None = None,
     overrides: dict | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     precision: str = "float32",
     compiled: bool = False,
     *,
@@ -60,14 +58,14 @@ def load_teacher(
     Args:
         name: see the module.
         checkpoint, pretrained: a file of weights, or else the pretrained ones.
-        num_classes: where neither the checkpoint nor the pretrained weights say it.
+        num_classes: if neither the checkpoint nor the pretrained weights have a classifier.
         overrides: fields of `Preprocess` that differ from the checkpoint's, or else the model's own.
         head: a projection head to keep, one of `fkdx.models.heads.HEADS`.
         maps: a `MapTeacher`, which sees whole images.
 
-    ValueError where the name is unknown or the weights do not fit, OSError where they cannot be read.
+    ValueError if the name is unknown or the weights do not fit, OSError if they cannot be read.
     """
-    overrides = {**(trained_inputs(checkpoint) if checkpoint else {}), **(overrides or {})}
+    overrides = {**(trained_facts(checkpoint) if checkpoint else {}), **(overrides or {})}
     wanted = Wanted(name, checkpoint, pretrained, num_classes, overrides, head)
     if Path(name).suffix in EXPORTED:
         model, preprocess = _exported(Path(name)), Preprocess()
@@ -83,83 +81,65 @@ def load_teacher(
     return kind(name, model, preprocess, origin, device, precision, compiled)
 
 
-# ---- weights ------------------------------------------------------------------------------------------
+def build_student(name: str, num_classes: int, pretrained: bool, arguments: dict) -> nn.Module:
+    """timm's model or the user's function by that name, with `num_classes` outputs and more arguments.
 
-
-def read_weights(path: str) -> dict[str, Tensor]:
-    """The state dict of a .safetensors or .pth file (a bare one, or a trainer's checkpoint around it).
-
-    Nothing in the file is executed: it is read weights-only.
+    ValueError if it cannot be built.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"teacher: no checkpoint at {path}")
+    if ":" not in name:
+        with building("student", name, arguments):
+            return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **arguments)
+    function = find_function("student", name)
     try:
-        weights = load_state_dict(path)
-        weights = weights.get("student", weights)  # a checkpoint of fkdx train
+        return function(num_classes=num_classes, **arguments)
+    except TypeError as error:
+        raise ValueError(f"student: cannot call {name} ({error}), expected module:function") from error
+
+
+def find_function(role: str, name: str) -> Callable[..., nn.Module]:
+    """The function `module:function`, looked up in the current folder too. ValueError if there is none."""
+    module, function = name.split(":", 1)
+    sys.path.insert(0, "")
+    try:
+        return getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{role}: cannot call {name} ({error}), expected module:function") from error
+    finally:
+        sys.path.remove("")
+
+
+@contextmanager
+def building(what: str, name: str, arguments: dict | None = None) -> Iterator[None]:
+    """Around a library's builder: what it raises, for a failed download too, is a ValueError of one line."""
+    try:
+        yield
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"teacher: cannot read weights ({reason}), path {path}") from error
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"teacher: expected a checkpoint that holds tensors by name, path {path}")
-    return weights
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        given = f" with {arguments}" if arguments else ""
+        raise ValueError(f"{what}: cannot build {name}{given} ({reason})") from error
 
 
-def trained_inputs(path: str) -> dict:
-    """Size, mean and std that `fkdx train` wrote beside its weights; nothing where another program did."""
+def check_student(model: nn.Module, name: str, size: int, num_classes: int) -> None:
+    """Show a student one black crop: ValueError unless it takes the size and answers for every class."""
     try:
-        if path.endswith(".safetensors"):
-            with safe_open(path, "pt") as file:
-                told = json.loads((file.metadata() or {}).get("inputs", "{}"))
-        else:
-            told = torch.load(path, "cpu", weights_only=True, mmap=True)["recipe"]
-    except Exception:  # what is no checkpoint at all `read_weights` says
-        return {}
-    found = {name: told.get(name) for name in ("size", "mean", "std")}
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in found.items() if v}
+        with torch.inference_mode():
+            shape = tuple(model.eval()(torch.zeros(1, 3, size, size)).shape)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"student: {name} fails on a crop of {size} pixels ({reason}); choose another --size, "
+            f"or a model of that size: --student-args '{{img_size: {size}}}'"
+        ) from error
+    if shape != (1, num_classes):
+        raise ValueError(f"student: {name} gives {shape}, expected (1, {num_classes}): one value a class")
 
 
-def hash_weights(model: nn.Module) -> str:
-    """SHA-256 over names and bytes of a model's state dict: the same whatever file the weights came from."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _load(model: nn.Module, weights: dict[str, Tensor], wanted: Wanted) -> None:
-    expected = model.state_dict()
-    if weights.keys() != expected.keys():  # another project's names for the same model, perhaps
-        convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-        weights = convert(weights, model) if convert else weights
-    missing = sorted(expected.keys() - weights.keys())
-    unknown = sorted(weights.keys() - expected.keys())
-    common = sorted(expected.keys() & weights.keys())
-    unlike = [name for name in common if expected[name].shape != weights[name].shape]
-    for fault, names in (("missing", missing), ("unknown", unknown), ("of another shape", unlike)):
-        if names:
-            raise ValueError(
-                f"teacher: the checkpoint is of another model: {len(names)} weights {fault} "
-                f"(the first is {names[0]}), expected those of {wanted.name}, path {wanted.checkpoint}"
-            )
-    model.load_state_dict(weights)
+# ---- teachers by origin -----------------------------------------------------------------------------------
 
 
 def _need_weights(wanted: Wanted) -> None:
     if not wanted.checkpoint and not wanted.pretrained:
         raise ValueError(f"teacher: {wanted.name} has no weights; give --checkpoint FILE, or --pretrained")
-
-
-def _built(wanted: Wanted, build: Callable[[], nn.Module]) -> nn.Module:
-    """A model with pretrained weights if those are wanted, and what to do where there are none to be had."""
-    try:
-        return build()
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"teacher: cannot build {wanted.name} ({reason})") from error
-
-
-# ---- origins ------------------------------------------------------------------------------------------
 
 
 def _timm(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
@@ -177,12 +157,13 @@ def _timm(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     if wanted.overrides.get("size") and config.fixed_input_size:
         options["img_size"] = wanted.overrides["size"]
     pretrained = wanted.pretrained and not weights
-    model = _built(wanted, lambda: timm.create_model(name, pretrained=pretrained, **options))
+    with building("teacher", name):
+        model = timm.create_model(name, pretrained=pretrained, **options)
     inputs = resolve_model_data_config(model)
     if wanted.head:
         model, weights = add_head(model, wanted.head, weights)
     if weights:
-        _load(model, weights, wanted)
+        load_weights(model, weights, wanted.name, wanted.checkpoint)
     return model.eval(), Preprocess(
         size=inputs["input_size"][-1],
         interpolation=inputs["interpolation"],
@@ -215,13 +196,15 @@ def _torchvision(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
         crop_ratio=inputs.crop_size[0] / inputs.resize_size[0],
     )
     if not wanted.checkpoint:
-        return _built(wanted, lambda: models.get_model(name, weights=recommended)).eval(), preprocess
+        with building("teacher", wanted.name):
+            return models.get_model(name, weights=recommended).eval(), preprocess
     weights = read_weights(wanted.checkpoint)
     with torch.device("meta"):
         last = [key for key in models.get_model(name).state_dict() if key.endswith(".weight")][-1]
     num_classes = len(weights[last]) if last in weights else wanted.num_classes
-    model = _built(wanted, lambda: models.get_model(name, num_classes=num_classes))
-    _load(model, weights, wanted)
+    with building("teacher", wanted.name):
+        model = models.get_model(name, num_classes=num_classes)
+    load_weights(model, weights, wanted.name, wanted.checkpoint)
     return model.eval(), preprocess
 
 
@@ -241,20 +224,14 @@ def _exported(path: Path) -> nn.Module:
 
 def _own(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     """The user's function. Its model's `preprocess`, a dict of fields of Preprocess, says what it wants."""
-    module, function = wanted.name.split(":", 1)
-    sys.path.insert(0, "")
-    try:
-        build = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"teacher: {error}, got {wanted.name}, expected module:function") from error
-    finally:
-        sys.path.remove("")
+    build = find_function("teacher", wanted.name)
     takes_classes = "num_classes" in inspect.signature(build).parameters
-    model = _built(wanted, lambda: build(**({"num_classes": wanted.num_classes} if takes_classes else {})))
+    with building("teacher", wanted.name):
+        model = build(**({"num_classes": wanted.num_classes} if takes_classes else {}))
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"teacher: {wanted.name} returned {type(model).__name__}, expected a torch.nn.Module"
         )
     if wanted.checkpoint:
-        _load(model, read_weights(wanted.checkpoint), wanted)
+        load_weights(model, read_weights(wanted.checkpoint), wanted.name, wanted.checkpoint)
     return model.eval(), Preprocess(**getattr(model, "preprocess", {}))
