@@ -102,6 +102,17 @@ class Mixer:
 
     Mixup is Zhang et al., ICLR 2018; CutMix Yun et al., ICCV 2019; SelfMix, CutMix among crops of one image,
     is FerKD (Shen, ICCV 2023). ValueError for a negative parameter or a probability outside [0, 1].
+
+    Example:
+        >>> import fkdx
+        >>> import numpy as np
+        >>> import torch
+        >>> crops = torch.randint(256, (4, 32, 32, 3), dtype=torch.uint8)
+        >>> target = fkdx.SparseTarget.from_classes(torch.tensor([0, 1, 2, 1]), num_classes=3)
+        >>> mix = fkdx.Mixer(mixup=0.2, cutmix=1.0).draw(4, 32, 32, np.random.default_rng(0))
+        >>> images, target = fkdx.prepare(crops, mix=mix), mix.of(target)
+        >>> tuple(images.shape), len(target)
+        ((4, 3, 32, 32), 4)
     """
 
     mixup: float = 0.0

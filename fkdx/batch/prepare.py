@@ -37,6 +37,14 @@ def prepare(
     Raises:
         ValueError: wrong shape, dtype, device, std or mix.
         IndexError: a partner that is not there; on CUDA the row becomes NaN instead.
+
+    Example:
+        >>> import fkdx
+        >>> import torch
+        >>> crops = torch.full((2, 32, 32, 3), 255, dtype=torch.uint8)
+        >>> images = fkdx.prepare(crops, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+        >>> tuple(images.shape), round(images[0, 0, 0, 0].item(), 4)
+        ((2, 3, 32, 32), 2.0)
     """
     _expect(
         images.dtype == torch.uint8 and images.ndim == 4 and images.shape[3] == 3,

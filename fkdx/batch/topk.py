@@ -28,6 +28,13 @@ def topk_probabilities(
 
     Raises:
         ValueError: logits not a matrix or of another dtype; k, temperature or dtype out of range.
+
+    Example:
+        >>> import fkdx
+        >>> import torch
+        >>> ids, values = fkdx.topk_probabilities(torch.tensor([[0.0, 2.0, 1.0]]).log1p(), k=2)
+        >>> ids.tolist(), [round(value, 4) for value in values[0].tolist()]
+        ([[1, 2]], [0.5, 0.3333])
     """
     shape = tuple(logits.shape)
     _expect(

@@ -29,6 +29,14 @@ class Calibration:
         least: at least 1; what is drawn of an image at once, its `crops_per_image`.
 
     Raises ValueError for anything else.
+
+    Example:
+        >>> import fkdx
+        >>> import numpy as np
+        >>> rule = fkdx.Calibration(low=0.15, middle=0.3, top=0.95, least=2)
+        >>> scores = np.array([[[0.1, 0.2, 0.6, 0.99]]])  # one teacher, one image, four crops
+        >>> rule.kept(scores).tolist()  # pass the rule to CropLoader(calibration=...)
+        [[False, True, True, False]]
     """
 
     low: float = 0.15

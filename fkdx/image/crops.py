@@ -55,6 +55,14 @@ def decode_crops(
         ImageError: a broken or oversized image, or a box outside of it; the text has the path.
         OSError: the file cannot be read.
         ValueError: any other bad argument.
+
+    Example:
+        >>> import fkdx
+        >>> from PIL import Image
+        >>> Image.linear_gradient("L").save("gradient.jpg")  # 256 x 256 pixels
+        >>> boxes = [[0, 0, 256, 256], [64, 0, 128, 128]]  # top, left, height, width
+        >>> fkdx.decode_crops("gradient.jpg", boxes, flips=[False, True], size=32).shape
+        (2, 32, 32, 3)
     """
     boxes, flips = _checked_crops("decode_crops", boxes, flips)
     bicubic, pillow13 = _checked_options("decode_crops", size, interpolation, resample)
@@ -76,7 +84,26 @@ def resize_crops(
     interpolation: str = "bilinear",
     resample: str = "pillow12",
 ) -> np.ndarray:
-    """`decode_crops` for an image that is decoded already: (H, W, 3) uint8 RGB."""
+    """Cut crops from an image that is already decoded.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        others: as for `decode_crops`.
+
+    Returns:
+        (m, size, size, 3) uint8 RGB.
+
+    Raises:
+        ImageError, ValueError: as `decode_crops`.
+
+    Example:
+        >>> import fkdx
+        >>> import numpy as np
+        >>> image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+        >>> crops = fkdx.resize_crops(image, [[0, 0, 2, 2], [0, 0, 2, 2]], [False, True], size=2)
+        >>> bool((crops[0] == image[:2, :2]).all()), bool((crops[1] == image[:2, 1::-1]).all())
+        (True, True)
+    """
     boxes, flips = _checked_crops("resize_crops", boxes, flips)
     bicubic, pillow13 = _checked_options("resize_crops", size, interpolation, resample)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -105,6 +132,13 @@ def validation_crop(
 
     Raises:
         ImageError, OSError, ValueError: as `decode_crops`.
+
+    Example:
+        >>> import fkdx
+        >>> from PIL import Image
+        >>> Image.new("RGB", (500, 375), "red").save("red.png")
+        >>> fkdx.validation_crop("red.png", size=224).shape
+        (224, 224, 3)
     """
     bicubic, pillow13 = _checked_options("validation_crop", size, interpolation, resample)
     if not (math.isfinite(crop_ratio) and 0 < crop_ratio <= size):
@@ -123,7 +157,21 @@ def validation_crop(
 
 
 def image_size(data: bytes | str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) of an image, read from its header alone."""
+    """(height, width) of an image in pixels, read from its header only; EXIF orientation is ignored.
+
+    Args:
+        data: the encoded image, or the path of its file.
+
+    Raises:
+        ImageError, OSError: as `decode_crops`.
+
+    Example:
+        >>> import fkdx
+        >>> from PIL import Image
+        >>> Image.new("RGB", (500, 375)).save("black.jpg")
+        >>> fkdx.image_size("black.jpg")
+        (375, 500)
+    """
     with _named(data):
         encoded = _encoded(data)
         if _C.is_jpeg(encoded):

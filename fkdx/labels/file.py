@@ -116,6 +116,19 @@ class LabelFile(Sequence[ImageLabels]):
         keys: all keys, a sequence in byte order (of each shard).
 
     Raises OSError, and FormatError (a ValueError) where the file is incomplete, damaged or of another format.
+
+    Example:
+        >>> import fkdx
+        >>> boxes, flips = [[0, 0, 60, 80], [10, 10, 40, 40]], [False, True]
+        >>> with fkdx.LabelWriter("two.fkdl", num_classes=10, k=2, crops=2, overwrite=True) as writer:
+        ...     for key in ("cat/1.jpg", "dog/1.jpg"):
+        ...         writer.add(key, boxes, flips, [[3, 1], [3, 7]], [[0.75, 0.125], [0.5, 0.25]], (60, 80))
+        >>> labels = fkdx.LabelFile("two.fkdl")
+        >>> len(labels), labels.keys[0], labels["dog/1.jpg"].ids.tolist()
+        (2, 'cat/1.jpg', [[3, 1], [3, 7]])
+        >>> boxes, flips, ids, values = labels.gather([0, 1], [[1], [0]])  # crop 1 of the first, 0 of the other
+        >>> values.tolist()
+        [[[0.5, 0.25]], [[0.75, 0.125]]]
     """
 
     def __init__(self, path: str | os.PathLike, io: str = "mmap") -> None:

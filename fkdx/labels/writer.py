@@ -42,6 +42,20 @@ class LabelWriter:
         overwrite: replace an existing file.
 
     Raises ValueError for arguments that do not fit, FileExistsError, BlockingIOError (another writer).
+
+    Example:
+        >>> import fkdx
+        >>> with fkdx.LabelWriter("one.fkdl", num_classes=10, k=2, crops=1, overwrite=True) as writer:
+        ...     writer.add(
+        ...         "cat/1.jpg",
+        ...         boxes=[[10, 20, 100, 120]],  # top, left, height, width in pixels
+        ...         flips=[True],
+        ...         ids=[[3, 1]],  # the teacher's top-2 classes ...
+        ...         values=[[0.75, 0.125]],  # ... and their probabilities
+        ...         image_size=(375, 500),
+        ...     )
+        >>> fkdx.LabelFile("one.fkdl")[0].boxes.tolist()
+        [[10, 20, 100, 120]]
     """
 
     def __init__(

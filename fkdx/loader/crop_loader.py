@@ -74,6 +74,20 @@ class CropLoader:
     Raises:
         ValueError: arguments that do not fit each other, images and labels that do not match.
         ImageError, OSError: while iterating, a bad image, at the batch it belongs to, with its path.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import fkdx
+        >>> from PIL import Image
+        >>> Path("photos/cat").mkdir(parents=True, exist_ok=True)
+        >>> Image.new("RGB", (80, 60), "red").save("photos/cat/1.jpg")
+        >>> with fkdx.LabelWriter("cats.fkdl", num_classes=3, k=1, crops=2, overwrite=True) as writer:
+        ...     boxes, flips = [[0, 0, 60, 80], [10, 10, 40, 40]], [False, True]
+        ...     writer.add("cat/1.jpg", boxes, flips, [[0], [2]], [[0.9], [0.8]], image_size=(60, 80))
+        >>> loader = fkdx.CropLoader("photos", "cats.fkdl", batch_size=2, crops_per_image=2, size=32)
+        >>> for batch in loader:
+        ...     print(tuple(batch.images.shape), batch.target.to_dense().sum(1).tolist(), batch.keys)
+        (2, 32, 32, 3) [1.0, 1.0] ['cat/1.jpg', 'cat/1.jpg']
     """
 
     def __init__(

@@ -24,7 +24,18 @@ class ValidationLoader:
         root: where the images are, see `fkdx.stores.sources.open_source`.
         batch_size: images of a batch of this process; the last one may be smaller.
         classes: class names in order; default: the folders' names, sorted.
-        (others): as for CropLoader.
+        others: as for CropLoader.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import fkdx
+        >>> from PIL import Image
+        >>> for name in ("cat", "dog"):
+        ...     Path(f"val/{name}").mkdir(parents=True, exist_ok=True)
+        ...     Image.new("RGB", (80, 60), "red").save(f"val/{name}/1.jpg")
+        >>> for batch in fkdx.ValidationLoader("val", batch_size=2, size=32):
+        ...     print(tuple(batch.images.shape), batch.classes.tolist(), batch.keys)
+        (2, 32, 32, 3) [0, 1] ['cat/1.jpg', 'dog/1.jpg']
     """
 
     def __init__(

@@ -56,6 +56,17 @@ def soft_cross_entropy(
     Raises:
         ValueError: wrong dtype, shape, device, temperature or reduction.
         IndexError: a class id outside [0, C), naming the row.
+
+    Example:
+        >>> import fkdx
+        >>> import torch
+        >>> logits = torch.zeros(2, 4, requires_grad=True)
+        >>> ids, values = torch.tensor([[3, 1], [0, 2]]), torch.tensor([[0.75, 0.125], [0.5, 0.25]])
+        >>> target = fkdx.SparseTarget.from_topk(ids, values, num_classes=4)
+        >>> loss = fkdx.soft_cross_entropy(logits, target)
+        >>> loss.backward()
+        >>> print(f"{loss.item():.4f} {logits.grad[0].tolist()}")
+        1.3863 [0.09375, 0.0625, 0.09375, -0.25]
     """
     checked = _checked("soft_cross_entropy", logits, target, temperature, teacher_temperature, check)
     return _loss(logits, checked, (SOFTMAX, temperature, teacher_temperature), reduction)
@@ -68,6 +79,13 @@ def binary_cross_entropy(
 
     So "mean" equals ``F.binary_cross_entropy_with_logits(logits, target.to_dense())``. Arguments and errors
     are those of `soft_cross_entropy`.
+
+    Example:
+        >>> import fkdx
+        >>> import torch
+        >>> target = fkdx.SparseTarget.from_classes(torch.tensor([2, 0]), num_classes=3, smoothing=0.1)
+        >>> round(fkdx.binary_cross_entropy(torch.zeros(2, 3), target).item(), 4)
+        0.6931
     """
     checked = _checked("binary_cross_entropy", logits, target, 1.0, None, check)
     return _loss(logits, checked, (SIGMOID, 1.0, None), reduction)
@@ -87,6 +105,17 @@ def loss_and_grad(
     Each logit is read once and each gradient written once, in one launch on CUDA. ``logits.backward(grad)``
     goes on from there. scale is a number or a one-element float32 tensor on the logits' device, such as a
     GradScaler's (`scaler._scale`); None is 1. Other arguments and errors are those of `soft_cross_entropy`.
+
+    Example:
+        >>> import fkdx
+        >>> import torch
+        >>> weights = torch.zeros(5, 3, requires_grad=True)
+        >>> logits = torch.ones(2, 5) @ weights
+        >>> target = fkdx.SparseTarget.from_classes(torch.tensor([2, 0]), num_classes=3)
+        >>> losses, grad = fkdx.loss_and_grad(logits, target)
+        >>> logits.backward(grad)
+        >>> print(f"{losses[0].item():.4f} {tuple(weights.grad.shape)}")
+        1.0986 (5, 3)
     """
     checked = _checked("loss_and_grad", logits, target, temperature, teacher_temperature, check)
     factor = 1.0 / max(logits.shape[0], 1)

@@ -47,6 +47,17 @@ class SparseTarget:
 
     Made by `from_topk` and `from_classes`, composed by `ensemble`, `mix` and `blend_hard`. Two classes of
     one row that are named twice add up. Ids are not checked here but by the loss, which reads them anyway.
+
+    Example:
+        >>> import fkdx
+        >>> import torch
+        >>> ids = torch.tensor([[3, 1], [0, 2]])
+        >>> values = torch.tensor([[0.75, 0.125], [0.5, 0.25]])
+        >>> target = fkdx.SparseTarget.from_topk(ids, values, num_classes=4)
+        >>> target.to_dense().tolist()  # what the top 2 leave is spread over the other classes
+        [[0.0625, 0.125, 0.0625, 0.75], [0.5, 0.125, 0.25, 0.125]]
+        >>> target.blend_hard(torch.tensor([3, 0]), alpha=0.5).to_dense()[0].tolist()
+        [0.03125, 0.0625, 0.03125, 0.875]
     """
 
     def __init__(self, sources: Sequence[Source], num_classes: int, kind: str) -> None:
