@@ -126,7 +126,7 @@ class LabelFile(Sequence[ImageLabels]):
         >>> labels = fkdx.LabelFile("two.fkdl")
         >>> len(labels), labels.keys[0], labels["dog/1.jpg"].ids.tolist()
         (2, 'cat/1.jpg', [[3, 1], [3, 7]])
-        >>> boxes, flips, ids, values = labels.gather([0, 1], [[1], [0]])  # crop 1 of the first, 0 of the other
+        >>> boxes, flips, ids, values = labels.gather([0, 1], [[1], [0]])  # crop 1 and crop 0
         >>> values.tolist()
         [[[0.5, 0.25]], [[0.75, 0.125]]]
     """

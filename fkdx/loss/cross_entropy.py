@@ -1,5 +1,4 @@
-"""Soft cross-entropy straight from stored labels: no (B, C) target, no recovery, loss and gradient in one
-pass.
+"""Soft cross-entropy straight from stored labels: no (B, C) target, loss and gradient in one pass.
 
 The native part (csrc/loss) has one entry for the CPU and one for CUDA; both take rows of logits, a target and
 factors for the gradient. Eager mode reaches it through `torch.autograd.Function`, `torch.compile` through the
@@ -58,12 +57,10 @@ def soft_cross_entropy(
         IndexError: a class id outside [0, C), naming the row.
 
     Example:
-        >>> import fkdx
-        >>> import torch
-        >>> logits = torch.zeros(2, 4, requires_grad=True)
+        >>> import fkdx, torch
         >>> ids, values = torch.tensor([[3, 1], [0, 2]]), torch.tensor([[0.75, 0.125], [0.5, 0.25]])
-        >>> target = fkdx.SparseTarget.from_topk(ids, values, num_classes=4)
-        >>> loss = fkdx.soft_cross_entropy(logits, target)
+        >>> logits = torch.zeros(2, 4, requires_grad=True)
+        >>> loss = fkdx.soft_cross_entropy(logits, fkdx.SparseTarget.from_topk(ids, values, 4))
         >>> loss.backward()
         >>> print(f"{loss.item():.4f} {logits.grad[0].tolist()}")
         1.3863 [0.09375, 0.0625, 0.09375, -0.25]
@@ -81,8 +78,7 @@ def binary_cross_entropy(
     are those of `soft_cross_entropy`.
 
     Example:
-        >>> import fkdx
-        >>> import torch
+        >>> import fkdx, torch
         >>> target = fkdx.SparseTarget.from_classes(torch.tensor([2, 0]), num_classes=3, smoothing=0.1)
         >>> round(fkdx.binary_cross_entropy(torch.zeros(2, 3), target).item(), 4)
         0.6931
@@ -107,15 +103,11 @@ def loss_and_grad(
     GradScaler's (`scaler._scale`); None is 1. Other arguments and errors are those of `soft_cross_entropy`.
 
     Example:
-        >>> import fkdx
-        >>> import torch
-        >>> weights = torch.zeros(5, 3, requires_grad=True)
-        >>> logits = torch.ones(2, 5) @ weights
-        >>> target = fkdx.SparseTarget.from_classes(torch.tensor([2, 0]), num_classes=3)
-        >>> losses, grad = fkdx.loss_and_grad(logits, target)
-        >>> logits.backward(grad)
-        >>> print(f"{losses[0].item():.4f} {tuple(weights.grad.shape)}")
-        1.0986 (5, 3)
+        >>> import fkdx, torch
+        >>> target = fkdx.SparseTarget.from_classes(torch.tensor([2, 0]), num_classes=4)
+        >>> losses, grad = fkdx.loss_and_grad(torch.zeros(2, 4), target)
+        >>> grad[0].tolist()  # goes on with logits.backward(grad)
+        [0.125, 0.125, -0.375, 0.125]
     """
     checked = _checked("loss_and_grad", logits, target, temperature, teacher_temperature, check)
     factor = 1.0 / max(logits.shape[0], 1)
