@@ -120,7 +120,7 @@ def run_job(args: argparse.Namespace, folder: Path, teacher: Teacher, source: So
     job = Job.begin(folder, {}, {})
     shards = plan_shards(len(source), args.crops, args.batch_size)
     started = time.perf_counter()
-    with Feed(source, draw, args.crops, args.batch_size, [teacher.shape], args.threads, pinned) as feed:
+    with Feed(source, draw, args.batch_size, [teacher.shape], args.threads, pinned) as feed:
         labelling = Labelling(job, feed, [teacher], [Output(folder, (0,), options)], 1.0, quiet=True)
         assert labelling.run(shards)
         share = labelling.busy_share()

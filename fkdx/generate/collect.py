@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fkdx.generate.feed import Chunk, View
+from fkdx.generate.feed import Chunk, ImageCrops
 from fkdx.generate.shards import Job, Shard, write_json
 from fkdx.image.augment import encode
 from fkdx.labels import LabelFile, LabelWriter, write_manifest
@@ -44,48 +44,52 @@ def write_shard(
             )
             for path, output in zip(paths, outputs)
         ]
-        for _, parts in groupby(answers, key=lambda part: part[0].views[0].key):
-            for view, rows in _by_image(list(parts)):
-                if view.failure:
-                    failed.append({"key": view.key, "reason": view.failure})
+        for _, parts in groupby(answers, key=lambda part: part[0].images[0].key):
+            for image, rows in _by_image(list(parts)):
+                if image.failure:
+                    failed.append({"key": image.key, "reason": image.failure})
                     continue
                 for writer, row in zip(writers, rows):
-                    _check_finite(row.pop("finite"), view)
-                    row |= {"mixes": view.mixes, "extra": encode(view.steps) if view.steps else b""}
-                    writer.add(view.key, view.boxes, view.flips, image_size=view.image_size, **row)
+                    _check_finite(row.pop("finite"), image)
+                    row |= {"mixes": image.mixes, "extra": encode(image.steps) if image.steps else b""}
+                    writer.add(image.key, image.boxes, image.flips, image_size=image.image_size, **row)
     digests = [LabelFile(path).digest for path in paths]
-    images = shard.last - shard.first - len(failed)
-    write_json(job.report_path(shard), {"images": images, "failed": failed, "digests": digests, **facts})
+    done = shard.last - shard.first - len(failed)
+    write_json(job.report_path(shard), {"images": done, "failed": failed, "digests": digests, **facts})
 
 
-def _by_image(parts: list[tuple[Chunk, list[Answer]]]) -> Iterator[tuple[View, list[dict[str, np.ndarray]]]]:
+def _by_image(
+    parts: list[tuple[Chunk, list[Answer]]],
+) -> Iterator[tuple[ImageCrops, list[dict[str, np.ndarray]]]]:
     """The answers for a group of images, whose crops came in one or more chunks: per image one an output."""
-    views = parts[0][0].views
+    images = parts[0][0].images
     tables = []
     for answers in zip(*(answers for _, answers in parts)):
         table = {}
         for name in ("ids", "values", "tails", "finite"):
             columns = [getattr(answer, name) for answer in answers]
             if columns[0] is not None:
-                arrays = [rows.cpu().numpy().reshape(len(views), -1, *rows.shape[1:]) for rows in columns]
+                arrays = [rows.cpu().numpy().reshape(len(images), -1, *rows.shape[1:]) for rows in columns]
                 table[name] = np.concatenate(arrays, axis=1)
         tables.append(table)
-    for place, view in enumerate(views):
-        yield view, [{name: column[place] for name, column in table.items()} for table in tables]
+    for place, image in enumerate(images):
+        yield image, [{name: column[place] for name, column in table.items()} for table in tables]
 
 
 def _named(output: Output, answers: list[tuple[Chunk, list[Answer]]]) -> dict[str, list[str]]:
     """What a file of mixed crops has to know: all images in it, partners included."""
     if not output.options["mix_size"]:
         return {}
-    views = [view for chunk, _ in answers for view in chunk.views if not view.failure]
-    return {"images": sorted({view.key for view in views}.union(*(view.mixes.partners for view in views)))}
+    images = [image for chunk, _ in answers for image in chunk.images if not image.failure]
+    return {
+        "images": sorted({image.key for image in images}.union(*(image.mixes.partners for image in images)))
+    }
 
 
-def _check_finite(finite: np.ndarray, view: View) -> None:
+def _check_finite(finite: np.ndarray, image: ImageCrops) -> None:
     if not finite.all():
         crop = int(np.argmin(finite))
-        raise RuntimeError(f"generate: the teacher's outputs for crop {crop} are not finite, {view.key}")
+        raise RuntimeError(f"generate: the teacher's outputs for crop {crop} are not finite, {image.key}")
 
 
 def finish(job: Job, shards: list[Shard], output: Output, number: int) -> None:

@@ -1,17 +1,44 @@
-"""Which crops of an image a teacher labels: drawn at random, laid out by a policy, or another file's."""
+"""Which crops of an image a teacher labels: drawn at random, laid out by a policy, or another file's.
+
+Each way of drawing gives the boxes for an image of known size when called, and in `work` what the loader's
+`ImagePool` needs to cut them from an image that is not open yet.
+"""
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import yaml
 
+from fkdx import _C
+from fkdx.image import image_size
 from fkdx.image.augment import are_steps
-from fkdx.image.random_boxes import random_boxes
-from fkdx.labels import LabelFile, boxes_from_ratios
+from fkdx.image.random_boxes import RATIO, SCALE, crop_stream, random_boxes
+from fkdx.labels import ImageLabels, LabelFile, boxes_from_ratios
+from fkdx.loader.pool import Work
+from fkdx.stores.sources import Source
 
 Crops = tuple[np.ndarray, np.ndarray]  # boxes (M, 4) int32, flips (M,) bool
+
+
+class Draw(Protocol):
+    """A way to choose the M = `crops` crops of every image; `view` is what it needs of a loader's `View`."""
+
+    crops: int
+
+    @property
+    def view(self) -> dict[str, Any]: ...
+
+    def __call__(self, key: str, size: tuple[int, int]) -> Crops:
+        """The crops of an image of `size` (height, width). Raises ValueError where it has none."""
+
+    def work(self, source: Source, image: int) -> Work:
+        """How a pool cuts them. Raises OSError or ValueError where the image cannot be used."""
+
+    def provenance(self) -> dict:
+        """What a label file's header says of them."""
 
 
 @dataclass(frozen=True)
@@ -19,19 +46,44 @@ class RandomCrops:
     """`crops` random-resized crops and flips, drawn from (seed, key, crop index) alone.
 
     `scale` is the range of a crop's share of the image's area, `ratio` that of its width / height, `flip` the
-    chance that it is mirrored, `first` the index of the first crop.
+    probability that it is mirrored, `first` the index of the first crop. Raises ValueError for an empty range
+    or one out of bounds.
     """
 
     crops: int
     seed: int = 0
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    scale: tuple[float, float] = SCALE
+    ratio: tuple[float, float] = RATIO
     flip: float = 0.5
     first: int = 0
+
+    def __post_init__(self) -> None:
+        if self.crops < 1:
+            raise ValueError(f"crops, got {self.crops}, expected at least 1")
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale, got {self.scale}, expected 0 < low <= high <= 1")
+        if not 0 < self.ratio[0] <= self.ratio[1] < 1e6:
+            raise ValueError(f"ratio, got {self.ratio}, expected 0 < low <= high")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip, got {self.flip}, expected a probability")
+
+    @cached_property
+    def view(self) -> dict[str, Any]:
+        return {"boxes": "random", "random": _C.RandomCrops(self.scale, self.ratio, self.flip)}
 
     def __call__(self, key: str, size: tuple[int, int]) -> Crops:
         ranges = {"scale": self.scale, "ratio": self.ratio, "flip": self.flip, "first": self.first}
         return random_boxes(size, self.seed, key, self.crops, **ranges)
+
+    def work(self, source: Source, image: int) -> Work:
+        return Work(
+            images=[image],
+            counts=[self.crops],
+            boxes=np.empty((self.crops, 4), np.int32),
+            flips=np.empty(self.crops, np.uint8),
+            streams=[crop_stream(self.seed, source.keys[image])],
+            first_crops=[self.first],
+        )
 
     def provenance(self) -> dict:
         return {"policy": "random resized crop", **asdict(self)}
@@ -42,12 +94,16 @@ class SquareCrops:
     """Squares whose sides are parts (`sides`, each in (0, 1]) of the image's shorter side, at fixed places.
 
     `places` are (vertical, horizontal) positions: 0 is the first pixel, 1 the last. With `both` every square
-    comes twice, as it is and mirrored.
+    comes twice, as it is and mirrored. Raises ValueError for a side out of its range.
     """
 
     sides: tuple[float, ...]
     places: tuple[tuple[float, float], ...]
     both: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.sides or not all(0 < side <= 1 for side in self.sides):
+            raise ValueError(f"sides, got {list(self.sides)}, expected parts of the shorter side, in (0, 1]")
 
     @property
     def crops(self) -> int:
@@ -75,6 +131,7 @@ class Policy:
     """
 
     def __init__(self, path: str | Path, seed: int) -> None:
+        self.view = {"boxes": "pixels"}
         try:
             self.entries = yaml.safe_load(Path(path).read_text())
             if not isinstance(self.entries, list) or not self.entries:
@@ -87,8 +144,13 @@ class Policy:
         self.crops, self.seed = sum(part.crops for part in self.parts), seed
 
     def __call__(self, key: str, size: tuple[int, int]) -> Crops:
-        boxes, flips = zip(*(part(key, size) for part in self.parts))
-        return np.concatenate(boxes), np.concatenate(flips)
+        drawn = [part(key, size) for part in self.parts]
+        return np.concatenate([boxes for boxes, _ in drawn]), np.concatenate([flips for _, flips in drawn])
+
+    def work(self, source: Source, image: int) -> Work:
+        size = image_size(source.encoded(image))  # squares are parts of it
+        boxes, flips = self(source.keys[image], size)
+        return Work([image], [self.crops], boxes, flips.view(np.uint8), sizes=[size])
 
     def provenance(self) -> dict:
         return {"policy": self.entries, "crops": self.crops, "seed": self.seed}
@@ -98,27 +160,22 @@ def _part(entry: dict[str, Any], seed: int, first: int) -> RandomCrops | SquareC
     options = dict(entry)
     kind = options.pop("kind")
     if kind == "random":
-        part = RandomCrops(seed=seed, first=first, **options)
-        part("", (100, 100))  # refuses ranges that make no sense
-        return part
+        return RandomCrops(seed=seed, first=first, **options)
     if kind == "grid":
         sides, steps = tuple(options.pop("sides")), options.pop("steps")
         line = [step / (steps - 1) for step in range(steps)] if steps > 1 else [0.5]
-        part = SquareCrops(sides, tuple((down, right) for down in line for right in line), **options)
-    elif kind in ("centre", "corners"):
+        return SquareCrops(sides, tuple((down, right) for down in line for right in line), **options)
+    if kind in ("centre", "corners"):
         corners = tuple((down, right) for down in (0.0, 1.0) for right in (0.0, 1.0))
-        part = SquareCrops((options.pop("side"),), ((0.5, 0.5),) if kind == "centre" else corners, **options)
-    else:
-        raise ValueError(f"kind, got {kind}, expected random, centre, corners or grid")
-    if not all(0 < side <= 1 for side in part.sides):
-        raise ValueError(f"sides, got {list(part.sides)}, expected parts of the shorter side, in (0, 1]")
-    return part
+        return SquareCrops((options.pop("side"),), ((0.5, 0.5),) if kind == "centre" else corners, **options)
+    raise ValueError(f"kind, got {kind}, expected random, centre, corners or grid")
 
 
-class StoredCrops:
-    """The crops that another label file has, so that a new teacher labels what an old one did.
+class CropsOfFile:
+    """The crops of another label file, so that a new teacher labels what an old one did.
 
-    ValueError where its images have different numbers of crops, or went through what nobody can repeat.
+    Raises ValueError where its images have different numbers of crops, or where its crops were changed by
+    operations that cannot be repeated.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -133,11 +190,26 @@ class StoredCrops:
                 f"path {path}"
             )
         self.crops: int = self.labels.crops
+        self.view = {"boxes": "ratios" if self.labels.ratios else "pixels"}
 
-    def __call__(self, key: str, size: tuple[int, int]) -> Crops:
+    def _stored(self, key: str) -> ImageLabels:
         if key not in self.labels:
             raise ValueError(f"no crops of it in {self.path}")
-        image = self.labels[key]
+        return self.labels[key]
+
+    def work(self, source: Source, image: int) -> Work:
+        stored = self._stored(source.keys[image])
+        return Work(
+            images=[image],
+            counts=[self.crops],
+            boxes=np.array(stored.boxes, np.int32, order="C"),
+            flips=stored.flips.view(np.uint8),
+            ratios=np.array(stored.boxes, np.float32, order="C") if self.labels.ratios else None,
+            sizes=[stored.image_size or (0, 0)],
+        )
+
+    def __call__(self, key: str, size: tuple[int, int]) -> Crops:
+        image = self._stored(key)
         if self.labels.ratios:
             return boxes_from_ratios(image.boxes, *size), image.flips
         if image.image_size != size:

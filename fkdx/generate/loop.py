@@ -13,8 +13,8 @@ from tqdm import tqdm
 from fkdx.batch import prepare
 from fkdx.batch.mix import Mix
 from fkdx.generate.collect import Output, write_shard
+from fkdx.generate.cut import Shape
 from fkdx.generate.feed import Chunk, Feed
-from fkdx.generate.pairs import Shape
 from fkdx.generate.shards import Job, Lock, Shard
 from fkdx.models.teacher import Answer, Teacher, answer, combined
 
@@ -74,7 +74,7 @@ class Labelling:
     def _answers(self, chunks: Iterable[Chunk], bar: tqdm) -> Iterator[tuple[Chunk, list[Answer]]]:
         under_way: deque[Stopwatch] = deque()
         for chunk in chunks:
-            failure = next((view for view in chunk.views if view.failure), None)
+            failure = next((image for image in chunk.images if image.failure), None)
             if failure and self.strict:
                 raise ValueError(f"generate: {failure.failure}, {failure.key}")
             crops = {shape: self._on_device(crops) for shape, crops in chunk.crops.items()}
@@ -88,7 +88,7 @@ class Labelling:
             while len(under_way) > RUNNING_AHEAD:
                 self.busy += under_way.popleft().seconds()
             bar.set_postfix_str(f"teacher busy {self.busy_share():.0%}", refresh=False)
-            bar.update(len(chunk.views) * (chunk.last - chunk.first))
+            bar.update(len(chunk.images) * (chunk.last - chunk.first))
         self.busy += sum(stopwatch.seconds() for stopwatch in under_way)
 
     def busy_share(self) -> float:

@@ -14,7 +14,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 
 from fkdx._version import __version__
 from fkdx.generate.collect import Output, finish
-from fkdx.generate.draw import Policy, RandomCrops, StoredCrops
+from fkdx.generate.draw import CropsOfFile, Policy, RandomCrops
 from fkdx.generate.feed import Feed
 from fkdx.generate.forecast import evaluate, forecast, status
 from fkdx.generate.loop import Labelling
@@ -29,7 +29,7 @@ from fkdx.models.machine import pick_device
 from fkdx.models.teacher import Teacher
 from fkdx.stores.sources import Source, open_source, read_lines
 
-Draw = RandomCrops | Policy | StoredCrops
+Draw = RandomCrops | Policy | CropsOfFile
 WAIT_SECONDS = 600  # that processes wait for the one of rank 0
 LIBRARIES = ("torch", "timm", "pillow", "numpy")  # whose versions may change a label
 
@@ -190,19 +190,17 @@ def name_classes(teachers: list[Teacher], folders: list[str], args: argparse.Nam
 
 def pick_crops(args: argparse.Namespace) -> Draw:
     if args.crops_from:
-        return StoredCrops(args.crops_from)
+        return CropsOfFile(args.crops_from)
     if args.policy:
         return Policy(args.policy, args.seed)
-    draw = RandomCrops(args.crops, args.seed, tuple(args.scale), tuple(args.ratio), args.flip)
-    draw("", (100, 100))  # refuses ranges that make no sense
-    return draw
+    return RandomCrops(args.crops, args.seed, tuple(args.scale), tuple(args.ratio), args.flip)
 
 
 def pick_pairs(
     args: argparse.Namespace, teachers: list[Teacher], source: Source, draw: Draw
 ) -> Pairs | StoredPairs | None:
     """How crops are mixed with those of other images; None where they are not."""
-    stored = isinstance(draw, StoredCrops) and draw.labels.mix_size
+    stored = isinstance(draw, CropsOfFile) and draw.labels.mix_size
     if not (args.mixup or args.cutmix or stored):
         return None
     sizes = {teacher.preprocess.size for teacher in teachers}
@@ -229,12 +227,12 @@ def make_feed(
     shapes = [teacher.shape for teacher in teachers]
     pinned = teachers[0].device.type == "cuda"
     changes = pairs, pick_augment(args, draw)
-    return Feed(source, draw, draw.crops, args.batch_size, shapes, args.threads, pinned, args.maps, *changes)
+    return Feed(source, draw, args.batch_size, shapes, args.threads, pinned, args.maps, *changes)
 
 
 def pick_augment(args: argparse.Namespace, draw: Draw) -> Augment | StoredAugment | None:
     """How crops are changed further; None where they are not."""
-    if isinstance(draw, StoredCrops) and draw.labels.extra_operations:
+    if isinstance(draw, CropsOfFile) and draw.labels.extra_operations:
         if args.augment:
             raise ValueError(f"generate: crops that are augmented already, got --augment, path {draw.path}")
         return StoredAugment(draw.labels)

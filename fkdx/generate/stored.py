@@ -1,13 +1,11 @@
 """What the crops of another label file went through before its teacher saw them, for a new teacher."""
 
-from itertools import groupby
-
 import numpy as np
 
-from fkdx.generate.pairs import Shape
-from fkdx.image import decode_crops, image_size
+from fkdx.generate.cut import Cutter, Pixels
 from fkdx.image.augment import Step, decode
-from fkdx.labels import LabelFile, Mixes, boxes_from_ratios
+from fkdx.labels import LabelFile, Mixes
+from fkdx.loader.partners import find_partners
 from fkdx.stores.sources import Source
 
 
@@ -16,29 +14,49 @@ class StoredPairs:
 
     def __init__(self, labels: LabelFile, source: Source) -> None:
         self.labels, self.size = labels, labels.mix_size
-        self._number = {key: number for number, key in enumerate(source.keys)}
+        number_of = {key: number for number, key in enumerate(source.keys)}
+        self._image_of = np.array([number_of.get(key, -1) for key in labels.keys])
 
-    def cut(self, source: Source, image: int, pixels: dict[Shape, np.ndarray]) -> Mixes:
-        """How the crops of an image are mixed; `pixels[shape]` (M, size, size, 3) get their partners' crops.
+    def begin(self, cutter: Cutter, image: int, pixels: Pixels) -> "StoredPairsOfImage":
+        """Start to fill `pixels` with the crops that those of an image are mixed with.
 
-        OSError or ValueError where a partner is absent or cannot be read.
+        Raises ValueError where a partner is absent.
         """
-        mixes = self.labels[source.keys[image]].mixes
-        boxes = np.zeros((len(mixes.partners), 4), np.int32)
-        for partner, crops in groupby(range(len(boxes)), key=lambda crop: mixes.partners[crop]):
-            if partner is None:
-                continue
-            if partner not in self._number:
-                raise ValueError(f"it is mixed with {partner}, which is not there")
-            part, data = list(crops), source.encoded(self._number[partner])
-            own = mixes.boxes[part]
-            boxes[part] = boxes_from_ratios(own, *image_size(data)) if self.labels.ratios else own
-            for shape, rows in pixels.items():
-                rows[part] = decode_crops(data, boxes[part], mixes.flips[part], *shape)
-        return Mixes(mixes.partners, boxes, mixes.flips, mixes.operations, mixes.lambdas, mixes.mix_boxes)
+        number = self.labels.find(cutter.source.keys[image])
+        return StoredPairsOfImage(self.labels, self._image_of, number, cutter, pixels)
 
     def provenance(self) -> dict:
         return {}  # the label file is named with its crops
+
+
+class StoredPairsOfImage:
+    """The partners of one image's crops under way, found as the loader finds them for a student."""
+
+    def __init__(
+        self, labels: LabelFile, image_of: np.ndarray, number: int, cutter: Cutter, pixels: Pixels
+    ) -> None:
+        every = np.arange(labels.crop_counts[number])[None]
+        found = find_partners(labels, image_of, np.array([number]), every, labels.mix_size)
+        self.mix, self._mixes = found.mix, labels[number].mixes
+        rows = {shape: crops[: len(found.work.images)] for shape, crops in pixels.items()}
+        view = {"boxes": "ratios" if labels.ratios else "pixels"}
+        self._cut = cutter.begin(view, found.work, rows) if found.work.images else None
+
+    def finish(self) -> Mixes:
+        """How the crops are mixed, once the partners' crops are there. Raises the error of a bad partner."""
+        boxes = np.zeros((len(self._mixes.partners), 4), np.int32)
+        if self._cut:
+            for error in self._cut.finish().values():
+                raise error
+            boxes[[partner is not None for partner in self._mixes.partners]] = self._cut.work.boxes
+        return Mixes(
+            partners=self._mixes.partners,
+            boxes=boxes,
+            flips=self._mixes.flips,
+            operations=self._mixes.operations,
+            lambdas=self._mixes.lambdas,
+            mix_boxes=self._mixes.mix_boxes,
+        )
 
 
 class StoredAugment:

@@ -123,11 +123,16 @@ class ImagePool:
         """Nanoseconds by stage and counts, summed over the threads since the pool was made."""
         return self._pool.stages()
 
-    def submit(self, work: Work, slot: np.ndarray, urgent: bool = False) -> "Pending":
-        """Start on a batch that fills the rows of `slot`; returns at once. Urgent ones go first."""
+    def submit(
+        self, work: Work, slot: np.ndarray, urgent: bool = False, view: View | None = None
+    ) -> "Pending":
+        """Start on a batch that fills the rows of `slot`; returns at once. Urgent ones go first.
+
+        `view` is how this batch is looked at, by default as the pool was made for.
+        """
         places = [self.source.place(image) for image in work.images]
         native = self._pool.submit(
-            self._native_view,
+            self._native_view if view is None else view.native(),
             places,
             work.images,
             work.counts,
@@ -140,14 +145,16 @@ class ImagePool:
             work.first_crops,
             urgent,
         )
-        return Pending(self, native, work, slot)
+        return Pending(self, native, work, slot, view or self.view)
 
 
 class Pending:
     """A batch under way. Dropping it cancels what no thread has started and waits for the rest."""
 
-    def __init__(self, pool: ImagePool, native: _C.Pending, work: Work, slot: np.ndarray) -> None:
-        self._pool, self._native = pool, native
+    def __init__(
+        self, pool: ImagePool, native: _C.Pending, work: Work, slot: np.ndarray, view: View
+    ) -> None:
+        self._pool, self._native, self._view = pool, native, view
         self.work, self.slot = work, slot
         self._foreign_sizes: dict[int, tuple[int, int]] = {}
 
@@ -178,8 +185,7 @@ class Pending:
         return dict(sorted(errors.items()))
 
     def sizes(self) -> np.ndarray:
-        """(n, 2) int32 height and width of the images; (0, 0) where boxes in pixels made that needless
-        to know."""
+        """(n, 2) int32 height and width of the images; (0, 0) of those that could not be read."""
         sizes = self._native.sizes()
         for i, size in self._foreign_sizes.items():
             sizes[i] = size
@@ -187,7 +193,7 @@ class Pending:
 
     def _decode_foreign(self, i: int) -> None:
         """What is no JPEG is Pillow's to decode; the resize is ours all the same."""
-        view, work, encoded = self._pool.view, self.work, self._native.encoded(i)
+        view, work, encoded = self._view, self.work, self._native.encoded(i)
         options = view.interpolation, view.resample
         first = sum(work.counts[:i])
         rows = slice(first, first + work.counts[i])
