@@ -1,0 +1,207 @@
+"""What the settings of a job come to: its images, teachers and crops, and the label files that it makes."""
+
+import json
+from dataclasses import dataclass
+from importlib import metadata
+
+from timm.data import ImageNetInfo, infer_imagenet_subset
+
+from fkdx._version import __version__
+from fkdx.generate.collect import Output
+from fkdx.generate.draw import CropsOfFile, Draw, Policy, RandomCrops
+from fkdx.generate.feed import Feed
+from fkdx.generate.pairs import Pairs
+from fkdx.generate.settings import Settings
+from fkdx.generate.shards import Shard, plan_shards
+from fkdx.generate.stored import StoredAugment, StoredPairs
+from fkdx.image.augment import Augment
+from fkdx.labels import fingerprint
+from fkdx.models.build import load_teacher
+from fkdx.models.machine import pick_device
+from fkdx.models.teacher import Teacher
+from fkdx.stores.sources import Source, read_lines
+
+LIBRARIES = ("torch", "timm", "pillow", "numpy")  # whose versions may change a label
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All parts of a job. `classes` are None where the teachers' outputs are no classes."""
+
+    settings: Settings
+    source: Source
+    teachers: list[Teacher]
+    classes: list[str] | None
+    draw: Draw
+    pairs: Pairs | StoredPairs | None
+    augment: Augment | StoredAugment | None
+    outputs: list[Output]
+    shards: list[Shard]
+
+    def feed(self) -> Feed:
+        """The crops for the teachers; close it with a `with`."""
+        return Feed(
+            self.source,
+            self.draw,
+            self.settings.batch_size,
+            shapes=[teacher.shape for teacher in self.teachers],
+            threads=self.settings.threads,
+            pinned=self.teachers[0].device.type == "cuda",
+            whole=self.settings.maps,
+            pairs=self.pairs,
+            augment=self.augment,
+        )
+
+    def facts(self) -> dict:
+        """All that decides the labels, as JSON values; a job goes on only where all of it is as it was."""
+        settings = self.settings
+        facts = {
+            "teachers": [teacher.provenance() for teacher in self.teachers],
+            "maps": settings.maps,
+            "store": settings.store if len(self.teachers) > 1 else "one",
+            "kind": settings.kind,
+            "k": settings.topk,
+            "encoding": settings.encoding,
+            "temperature": settings.temperature,
+            **self.draw.provenance(),
+            **(self.pairs.provenance() if self.pairs else {}),
+            **({"augment": settings.augment} if settings.augment else {}),
+            "resample": "pillow12",
+            "batch_size": settings.batch_size,
+            "shards": len(self.shards),
+            "dataset": fingerprint(self.source.files()),
+            "versions": {"fkdx": __version__, **{name: metadata.version(name) for name in LIBRARIES}},
+        }
+        return json.loads(json.dumps(facts))  # tuples become lists, as in the job's folder
+
+
+def make_plan(settings: Settings, source: Source, teachers: list[Teacher], classes: list[str] | None) -> Plan:
+    """Raises ValueError where the settings do not fit the images, the teachers or each other."""
+    draw = pick_crops(settings)
+    pairs = pick_pairs(settings, teachers, source, draw)
+    augment = pick_augment(settings, draw)
+    outputs = plan_outputs(settings, teachers, classes, draw)
+    for output in outputs:
+        output.options["mix_size"] = pairs.size if pairs else 0
+        output.options["extra"] = augment.extra() if augment else None
+    shards = plan_shards(len(source), draw.crops, settings.batch_size)
+    return Plan(settings, source, teachers, classes, draw, pairs, augment, outputs, shards)
+
+
+def load_teachers(settings: Settings, num_classes: int) -> list[Teacher]:
+    device = pick_device(settings.device)
+    return [
+        load_teacher(
+            name,
+            checkpoint,
+            pretrained,
+            num_classes,
+            settings.inputs,
+            device,
+            settings.precision or ("bfloat16" if device.type == "cuda" else "float32"),
+            settings.compile,
+            head=settings.head,
+            maps=settings.maps,
+        )
+        for name, checkpoint, pretrained in settings.weights
+    ]
+
+
+def name_classes(settings: Settings, teachers: list[Teacher], folders: list[str]) -> list[str]:
+    """The teachers' classes in order: --classes, or ImageNet's if the folders are its, or the folders."""
+    outputs = teachers[0].num_outputs
+    if settings.classes:
+        names, origin = read_lines(settings.classes), settings.classes
+    else:
+        subset = infer_imagenet_subset({"num_classes": outputs})
+        known = ImageNetInfo(subset).label_names() if subset else []
+        fits = known and set(folders) <= set(known)
+        names, origin = (known, subset) if fits else (folders, f"the folders in {settings.data}")
+    for teacher in teachers:
+        if teacher.num_outputs != len(names):
+            raise ValueError(
+                f"generate: {teacher.name} has {teacher.num_outputs} classes, got {len(names)} of {origin}; "
+                "give its class names in order as --classes FILE"
+            )
+    strangers = sorted(set(folders) - set(names))
+    if strangers:
+        raise ValueError(
+            f"generate: folders that are no class of it, got {len(strangers)} ({strangers[0]}, ...), "
+            f"expected names of {origin}, path {settings.data}"
+        )
+    return names
+
+
+def pick_crops(settings: Settings) -> Draw:
+    """Raises ValueError for empty ranges, and where a file of crops or a policy cannot be used."""
+    if settings.crops_from:
+        return CropsOfFile(settings.crops_from)
+    if settings.policy:
+        return Policy(settings.policy, settings.seed)
+    return _random_crops(settings)
+
+
+def _random_crops(settings: Settings) -> RandomCrops:
+    return RandomCrops(settings.crops, settings.seed, settings.scale, settings.ratio, settings.flip)
+
+
+def pick_pairs(
+    settings: Settings, teachers: list[Teacher], source: Source, draw: Draw
+) -> Pairs | StoredPairs | None:
+    """How crops are mixed with those of other images; None where they are not."""
+    stored = isinstance(draw, CropsOfFile) and draw.labels.mix_size
+    if not (settings.mixed or stored):
+        return None
+    sizes = {teacher.preprocess.size for teacher in teachers}
+    if stored and settings.mixed:
+        raise ValueError(f"generate: crops that are mixed already, got --mixup or --cutmix, path {draw.path}")
+    if len(sizes) > 1 or (stored and sizes != {stored}):
+        got, expected = sorted(sizes), stored or "one"
+        raise ValueError(f"generate: size of mixed crops, got {got}, expected {expected}; see --size")
+    if stored:
+        return StoredPairs(draw.labels, source)
+    if len(source) < 2:
+        raise ValueError("generate: images to mix, got 1, expected at least 2")
+    return Pairs(settings.mixup, settings.cutmix, _random_crops(settings), sizes.pop())
+
+
+def pick_augment(settings: Settings, draw: Draw) -> Augment | StoredAugment | None:
+    """How crops are changed further; None where they are not."""
+    if isinstance(draw, CropsOfFile) and draw.labels.extra_operations:
+        if settings.augment:
+            raise ValueError(f"generate: crops that are augmented already, got --augment, path {draw.path}")
+        return StoredAugment(draw.labels)
+    return Augment(settings.augment, settings.seed) if settings.augment else None
+
+
+def plan_outputs(
+    settings: Settings, teachers: list[Teacher], classes: list[str] | None, draw: Draw
+) -> list[Output]:
+    """The label files of a job: one for all teachers together, or one for each, or both."""
+    path, every = settings.output, tuple(range(len(teachers)))
+    plans = [(path, every)] if settings.store != "separate" or len(teachers) == 1 else []
+    if len(teachers) > 1 and settings.store != "ensemble":
+        plans += [(path.with_name(f"{path.stem}.{i}{path.suffix}"), (i,)) for i in every]
+    if any(len(members) > 1 for _, members in plans) and "logits" in settings.kind:
+        raise ValueError(
+            f"generate: an ensemble has probabilities, got --kind {settings.kind}; use --store separate"
+        )
+    mixed = settings.mixed or (isinstance(draw, CropsOfFile) and draw.labels.mix_size)
+    if mixed and path.suffix != ".fkdl":
+        raise ValueError(f"generate: mixed crops go into one file, expected --output NAME.fkdl, path {path}")
+    return [
+        Output(path, members, _label_options(settings, teachers[members[0]].num_outputs, classes, draw))
+        for path, members in plans
+    ]
+
+
+def _label_options(settings: Settings, num_classes: int, classes: list[str] | None, draw: Draw) -> dict:
+    """The options of LabelWriter that are known before the job is begun."""
+    return {
+        "kind": settings.kind,
+        "num_classes": num_classes,
+        "k": 1 if settings.kind in ("hard", "smoothing") else min(settings.topk, num_classes),
+        "crops": draw.crops,
+        "classes": classes,
+        "encoding": settings.encoding,
+    }

@@ -1,0 +1,141 @@
+"""What a job is asked to do: the options of `fkdx generate`, typed and checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fkdx.image.augment import strengths_of
+from fkdx.image.random_boxes import RATIO, SCALE
+
+Pair = tuple[float, float]
+Triple = tuple[float, float, float]
+
+POSITIVE = ("crops", "topk", "batch_size", "temperature", "size", "threads")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One field for each option, by the option's name; `docs/generate.md` and `--help` say what they mean.
+
+    `command` is the command line, which the label file's header keeps. Raises ValueError, naming the option,
+    for values out of range and for options that do not fit together.
+    """
+
+    # files
+    data: str | None = None
+    output: Path | None = None
+    classes: str | None = None
+    evaluate: str | None = None
+    dry_run: bool = False
+    status: bool = False
+    strict: bool = False
+    # crops
+    crops: int = 200
+    seed: int = 0
+    scale: Pair = SCALE
+    ratio: Pair = RATIO
+    flip: float = 0.5
+    crops_from: str | None = None
+    policy: str | None = None
+    augment: tuple[str, ...] = ()
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    # labels
+    kind: str = "topk"
+    topk: int = 5
+    temperature: float = 1.0
+    encoding: str = "plain"
+    store: Literal["ensemble", "separate", "both"] = "ensemble"
+    # teachers
+    teacher: tuple[str, ...] = ()
+    checkpoint: tuple[str, ...] = ()
+    pretrained: bool = False
+    head: str | None = None
+    maps: bool = False
+    size: int | None = None
+    interpolation: str | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    # machine
+    batch_size: int = 64
+    device: str = "auto"
+    precision: str | None = None
+    compile: bool = False
+    threads: int | None = None
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        for name in POSITIVE:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"--{name.replace('_', '-')}: got {value}, expected more than 0")
+        if self.status:
+            _expect(self.output is not None, "--status needs --output")
+            return
+        self._check_files()
+        self._check_teachers()
+        self._check_crops()
+
+    def _check_files(self) -> None:
+        _expect(self.data and self.teacher, "--data and --teacher are required")
+        _expect(
+            self.output is not None or self.evaluate,
+            "nothing to do: give --output FILE, --evaluate DIR, or both",
+        )
+
+    def _check_teachers(self) -> None:
+        _expect(
+            not self.checkpoint or len(self.checkpoint) == len(self.teacher),
+            f"--checkpoint: got {len(self.checkpoint)}, expected {len(self.teacher)}, one a teacher "
+            "('pretrained' where it has pretrained weights)",
+        )
+        _expect(
+            not self.head or "logits" in self.kind,
+            f"--head: its outputs are stored before the softmax, got --kind {self.kind}; use --kind "
+            "dense_logits or topk_logits",
+        )
+        _expect(
+            not self.maps or not (self.evaluate or self.dry_run),
+            "--maps: teachers of maps only label, got --evaluate or --dry-run with it",
+        )
+
+    def _check_crops(self) -> None:
+        _expect(
+            min(self.mixup, self.cutmix) >= 0,
+            f"--mixup, --cutmix: got {self.mixup} and {self.cutmix}, expected no negative number",
+        )
+        _expect(
+            not self.maps or not (self.mixed or self.augment),
+            "--maps: the teacher sees whole images, got --mixup, --cutmix or --augment with it",
+        )
+        _expect(not (self.policy and self.crops_from), "--policy and --crops-from exclude each other")
+        for word in self.augment:
+            try:
+                strengths_of(word)
+            except ValueError as error:
+                raise ValueError(f"--augment: {str(error).removeprefix('augment: ')}") from None
+
+    @property
+    def mixed(self) -> bool:
+        """Whether crops are mixed with those of other images."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
+    def weights(self) -> list[tuple[str, str | None, bool]]:
+        """Every teacher's name, checkpoint, and whether pretrained weights are meant."""
+        files = self.checkpoint or (None,) * len(self.teacher)
+        return [
+            (name, None if file == "pretrained" else file, self.pretrained or file == "pretrained")
+            for name, file in zip(self.teacher, files)
+        ]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What is said of the teachers' inputs; the rest comes from their own configuration."""
+        given = {"size": self.size, "interpolation": self.interpolation, "mean": self.mean, "std": self.std}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def _expect(ok: object, text: str) -> None:
+    if not ok:
+        raise ValueError(text)
