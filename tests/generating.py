@@ -38,6 +38,11 @@ def make_teacher(path: Path, classes: int = 3, seed: int = 2) -> torch.nn.Module
     return model
 
 
+def gray_teacher(num_classes: int) -> torch.nn.Module:
+    """One that takes images of a single channel."""
+    return timm.create_model(TEACHER, num_classes=num_classes, in_chans=1)
+
+
 def run_options(data: Path, checkpoint: Path, output: Path) -> list[str]:
     """A run; the last option is the file that it writes."""
     return [

@@ -265,15 +265,11 @@ def test_disk_that_cannot_be_written(options: list[str], tmp_path: Path, capsys)
     assert "/proc/labels.fkdl.parts" in refusal(changed(options, output="/proc/labels.fkdl"), capsys)
 
 
-def gray_teacher(num_classes: int) -> torch.nn.Module:
-    return timm.create_model(TEACHER, num_classes=num_classes, in_chans=1)
-
-
 def test_teacher_of_other_channels(options: list[str], capsys) -> None:
     start = options.index("--checkpoint")
     own = [*options[:start], *options[start + 2 :]]
-    line = refusal(changed(own, teacher="test_generate:gray_teacher"), capsys)
-    assert "test_generate:gray_teacher failed on one RGB crop of 32 x 32 pixels" in line
+    line = refusal(changed(own, teacher="generating:gray_teacher"), capsys)
+    assert "generating:gray_teacher failed on one RGB crop of 32 x 32 pixels" in line
 
 
 @pytest.mark.parametrize("ranges", [["--scale", "0.5", "0.1"], ["--flip", "2"], ["--ratio", "0", "1"]])
