@@ -151,9 +151,7 @@ class ImagePool:
 class Pending:
     """A batch under way. Dropping it cancels what no thread has started and waits for the rest."""
 
-    def __init__(
-        self, pool: ImagePool, native: _C.Pending, work: Work, slot: np.ndarray, view: View
-    ) -> None:
+    def __init__(self, pool: ImagePool, native: _C.Pending, work: Work, slot: np.ndarray, view: View) -> None:
         self._pool, self._native, self._view = pool, native, view
         self.work, self.slot = work, slot
         self._foreign_sizes: dict[int, tuple[int, int]] = {}
