@@ -64,6 +64,9 @@ def train(recipe: Recipe, world: World) -> int:
     if recipe.evaluate:
         return examine(student, recipe, world)
     check_batches(recipe, world)
+    if world.main and (idle := recipe.without_effect()):
+        named = ", ".join(f"{name} (needs {needs})" for name, needs in idle.items())
+        print(f"fkdx train: keys that have no effect here: {named}", file=sys.stderr)
     teachers = open_teachers(recipe, outputs, device) if recipe.teacher else None
 
     with Stop(world) as stop:

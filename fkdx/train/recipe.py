@@ -1,42 +1,25 @@
-"""Recipes: every key of a training run, its default, its meaning."""
+"""Recipes: every key of a training run, with its default, its meaning and the rules for its values."""
 
-# ruff: noqa: RUF009 (`key` is `dataclasses.field` with a text)
+# ruff: noqa: RUF009 (`key` is `dataclasses.field` with facts)
 
-import difflib
-import types
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import torch
 import yaml
 
+from fkdx.calibration.rule import SCORES
+from fkdx.loader.sampler import CHOICES, CURRICULA
+from fkdx.loss.distill import LOSSES
+from fkdx.loss.target import KINDS
 from fkdx.models.machine import AMP, PRECISIONS
+from fkdx.train.keys import Key, key, override
 
-# Keys that may change when a run is resumed: where things lie, what the machine can do, how the run
-# is watched, when it is cut off.
-MOVABLE = {
-    *("data", "labels", "ensemble", "val", "output", "resume", "device", "teacher_checkpoint", "real_labels"),
-    *("threads", "cache_bytes", "accumulate", "compile", "teacher_compile", "max_steps", "nonfinite_limit"),
-    *("evaluate", "eval_every", "log_every", "save_every", "save_minutes", "tensorboard", "wandb"),
-}
-# Keys of a run as a whole, which no stage can have for itself.
-OF_THE_RUN = {
-    *("student", "student_args", "pretrained", "init", "ema", "output", "resume", "evaluate", "stages"),
-    *("teacher", "teacher_checkpoint", "teacher_input", "teacher_compile", "more_teachers"),
-    *("device", "channels_last", "sync_bn", "deterministic", "max_steps", "save_every", "nonfinite_limit"),
-    *("tensorboard", "wandb"),
-}
 # Functions that moved; recipes and checkpoints may name their old place.
 MOVED = {f"fkdx.train.student:{name}": f"fkdx.models.heads:{name}" for name in ("with_moco_v2", "with_swav")}
-OF_A_TEACHER = {"teacher", "teacher_checkpoint", "teacher_input"}
-
-
-def key(default: Any, text: str, heading: str = "") -> Any:
-    """A key of a recipe; `heading` begins a group of them in `--help`."""
-    make = {"default_factory": default.copy} if isinstance(default, (list, dict)) else {"default": default}
-    return field(metadata={"help": text, "heading": heading}, **make)
+CURRICULUM = f"choice {' '.join(CURRICULA)}"
+MIXING = "mixup", "cutmix", "selfmix"
 
 
 @dataclass(frozen=True)
@@ -45,158 +28,327 @@ class Recipe:
 
     data: str = key(
         "",
-        "training images: one folder a class, or a folder that holds train/ and val/",
-        heading="what is learned from",
+        "training images: one folder for each class, or a folder that holds train/ and val/",
+        heading="data",
+        movable=True,
     )
-    labels: str = key("", "label file (.fkdl)")
-    ensemble: list[str] = key([], "label files of more teachers for the same crops: the mean is learned")
+    labels: str = key("", "label file (.fkdl)", movable=True)
+    ensemble: list[str] = key(
+        [], "label files of further teachers for the same crops; the student learns the mean", movable=True
+    )
     calibrate: list[float] = key(
         [],
-        "FerKD's [low, middle, top]: drop crops scored below low or above top, below middle learn the class",
+        "[low, middle, top] of FerKD's calibration: crops that score below low or above top are dropped, "
+        "crops below middle learn the image's class",
+        length=3,
     )
-    epsilon: float = key(0.1, "what a class that is learned in a label's place leaves to all others")
-    score: str = key("max", "of a crop: the teacher's largest probability (max) or that of the class (truth)")
+    epsilon: float = key(
+        0.1,
+        "share that all other classes get where calibration replaces a label by the class",
+        at_least=0,
+        at_most=1,
+        needs="calibrate",
+    )
+    score: str = key(
+        "max",
+        "score of a crop: the teacher's largest probability (max) or that of the image's class (truth)",
+        choices=SCORES,
+        needs=("calibrate", CURRICULUM),
+    )
     val: str = key(
-        "", "validation images, one folder a class; empty: data/val if there is one, else no evaluation"
+        "",
+        "validation images, one folder for each class (default: data/val if it exists, else no evaluation)",
+        movable=True,
     )
-    output: str = key("", "folder for checkpoints and logs")
-    hard: bool = key(False, "learn from the images' classes on random crops instead of labels: the baseline")
+    output: str = key("", "folder for checkpoints and logs", of="run", movable=True)
+    hard: bool = key(False, "learn the images' classes on random crops, without labels (the baseline)")
     label_kind: str = key(
-        "marginal_smoothing", "how top-K labels become targets: also marginal_renorm, smoothing, hard"
+        "marginal_smoothing",
+        f"rule that turns top-K labels into targets: {', '.join(KINDS)}",
+        choices=KINDS,
+        needs="labels",
     )
-    temperature: float = key(1.0, "divides the student's logits in the loss")
-    interpolation: str = key("bilinear", "of crops: bilinear, bicubic, or (timm's loader) random")
+    temperature: float = key(1.0, "divisor of the student's logits in the loss", above=0)
+    interpolation: str = key(
+        "bilinear",
+        "interpolation of crops: bilinear, bicubic, or random (with loader timm)",
+        choices=("bilinear", "bicubic", "random"),
+    )
     choice: str = key(
         "independent",
-        "crops of an image: independent draws, cycle through all of them, or by how sure the teacher is: "
-        "easy_to_hard, hard_to_easy, range",
+        "how crops of an image are chosen: independent draws, cycle through all of them, or by the teacher's "
+        "confidence: easy_to_hard, hard_to_easy, range",
+        choices=CHOICES,
+        needs="labels",
     )
     window: list[float] = key(
-        [0.0, 0.25], "where choice is by sureness: part of the crops, from the easiest (0) to the hardest (1)"
+        [0.0, 0.25],
+        "with a choice by confidence: crops to draw from, between the easiest (0) and the hardest (1)",
+        length=2,
+        needs=CURRICULUM,
     )
-    scale: list[float] = key([0.08, 1.0], "random crops (--hard): share of the image's area")
-    ratio: list[float] = key([3 / 4, 4 / 3], "random crops (--hard): width over height")
-    on_error: str = key("raise", "an unreadable image: raise, or skip (counted and reported)")
-    on_missing: str = key("raise", "images without labels, labels without images: raise, or ignore")
+    scale: list[float] = key(
+        [0.08, 1.0],
+        "smallest and largest share of the image's area in a random crop",
+        length=2,
+        needs=("hard", "teacher"),
+    )
+    ratio: list[float] = key(
+        [3 / 4, 4 / 3],
+        "smallest and largest width over height of a random crop",
+        length=2,
+        needs=("hard", "teacher"),
+    )
+    on_error: str = key(
+        "raise",
+        "what to do with an unreadable image: raise an error, or skip and count it",
+        choices=("raise", "skip"),
+    )
+    on_missing: str = key(
+        "raise",
+        "what to do with images without labels and labels without images: raise an error, or ignore them",
+        choices=("raise", "ignore"),
+        needs="labels",
+    )
     threads: int | None = key(
-        None, "decoding threads (loader timm: processes) of each process; empty: its share"
+        None,
+        "decoding threads, or worker processes of loader timm, of each process (default: its share of cores)",
+        at_least=0,
+        movable=True,
     )
-    cache_bytes: int = key(0, "memory of each process for encoded images")
+    cache_bytes: int = key(
+        0, "memory of each process for encoded images", at_least=0, movable=True, needs="loader crops"
+    )
 
     loader: str = key(
         "crops",
-        "crops: fkdx's own, plain crops; timm: random crops that timm augments",
+        "loader of training images: crops (fkdx's own) or timm (random crops that timm augments)",
         heading="augmentation, with loader timm",
+        choices=("crops", "timm"),
     )
     auto_augment: str = key("", "timm's name of a policy, such as rand-m7-mstd0.5 (RandAugment)")
-    color_jitter: float = key(0.0, "strength of colour jitter, where there is no auto_augment")
-    random_erasing: float = key(0.0, "probability of erasing a rectangle")
-    aug_repeats: int = key(1, "crops of one image in a batch over all processes (repeated augmentation)")
+    color_jitter: float = key(0.0, "strength of colour jitter, if there is no auto_augment", at_least=0)
+    random_erasing: float = key(0.0, "probability of erasing a rectangle", at_least=0, at_most=1)
+    aug_repeats: int = key(
+        1, "crops of one image in a batch over all processes (repeated augmentation)", at_least=1
+    )
 
     student: str = key(
         "resnet50",
-        "timm model name, or module:function of your own called with num_classes",
-        heading="who learns",
+        "student: a timm model, or module:function of your own, called with num_classes",
+        heading="student",
+        of="run",
     )
-    student_args: dict = key({}, "more arguments of the student, as YAML")
-    pretrained: bool = key(False, "start from timm's pretrained weights")
-    init: str = key("", "start from these weights (.safetensors or .pt); a head of another size starts anew")
-    size: int = key(0, "side of a crop; 0: what the student expects")
-    mean: list[float] | None = key(None, "mean of the pixels, in [0, 1]; empty: the student's own")
-    std: list[float] | None = key(None, "standard deviation of the pixels; empty: the student's own")
+    student_args: dict = key({}, "further arguments of the student, as YAML", of="run")
+    pretrained: bool = key(False, "start from timm's pretrained weights", of="run")
+    init: str = key(
+        "", "file of first weights (.safetensors or .pt); a head of another size starts anew", of="run"
+    )
+    size: int = key(0, "side of a crop in pixels; 0: what the student expects", at_least=0)
+    mean: list[float] | None = key(
+        None, "mean of the pixels, in [0, 1] (default: what the student expects)", length=3
+    )
+    std: list[float] | None = key(
+        None, "standard deviation of the pixels, in [0, 1] (default: what the student expects)", length=3
+    )
     freeze: list[str] = key(
-        [],
-        "parameters whose names match one of these patterns stay as they are, statistics of such norms too",
+        [], "patterns of parameter names that are not trained; frozen norms keep their statistics"
     )
 
     teacher: str = key(
         "",
-        "learn from this timm model's answers to the crops instead of stored ones",
-        heading="online teachers, which label the same crops on the fly",
+        "timm model, or module:function, to learn from instead of stored labels",
+        heading="online teachers, which answer for the same crops during training",
+        of="teacher",
     )
-    teacher_checkpoint: str = key("", "its weights; empty: timm's pretrained ones")
+    teacher_checkpoint: str = key(
+        "",
+        "file of the teacher's weights (default: timm's pretrained ones)",
+        of="teacher",
+        movable=True,
+        needs="teacher",
+    )
     teacher_input: dict = key(
-        {}, "its size (default: the student's), and mean and std if not the usual, as YAML"
+        {},
+        "size, mean and std of the teacher's input, as YAML (default: the student's size, its own mean)",
+        of="teacher",
+        needs="teacher",
     )
-    teacher_temperature: float = key(1.0, "divides a teacher's logits, online or stored")
-    teacher_compile: bool = key(False, "torch.compile the teachers")
+    teacher_temperature: float = key(1.0, "divisor of the teacher's logits, online or stored", above=0)
+    teacher_compile: bool = key(
+        False, "compile the teachers with torch.compile", of="run", movable=True, needs="teacher"
+    )
     more_teachers: list[dict] = key(
-        [], "more of them, of whose answers the mean is learned: each names keys such as teacher"
+        [], "further teachers, each with its own teacher keys; the student learns the mean", of="run"
     )
 
     teacher_loss: str = key(
         "ce",
-        "ce: soft cross-entropy; kl, bkl, dkd, dist: of online teachers' logits, both over temperature",
+        "loss against the teacher: ce (soft cross-entropy), or for online teachers kl, bkl, dkd, dist",
         heading="loss: class_weight x class_loss + (1 - class_weight) x teacher_loss",
+        choices=("ce", *LOSSES),
     )
-    teacher_loss_args: dict = key({}, "dkd: alpha, beta; dist: beta, gamma; as YAML")
-    class_loss: str = key("ce", "of the images' own classes: ce, or bce (binary cross-entropy)")
-    class_weight: float = key(0.0, "its share; all of it with --hard and no teacher")
-    smoothing: float = key(0.0, "of the images' own classes: each class gets smoothing / classes")
+    teacher_loss_args: dict = key(
+        {}, "weights in teacher_loss, as YAML: alpha, beta (dkd) or beta, gamma (dist)"
+    )
+    class_loss: str = key(
+        "ce",
+        "loss against the images' own classes: ce, or bce (binary cross-entropy)",
+        choices=("ce", "bce"),
+        needs=("class_weight", "hard"),
+    )
+    class_weight: float = key(
+        0.0, "share of class_loss in the loss; always 1 with --hard and no teacher", at_least=0, at_most=1
+    )
+    smoothing: float = key(
+        0.0,
+        "label smoothing of the images' own classes: every class gets smoothing / classes",
+        at_least=0,
+        at_most=1,
+        needs=("class_weight", "hard"),
+    )
 
-    batch_size: int = key(1024, "crops a step over all processes", heading="batches")
-    crops_per_image: int = key(4, "crops of one image in a batch (m)")
-    accumulate: int = key(1, "split each process's batch into this many parts, one after the other")
-    seed: int = key(0, "of weights, order, crops, mixing and drop-outs")
+    batch_size: int = key(1024, "crops in a step, over all processes", heading="batches", at_least=1)
+    crops_per_image: int = key(4, "crops of one image in a batch (m)", at_least=1)
+    accumulate: int = key(
+        1, "number of parts that each process's batch is split into to save memory", at_least=1, movable=True
+    )
+    seed: int = key(0, "seed of weights, order, crops, mixing and drop-out")
 
-    mixup: float = key(0.0, "Mixup: alpha of Beta(alpha, alpha); 0: none", heading="mixing of crops")
-    cutmix: float = key(0.0, "CutMix: alpha; 0: none")
-    selfmix: float = key(0.0, "SelfMix, CutMix among the crops of one image: alpha; 0: none")
-    mixup_prob: float = key(1.0, "part of the batches that are mixed")
-    mixup_switch_prob: float = key(0.5, "part of them that are cut where Mixup is on as well")
-    mixup_off_epoch: int = key(0, "no mixing from this epoch on; 0: to the end")
+    mixup: float = key(
+        0.0, "alpha of Mixup's Beta(alpha, alpha); 0: no Mixup", heading="mixing of crops", at_least=0
+    )
+    cutmix: float = key(0.0, "alpha of CutMix; 0: no CutMix", at_least=0)
+    selfmix: float = key(
+        0.0, "alpha of SelfMix, CutMix among the crops of one image; 0: no SelfMix", at_least=0
+    )
+    mixup_prob: float = key(1.0, "share of the batches that are mixed", at_least=0, at_most=1, needs=MIXING)
+    mixup_switch_prob: float = key(
+        0.5,
+        "share of CutMix or SelfMix among mixed batches, if Mixup is on too",
+        at_least=0,
+        at_most=1,
+        needs="mixup",
+    )
+    mixup_off_epoch: int = key(
+        0, "epoch from which nothing is mixed; 0: mix to the end", at_least=0, needs=MIXING
+    )
 
     optimizer: str = key(
         "momentum",
-        "timm name: momentum (SGD), sgd (SGD with Nesterov), adamw, lamb, ...",
+        "timm's name of the optimiser: momentum (SGD), sgd (SGD with Nesterov), adamw, lamb, ...",
         heading="optimiser",
     )
-    optimizer_args: dict = key({}, "more arguments of the optimiser, as YAML")
-    momentum: float = key(0.9, "of SGD")
-    weight_decay: float = key(1e-4, "weight decay")
+    optimizer_args: dict = key({}, "further arguments of the optimiser, as YAML")
+    momentum: float = key(0.9, "momentum of the optimiser, if it has any", at_least=0)
+    weight_decay: float = key(1e-4, "weight decay", at_least=0)
     decay_all: bool = key(True, "decay norms and biases too")
-    clip_grad: float = key(0.0, "largest norm of the gradient; 0: any")
-    ema: float = key(0.0, "decay of an average of the weights, which is then evaluated and exported; 0: none")
+    clip_grad: float = key(0.0, "largest norm of the gradient; 0: no limit", at_least=0)
+    ema: float = key(
+        0.0,
+        "decay of a moving average of the weights, which is then evaluated and exported; 0: no average",
+        of="run",
+        at_least=0,
+        at_most=1,
+    )
 
-    epochs: int = key(300, "views of every image", heading="schedule")
-    schedule: str = key("cosine", "cosine, linear, step or constant")
-    smooth: bool = key(False, "follow the curve step by step; otherwise once a pass (serrated)")
-    lr: float = key(0.1, "learning rate")
-    lr_batch: int = key(0, "lr is meant for this many crops a step and scaled to batch_size; 0: lr as it is")
-    min_lr: float = key(0.0, "where cosine and linear end")
-    warmup_epochs: int = key(0, "single-crop epochs with a linearly growing rate")
-    warmup_lr: float = key(0.0, "where warm-up starts")
-    decay_epochs: list[int] = key([], "schedule step: epochs at which the rate falls")
-    decay_rate: float = key(0.1, "schedule step: by this factor")
-    max_steps: int = key(0, "stop after this many steps; 0: at the end")
-    stages: list[dict] = key([], "run one after the other: each names the keys in which it differs")
+    epochs: int = key(300, "views of every image", heading="schedule", at_least=1)
+    schedule: str = key(
+        "cosine",
+        "curve of the learning rate: cosine, linear, step or constant",
+        choices=("cosine", "linear", "step", "constant"),
+    )
+    smooth: bool = key(False, "follow the curve step by step instead of once a pass (serrated)")
+    lr: float = key(0.1, "peak of the learning rate", at_least=0)
+    lr_batch: int = key(
+        0, "batch size that lr is meant for; lr is scaled to batch_size; 0: lr as it is", at_least=0
+    )
+    min_lr: float = key(
+        0.0, "learning rate at the end of cosine and linear", at_least=0, needs="schedule cosine linear"
+    )
+    warmup_epochs: int = key(0, "single-crop epochs in which the learning rate grows linearly", at_least=0)
+    warmup_lr: float = key(
+        0.0, "learning rate at the beginning of warm-up", at_least=0, needs="warmup_epochs"
+    )
+    decay_epochs: list[int] = key(
+        [], "epochs at which the learning rate falls, with schedule step", needs="schedule step"
+    )
+    decay_rate: float = key(0.1, "factor of each fall, with schedule step", at_least=0, needs="schedule step")
+    max_steps: int = key(
+        0, "number of steps after which to stop early; 0: none", of="run", at_least=0, movable=True
+    )
+    stages: list[dict] = key(
+        [], "stages to run one after the other, each with the keys that differ", of="run"
+    )
 
-    device: str = key("auto", "cuda, cpu or auto", heading="machine")
-    amp: str = key("none", "precision of the forward pass: none, bf16 or fp16")
-    channels_last: bool = key(True, "NHWC weights and activations")
-    compile: bool = key(False, "torch.compile the student")
-    sync_bn: bool = key(False, "batch statistics over all processes")
-    deterministic: bool = key(False, "the same bits in every run on one kind of machine, at some cost")
+    device: str = key("auto", "cuda, cuda:N, cpu or auto", heading="machine", of="run", movable=True)
+    amp: str = key("none", "precision of the forward pass: none (float32), bf16 or fp16", choices=tuple(AMP))
+    channels_last: bool = key(True, "keep weights and activations in NHWC memory", of="run")
+    compile: bool = key(False, "compile the student with torch.compile", movable=True)
+    sync_bn: bool = key(False, "compute batch statistics over all processes", of="run")
+    deterministic: bool = key(
+        False, "get the same bits in every run on one kind of machine, at some cost in speed", of="run"
+    )
 
     evaluate: bool = key(
         False,
-        "only evaluate `init` or the pretrained student on val",
+        "only evaluate `init`, or the pretrained student, on `val`",
         heading="evaluation, checkpoints, logs",
+        of="run",
+        movable=True,
     )
-    eval_every: int = key(1, "evaluate after every so many passes, and after the last")
-    eval_size: int = key(0, "side of a validation crop; 0: size")
-    eval_interpolation: str = key("bilinear", "of validation images: bilinear or bicubic")
-    crop_ratio: float = key(0.875, "side of the validation crop over the resized image's shorter side")
+    eval_every: int = key(
+        1, "number of passes between evaluations; the last pass is always evaluated", at_least=1, movable=True
+    )
+    eval_size: int = key(0, "side of a validation crop in pixels; 0: size", at_least=0, needs="val")
+    eval_interpolation: str = key(
+        "bilinear",
+        "interpolation of validation images: bilinear or bicubic",
+        choices=("bilinear", "bicubic"),
+        needs="val",
+    )
+    crop_ratio: float = key(
+        0.875,
+        "side of the validation crop, as a share of the resized image's shorter side",
+        at_least=0,
+        at_most=1,
+        needs="val",
+    )
     real_labels: str = key(
-        "", "real.json of ImageNet-ReaL: count a guess right if it is among the image's labels"
+        "",
+        "real.json of ImageNet-ReaL: a guess is right if it is among the image's labels there",
+        movable=True,
+        needs="val",
     )
-    resume: str = key("auto", "auto: output/last.pt if it is there; never; or a checkpoint")
-    save_every: int = key(0, "also keep the checkpoint of every so many passes; 0: last and best only")
-    save_minutes: float = key(15.0, "write last.pt within a pass at least this often")
-    nonfinite_limit: int = key(5, "stop after so many steps in a row with a loss that is not finite")
-    log_every: int = key(50, "steps between lines of log.jsonl")
-    tensorboard: bool = key(False, "also write TensorBoard events to output/tensorboard")
-    wandb: str = key("", "also log to this Weights & Biases project")
+    resume: str = key(
+        "auto",
+        "checkpoint to go on from: auto (output/last.pt if it exists), never, or a file",
+        of="run",
+        movable=True,
+    )
+    save_every: int = key(
+        0,
+        "number of passes between checkpoints that are kept; 0: keep the last and the best only",
+        of="run",
+        at_least=0,
+        movable=True,
+    )
+    save_minutes: float = key(15.0, "most minutes between two writes of last.pt", at_least=0, movable=True)
+    nonfinite_limit: int = key(
+        5,
+        "number of steps in a row with an infinite or NaN loss that ends the run",
+        of="run",
+        at_least=1,
+        movable=True,
+    )
+    log_every: int = key(50, "number of steps between lines of log.jsonl", at_least=1, movable=True)
+    tensorboard: bool = key(
+        False, "also write TensorBoard events to output/tensorboard", of="run", movable=True
+    )
+    wandb: str = key("", "project of Weights & Biases to log to as well", of="run", movable=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "student", MOVED.get(self.student, self.student))
 
     @property
     def peak_lr(self) -> float:
@@ -211,7 +363,8 @@ class Recipe:
         """One recipe a stage; a recipe without stages is its own only stage."""
         if not self.stages:
             return [self]
-        alone, allowed = replace(self, stages=[]), TYPES.keys() - OF_THE_RUN
+        alone = replace(self, stages=[])
+        allowed = {name for name, about in KEYS.items() if about.of == "stage"}
         return [
             find_folders(override(alone, keys, f"stages[{i}]", allowed)) for i, keys in enumerate(self.stages)
         ]
@@ -219,51 +372,42 @@ class Recipe:
     def each_teacher(self) -> list["Recipe"]:
         """One recipe an online teacher; the keys of the first are not those of the others."""
         alone = replace(self, teacher_checkpoint="", teacher_input={})
+        allowed = {name for name, about in KEYS.items() if about.of == "teacher"}
         more = enumerate(self.more_teachers)
-        return [self, *(override(alone, keys, f"more_teachers[{i}]", OF_A_TEACHER) for i, keys in more)]
+        return [self, *(override(alone, keys, f"more_teachers[{i}]", allowed) for i, keys in more)]
+
+    def check(self) -> None:
+        """ValueError if a value makes no sense, by itself or beside the others of its stage."""
+        self.each_teacher()
+        for stage in self.in_stages():
+            for name, about in KEYS.items():
+                about.check(name, getattr(stage, name))
+            if stage.warmup_epochs > stage.epochs:
+                got = f"got {stage.warmup_epochs}, expected at most {stage.epochs} (epochs)"
+                raise ValueError(f"recipe: warmup_epochs, {got}")
+            if stage.selfmix and stage.crops_per_image < 2:
+                raise ValueError(
+                    "recipe: selfmix mixes crops of one image, so it needs crops_per_image 2 or more"
+                )
+        if self.more_teachers and not self.teacher:
+            raise ValueError("recipe: more_teachers needs `teacher` to be set")
+
+    def without_effect(self) -> dict[str, str]:
+        """Keys that are set but change nothing in any stage; what each of them would need."""
+        idle = {}
+        for name, about in KEYS.items():
+            using = [stage for stage in self.in_stages() if getattr(stage, name) != DEFAULTS[name]]
+            if using and not any(about.has_effect(stage) for stage in using):
+                idle[name] = about.says_needs()
+        return idle
 
     def save(self, path: Path) -> None:
         path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
 
 
 TYPES = get_type_hints(Recipe)
-
-
-def override(
-    recipe: Recipe, keys: dict[str, Any], where: str, allowed: Collection[str] | None = None
-) -> Recipe:
-    """`recipe` with `keys` put in their place; `where` names their origin in errors. `allowed`: not all."""
-    for name in keys:
-        if name not in TYPES:
-            raise unknown(where, str(name))
-        if allowed is not None and name not in allowed:
-            raise ValueError(f"recipe: {name} is of the whole run, expected it outside of {where}")
-    keys = _as_today(keys)
-    return replace(recipe, **{name: cast(name, value, TYPES[name], where) for name, value in keys.items()})
-
-
-def unknown(where: str, name: str) -> ValueError:
-    near = difflib.get_close_matches(name, TYPES, n=1, cutoff=0.0)
-    return ValueError(f"recipe: unknown key, got '{name}', did you mean '{near[0]}'?, {where}")
-
-
-def cast(name: str, value: Any, kind: Any, where: str) -> Any:
-    """`value` as `kind`. YAML reads 1e-4 as a string, so numbers may come as text."""
-    if get_origin(kind) is types.UnionType:
-        return None if value is None else cast(name, value, get_args(kind)[0], where)
-    if get_origin(kind) is list and isinstance(value, list):
-        return [cast(name, item, get_args(kind)[0], where) for item in value]
-    try:
-        if kind is float and isinstance(value, (str, int)) and not isinstance(value, bool):
-            return float(value)
-        if kind is str and value is None:
-            return ""
-        if isinstance(value, get_origin(kind) or kind) and isinstance(value, bool) == (kind is bool):
-            return value
-    except ValueError:
-        pass
-    expected = str(getattr(kind, "__name__", kind))
-    raise ValueError(f"recipe: {name}, got {value!r}, expected {expected}, {where}")
+KEYS: dict[str, Key] = {f.name: f.metadata["key"] for f in fields(Recipe)}
+DEFAULTS = {f.name: f.default if f.default is not MISSING else f.default_factory() for f in fields(Recipe)}
 
 
 def find_folders(recipe: Recipe) -> Recipe:
@@ -276,19 +420,17 @@ def find_folders(recipe: Recipe) -> Recipe:
 
 
 def differences(old: dict[str, Any], new: Recipe) -> list[str]:
-    """Where a checkpoint's recipe and this one disagree, as 'key: old -> new'; movable keys are left out."""
-    old, now = _unmovable(_as_today(old)), _unmovable(asdict(new))
+    """Where a checkpoint's recipe and this one disagree, as 'key: old -> new'; movable keys are left out.
+
+    A key that did not exist when the checkpoint was written had today's default.
+    """
+    old = {**DEFAULTS, **old, "student": MOVED.get(old["student"], old["student"])}
+    old, now = _unmovable(old), _unmovable(asdict(new))
     names = [name for name in {**old, **now} if old.get(name) != now.get(name)]
     return [f"{name}: {old.get(name)!r} -> {now.get(name)!r}" for name in names]
 
 
-def _as_today(keys: dict[str, Any]) -> dict[str, Any]:
-    """Keys of an old recipe with today's names."""
-    student = keys.get("student")
-    return {**keys, "student": MOVED[student]} if isinstance(student, str) and student in MOVED else keys
-
-
 def _unmovable(keys: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in keys.items() if name not in MOVABLE}
+    kept = {name: value for name, value in keys.items() if name not in KEYS or not KEYS[name].movable}
     inner = {name: list(map(_unmovable, kept[name])) for name in ("stages", "more_teachers") if name in kept}
     return kept | inner

@@ -111,7 +111,10 @@ def test_rows_mix_across_the_parts_of_an_accumulated_step(run, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--selfmix", "1.0", "--crops-per-image", "1"], "selfmix, got crops_per_image 1"),
+        (
+            ["--selfmix", "1.0", "--crops-per-image", "1"],
+            "it needs crops_per_image 2 or more",
+        ),
         (["--mixup", "-0.1"], "mixup, got -0.1"),
         (["--mixup-prob", "1.5"], "mixup_prob, got 1.5"),
         (["--mixup-switch-prob", "-1"], "mixup_switch_prob, got -1.0"),

@@ -324,7 +324,7 @@ def test_a_run_that_was_cut_off_goes_on_exactly(toy, tmp_path, rng):
         (["--class-weight", "1.5"], "class_weight, got 1.5, expected 0 to 1"),
         (["--teacher-loss", "l2"], "teacher_loss, got 'l2', expected one of ce, kl, bkl, dkd, dist"),
         (["--teacher-loss", "kl"], "teacher_loss, got kl without a teacher"),
-        (["--more-teachers", "[{teacher: test_vit}]"], "more_teachers, got some, expected a teacher"),
+        (["--more-teachers", "[{teacher: test_vit}]"], "more_teachers needs `teacher` to be set"),
         (["--auto-augment", "rand-m7"], "auto_augment, got rand-m7, expected loader timm"),
         (["--aug-repeats", "3"], "aug_repeats, expected loader timm"),
         (["--loader", "timm", "--crops-per-image", "1"], "loader timm, got labels"),

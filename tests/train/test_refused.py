@@ -48,7 +48,7 @@ def refused(arguments: list[str], capsys) -> str:
         (["--student-args", "{num_classes: 7}"], "student"),
         (["--crop-per-image", "2"], "did you mean 'crops_per_image'"),
         (["--lr", "fast"], "lr, got 'fast', expected float"),
-        (["--epochs", "0"], "epochs, got 0, expected more than 0"),
+        (["--epochs", "0"], "epochs, got 0, expected at least 1"),
         (["--config", "fkd_resnet_50"], "fkd_resnet50"),
         (["--freeze", "[nothing.*]"], "no parameter matches"),
         (["--init", "/nowhere.pt"], "/nowhere.pt"),
