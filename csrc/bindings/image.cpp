@@ -21,19 +21,19 @@ static_assert(sizeof(Box) == 4 * sizeof(int32_t), "a row of boxes is a Box");
 const uint8_t* bytes_of(std::string_view data) { return reinterpret_cast<const uint8_t*>(data.data()); }
 
 CropSpec crop_spec(const Boxes& boxes, const Bytes& flips, int size, bool bicubic, bool pillow13,
-                   bool allow_warnings) {
+                   Strictness strictness) {
   return {reinterpret_cast<const Box*>(boxes.data()),
           flips.data(),
           static_cast<int>(boxes.shape(0)),
           size,
           bicubic ? Interpolation::kBicubic : Interpolation::kBilinear,
           pillow13 ? ResampleRule::kPillow13 : ResampleRule::kPillow12,
-          allow_warnings};
+          strictness};
 }
 
-ValidationSpec validation_spec(int resize, int size, bool bicubic, bool pillow13, bool allow_warnings) {
+ValidationSpec validation_spec(int resize, int size, bool bicubic, bool pillow13, Strictness strictness) {
   return {resize, size, bicubic ? Interpolation::kBicubic : Interpolation::kBilinear,
-          pillow13 ? ResampleRule::kPillow13 : ResampleRule::kPillow12, allow_warnings};
+          pillow13 ? ResampleRule::kPillow13 : ResampleRule::kPillow12, strictness};
 }
 
 Pixels pixels_of(const Bytes& image) {
@@ -52,8 +52,8 @@ py::tuple read_size(CropDecoder& decoder, std::string_view data) {
 }
 
 void decode_crops(CropDecoder& decoder, std::string_view data, const Boxes& boxes, const Bytes& flips,
-                  int size, bool bicubic, bool pillow13, bool allow_warnings, Bytes out) {
-  const CropSpec spec = crop_spec(boxes, flips, size, bicubic, pillow13, allow_warnings);
+                  int size, bool bicubic, bool pillow13, bool allow_warnings, bool whole_file, Bytes out) {
+  const CropSpec spec = crop_spec(boxes, flips, size, bicubic, pillow13, {allow_warnings, whole_file});
   uint8_t* pixels = out.mutable_data();
   py::gil_scoped_release release;
   decoder.decode_crops(bytes_of(data), data.size(), spec, pixels);
@@ -61,7 +61,7 @@ void decode_crops(CropDecoder& decoder, std::string_view data, const Boxes& boxe
 
 void resize_crops(CropDecoder& decoder, const Bytes& image, const Boxes& boxes, const Bytes& flips, int size,
                   bool bicubic, bool pillow13, Bytes out) {
-  const CropSpec spec = crop_spec(boxes, flips, size, bicubic, pillow13, false);
+  const CropSpec spec = crop_spec(boxes, flips, size, bicubic, pillow13, {});
   const Pixels source = pixels_of(image);
   uint8_t* pixels = out.mutable_data();
   py::gil_scoped_release release;
@@ -69,8 +69,8 @@ void resize_crops(CropDecoder& decoder, const Bytes& image, const Boxes& boxes, 
 }
 
 void decode_validation(CropDecoder& decoder, std::string_view data, int resize, int size, bool bicubic,
-                       bool pillow13, bool allow_warnings, Bytes out) {
-  const ValidationSpec spec = validation_spec(resize, size, bicubic, pillow13, allow_warnings);
+                       bool pillow13, bool allow_warnings, bool whole_file, Bytes out) {
+  const ValidationSpec spec = validation_spec(resize, size, bicubic, pillow13, {allow_warnings, whole_file});
   uint8_t* pixels = out.mutable_data();
   py::gil_scoped_release release;
   decoder.decode_validation(bytes_of(data), data.size(), spec, pixels);
@@ -78,7 +78,7 @@ void decode_validation(CropDecoder& decoder, std::string_view data, int resize, 
 
 void resize_validation(CropDecoder& decoder, const Bytes& image, int resize, int size, bool bicubic,
                        bool pillow13, Bytes out) {
-  const ValidationSpec spec = validation_spec(resize, size, bicubic, pillow13, false);
+  const ValidationSpec spec = validation_spec(resize, size, bicubic, pillow13, {});
   const Pixels source = pixels_of(image);
   uint8_t* pixels = out.mutable_data();
   py::gil_scoped_release release;
@@ -86,16 +86,18 @@ void resize_validation(CropDecoder& decoder, const Bytes& image, int resize, int
 }
 
 Bytes decode_box(CropDecoder& decoder, std::string_view data, int top, int left, int height, int width,
-                 bool allow_warnings, bool plain) {
+                 bool allow_warnings, bool plain, bool whole_file) {
   Bytes out({height, width, 3});
   uint8_t* pixels = out.mutable_data();
   py::gil_scoped_release release;
-  decoder.decode_box(bytes_of(data), data.size(), {top, left, height, width}, allow_warnings, plain, pixels);
+  decoder.decode_box(bytes_of(data), data.size(), {top, left, height, width}, {allow_warnings, whole_file},
+                     plain, pixels);
   return out;
 }
 
 void decode_region_only(CropDecoder& decoder, std::string_view data, const Boxes& boxes) {
-  const CropSpec spec = crop_spec(boxes, Bytes(), 1, false, false, true);
+  const CropSpec spec =
+      crop_spec(boxes, Bytes(), 1, false, false, {/*allow_warnings=*/true, /*whole_file=*/false});
   py::gil_scoped_release release;
   decoder.decode_region_only(bytes_of(data), data.size(), spec);
 }
@@ -123,10 +125,13 @@ void bind_image(py::module_& m) {
       .def("resize_crops", &resize_crops)
       .def("decode_validation", &decode_validation)
       .def("resize_validation", &resize_validation)
-      .def("decode_box", &decode_box,
+      .def("decode_box", &decode_box, py::arg("data"), py::arg("top"), py::arg("left"), py::arg("height"),
+           py::arg("width"), py::arg("allow_warnings"), py::arg("plain"), py::arg("whole_file") = false,
            "Pixels of a box as they are: (height, width, 3). plain: by libjpeg-turbo alone, the judge.")
       .def("decode_region_only", &decode_region_only, "What libjpeg-turbo alone needs, for benchmarks.")
       .def("decode_coefficients_only", &decode_coefficients_only, "Entropy decoding alone, for benchmarks.")
+      .def_property_readonly("harmless_warnings", &CropDecoder::harmless_warnings,
+                             "libjpeg's warnings about the last JPEG that can change no pixel.")
       .def_property_readonly("times", &times, "Seconds by stage since the decoder was made.");
 }
 

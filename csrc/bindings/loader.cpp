@@ -28,7 +28,7 @@ Value named(const char* what, const std::string& name,
 }
 
 View make_view(int size, const std::string& interpolation, const std::string& resample, bool allow_warnings,
-               const std::string& boxes, int resize, std::shared_ptr<RandomCrops> random) {
+               const std::string& boxes, int resize, std::shared_ptr<RandomCrops> random, bool whole_file) {
   View view;
   view.size = size;
   view.interpolation =
@@ -36,7 +36,7 @@ View make_view(int size, const std::string& interpolation, const std::string& re
                            {{"bilinear", Interpolation::kBilinear}, {"bicubic", Interpolation::kBicubic}});
   view.resample = named<ResampleRule>(
       "resample", resample, {{"pillow12", ResampleRule::kPillow12}, {"pillow13", ResampleRule::kPillow13}});
-  view.allow_warnings = allow_warnings;
+  view.strictness = {allow_warnings, whole_file};
   view.box_rule = named<BoxRule>("boxes", boxes,
                                  {{"pixels", BoxRule::kPixels},
                                   {"ratios", BoxRule::kRatios},
@@ -162,6 +162,7 @@ py::dict stages(const Pool& pool) {
   facts["images"] = spent.images;
   facts["crops"] = spent.crops;
   facts["bytes"] = spent.bytes;
+  facts["warned"] = spent.warned;
   facts["cached_bytes"] = pool.cache_bytes();
   return facts;
 }
@@ -195,7 +196,7 @@ void bind_loader(py::module_& m) {
 
   py::class_<View>(m, "View").def(py::init(&make_view), "size"_a, "interpolation"_a = "bilinear",
                                   "resample"_a = "pillow12", "allow_warnings"_a = false, "boxes"_a = "pixels",
-                                  "resize"_a = 256, "random"_a = nullptr);
+                                  "resize"_a = 256, "random"_a = nullptr, "whole_file"_a = false);
   py::class_<Pending>(m, "Pending")
       .def("wait", &Pending::wait, "seconds"_a)
       .def("cancel", &Pending::cancel)

@@ -12,6 +12,8 @@
 namespace fkdx {
 namespace {
 
+constexpr Strictness kLenient{/*allow_warnings=*/true, /*whole_file=*/false};
+
 uint64_t now() {
   using namespace std::chrono;
   return duration_cast<nanoseconds>(steady_clock::now().time_since_epoch()).count();
@@ -124,17 +126,17 @@ CropDecoder::CropDecoder() : state_(std::make_unique<State>()) {}
 CropDecoder::~CropDecoder() = default;
 
 ImageSize CropDecoder::read_size(const uint8_t* data, size_t size) {
-  return state_->jpeg.open(data, size, /*allow_warnings=*/true);
+  return state_->jpeg.open(data, size, kLenient);
 }
 
 void CropDecoder::decode_crops(const uint8_t* data, size_t size, const CropSpec& spec, uint8_t* out) {
-  const Box region = union_of(spec.boxes, spec.count, state_->jpeg.open(data, size, spec.allow_warnings));
+  const Box region = union_of(spec.boxes, spec.count, state_->jpeg.open(data, size, spec.strictness));
   if (spec.count > 0) state_->resize_crops(state_->read(region), region.top, region.left, spec, out);
 }
 
 void CropDecoder::decode_validation(const uint8_t* data, size_t size, const ValidationSpec& spec,
                                     uint8_t* out) {
-  const ImageSize image = state_->jpeg.open(data, size, spec.allow_warnings);
+  const ImageSize image = state_->jpeg.open(data, size, spec.strictness);
   state_->centre_crop(image, spec, [this](const Box& region) { return state_->read(region); }, out);
 }
 
@@ -148,24 +150,26 @@ void CropDecoder::resize_validation(const Pixels& image, const ValidationSpec& s
       image.size, spec, [&](const Box& region) { return state_->padded(image, region); }, out);
 }
 
-void CropDecoder::decode_box(const uint8_t* data, size_t size, const Box& box, bool allow_warnings,
+void CropDecoder::decode_box(const uint8_t* data, size_t size, const Box& box, Strictness strictness,
                              bool plain, uint8_t* out) {
-  union_of(&box, 1, state_->jpeg.open(data, size, allow_warnings));
+  union_of(&box, 1, state_->jpeg.open(data, size, strictness));
   const Pixels pixels = state_->read(box, plain);
   const ptrdiff_t row = ptrdiff_t{3} * box.width;
   for (int y = 0; y < box.height; ++y) std::memcpy(out + y * row, pixels.data + y * pixels.stride, row);
 }
 
 void CropDecoder::decode_region_only(const uint8_t* data, size_t size, const CropSpec& spec) {
-  const Box region = union_of(spec.boxes, spec.count, state_->jpeg.open(data, size, spec.allow_warnings));
+  const Box region = union_of(spec.boxes, spec.count, state_->jpeg.open(data, size, spec.strictness));
   if (spec.count > 0) state_->read(region, /*plain=*/true);
 }
 
 void CropDecoder::decode_coefficients_only(const uint8_t* data, size_t size) {
-  state_->jpeg.open(data, size, /*allow_warnings=*/true);
+  state_->jpeg.open(data, size, kLenient);
   state_->jpeg.read_coefficients();
 }
 
 const StageTimes& CropDecoder::times() const { return state_->times; }
+
+int CropDecoder::harmless_warnings() const { return state_->jpeg.harmless_warnings(); }
 
 }  // namespace fkdx

@@ -27,6 +27,13 @@ enum class Interpolation { kBilinear, kBicubic };
 // twice as many pixels as the width. Results differ by at most a few units of the last bit.
 enum class ResampleRule { kPillow12, kPillow13 };
 
+// What of a JPEG is refused besides what no decoder could read. Warnings of libjpeg that can change no pixel
+// (an unknown JFIF version, bytes between markers) are never refused, but counted.
+struct Strictness {
+  bool allow_warnings = false;  // accept what libjpeg calls corrupt but decodes somehow
+  bool whole_file = false;      // read on behind the boxes, so that a cut file is refused whatever the boxes
+};
+
 // What to make of one image: count crops of size x size pixels.
 struct CropSpec {
   const Box* boxes;
@@ -35,7 +42,7 @@ struct CropSpec {
   int size;
   Interpolation interpolation = Interpolation::kBilinear;
   ResampleRule rule = ResampleRule::kPillow12;
-  bool allow_warnings = false;  // false: a libjpeg warning about corrupt data is an error
+  Strictness strictness = {};
 };
 
 // Shorter side resized to `resize`, then the centre size x size cut out, padded with black where it is too
@@ -45,7 +52,7 @@ struct ValidationSpec {
   int size;
   Interpolation interpolation = Interpolation::kBilinear;
   ResampleRule rule = ResampleRule::kPillow12;
-  bool allow_warnings = false;
+  Strictness strictness = {};
 };
 
 // Packed 8-bit RGB, rows `stride` bytes apart.
@@ -68,7 +75,7 @@ bool is_jpeg(const uint8_t* data, size_t size);
 //
 // Bad images and boxes outside the image throw ImageError; its text has the reason, the caller adds the path.
 // Refused before any pixel is decoded: more than 178,956,970 pixels (where Pillow refuses), more than 100
-// scans, more than 256 MiB inside libjpeg.
+// scans, more than 256 MiB inside libjpeg. See docs/images.md.
 class CropDecoder {
  public:
   CropDecoder();
@@ -91,7 +98,7 @@ class CropDecoder {
 
   // Pixels of a box as they are; out is [box.height, box.width, 3]. `plain`: by libjpeg-turbo alone, the
   // judge.
-  void decode_box(const uint8_t* data, size_t size, const Box& box, bool allow_warnings, bool plain,
+  void decode_box(const uint8_t* data, size_t size, const Box& box, Strictness strictness, bool plain,
                   uint8_t* out);
 
   // Decodes the union of the boxes by libjpeg-turbo alone and drops it, for benchmarks.
@@ -101,6 +108,9 @@ class CropDecoder {
   void decode_coefficients_only(const uint8_t* data, size_t size);
 
   const StageTimes& times() const;
+
+  // Warnings about the last image, a JPEG, that can change no pixel.
+  int harmless_warnings() const;
 
  private:
   struct State;

@@ -12,6 +12,8 @@ constexpr uint8_t kEndOfBlock = 128;  // a step out of the block
 constexpr int kMaxDcSize = 11;        // bits of a value; what takes more is libjpeg-turbo's to refuse
 constexpr int kMaxAcSize = 10;
 constexpr int kMaxDc = 1 << 15;
+constexpr uint8_t kFirstRestart = 0xD0;  // markers, behind 0xFF
+constexpr uint8_t kEndOfImage = 0xD9;
 
 constexpr uint8_t kNaturalOrder[kCoefficients] = {
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
@@ -22,11 +24,12 @@ constexpr uint8_t kNaturalOrder[kCoefficients] = {
 
 // libjpeg-turbo has checked the table when it started the scan.
 void HuffmanDecoder::Table::fill(const JHUFF_TBL& huffman, bool is_ac) {
-  if (std::memcmp(source.bits, huffman.bits, sizeof(source.bits)) == 0 &&
+  if (filled && std::memcmp(source.bits, huffman.bits, sizeof(source.bits)) == 0 &&
       std::memcmp(source.huffval, huffman.huffval, sizeof(source.huffval)) == 0) {
     return;
   }
   source = huffman;
+  filled = true;
   ac = is_ac;
   std::memcpy(values, huffman.huffval, sizeof(values));
   std::memset(codes, 0, sizeof(codes));
@@ -108,6 +111,7 @@ bool HuffmanDecoder::start(const jpeg_decompress_struct& jpeg, Columns wanted) {
   wanted_ = wanted;
   columns_ = jpeg.MCUs_per_row;
   column_ = 0;
+  rows_left_ = jpeg.MCU_rows_in_scan;
   restart_interval_ = units_to_restart_ = jpeg.restart_interval;
   next_restart_ = 0;
   return true;
@@ -212,7 +216,10 @@ bool HuffmanDecoder::decode_unit(JBLOCKROW* blocks) {
     --units_to_restart_;
   }
   const bool wanted = blocks && column_ >= wanted_.first && column_ <= wanted_.last;
-  column_ = column_ + 1 < columns_ ? column_ + 1 : 0;
+  if (++column_ == columns_) {
+    column_ = 0;
+    --rows_left_;
+  }
   return wanted ? decode_blocks<true>(blocks) : decode_blocks<false>(blocks);
 }
 
@@ -229,10 +236,17 @@ bool HuffmanDecoder::decode_blocks(JBLOCKROW* blocks) {
   return unread(bits) >= 0;
 }
 
+bool HuffmanDecoder::finish() {
+  while (rows_left_ > 0) {
+    if (!decode_unit(nullptr)) return false;
+  }
+  return supply(&bits_) && at_marker_ && unread(bits_) < 8 && next_[1] == kEndOfImage;
+}
+
 // Steps over a restart marker, which has to come right behind the bits that fill up the last byte.
 bool HuffmanDecoder::restart() {
   if (!supply(&bits_) || !at_marker_ || unread(bits_) >= 8) return false;
-  if (end_ - next_ < 2 || next_[0] != 0xFF || next_[1] != 0xD0 + next_restart_) return false;
+  if (end_ - next_ < 2 || next_[0] != 0xFF || next_[1] != kFirstRestart + next_restart_) return false;
   next_ += 2;
   begin_interval();
   next_restart_ = (next_restart_ + 1) % 8;

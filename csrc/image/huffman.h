@@ -29,6 +29,9 @@ class HuffmanDecoder {
   // False: give up.
   bool decode_unit(JBLOCKROW* blocks);
 
+  // Decodes what is left of the scan. False: give up, or something else than the end of the image follows.
+  bool finish();
+
  private:
   static constexpr int kIndexBits = 10;
 
@@ -67,6 +70,7 @@ class HuffmanDecoder {
     int32_t offsets[17];              // from a code to its value's place
     uint8_t values[256];
     JHUFF_TBL source;
+    bool filled;  // from source; zeroed memory equals a table without any code
     bool ac;
 
     void fill(const JHUFF_TBL& huffman, bool is_ac);
@@ -121,6 +125,7 @@ class HuffmanDecoder {
   Columns wanted_;
   unsigned columns_;
   unsigned column_;
+  unsigned rows_left_;
   unsigned restart_interval_;
   unsigned units_to_restart_;
   int next_restart_;

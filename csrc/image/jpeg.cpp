@@ -20,6 +20,7 @@ constexpr uint64_t kMaxPixels =
     178956970;  // twice Pillow's MAX_IMAGE_PIXELS: from there on Pillow refuses too
 constexpr int kMaxScans = 100;
 constexpr long kMaxMemory = 256L << 20;
+constexpr int kMarkerTrace = 1;  // the level at which libjpeg tells of each marker
 
 // Fancy upsampling mixes a pixel with neighbours up to two pixels away, and treats the edges of what it
 // decodes as edges of the image. So much more is decoded at each side.
@@ -43,9 +44,13 @@ JpegReader::JpegReader() {
   errors_.base.error_exit = on_error;
   errors_.base.emit_message = on_message;
   errors_.base.output_message = [](j_common_ptr) {};
-  guarded([this] { jpeg_create_decompress(&jpeg_); });
-  jpeg_.mem->max_memory_to_use = kMaxMemory;
   progress_.progress_monitor = on_progress;
+  guarded([this] { create(); });
+}
+
+void JpegReader::create() {
+  jpeg_create_decompress(&jpeg_);
+  jpeg_.mem->max_memory_to_use = kMaxMemory;
   jpeg_.progress = &progress_;
   jpeg_.client_data = this;
 }
@@ -65,7 +70,29 @@ void JpegReader::on_error(j_common_ptr jpeg) {
 
 void JpegReader::on_message(j_common_ptr jpeg, int level) {
   auto* errors = reinterpret_cast<Errors*>(jpeg->err);
-  if (level < 0 && !errors->allow_warnings) on_error(jpeg);
+  const int code = errors->base.msg_code;
+  if (level == kMarkerTrace && code != JTRC_PARMLESS_MARKER) errors->in_scan = code == JTRC_SOS_PARAMS;
+  if (level >= 0) return;
+  if (is_harmless(reinterpret_cast<j_decompress_ptr>(jpeg))) {
+    ++errors->harmless;
+  } else if (!errors->allow_warnings) {
+    on_error(jpeg);
+  }
+}
+
+// Whether a warning is about something that every decoder reads over, so that it can change no pixel.
+bool JpegReader::is_harmless(j_decompress_ptr jpeg) {
+  const auto* errors = reinterpret_cast<const Errors*>(jpeg->err);
+  switch (errors->base.msg_code) {
+    case JWRN_ADOBE_XFORM:     // an unknown transform of colours: the usual one is taken
+    case JWRN_JFIF_MAJOR:      // a version other than 1.x
+    case JWRN_NOT_SEQUENTIAL:  // parameters that mean nothing in a sequential scan
+      return true;
+    case JWRN_EXTRANEOUS_DATA:  // bytes between markers, or behind the last pixel
+      return !errors->in_scan || jpeg->output_scanline >= jpeg->output_height;
+    default:
+      return false;
+  }
 }
 
 void JpegReader::on_progress(j_common_ptr jpeg) {
@@ -79,7 +106,8 @@ void JpegReader::on_progress(j_common_ptr jpeg) {
 void JpegReader::take_over() {
 #ifdef FKDX_JPEG_INTERNALS
   const HuffmanDecoder::Columns wanted = {jpeg_.master->first_iMCU_col, jpeg_.master->last_iMCU_col};
-  if (huffman_.start(jpeg_, wanted)) jpeg_.entropy->decode_mcu = on_unit;
+  took_over_ = huffman_.start(jpeg_, wanted);
+  if (took_over_) jpeg_.entropy->decode_mcu = on_unit;
 #endif
 }
 
@@ -103,9 +131,10 @@ bool JpegReader::guarded(Step step) {
   return false;
 }
 
-ImageSize JpegReader::open(const uint8_t* data, size_t size, bool allow_warnings) {
+ImageSize JpegReader::open(const uint8_t* data, size_t size, Strictness strictness) {
   check<ImageError>(size > 0, "jpeg: empty file");
-  errors_.allow_warnings = allow_warnings;
+  errors_.allow_warnings = strictness.allow_warnings;
+  whole_file_ = strictness.whole_file;
   data_ = data;
   size_ = size;
   read_header();
@@ -113,9 +142,14 @@ ImageSize JpegReader::open(const uint8_t* data, size_t size, bool allow_warnings
   return {static_cast<int>(jpeg_.image_height), static_cast<int>(jpeg_.image_width)};
 }
 
+// A fresh libjpeg object for every image: a used one keeps its tables, and a file that lacks one would be
+// decoded by its neighbour's.
 void JpegReader::read_header() {
+  errors_.in_scan = false;
+  errors_.harmless = 0;
   guarded([this] {
-    jpeg_abort_decompress(&jpeg_);
+    jpeg_destroy_decompress(&jpeg_);
+    create();
     jpeg_mem_src(&jpeg_, data_, size_);
     jpeg_read_header(&jpeg_, TRUE);
   });
@@ -143,6 +177,7 @@ Pixels JpegReader::read(const Box& region, bool plain) {
 // `fast` tries our Huffman decoder; false if it gave up.
 bool JpegReader::decode(const Box& region, bool fast, Pixels* pixels) {
   const bool cmyk = jpeg_.num_components == 4;
+  took_over_ = false;
   JDIMENSION left = static_cast<JDIMENSION>(std::max(region.left - kMargin, 0));
   JDIMENSION width = std::min<JDIMENSION>(region.left + region.width + kMargin, jpeg_.image_width) - left;
   const bool started = guarded([this, cmyk, fast, &left, &width, top = static_cast<JDIMENSION>(region.top)] {
@@ -163,6 +198,7 @@ bool JpegReader::decode(const Box& region, bool fast, Pixels* pixels) {
   uint8_t* data = pixels_.reserve(static_cast<size_t>(rows) * stride + kOverread);
   data += (region.top - first_row) * stride + 3 * (region.left - ptrdiff_t{left});
   *pixels = {data, {region.height, region.width}, stride};
+  row_.reserve(size_t{4} * jpeg_.output_width);  // of RGB or CMYK
   return cmyk ? read_cmyk_rows(rows, stride) : read_rows(rows, stride);
 }
 
@@ -171,20 +207,33 @@ bool JpegReader::read_rows(int count, ptrdiff_t stride) {
   for (int y = 0; y < count; ++y) rows_[y] = pixels_.data() + y * stride;
   return guarded([this, count] {
     for (int y = 0; y < count;) y += static_cast<int>(jpeg_read_scanlines(&jpeg_, &rows_[y], count - y));
-    jpeg_abort_decompress(&jpeg_);
+    finish();
   });
 }
 
 bool JpegReader::read_cmyk_rows(int count, ptrdiff_t stride) {
-  cmyk_row_.reserve(size_t{4} * jpeg_.output_width);
   return guarded([this, count, stride] {
-    JSAMPROW row = cmyk_row_.data();
+    JSAMPROW row = row_.data();
     for (int y = 0; y < count; ++y) {
       jpeg_read_scanlines(&jpeg_, &row, 1);
       convert_cmyk(row, static_cast<int>(jpeg_.output_width), pixels_.data() + y * stride);
     }
-    jpeg_abort_decompress(&jpeg_);
+    finish();
   });
+}
+
+// Reads the rest of the file where that is asked for. Several scans were read to their end before the first
+// pixel.
+void JpegReader::finish() {
+  if (whole_file_ && took_over_ && !huffman_.finish()) longjmp(errors_.escape, kGaveUp);
+  if (whole_file_ && !took_over_) {
+    JSAMPROW row = row_.data();
+    const JDIMENSION left = jpeg_.output_height - jpeg_.output_scanline;
+    if (left > 1) jpeg_skip_scanlines(&jpeg_, left - 1);
+    if (left > 0) jpeg_read_scanlines(&jpeg_, &row, 1);
+    jpeg_finish_decompress(&jpeg_);
+  }
+  jpeg_abort_decompress(&jpeg_);
 }
 
 void JpegReader::read_coefficients() {

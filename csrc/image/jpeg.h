@@ -25,15 +25,18 @@ class JpegReader {
   JpegReader& operator=(const JpegReader&) = delete;
 
   // Reads the header and keeps `data` until the next call. Throws ImageError.
-  ImageSize open(const uint8_t* data, size_t size, bool allow_warnings);
+  ImageSize open(const uint8_t* data, size_t size, Strictness strictness);
 
   // Decodes the pixels of `region`, which lies inside the image; their first one is at the view's data. The
-  // view holds until the next call. Corruption behind the region goes unseen.
+  // view holds until the next call. Damage behind the region goes unseen, but for Strictness::whole_file.
   // `plain`: by libjpeg-turbo alone, without our Huffman decoder.
   Pixels read(const Box& region, bool plain = false);
 
   // Entropy decoding of the whole image, nothing else.
   void read_coefficients();
+
+  // libjpeg's warnings about the open image that can change no pixel.
+  int harmless_warnings() const { return errors_.harmless; }
 
  private:
   // Where guarded C code leaves by longjmp: with an error, or because the Huffman decoder gave up.
@@ -43,18 +46,23 @@ class JpegReader {
     jpeg_error_mgr base;  // first, so that libjpeg's pointer is a pointer to Errors
     jmp_buf escape;
     bool allow_warnings;
+    bool in_scan;  // the last marker was that of a scan, whose data follow
+    int harmless;  // warnings so far
     char text[JMSG_LENGTH_MAX];
   };
 
   static void on_error(j_common_ptr jpeg);
   static void on_message(j_common_ptr jpeg, int level);
   static void on_progress(j_common_ptr jpeg);
+  static bool is_harmless(j_decompress_ptr jpeg);
   static boolean on_unit(j_decompress_ptr jpeg, JBLOCKROW* blocks);
 
   template <typename Step>
   bool guarded(Step step);
+  void create();
   void read_header();
   void take_over();
+  void finish();
   bool decode(const Box& region, bool fast, Pixels* pixels);
   void check_header();
   bool read_rows(int count, ptrdiff_t stride);
@@ -66,8 +74,10 @@ class JpegReader {
   HuffmanDecoder huffman_;
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
+  bool whole_file_ = false;
+  bool took_over_ = false;  // our Huffman decoder reads the open image
   Buffer<uint8_t> pixels_;
-  Buffer<uint8_t> cmyk_row_;
+  Buffer<uint8_t> row_;
   std::vector<JSAMPROW> rows_;
 };
 

@@ -46,6 +46,7 @@ void Stages::add(const Stages& other) {
   images += other.images;
   crops += other.crops;
   bytes += other.bytes;
+  warned += other.warned;
 }
 
 State Worker::process(const View& view, const Rows& rows, Image* image, Stages* spent) {
@@ -58,6 +59,7 @@ State Worker::process(const View& view, const Rows& rows, Image* image, Stages* 
     spent->bytes = static_cast<int64_t>(bytes->size());
     if (is_jpeg(bytes->data(), bytes->size())) {
       decode(view, rows, *bytes, image);
+      spent->warned = decoder_.harmless_warnings() > 0;
     } else {
       image->encoded = bytes == buffer_ ? std::make_shared<Bytes>(*bytes) : bytes;
       state = State::kForeign;
@@ -101,13 +103,13 @@ void Worker::decode(const View& view, const Rows& rows, const Bytes& bytes, Imag
       view.random->draw(image->stream, image->size, image->first_crop, image->count, boxes, flips);
       break;
     case BoxRule::kCentre:
-      decoder_.decode_validation(
-          bytes.data(), bytes.size(),
-          {view.resize, view.size, view.interpolation, view.resample, view.allow_warnings}, out);
+      decoder_.decode_validation(bytes.data(), bytes.size(),
+                                 {view.resize, view.size, view.interpolation, view.resample, view.strictness},
+                                 out);
       return;
   }
-  const CropSpec spec{
-      boxes, flips, image->count, view.size, view.interpolation, view.resample, view.allow_warnings};
+  const CropSpec spec{boxes,         flips,          image->count, view.size, view.interpolation,
+                      view.resample, view.strictness};
   decoder_.decode_crops(bytes.data(), bytes.size(), spec, out);
 }
 

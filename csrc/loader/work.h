@@ -26,7 +26,7 @@ struct View {
   int size = 224;
   Interpolation interpolation = Interpolation::kBilinear;
   ResampleRule resample = ResampleRule::kPillow12;
-  bool allow_warnings = false;
+  Strictness strictness = {};
   BoxRule box_rule = BoxRule::kPixels;
   int resize = 256;                           // kCentre: the shorter side
   std::shared_ptr<const RandomCrops> random;  // kRandom
@@ -63,6 +63,7 @@ struct Image {
 struct Stages {
   int64_t read_ns = 0, decode_ns = 0, resize_ns = 0, wait_ns = 0;
   int64_t images = 0, crops = 0, bytes = 0;
+  int64_t warned = 0;  // images of which libjpeg said something that changes no pixel
   void add(const Stages& other);
 };
 

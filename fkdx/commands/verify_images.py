@@ -34,7 +34,7 @@ def verify_images(
         progress: show a bar where stderr is a terminal.
     """
     source = open_source(root)
-    pool = ImagePool(source, View(size=1, boxes="ratios", allow_warnings=allow_warnings), threads)
+    pool = ImagePool(source, View(1, boxes="ratios", allow_warnings=allow_warnings, whole_file=True), threads)
 
     def begin(first: int) -> Pending:
         images = list(range(first, min(first + _GROUP, len(source))))

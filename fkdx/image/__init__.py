@@ -3,9 +3,17 @@
 from fkdx.image.crops import (
     INTERPOLATIONS,
     decode_crops,
+    harmless_warnings,
     image_size,
     resize_crops,
     validation_crop,
 )
 
-__all__ = ["INTERPOLATIONS", "decode_crops", "image_size", "resize_crops", "validation_crop"]
+__all__ = [
+    "INTERPOLATIONS",
+    "decode_crops",
+    "harmless_warnings",
+    "image_size",
+    "resize_crops",
+    "validation_crop",
+]

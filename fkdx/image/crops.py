@@ -3,6 +3,7 @@
 The pixels are those of `Image.open(file).convert("RGB")`, cut by `crop(box)`, resized by
 `resize((size, size))` and mirrored where the flip says so, bit for bit; EXIF orientation is ignored.
 JPEG goes through libjpeg-turbo and no further than the crops need; everything else goes through Pillow.
+`docs/images.md` says which files are refused.
 
 `resample` names the order of the two passes of the resize: "pillow12" (rows before columns, what every
 published label was made with; columns first for boxes over a hundred times taller than wide, as in Pillow
@@ -36,6 +37,7 @@ def decode_crops(
     interpolation: str = "bilinear",
     resample: str = "pillow12",
     allow_warnings: bool = False,
+    whole_file: bool = False,
 ) -> np.ndarray:
     """Decode an image once and cut its crops.
 
@@ -46,7 +48,10 @@ def decode_crops(
         size: pixels of a side of the result.
         interpolation: "bilinear" or "bicubic", both antialiased.
         resample: "pillow12" or "pillow13", see the module.
-        allow_warnings: accept what libjpeg calls corrupt but decodes somehow.
+        allow_warnings: accept what libjpeg calls corrupt but decodes somehow. What it only wonders at (an
+            unknown JFIF version, bytes between markers) changes no pixel and is always accepted; see
+            `harmless_warnings`.
+        whole_file: read on behind the boxes, so that a cut or damaged file is refused whatever the boxes.
 
     Returns:
         (m, size, size, 3) uint8 RGB.
@@ -70,7 +75,8 @@ def decode_crops(
     with _named(data):
         encoded = _encoded(data)
         if _C.is_jpeg(encoded):
-            _decoder().decode_crops(encoded, boxes, flips, size, bicubic, pillow13, allow_warnings, out)
+            rules = size, bicubic, pillow13, allow_warnings, whole_file
+            _decoder().decode_crops(encoded, boxes, flips, *rules, out)
         else:
             _decoder().resize_crops(_pillow_pixels(encoded), boxes, flips, size, bicubic, pillow13, out)
     return out
@@ -120,12 +126,13 @@ def validation_crop(
     interpolation: str = "bilinear",
     resample: str = "pillow12",
     allow_warnings: bool = False,
+    whole_file: bool = False,
 ) -> np.ndarray:
     """The centre crop that classifiers are evaluated on.
 
     The shorter side is resized to `floor(size / crop_ratio)` and the centre `size` x `size` cut out, bit for
     bit what torchvision's Resize and CenterCrop give for a Pillow image; a ratio above 1 pads with black as
-    they do.
+    they do. `allow_warnings` and `whole_file` are those of `decode_crops`.
 
     Returns:
         (size, size, 3) uint8 RGB.
@@ -150,7 +157,8 @@ def validation_crop(
     with _named(data):
         encoded = _encoded(data)
         if _C.is_jpeg(encoded):
-            _decoder().decode_validation(encoded, resize, size, bicubic, pillow13, allow_warnings, out)
+            rules = size, bicubic, pillow13, allow_warnings, whole_file
+            _decoder().decode_validation(encoded, resize, *rules, out)
         else:
             _decoder().resize_validation(_pillow_pixels(encoded), resize, size, bicubic, pillow13, out)
     return out
@@ -178,6 +186,11 @@ def image_size(data: bytes | str | os.PathLike[str]) -> tuple[int, int]:
             return _decoder().read_size(encoded)
         with _open(encoded) as image:
             return image.height, image.width
+
+
+def harmless_warnings() -> int:
+    """How often libjpeg wondered at the JPEG that this thread read last, without a change to any pixel."""
+    return _decoder().harmless_warnings
 
 
 class _named:

@@ -62,6 +62,7 @@ class View:
     boxes: str = "pixels"  # pixels | ratios | random | centre
     crop_ratio: float = 0.875  # centre
     random: _C.RandomCrops | None = None  # random
+    whole_file: bool = False  # see decode_crops
 
     def native(self) -> _C.View:
         """The same, checked. Raises ValueError."""
@@ -78,6 +79,7 @@ class View:
             self.boxes,
             resize,
             self.random,
+            self.whole_file,
         )
         return _C.View(*arguments)
 
