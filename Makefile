@@ -26,7 +26,7 @@ fuzz-labels:           ## ten minutes of libFuzzer on the reader of label files 
 	$(SANITIZE) tests/fuzz/label_file.cpp csrc/labels/*.cpp csrc/base/cpu.cpp -o build/fuzz/label_file.bin
 	build/fuzz/label_file.bin -max_total_time=600 -max_len=8192 -rss_limit_mb=1024 build/fuzz/label_file tests/fuzz/label_file
 
-SANITIZED ?= tests/image/test_crops.py $(addprefix tests/loader/test_,pool.py crop_loader.py bad_images.py validation_loader.py)
+SANITIZED ?= $(addprefix tests/image/test_,crops.py jpeg.py) $(addprefix tests/loader/test_,pool.py crop_loader.py bad_images.py validation_loader.py)
 sanitize: build        ## the tests of native code under ASan + UBSan, then under TSan: about ten minutes
 	sh tools/sanitize.sh $(VENV) address,undefined $(SANITIZED)
 	sh tools/sanitize.sh $(VENV) thread $(SANITIZED)
