@@ -50,7 +50,9 @@ class Cutter:
         """Start to fill `pixels` as `work` says; `view` says where its boxes come from."""
         return Cut(
             [
-                self.pool.submit(_copy(work), rows, urgent, View(size, interpolation, whole_file=True, **view))
+                self.pool.submit(
+                    _copy(work), rows, urgent, View(size, interpolation, whole_file=True, **view)
+                )
                 for (size, interpolation), rows in pixels.items()
             ]
         )
