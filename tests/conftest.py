@@ -9,6 +9,8 @@ import pytest
 
 # Before torch is imported: sums come out the same in this process and in those that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Where tests take more threads, those that wait leave their cores to other tests.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # torch looks only once whether cuBLAS repeats itself, at the first test that multiplies on a GPU.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # A suite in the background ignores SIGINT, and the programs that tests interrupt would inherit that.

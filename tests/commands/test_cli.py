@@ -32,6 +32,53 @@ def test_import_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_import_takes_a_moment() -> None:
+    """At most 0.25 s of the processor; the machine may be busy."""
+    code = "import time; start = time.process_time(); import fkdx; print(time.process_time() - start)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.25
+
+
+WAITING = """
+import os, time
+from fkdx import cli
+cli.let_idle_threads_sleep()
+import torch
+torch.set_num_threads(2)
+numbers = torch.rand(200_000)
+numbers.exp()
+start = time.process_time()
+for _ in range(100):
+    numbers.exp()
+    time.sleep(0.01)
+print(os.environ.get("GOMP_SPINCOUNT"), time.process_time() - start)
+"""
+
+
+def waiting(**given: str) -> tuple[str, float]:
+    """The number of looks, and the processor's seconds of a process whose second thread mostly waits."""
+    clean = {name: text for name, text in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING],
+        cwd=ROOT,
+        env=clean | given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count, seconds = done.stdout.split()
+    return count, float(seconds)
+
+
+def test_threads_that_wait_sleep_soon_unless_the_user_chose() -> None:
+    count, seconds = waiting()
+    assert count == str(cli.SPIN_COUNT)
+    chosen, spinning = waiting(GOMP_SPINCOUNT="300000")
+    assert chosen == "300000"
+    assert seconds < spinning / 2
+    assert waiting(OMP_WAIT_POLICY="passive")[0] == "None"
+
+
 def test_version_is_the_extensions() -> None:
     from fkdx import _C
 
