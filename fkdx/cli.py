@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(verb: str, argv: list[str]) -> int:
     """Run one verb; what the user can mend is one line on stderr and exit status 1."""
+    open_closed_streams()
     warnings.formatwarning = lambda message, *_, **__: f"fkdx {verb}: {message}\n"
     let_idle_threads_sleep()
     try:
@@ -71,7 +72,8 @@ def run(verb: str, argv: list[str]) -> int:
         if verb != "doctor":  # which reports a missing extension itself
             _ = fkdx._C
         status = import_module(VERBS[verb][0]).main(argv) or 0
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
         return status
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).split(".")[0]
@@ -91,6 +93,15 @@ def let_idle_threads_sleep() -> None:
     """In this process and its children, unless the user chose: OpenMP reads it once, when torch loads."""
     if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
+
+
+def open_closed_streams() -> None:
+    """Let standard streams that the caller closed lead nowhere, so that no file gets their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one
 
 
 def check_names(argv: list[str]) -> None:

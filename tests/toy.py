@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +85,12 @@ def draw_crops(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([top, left, height, width], axis=1).astype(np.int32), rng.random(CROPS) < 0.5
 
 
-def torchrun(processes: int, arguments: list[str], timeout: float = 120) -> subprocess.CompletedProcess:
-    """`torchrun -m fkdx.train`, waited for."""
+def torchrun(
+    processes: int, arguments: list[str], timeout: float = 120, program: Sequence[str] = ("-m", "fkdx.train")
+) -> subprocess.CompletedProcess:
+    """torchrun of `fkdx.train` or another program, waited for."""
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    words = [*command, "-m", "fkdx.train", *arguments]
+    words = [*command, *program, *arguments]
     return subprocess.run(
         words, capture_output=True, text=True, timeout=timeout, env=environment(), check=False
     )

@@ -35,7 +35,7 @@ from fkdx.train.read_recipe import read_recipe
 from fkdx.train.recipe import Recipe
 from fkdx.train.run import Run, begin, export, find_checkpoint, save
 from fkdx.train.schedule import Pass, passes, step_learning_rate
-from fkdx.train.student import create_optimizer, create_student, freeze, set_training
+from fkdx.train.student import check_gradients, create_optimizer, create_student, freeze, set_training
 from fkdx.train.teachers_labels import teachers_labels
 
 
@@ -126,7 +126,7 @@ def train_stage(run: Run, stage: Recipe, state: dict[str, Any] | None) -> bool:
         cut_short = 0 < stage.max_steps <= position.total
         last = cut_short or position.number == len(plan) - 1
         better = False
-        if validation and (last or (position.number + 1) % stage.eval_every == 0):
+        if validation is not None and (last or (position.number + 1) % stage.eval_every == 0):
             better = score(run, stage, at, validation)
         if not cut_short:
             position.number, position.step = position.number + 1, 0
@@ -177,6 +177,8 @@ def train_step(run: Run, stage: Recipe, at: Pass, model: nn.Module, batch: Batch
         with nullcontext() if last or run.world.size == 1 else model.no_sync():
             parts.append(backward(run, stage, model, lesson[first : first + rows]))
 
+    if run.world.size > 1 and not run.optimizer.state:
+        check_gradients(run.student)
     if stage.clip_grad:
         run.scaler.unscale_(run.optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), stage.clip_grad)
@@ -207,8 +209,7 @@ def score(run: Run, stage: Recipe, at: Pass, loader: ValidationLoader) -> bool:
     if better:
         position.best = result["top1"]
     run.journal.write("evaluation", position.total, stage=position.stage, epoch=epoch, **result)
-    if run.world.main:
-        print(f"epoch {epoch}: top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%", flush=True)
+    run.world.say(f"epoch {epoch}: top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
     return better
 
 
@@ -220,8 +221,7 @@ def examine(student: nn.Module, recipe: Recipe, world: World) -> int:
         classes = classes_of(recipe, open_labels(recipe))
         loader = validation_loader(recipe, classes, world, next(student.parameters()).device)
         result = evaluate(student, loader, recipe, world, stop)
-    if world.main:
-        print(json.dumps(result))
+    world.say(json.dumps(result))
     return 0
 
 

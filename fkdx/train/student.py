@@ -61,7 +61,7 @@ def set_training(model: nn.Module) -> None:
 def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """timm's optimiser of that name for what is not frozen. ValueError if timm cannot build it."""
     with building("optimizer", recipe.optimizer, recipe.optimizer_args):
-        return create_optimizer_v2(
+        optimizer = create_optimizer_v2(
             model,
             opt=recipe.optimizer,
             lr=recipe.peak_lr,
@@ -69,4 +69,18 @@ def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
             momentum=recipe.momentum,
             filter_bias_and_bn=not recipe.decay_all,
             **recipe.optimizer_args,
+        )
+    if getattr(optimizer, "is_second_order", False):
+        raise ValueError(f"optimizer: {recipe.optimizer} needs second-order gradients; choose another one")
+    return optimizer
+
+
+def check_gradients(model: nn.Module) -> None:
+    """ValueError if a parameter got no gradient in a step: several processes would wait for it."""
+    idle = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    if idle:
+        named = ", ".join(idle[:4]) + (", ..." if len(idle) > 4 else "")
+        raise ValueError(
+            f"student: {len(idle)} parameters get no gradient ({named}), which does not work with several "
+            "processes; leave them out with --freeze"
         )

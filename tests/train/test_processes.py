@@ -1,6 +1,7 @@
 """Two processes: the same run as one, errors said once, signals obeyed, no one left waiting."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import COMMON, environment, log_of, make_toy, steps_of, torchrun, write_labels
+from torch.distributed import TCPStore
+from toy import CLASSES, COMMON, environment, log_of, make_toy, same_end, steps_of, torchrun, write_labels
 
 from fkdx.labels import fingerprint
 from fkdx.train.loop import main
@@ -121,9 +123,9 @@ def test_an_error_of_one_process_ends_both(data, tmp_path):
     assert "red/3.jpg" in said[0]
 
 
-def start(processes: int, arguments: list[str]) -> subprocess.Popen:
+def start(processes: int, arguments: list[str], *more: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    words = [*command, "-m", "fkdx.train", *arguments]
+    words = [*command, *more, "-m", "fkdx.train", *arguments]
     return subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
@@ -174,3 +176,113 @@ def test_a_killed_process_ends_the_other(data, tmp_path, rank):
     assert all(f"(rank {1 - rank}): another process is gone" in line for line in said)
     assert "GLHF" not in errors  # the traceback of gloo's own words
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+@pytest.mark.parametrize("rank", [0, 1, "node"])
+def test_a_killed_run_restarts_by_itself_and_ends_the_same(data, tmp_path, rank):
+    """One process is killed, or all of this machine's; the errors of the second attempt are reported too."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    arguments = [*COMMON, *data, "--epochs", "12", "--optimizer", "adamw", "--lr", "1e-3"]
+    process = start(2, [*arguments, "--output", str(run)], "--max-restarts=3")
+    wait_for_step(run, 8)
+    workers = workers_of(process)
+    for worker in workers if rank == "node" else [workers[rank]]:
+        os.kill(worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert torchrun(2, [*arguments, "--output", str(whole)]).returncode == 0
+    assert same_end(run, whole)
+    names = ["last.safetensors", "best.safetensors"]
+    assert [(run / name).read_bytes() for name in names] == [(whole / name).read_bytes() for name in names]
+
+
+MEETING = """
+import sys
+from datetime import timedelta
+from torch.distributed import TCPStore
+from fkdx.train.distributed import store_of_attempt
+port, rank = map(int, sys.argv[1:3])
+store = store_of_attempt(TCPStore("localhost", port, is_master=False, timeout=timedelta(seconds=60)), rank, 3)
+print(store.add("failed", 1), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_every_attempt_counts_for_itself():
+    """Three attempts over one store: the second is of a process that died, and never meets."""
+    store = TCPStore("localhost", 0, is_master=True)
+
+    def join(rank: int) -> subprocess.Popen:
+        words = [sys.executable, "-c", MEETING, str(store.port), str(rank)]
+        return subprocess.Popen(
+            words, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    for _ in range(2):
+        dead = join(2)
+        while not store.check(["name/2"]):
+            time.sleep(0.05)
+        dead.kill()
+        dead.communicate()
+        attempt = [join(rank) for rank in (0, 1, 2)]
+        counts = sorted(process.communicate("", timeout=100)[0].strip() for process in attempt)
+        assert counts == ["1", "2", "3"]
+
+
+COLLECTIVES = """
+from fkdx.train.distributed import World
+world = World()
+mine = [["a", "b"], [], ["c"]][world.rank]
+assert world.gather(mine) == ["a", "b", "c"]
+assert world.gather([]) == []
+assert world.sum([len(mine)]) == [3]
+assert world.max([float(len(mine)), -float(world.rank)]) == [2, 0]
+world.wait()
+world.leave()
+"""
+
+
+def test_collectives_with_uneven_and_empty_shares(tmp_path):
+    (tmp_path / "collectives.py").write_text(COLLECTIVES)
+    done = torchrun(3, [], program=[str(tmp_path / "collectives.py")])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_fewer_validation_images_than_processes(data, tmp_path, images):
+    val = tmp_path / "val"
+    for name in CLASSES[:images]:
+        (val / name).mkdir(parents=True)
+        (val / name / "0.jpg").symlink_to(Path(data[1]) / "val" / name / "0.jpg")
+    run = tmp_path / "run"
+    done = torchrun(3, [*COMMON, *data, "--batch-size", "24", "--val", str(val), "--output", str(run)])
+    assert done.returncode == 0, done.stderr
+    evaluations = [line for line in log_of(run) if line["kind"] == "evaluation"]
+    assert [line["images"] for line in evaluations] == [images] * 3
+
+
+def test_parameters_without_a_gradient_are_named(data, tmp_path, monkeypatch):
+    (tmp_path / "idle.py").write_text(
+        "import timm, torch\n\ndef model(num_classes):\n"
+        "    model = timm.create_model('test_resnet', num_classes=num_classes)\n"
+        "    model.spare = torch.nn.Linear(2, 3)\n    return model\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    student = ["--student", "idle:model", "--max-steps", "3", "--output", str(tmp_path / "run")]
+    done = torchrun(2, [*COMMON, *data, *student])
+    said = [line for line in done.stderr.splitlines() if line.startswith("fkdx train")]
+    assert len(said) == 1
+    assert "2 parameters get no gradient (spare.weight, spare.bias)" in said[0]
+    done = torchrun(2, [*COMMON, *data, *student, "--freeze", "[spare.*]"])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("how", [">&-", "| true"])
+def test_a_closed_output_does_not_end_a_run(data, tmp_path, how):
+    words = [sys.executable, "-m", "fkdx", "train", *COMMON, *data, "--output", str(tmp_path / "run")]
+    command = f"set -o pipefail; {shlex.join(words)} {how}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert log_of(tmp_path / "run")[-1]["kind"] == "evaluation"

@@ -55,6 +55,7 @@ def refused(arguments: list[str], capsys) -> str:
         (["--output", "/proc/run"], "/proc/run"),
         (["--output", ""], "expected --output DIR"),
         (["--optimizer", "adamx"], "optimizer: cannot build adamx"),
+        (["--optimizer", "adahessian"], "adahessian needs second-order gradients"),
         (["--optimizer-args", "{speed: 1}"], "cannot build momentum with {'speed': 1}"),
         (["--stages", "[{}, {freeze: [nothing.*]}]"], "no parameter matches, got 'nothing.*'"),
         (["--stages", "[{}, {optimizer: adamx}]"], "optimizer: cannot build adamx"),
