@@ -2,6 +2,8 @@
 
 import shutil
 import tarfile
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -82,28 +84,29 @@ def test_ranks_and_threads_do_not_change_the_batches(data: Data, options: dict) 
 
 
 def test_resume(data: Data, rng: np.random.Generator) -> None:
-    def loader(**options: object) -> CropLoader:
-        return CropLoader(data.root, data.labels, 16, 2, size=8, seed=9, drop_last=False, **options)
+    """Stopped after any number of batches, others go on to the same end, on one rank or on several."""
+    passes = 3
 
-    whole = [list(rows(batch)) for _ in range(1) for batch in (lambda one: [*one, *one, *one])(loader())]
+    def loaders(threads: int, world: int = 1) -> list[CropLoader]:
+        shared = {"size": 8, "seed": 9, "drop_last": False, "threads": threads, "world_size": world}
+        return [CropLoader(data.root, data.labels, 16, 2, rank=rank, **shared) for rank in range(world)]
+
+    def batches(ranks: list[CropLoader]) -> Iterator[list[tuple]]:
+        """Global batches, from where the loaders are to the end of their third pass."""
+        while ranks[0].state_dict()["epoch"] < passes:
+            for parts in zip(*ranks, strict=True):
+                yield [row for part in parts for row in rows(part)]
+
+    whole = list(batches(loaders(threads=1)))
     for stop in range(len(whole) + 1):
-        first = loader(threads=2)
-        taken = []
-        while len(taken) < stop:
-            for batch in first:
-                taken.append(list(rows(batch)))
-                if len(taken) == stop:
-                    break
-        state = first.state_dict()
-        world = int(rng.choice([1, 2, 4]))
-        second = [loader(threads=3, rank=r, world_size=world) for r in range(world)]
-        for part in second:
-            part.load_state_dict(state)
-            part.set_epoch(state["epoch"])
-        while len(taken) < len(whole):
-            for parts in zip(*second, strict=True):
-                taken.append([row for part in parts for row in rows(part)])
-        assert taken[: len(whole)] == whole
+        (first,) = loaders(threads=2)
+        taken = list(islice(batches([first]), stop))
+        assert taken == whole[:stop]
+        others = loaders(threads=3, world=int(rng.choice([1, 2, 4])))
+        for loader in others:
+            loader.load_state_dict(first.state_dict())
+            loader.set_epoch(first.state_dict()["epoch"])  # as training loops do; it is no other epoch
+        assert list(batches(others)) == whole[stop:]
 
 
 def test_resume_refuses_another_plan(data: Data) -> None:
