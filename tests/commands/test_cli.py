@@ -12,6 +12,7 @@ import pytest
 import fkdx
 from fkdx import cli
 from fkdx.commands import doctor
+from fkdx.errors import error_text
 from fkdx.labels import LabelWriter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,9 +119,9 @@ def test_what_the_user_can_mend_is_one_line(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_errors_name_the_verb_once_and_no_number() -> None:
-    assert cli.told(ValueError("train: nothing to learn from"), "train") == "nothing to learn from"
-    assert cli.told(OSError("pack: 3 left"), "pack") == "3 left"
-    assert cli.told(FileNotFoundError(2, "No such file", "a b"), "info") == "No such file: 'a b'"
+    assert error_text(ValueError("train: nothing to learn from"), "train") == "nothing to learn from"
+    assert error_text(OSError("pack: 3 left"), "pack") == "3 left"
+    assert error_text(FileNotFoundError(2, "No such file", "a b"), "info") == "No such file: 'a b'"
 
 
 def test_arguments_that_are_not_utf8(capsys: pytest.CaptureFixture) -> None:
