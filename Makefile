@@ -2,20 +2,25 @@
 VENV   ?= .venv
 PYTHON ?= python3
 BIN     = $(VENV)/bin
+PYTEST  = $(BIN)/python -m pytest -n 2 --dist worksteal
 NATIVE  = $(shell find csrc -type f) CMakeLists.txt setup.py fkdx/_version.py
 
 # Development builds compile the CUDA part for one target only; `pip install .` builds them all.
 export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
 export FKDX_BUILD_DIR  ?= build/dev
 
-.PHONY: demo test faults fuzz-labels sanitize neon build fmt clean
+.PHONY: demo test quick faults fuzz-labels sanitize neon build fmt clean
 demo: build            ## draw scenes, train a teacher, store its labels, train students
 	$(BIN)/python -m fkdx demo
 
 test: build            ## all tests and the linters
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+quick: build           ## what no change may break, without the slow tests: two minutes on two cores
+	$(BIN)/ruff check .
+	$(PYTEST) -m "not slow"
 
 faults: build          ## label files and jobs cut, flipped, killed and on full disks, in full: a quarter of an hour
 	FKDX_FAULTS=full $(BIN)/python -m pytest tests/labels/test_faults.py tests/generate/test_faults.py --timeout 3600
