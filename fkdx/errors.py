@@ -1,4 +1,36 @@
-"""What errors say to people."""
+"""How fkdx words an error: "function: what, got X, expected Y, path"."""
+
+from os import PathLike
+from typing import NoReturn
+
+
+def refuse(
+    where: str,
+    what: str,
+    got: object,
+    expected: object,
+    path: str | PathLike | None = None,
+    *,
+    error: type[Exception] = ValueError,
+) -> NoReturn:
+    """Raises `error` with all that a reader of the message needs.
+
+    Args:
+        where: the public function or class that was called.
+        what: the argument, or the part of the file, that is wrong.
+        got, expected: its value, and in words what would have been accepted.
+        path: the file it was read from, if there is one.
+    """
+    at = "" if path is None else f", {path}"
+    raise error(f"{where}: {what}, got {got}, expected {expected}{at}")
+
+
+def expect(
+    where: str, ok: bool, what: str, got: object, expected: object, path: str | PathLike | None = None
+) -> None:
+    """Raises ValueError as `refuse` words it, unless `ok`."""
+    if not ok:
+        refuse(where, what, got, expected, path)
 
 
 def error_text(error: BaseException, verb: str) -> str:

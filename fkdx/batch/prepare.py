@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fkdx import _C
 from fkdx.batch.mix import Mix
+from fkdx.errors import expect
+
+_expect = partial(expect, "prepare")
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -112,8 +116,3 @@ def _check_mix(mix: Mix, images: Tensor) -> None:
 
 def _memory(tensor: Tensor) -> tuple:
     return tensor.dtype, tensor.device, tensor.is_contiguous()
-
-
-def _expect(ok: bool, what: str, got: object, expected: object) -> None:
-    if not ok:
-        raise ValueError(f"prepare: {what}, got {got}, expected {expected}")

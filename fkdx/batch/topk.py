@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from fkdx import _C
+from fkdx.errors import expect
+
+_expect = partial(expect, "topk_probabilities")
 
 _FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -68,8 +73,3 @@ def _on_cuda(logits: Tensor, k: int, temperature: float, dtype: torch.dtype) -> 
         *(device, torch._C._cuda_getCurrentRawStream(device)),
     )
     return ids, values
-
-
-def _expect(ok: bool, what: str, got: object, expected: object) -> None:
-    if not ok:
-        raise ValueError(f"topk_probabilities: {what}, got {got}, expected {expected}")

@@ -10,12 +10,16 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
 from torchvision.transforms import functional as F
 
+from fkdx.errors import expect
 from fkdx.image.random_boxes import crop_stream
+
+_expect = partial(expect, "augment")
 
 Step = list  # a name and its numbers
 STREAM = 4  # of random numbers, beside those of boxes and partners
@@ -163,11 +167,6 @@ def erase(rng: np.random.Generator, probability: float = 0.25) -> list[Step]:
 def _short(number: float) -> float:
     """What is applied is what is stored, and four digits are enough."""
     return round(float(number), 4)
-
-
-def _expect(ok: bool, what: str, got: object, expected: str) -> None:
-    if not ok:
-        raise ValueError(f"augment: {what}, got {got}, expected {expected}")
 
 
 AUGMENTS = {"color_jitter": color_jitter, "rand_augment": rand_augment, "erase": erase}

@@ -16,17 +16,21 @@ image a row belongs to is told in a different way by each format: see `BatchSour
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from fkdx._C import FormatError
+from fkdx.errors import refuse
 from fkdx.importers.source import Layout, Settings, Source, Unreadable, number_samples
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, Mixes, boxes_from_ratios
 from fkdx.labels.layout import CUTMIX, MIXUP
+
+_refuse = partial(refuse, "read_batch", error=FormatError)
 
 BLOCK_BYTES = 1 << 30  # labels gathered at a time
 UNMIXED = 0
@@ -285,7 +289,3 @@ def _numbered(folder: Path, pattern: str) -> list[str]:
     if not names or sorted(names) != list(range(len(names))):
         _refuse("files", f"numbers {sorted(names)[:3]} ...", "all numbers from 0 on", folder)
     return [names[number] for number in range(len(names))]
-
-
-def _refuse(what: str, got: str, expected: str, path: Path) -> NoReturn:
-    raise FormatError(f"read_batch: {what}, got {got}, expected {expected}, {path}")

@@ -11,15 +11,18 @@ Paths end in `<class>/<image stem>.tar`, below any number of folders. (Shen and 
 Distillation Framework for Visual Recognition", ECCV 2022.)
 """
 
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
 
 import numpy as np
 
 from fkdx._C import FormatError
+from fkdx.errors import refuse
 from fkdx.importers.source import UNREADABLE, Layout, Settings, Source, find_files, first_file
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, boxes_from_ratios, fingerprint
+
+_refuse = partial(refuse, "FkdSource", error=FormatError)
 
 # What FKD calls a label type -> (kind in the file, rule for the classes that are not stored)
 LABEL_TYPES = {
@@ -195,7 +198,3 @@ def _label_type(name: str | None) -> str | None:
     if plain not in LABEL_TYPES:
         raise ValueError(f"FkdSource: label type, got '{name}', expected one of {', '.join(LABEL_TYPES)}")
     return plain
-
-
-def _refuse(what: str, got: Any, expected: str, path: Path) -> NoReturn:
-    raise FormatError(f"FkdSource: {what}, got {got}, expected {expected}, {path}")

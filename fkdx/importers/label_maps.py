@@ -12,16 +12,19 @@ bottom), so they pooled the transposed region. `as-upstream` repeats that, `corr
 al., "Re-labeling ImageNet", CVPR 2021; Jiang et al., "All Tokens Matter", NeurIPS 2021.)
 """
 
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from fkdx._C import FormatError
+from fkdx.errors import refuse
 from fkdx.image.random_boxes import random_boxes
 from fkdx.importers.source import Layout, Settings, Source, find_files, first_file
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, fingerprint
+
+_refuse = partial(refuse, "LabelMapSource", error=FormatError)
 
 AXES = ("as-upstream", "corrected")
 
@@ -173,7 +176,3 @@ def _read_map(path: Path, dtype: np.dtype, num_classes: int) -> tuple[np.ndarray
     if not np.array_equal(ids, np.rint(ids)):
         _refuse("class ids", "fractions", "whole numbers", path)
     return ids.astype(np.int64), logits
-
-
-def _refuse(what: str, got: str, expected: str, path: Path) -> NoReturn:
-    raise FormatError(f"LabelMapSource: {what}, got {got}, expected {expected}, {path}")

@@ -13,16 +13,20 @@ RandAugment and erasing are kept as they are; training on such labels is refused
 """
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from fkdx._C import FormatError
+from fkdx.errors import refuse
 from fkdx.importers.source import Layout, Settings, Source, number_samples
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, Mixes
 from fkdx.labels.layout import CUTMIX, MIXUP
+
+_refuse = partial(refuse, "ReinforcementSource", error=FormatError)
 
 # In the order of `params`; the others of a run's settings (to_tensor, normalize, ...) leave nothing there.
 REPLAYED = ("random_resized_crop", "random_horizontal_flip")
@@ -158,7 +162,3 @@ def _whole(config: dict[str, Any], name: str, path: Path) -> int:
     if type(value) is not int or not 1 <= value <= 65_535:
         _refuse(name, f"a {type(value).__name__}", "a whole number", path / "config.pth.tar")
     return value
-
-
-def _refuse(what: str, got: str, expected: str, path: Path) -> NoReturn:
-    raise FormatError(f"ReinforcementSource: {what}, got {got}, expected {expected}, {path}")

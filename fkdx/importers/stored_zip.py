@@ -6,9 +6,12 @@ entries, headers that contradict each other). Everything beyond what `torch.save
 
 import struct
 import zlib
-from typing import NoReturn
+from functools import partial
 
 from fkdx._C import FormatError
+from fkdx.errors import refuse
+
+_refuse = partial(refuse, "read_stored_zip", "file", error=FormatError)
 
 Buffer = bytes | memoryview
 
@@ -105,7 +108,3 @@ def _safe_name(name: bytes, path: str) -> str:
     if "" in parts or ".." in parts or "\\" in text or not text.isprintable():
         _refuse(f"entry name {text!r}", "a relative name", path)
     return text
-
-
-def _refuse(got: str, expected: str, path: str) -> NoReturn:
-    raise FormatError(f"read_stored_zip: file, got {got}, expected {expected}, {path}")

@@ -13,14 +13,17 @@ Distillation for Small Vision Transformers", ECCV 2022.)
 import math
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from fkdx._C import FormatError
+from fkdx.errors import refuse
 from fkdx.importers.source import UNREADABLE, Layout, Settings, Source, Unreadable, number_samples
 from fkdx.labels import ImageLabels
+
+_refuse = partial(refuse, "TinyVitSource", error=FormatError)
 
 BLOCK_BYTES = 1 << 28  # records gathered at a time
 FOLDER = re.compile(r"logits_top(\d+)_epoch(\d+)")
@@ -182,7 +185,3 @@ def _epochs(root: Path) -> tuple[list[Path], int]:
     if len(kept) != 1 or not 1 <= min(kept) <= 4096:
         _refuse("folders", f"K of {sorted(kept)}", "logits_top<K>_epoch<e> of one K", root)
     return [folder for _, _, folder in sorted(found)], kept.pop()
-
-
-def _refuse(what: str, got: str, expected: str, path: Path) -> NoReturn:
-    raise FormatError(f"TinyVitSource: {what}, got {got}, expected {expected}, {path}")

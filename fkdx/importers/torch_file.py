@@ -3,15 +3,19 @@
 import mmap
 import os
 import struct
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from fkdx._C import FormatError
+from fkdx.errors import refuse
 from fkdx.importers import plain_pickle
 from fkdx.importers.known_globals import check_booleans
 from fkdx.importers.stored_zip import Buffer, read_stored_zip
+
+_refuse = partial(refuse, "read_torch_file", "file", error=FormatError)
 
 MAX_BYTES = 1 << 32
 
@@ -116,7 +120,3 @@ def _storage(body: Buffer, dtype: np.dtype, count: int) -> np.ndarray:
     if len(body) != count * dtype.itemsize:
         raise ValueError(f"a storage of {len(body)} bytes for {count} elements of {dtype}")
     return check_booleans(np.frombuffer(body, dtype))
-
-
-def _refuse(got: str, expected: str, path: str | Path) -> NoReturn:
-    raise FormatError(f"read_torch_file: file, got {got}, expected {expected}, {path}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fkdx import _C
+from fkdx.errors import refuse
 from fkdx.loss.target import Source, SparseTarget
 
 Target = tuple[Source, ...] | Tensor  # checked: the sources of a SparseTarget, or dense
@@ -115,7 +116,7 @@ def loss_and_grad(
         want = (_loss_dtype(logits), logits.device)
         if scale.numel() != 1 or (scale.dtype, scale.device) != want:
             got = (tuple(scale.shape), scale.dtype, scale.device)
-            raise ValueError(_message("loss_and_grad", "scale", got, f"one element of {want}"))
+            refuse("loss_and_grad", "scale", got, f"one element of {want}")
         scales = scale.reshape(1).expand(len(logits))
     else:
         factor, scales = factor * (1.0 if scale is None else scale), None
@@ -131,7 +132,7 @@ def loss_and_grad(
 def _loss(logits: Tensor, target: Target, how: tuple, reduction: str) -> Tensor:
     """how: (link, temperature, teacher_temperature)"""
     if reduction not in REDUCTIONS:
-        raise ValueError(_message("loss", "reduction", repr(reduction), f"one of {', '.join(REDUCTIONS)}"))
+        refuse("loss", "reduction", repr(reduction), f"one of {', '.join(REDUCTIONS)}")
     if torch.compiler.is_compiling():
         link, temperature, teacher_temperature = how
         flat = _flat(target, teacher_temperature)
@@ -377,7 +378,7 @@ def _unflat(
 def _checked(name, logits, target, temperature, teacher_temperature, check) -> Target:
     """The target, after all checks that need no look at the data."""
     if objection := _objection(logits, target, temperature, teacher_temperature):
-        raise ValueError(_message(name, *objection))
+        refuse(name, *objection)
     if isinstance(target, Tensor):
         return target if target.stride()[1] == 1 else target.contiguous()
     if logits.is_cuda:
@@ -443,7 +444,3 @@ def _check_ids(name: str, target: SparseTarget) -> None:
 
 def _reduced(rows: Tensor, reduction: str) -> Tensor:
     return rows.mean() if reduction == "mean" else rows.sum() if reduction == "sum" else rows
-
-
-def _message(name: str, what: str, got: object, expected: object) -> str:
-    return f"{name}: {what}, got {got}, expected {expected}"

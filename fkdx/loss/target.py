@@ -9,10 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from fkdx.errors import expect
+
+_expect = partial(expect, "SparseTarget")
 
 KINDS = ("marginal_smoothing", "marginal_renorm", "smoothing", "hard")
 _SMALLEST = 1e-12  # a row whose values sum to less is divided by this
@@ -314,8 +319,3 @@ def _floats(x: Tensor | np.ndarray) -> Tensor:
 
 def _rows_of(x: Tensor) -> Tensor:
     return x if x.shape[1] <= 1 or x.stride(1) == 1 else x.contiguous()
-
-
-def _expect(ok: bool, what: str, got: object, expected: object) -> None:
-    if not ok:
-        raise ValueError(f"SparseTarget: {what}, got {got}, expected {expected}")
