@@ -13,9 +13,9 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from fkdx import scenes
 from fkdx.cli import main as fkdx
 from fkdx.commands.demo import last_top1
+from fkdx.image import scenes
 
 CROPS, EPOCHS = 16, 20
 MANY_CROPS, MANY_EPOCHS = 32, 96  # where m is compared: a pass of m = 32 crops is a third of the training

@@ -214,6 +214,25 @@ class LabelCodec {
         py::make_tuple(repairs.boxes, repairs.values, repairs.sums, repairs.ids, repairs.duplicates));
   }
 
+  // Values [crops, kept], and tails [crops] or None, of a block that `encode` made.
+  py::tuple decode_values(uint32_t height, uint32_t width, const std::string& block, uint32_t crops) const {
+    const RecordFields fields = record_fields(layout_, height, width);
+    const BlockSize size = block_size(fields, crops, 0);
+    check<std::invalid_argument>(block.size() >= size.bytes, "LabelCodec: block, got ", block.size(),
+                                 " bytes, expected ", size.bytes);
+    std::vector<uint8_t> padded(block.begin(), block.end());
+    padded.resize(block.size() + 8);  // decode_crop reads that far behind a record
+    auto values = empty<float>({crops, layout_.kept});
+    auto tails = empty<float>({crops});
+    CropArrays out;
+    out.values = values.mutable_data();
+    if (fields.tail.count) out.tails = tails.mutable_data();
+    for (uint32_t crop = 0; crop < crops; ++crop) {
+      decode_crop(layout_, fields, padded.data(), size.flips, crop, out.from(crop, layout_));
+    }
+    return py::make_tuple(values, fields.tail.count ? py::object(tails) : py::none());
+  }
+
  private:
   template <typename T>
   static T* pointer(const py::dict& arrays, const char* name) {
@@ -280,7 +299,9 @@ void bind_labels(py::module_& m) {
            py::arg("required"), py::arg("mix_size"), py::arg("images"))
       .def("stride", &LabelCodec::stride, py::arg("height"), py::arg("width"), "Bits of a record.")
       .def("encode", &LabelCodec::encode, py::arg("height"), py::arg("width"), py::arg("arrays"),
-           py::arg("extra"), py::arg("repair"));
+           py::arg("extra"), py::arg("repair"))
+      .def("decode_values", &LabelCodec::decode_values, py::arg("height"), py::arg("width"), py::arg("block"),
+           py::arg("crops"));
   m.def("crc32c", &crc32c_of, py::arg("data"), py::arg("crc") = 0, "CRC-32C of a buffer, continuing `crc`.");
 }
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fkdx.labels import LabelFile
+from fkdx.labels.distributions import SCORES, Score
 from fkdx.stores.sources import folder_of
-
-SCORES = ("max", "truth")
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Calibration:
     middle: float = 0.3
     top: float = 0.95
     epsilon: float = 0.1
-    score: str = "max"
+    score: Score = "max"
     least: int = 4
 
     def __post_init__(self) -> None:
@@ -79,37 +78,6 @@ class Calibration:
         nearest = np.argsort(beyond, axis=1, kind="stable")[:, : self.least]
         np.put_along_axis(kept, nearest, True, axis=1)  # kept ones come first: with enough, nothing changes
         return kept
-
-
-def scores_of(
-    labels: LabelFile,
-    score: str,
-    ids: np.ndarray,
-    values: np.ndarray,
-    tails: np.ndarray | None,
-    truth: np.ndarray,
-) -> np.ndarray:
-    """(n, m) float64 scores, "max" or "truth", of gathered labels.
-
-    Those are ids and values (n, m, K), tails (n, m) of `topk_logits`, and the images' classes, truth (n,).
-    """
-    if score == "max" and labels.kind in ("topk", "smoothing"):
-        return values[..., 0].astype(np.float64)  # the largest comes first
-    values = values.astype(np.float64)
-    if labels.kind.endswith("logits"):
-        top = values.max(axis=2, keepdims=True)
-        total = np.exp(values - top).sum(axis=2, keepdims=True)
-        if tails is not None:
-            total += np.exp(tails[..., None] - top)
-        values = np.exp(values - top) / total
-    if score == "max":
-        return values.max(axis=2)
-    if labels.kind.startswith("dense"):
-        return np.take_along_axis(values, truth[:, None, None], axis=2)[..., 0]
-    named = ids == truth[:, None, None]
-    others = labels.num_classes - labels.k
-    rest = np.maximum(1 - values.sum(axis=2), 0) / max(others, 1)
-    return np.where(named.any(axis=2), (values * named).sum(axis=2), rest)
 
 
 def true_classes(labels: LabelFile) -> tuple[list[str], np.ndarray]:

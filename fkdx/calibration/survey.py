@@ -5,10 +5,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from fkdx.calibration.rule import Calibration, scores_of, true_classes
+from fkdx.calibration.rule import Calibration, true_classes
 from fkdx.calibration.statistics import Statistics
-from fkdx.calibration.view import CalibratedLabels, Kept, stored_labels
+from fkdx.calibration.view import CalibratedLabels, Kept
+from fkdx.errors import refuse
 from fkdx.labels import LabelFile
+from fkdx.labels.comparable import (
+    check_plain_crops,
+    check_same_classes,
+    check_same_crops,
+    check_same_images,
+)
+from fkdx.labels.distributions import gather_with_tails, scores
 
 _BLOCK = 1 << 20  # values looked at at once
 
@@ -40,17 +48,16 @@ def calibrated(
     with tqdm(total=len(first), desc="calibrate", unit="image", disable=hidden) as bar:
         for images in blocks(counts, max(labels.k for labels in files)):
             crops = np.broadcast_to(np.arange(counts[images[0]]), (len(images), counts[images[0]]))
-            scores = _scores(files, rule, images, crops, truth[images])
-            shown = rule.kept(scores)
+            sure = _scores(files, rule, images, crops, truth[images])
+            shown = rule.kept(sure)
             kept.counts[images] = shown.sum(axis=1)
             packed = np.packbits(shown, axis=1, bitorder="little")
             kept.bits[images[0] : images[-1] + 1, : packed.shape[1]] = packed
-            for counted, own in zip(statistics, scores):
-                counted.add(rule, truth[images], own, shown, scores)
+            for teacher, counted in enumerate(statistics):
+                counted.add(rule, truth[images], sure[teacher], shown, sure)
             bar.update(len(images))
     return [
-        CalibratedLabels(labels.path, labels.io, rule, kept, truth, counted)
-        for labels, counted in zip(files, statistics)
+        CalibratedLabels(labels, rule, kept, truth, counted) for labels, counted in zip(files, statistics)
     ]
 
 
@@ -65,32 +72,21 @@ def _scores(
     files: Sequence[LabelFile], rule: Calibration, images: np.ndarray, crops: np.ndarray, truth: np.ndarray
 ) -> np.ndarray:
     """(teachers, n, m) scores of crops of images of classes (n,)."""
-    scores, first = [], None
-    for labels in files:
-        boxes, flips, ids, values, tails = stored_labels(labels, images, crops)
-        first = first or (boxes, flips)
-        if not (np.array_equal(boxes, first[0]) and np.array_equal(flips, first[1])):
-            raise ValueError(
-                f"calibration: crops differ from those of {files[0].path}, expected labels of the same "
-                f"crops, {labels.path}"
-            )
-        scores.append(scores_of(labels, rule.score, ids, values, tails, truth))
-    return np.stack(scores)
+    gathered = [gather_with_tails(labels, images, crops) for labels in files]
+    boxes, flips = [labels[0] for labels in gathered], [labels[1] for labels in gathered]
+    check_same_crops("calibration", files, boxes, flips)
+    return np.stack(
+        [
+            scores(labels, rule.score, ids, values, tails, truth)
+            for labels, (_, _, ids, values, tails) in zip(files, gathered)
+        ]
+    )
 
 
 def check_fit(labels: LabelFile, first: LabelFile) -> None:
     """Raises ValueError where labels cannot be calibrated, or not together with those of another teacher."""
     if labels.kind == "hard":
-        raise ValueError(f"calibration: labels, got hard ones, expected probabilities, {labels.path}")
-    if labels.mix_size or labels.extra_operations:
-        raise ValueError(
-            f"calibration: labels, got mixed or further changed crops, expected plain, {labels.path}"
-        )
-    same = labels is first or (
-        labels.keys[:] == first.keys[:] and np.array_equal(labels.crop_counts, first.crop_counts)
-    )
-    if not same or labels.num_classes != first.num_classes:
-        raise ValueError(
-            f"calibration: images, crops or classes differ from those of {first.path}, expected labels of "
-            f"the same crops, {labels.path}"
-        )
+        refuse("calibration", "labels", "hard ones", "probabilities", labels.path)
+    check_plain_crops("calibration", labels)
+    check_same_images("calibration", labels, first)
+    check_same_classes("calibration", labels, first)

@@ -1,15 +1,17 @@
 """A label file as a calibration leaves it, without a byte rewritten."""
 
-import os
-import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fkdx.calibration.rule import Calibration, scores_of
+from fkdx.calibration.rule import Calibration
 from fkdx.calibration.statistics import Statistics
-from fkdx.labels import ImageLabels, LabelFile, LabelWriter
+from fkdx.labels import ImageLabels, LabelFile
+from fkdx.labels.distributions import gather_with_tails, scores
+from fkdx.labels.rounding import stored_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,67 +27,50 @@ class Kept:
         return np.stack([np.flatnonzero(row)[chosen] for row, chosen in zip(rows, crops)])
 
 
-class CalibratedLabels(LabelFile):
-    """A `LabelFile` of which discarded crops are gone, and weak labels have given way to classes.
+class CalibratedLabels(Sequence[ImageLabels]):
+    """A label file without its discarded crops, where weak labels have given way to classes.
 
-    Made by `calibrated`. Crops count from 0 among those that are left, in their stored order; values are
-    rounded as the file's own are. So this and the file that `fkdx calibrate` writes give the same labels.
+    Made by `calibrated`. It is used like a `LabelFile` and has the same attributes. Crops count from 0 among
+    those that are left, in their stored order; values are rounded as the file's own are. So this and the file
+    that `fkdx calibrate` writes give the same labels.
 
     Attributes:
         rule: the `Calibration`.
         statistics: what it did.
+        crops: of every image; None where it varies, see `crop_counts`.
+        header: the file's, with the rule in its provenance.
     """
 
     def __init__(
-        self, path: str, io: str, rule: Calibration, kept: Kept, truth: np.ndarray, statistics: Statistics
+        self, labels: LabelFile, rule: Calibration, kept: Kept, truth: np.ndarray, statistics: Statistics
     ) -> None:
-        super().__init__(path, io)
-        self.rule, self.statistics = rule, statistics
+        self._labels, self.rule, self.statistics = labels, rule, statistics
         self._kept, self._truth = kept, truth
-        self._row, self._tail = _smoothed_row(self, rule.epsilon)
+        self._row, self._tail = _smoothed_row(labels, rule.epsilon)
         counts = np.unique(kept.counts)
         self.crops = int(counts[0]) if len(counts) == 1 else None
-        provenance = {**self.header.get("provenance", {}), "calibration": asdict(rule)}
-        self.header = {**self.header, "provenance": provenance}
+        provenance = {**labels.header.get("provenance", {}), "calibration": asdict(rule)}
+        self.header = {**labels.header, "provenance": provenance}
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is as in the file. Its private parts are not passed on: they know nothing of the rule."""
+        if name.startswith("_"):
+            raise AttributeError(f"'CalibratedLabels' object has no attribute '{name}'")
+        return getattr(self._labels, name)
 
     @property
     def crop_counts(self) -> np.ndarray:
+        """(N,) crops of each image that are left."""
         return self._kept.counts
 
-    def gather(
-        self, images: ArrayLike, crops: ArrayLike
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        boxes, flips, ids, values, tails = self._stored(images, crops)
-        weak, truth = self._weak(images, ids, values, tails)
-        if self.kind.startswith("dense"):
-            values[weak] = self._row[1:2]
-            values[(*np.nonzero(weak), truth)] = self._row[0]
-        else:
-            ids[weak] = first_in(ids[weak], truth)
-            values[weak] = self._row
-        return boxes, flips, ids, values
+    def __len__(self) -> int:
+        return len(self._labels)
 
-    def gather_tails(self, images: ArrayLike, crops: ArrayLike) -> np.ndarray:
-        _, _, ids, values, tails = self._stored(images, crops)
-        tails[self._weak(images, ids, values, tails)[0]] = self._tail
-        return tails
+    def __iter__(self) -> Iterator[ImageLabels]:
+        return (self[i] for i in range(len(self)))
 
-    def _stored(self, images: ArrayLike, crops: ArrayLike) -> tuple[np.ndarray, ...]:
-        images, crops = np.asarray(images), np.asarray(crops)
-        beyond = (crops < 0) | (crops >= self._kept.counts[images][:, None])
-        if beyond.any():
-            got = f"got {crops[beyond][0]}, expected one that is left"
-            raise IndexError(f"CalibratedLabels.gather: crop, {got}, {self.path}")
-        return stored_labels(self, images, self._kept.stored(images, crops))
-
-    def _weak(
-        self, images: ArrayLike, ids: np.ndarray, values: np.ndarray, tails: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where (n, m) the class takes the label's place, and which class it is there."""
-        truth = self._truth[np.asarray(images)]
-        weak = scores_of(self, self.rule.score, ids, values, tails, truth) < self.rule.middle
-        weak &= self.rule.smooths
-        return weak, np.broadcast_to(truth[:, None], weak.shape)[weak]
+    def __contains__(self, key: object) -> bool:
+        return key in self._labels
 
     def __getitem__(self, image: int | str) -> ImageLabels:
         image = self.find(image) if isinstance(image, str) else range(len(self))[image]
@@ -95,19 +80,54 @@ class CalibratedLabels(LabelFile):
         size = None if self.ratios else tuple(self.image_sizes[image].tolist())
         return ImageLabels(self.keys[image], boxes, flips, ids, values, size, tails)
 
+    def gather(
+        self, images: ArrayLike, crops: ArrayLike
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Some crops of some images; see `LabelFile.gather`. IndexError for a crop that is not left."""
+        boxes, flips, ids, values, tails = self._stored(images, crops)
+        weak, truth = self._weak(images, ids, values, tails)
+        if self.kind.startswith("dense"):
+            values[weak] = self._row[1:2]
+            values[(*np.nonzero(weak), truth)] = self._row[0]
+        else:
+            ids[weak] = put_first(ids[weak], truth)
+            values[weak] = self._row
+        return boxes, flips, ids, values
+
+    def gather_tails(self, images: ArrayLike, crops: ArrayLike) -> np.ndarray:
+        """(n, m) tails of `topk_logits`; arguments and errors as in `gather`."""
+        _, _, ids, values, tails = self._stored(images, crops)
+        tails[self._weak(images, ids, values, tails)[0]] = self._tail
+        return tails
+
+    def _stored(self, images: ArrayLike, crops: ArrayLike) -> tuple[np.ndarray, ...]:
+        """The crops' labels as they lie in the file, and tails."""
+        images, crops = np.asarray(images), np.asarray(crops)
+        beyond = (crops < 0) | (crops >= self._kept.counts[images][:, None])
+        if beyond.any():
+            got = f"got {crops[beyond][0]}, expected one that is left"
+            raise IndexError(f"CalibratedLabels.gather: crop, {got}, {self.path}")
+        return gather_with_tails(self._labels, images, self._kept.stored(images, crops))
+
+    def _weak(
+        self, images: ArrayLike, ids: np.ndarray, values: np.ndarray, tails: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where (n, m) the class takes the label's place, and which class it is there."""
+        truth = self._truth[np.asarray(images)]
+        weak = scores(self._labels, self.rule.score, ids, values, tails, truth) < self.rule.middle
+        weak &= self.rule.smooths
+        return weak, np.broadcast_to(truth[:, None], weak.shape)[weak]
+
     def __reduce__(self) -> tuple:
-        parts = (self.path, self.io, self.rule, self._kept, self._truth, self.statistics)
-        return CalibratedLabels, parts
+        return CalibratedLabels, (self._labels, self.rule, self._kept, self._truth, self.statistics)
+
+    def __repr__(self) -> str:
+        return f"CalibratedLabels({self._labels!r}, {self.rule})"
 
 
-def stored_labels(labels: LabelFile, images: ArrayLike, crops: ArrayLike) -> tuple[np.ndarray, ...]:
-    """Boxes, flips, ids, values and tails (None but for `topk_logits`) as they lie in the file."""
-    tails = LabelFile.gather_tails(labels, images, crops) if labels.kind == "topk_logits" else None
-    return (*LabelFile.gather(labels, images, crops), tails)
-
-
-def first_in(ids: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """ids (n, K) with classes (n,) put in front: whichever was there moves up, else the last one leaves."""
+def put_first(ids: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """ids (n, K) with classes (n,) put in front: a class that was there already moves up, otherwise the last
+    one leaves."""
     wide = np.concatenate([classes[:, None], ids], axis=1)
     again = wide == classes[:, None]
     again[:, 0] = False
@@ -116,19 +136,11 @@ def first_in(ids: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def _smoothed_row(labels: LabelFile, epsilon: float) -> tuple[np.ndarray, float]:
-    """Values (K,), the class in front, and tail of a smoothed class, as a file of this layout stores them."""
+    """Values (K,), the class in front, and tail of a smoothed class, rounded as the file stores them."""
     others = epsilon / max(labels.num_classes - 1, 1)
     row, tail = np.array([1 - epsilon, *[others] * (labels.k - 1)]), others * (labels.num_classes - labels.k)
     if labels.kind.endswith("logits"):
         row, tail = np.log(np.maximum(row, 1e-7)), np.log(max(tail, 1e-7))
         tail = tail if labels.k < labels.num_classes else -np.inf
-    layout = {"num_classes": labels.num_classes, "k": labels.k}
-    layout |= {"encoding": labels.encoding, "value_type": labels.value_type}
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "row.fkdl")
-        with LabelWriter(path, labels.kind, **layout) as writer:
-            tails = [tail] if labels.kind == "topk_logits" else None
-            writer.add("row", [[0, 0, 1, 1]], [False], [range(labels.k)], row[None], (1, 1), tails=tails)
-        stored = LabelFile(path, io="preload")
-        _, _, _, values, tails = stored_labels(stored, [0], [[0]])
-    return values[0, 0], -np.inf if tails is None else tails[0, 0]
+    values, tails = stored_values(labels, row[None], [tail] if labels.kind == "topk_logits" else None)
+    return values[0], -np.inf if tails is None else tails[0]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fkdx.calibration import CalibratedLabels, Calibration, calibrated
-from fkdx.calibration.rule import SCORES
+from fkdx.commands import add_encoding, add_output, encoding_changes, print_summary
 from fkdx.commands.convert import convert
-from fkdx.commands.rewrite import add_encoding, add_output, encoding_changes, say
 from fkdx.labels import LabelFile
+from fkdx.labels.distributions import SCORES
 
 
 def calibrate(
@@ -72,5 +72,5 @@ def main(argv: list[str] | None = None) -> int:
     print(view.statistics)
     if args.table:
         view.statistics.write_csv(args.table)
-    say(args.output)
+    print_summary(args.output)
     return 0

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fkdx.commands.rewrite import progress
-from fkdx.commands.rows import TAILS, Rows, check_same_classes, check_same_crops, recover, union
+from fkdx.commands import TAIL_HELP, progress
 from fkdx.labels import LabelFile
+from fkdx.labels.comparable import check_plain_crops, check_same_classes, check_same_crops
+from fkdx.labels.distributions import TAILS, Distributions, Tail, recover, union
 
 _SMALLEST = 1e-12  # a probability of 0 would make every cross-entropy infinite
 
@@ -47,34 +48,37 @@ class Comparison:
     worst: list[tuple[float, str, int]] = field(default_factory=list)
 
 
-def compare(a: LabelFile, b: LabelFile, tail: str = "smoothing", worst: int = 10) -> Comparison:
+def compare(a: LabelFile, b: LabelFile, tail: Tail = "smoothing", worst: int = 10) -> Comparison:
     """Compares the labels of all images that both files have.
 
     Args:
-        tail: see `rows.recover`.
+        tail: see `fkdx.labels.distributions.recover`.
         worst: how many crops to list.
 
     Raises ValueError where no image is in both, or their crops or classes differ.
     """
-    check_same_classes([a, b])
+    for labels in (a, b):
+        check_same_classes("compare", labels, a)
+        check_plain_crops("compare", labels)
     keys = [key for key in a.keys if key in b.keys]
     if not keys:
         raise ValueError(f"compare: no image of {a.path} is in {b.path}")
-    found = Comparison()
+    comparison = Comparison()
     for key in progress(keys, len(keys), "compare"):
         images = a[key], b[key]
-        check_same_crops([a, b], images)
-        rows = recover(a, images[0], tail), recover(b, images[1], tail)
-        ab, ba = cross_entropy(*rows), cross_entropy(rows[1], rows[0])
-        agree = _best(rows[0]) == _best(rows[1])
-        found.total.add(ab, ba, agree)
-        found.classes.setdefault(key.split("/")[0], Sums()).add(ab, ba, agree)
-        found.worst += [(float(x), key, crop) for crop, x in enumerate(ab + ba)]
-        found.worst = sorted(found.worst, key=lambda item: -item[0])[:worst]
-    return found
+        boxes, flips = [image.boxes for image in images], [image.flips for image in images]
+        check_same_crops("compare", [a, b], boxes, flips, key)
+        of_a, of_b = recover(a, images[0], tail), recover(b, images[1], tail)
+        ab, ba = cross_entropy(of_a, of_b), cross_entropy(of_b, of_a)
+        agree = _best(of_a) == _best(of_b)
+        comparison.total.add(ab, ba, agree)
+        comparison.classes.setdefault(key.split("/")[0], Sums()).add(ab, ba, agree)
+        comparison.worst += [(float(x), key, crop) for crop, x in enumerate(ab + ba)]
+        comparison.worst = sorted(comparison.worst, key=lambda item: -item[0])[:worst]
+    return comparison
 
 
-def cross_entropy(a: Rows, b: Rows) -> np.ndarray:
+def cross_entropy(a: Distributions, b: Distributions) -> np.ndarray:
     """(M,) -sum_c a_c log b_c in nats, over the classes that either names, and all others at once."""
     ids, first = union([a, b])
     named = -np.where(first, a.at(ids) * np.log(np.maximum(b.at(ids), _SMALLEST)), 0).sum(axis=1)
@@ -82,26 +86,35 @@ def cross_entropy(a: Rows, b: Rows) -> np.ndarray:
     return named - others * a.base * np.log(np.maximum(b.base, _SMALLEST))
 
 
-def _best(rows: Rows) -> np.ndarray:
-    best = rows.values.argmax(axis=1)
-    return np.take_along_axis(rows.ids, best[:, None], axis=1)[:, 0]
+def _best(distributions: Distributions) -> np.ndarray:
+    best = distributions.values.argmax(axis=1)
+    return np.take_along_axis(distributions.ids, best[:, None], axis=1)[:, 0]
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fkdx compare", description=__doc__.split(": ", 1)[1])
     parser.add_argument("a", help="label file or folder of shards")
-    parser.add_argument("b", help="another one, with the same crops")
-    parser.add_argument("--tail", choices=TAILS, default=TAILS[0], help="what classes get that were not kept")
+    parser.add_argument("b", help="another label file with the same crops")
     parser.add_argument(
-        "--worst", type=int, default=10, metavar="N", help="crops to list (default %(default)s)"
+        "--tail",
+        choices=TAILS,
+        default=TAILS[0],
+        help=TAIL_HELP,
+    )
+    parser.add_argument(
+        "--worst",
+        type=int,
+        default=10,
+        metavar="N",
+        help="number of crops to list (default: %(default)s)",
     )
     args = parser.parse_args(argv)
-    found = compare(LabelFile(args.a), LabelFile(args.b), args.tail, args.worst)
-    width = max(len("all classes"), *(len(name) for name in found.classes))
+    comparison = compare(LabelFile(args.a), LabelFile(args.b), args.tail, args.worst)
+    width = max(len("all classes"), *(len(name) for name in comparison.classes))
     print(f"{'':<{width}} {'crops':>9} {'H(a, b)':>9} {'H(b, a)':>9} {'same top':>9}")
-    for name, sums in sorted(found.classes.items(), key=lambda item: -item[1].ab / item[1].crops):
+    for name, sums in sorted(comparison.classes.items(), key=lambda item: -item[1].ab / item[1].crops):
         print(f"{name:<{width}} {sums}")
-    print(f"{'all classes':<{width}} {found.total}\n")
-    for entropy, key, crop in found.worst:
+    print(f"{'all classes':<{width}} {comparison.total}\n")
+    for entropy, key, crop in comparison.worst:
         print(f"{entropy:9.4f}  {key} crop {crop}")
     return 0

@@ -4,9 +4,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from fkdx.commands.rewrite import copy_images, parser_of, progress, say, writer_like
-from fkdx.commands.rows import check_same_classes
+from fkdx.commands import make_parser, print_summary, progress
 from fkdx.labels import LabelFile
+from fkdx.labels.comparable import check_plain_crops, check_same_classes
+from fkdx.labels.rewrite import copy_images, writer_like
 
 
 def concat(files: Sequence[LabelFile], output: str | os.PathLike, **options: Any) -> None:
@@ -15,9 +16,10 @@ def concat(files: Sequence[LabelFile], output: str | os.PathLike, **options: Any
     Raises ValueError where the files' labels are not of one kind, K and classes, or an image is in two of
     them.
     """
-    check_same_classes(files)
     first = files[0]
     for file in files:
+        check_same_classes("concat", file, first)
+        check_plain_crops("concat", file)
         if (file.kind, file.k, file.ratios) != (first.kind, first.k, first.ratios):
             got = f"got {file.kind} with K = {file.k}, expected {first.kind} with K = {first.k}"
             raise ValueError(f"concat: kind, {got} and the same sort of boxes, {file.path}")
@@ -29,7 +31,7 @@ def concat(files: Sequence[LabelFile], output: str | os.PathLike, **options: Any
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser_of("concat", __doc__, several=True).parse_args(argv)
+    args = make_parser("concat", __doc__, several=True).parse_args(argv)
     concat([LabelFile(path) for path in args.labels], args.output, overwrite=args.overwrite)
-    say(args.output)
+    print_summary(args.output)
     return 0

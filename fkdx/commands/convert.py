@@ -3,16 +3,9 @@
 import os
 from typing import Any
 
-from fkdx.commands.rewrite import (
-    add_encoding,
-    copy_images,
-    encoding_changes,
-    parser_of,
-    progress,
-    say,
-    writer_like,
-)
+from fkdx.commands import add_encoding, encoding_changes, make_parser, print_summary, progress
 from fkdx.labels import LabelFile
+from fkdx.labels.rewrite import copy_images, writer_like
 
 
 def convert(labels: LabelFile, output: str | os.PathLike, **options: Any) -> None:
@@ -26,9 +19,9 @@ def convert(labels: LabelFile, output: str | os.PathLike, **options: Any) -> Non
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = parser_of("convert", __doc__)
+    parser = make_parser("convert", __doc__)
     add_encoding(parser)
     args = parser.parse_args(argv)
     convert(LabelFile(args.labels), args.output, overwrite=args.overwrite, **encoding_changes(args))
-    say(args.output)
+    print_summary(args.output)
     return 0

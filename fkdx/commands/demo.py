@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fkdx.commands import scenes
+from fkdx.image import scenes
 from fkdx.labels import LabelFile
 from fkdx.loader import CropLoader
 

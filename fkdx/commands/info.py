@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fkdx.commands.rewrite import progress
-from fkdx.commands.rows import probabilities
+from fkdx.commands import progress
 from fkdx.labels import LabelFile
+from fkdx.labels.distributions import image_probabilities
 
 _BINS = 20
 
@@ -35,7 +35,7 @@ def sureness(labels: LabelFile, images: int = 2000) -> Sureness:
     chosen = np.unique(np.linspace(0, len(labels) - 1, min(images, len(labels))).round().astype(int))
     counts, sums, crops = np.zeros(_BINS), np.zeros(min(labels.k, 10)), 0
     for image in progress(chosen.tolist(), len(chosen), "info"):
-        values = -np.sort(-probabilities(labels, labels[image]), axis=1)
+        values = -np.sort(-image_probabilities(labels, labels[image]), axis=1)
         counts += np.histogram(values[:, 0].clip(0, 1), _BINS, (0, 1))[0]
         sums += np.cumsum(values, axis=1)[:, : len(sums)].sum(axis=0)
         crops += len(values)

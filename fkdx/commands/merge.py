@@ -6,35 +6,43 @@ from typing import Any
 
 import numpy as np
 
-from fkdx.commands.rewrite import add_encoding, encoding_changes, parser_of, progress, say, writer_like
-from fkdx.commands.rows import TAILS, Rows, check_same_classes, check_same_crops, recover, union
+from fkdx.commands import TAIL_HELP, add_encoding, encoding_changes, make_parser, print_summary, progress
 from fkdx.labels import LabelFile
+from fkdx.labels.comparable import (
+    check_plain_crops,
+    check_same_classes,
+    check_same_crops,
+    check_same_images,
+)
+from fkdx.labels.distributions import TAILS, Distributions, Tail, recover, union
+from fkdx.labels.rewrite import writer_like
 
 
 def merge(
     files: Sequence[LabelFile],
     output: str | os.PathLike,
     k: int | None = None,
-    tail: str = "smoothing",
+    tail: Tail = "smoothing",
     **options: Any,
 ) -> None:
     """Writes the mean of the teachers' distributions, cut to the K most probable classes, to `output`.
 
-    Each teacher's labels are recovered first (`tail`: see `rows.recover`), so that a class that only one of
-    them kept counts with what the others gave it (as in FerKD's ensembles).
+    Each teacher's labels are recovered first, so that a class that only one of them kept counts with what the
+    others gave it (as in FerKD's ensembles).
 
     Args:
         files: label files with the same crops.
         k: by default the largest of the files; dense files stay dense.
+        tail: see `fkdx.labels.distributions.recover`.
         options: further arguments of LabelWriter.
 
     Raises ValueError where images, crops or classes differ.
     """
-    check_same_classes(files)
     first = files[0]
-    for file in files[1:]:
-        if file.keys[:] != first.keys[:]:
-            raise ValueError(f"merge: images differ from those of {first.path}, {file.path}")
+    for file in files:
+        check_same_classes("merge", file, first)
+        check_plain_crops("merge", file)
+        check_same_images("merge", file, first)
     dense = k is None and any(file.kind.startswith("dense") for file in files)
     k = first.num_classes if dense else k or max(file.k for file in files)
     changes: dict[str, Any] = {
@@ -47,39 +55,45 @@ def merge(
         changes["encoding"] = "plain"
     with writer_like(first, output, **changes) as writer:
         for images in progress(zip(*files), len(first), "merge"):
-            check_same_crops(files, images)
-            rows = [recover(file, image, tail) for file, image in zip(files, images)]
-            ids, values = mean(rows, k)
             one = images[0]
+            boxes, flips = [image.boxes for image in images], [image.flips for image in images]
+            check_same_crops("merge", files, boxes, flips, one.key)
+            ids, values = mean([recover(file, image, tail) for file, image in zip(files, images)], k)
             writer.add(one.key, one.boxes, one.flips, None if dense else ids, values, one.image_size)
 
 
-def mean(rows: Sequence[Rows], k: int) -> tuple[np.ndarray, np.ndarray]:
+def mean(distributions: Sequence[Distributions], k: int) -> tuple[np.ndarray, np.ndarray]:
     """ids (M, K) and probabilities (M, K) of the K most probable classes of the mean of distributions.
 
     In the order of classes where K = C. Where the distributions name fewer than K classes, the smallest other
     classes fill the row with the probability that they have.
     """
-    ids, first = union(rows)
+    num_classes = distributions[0].num_classes
+    ids, first = union(distributions)
     if first.sum(axis=1).min(initial=k) < k:
-        every = np.broadcast_to(np.arange(rows[0].num_classes), (len(ids), rows[0].num_classes))
+        every = np.broadcast_to(np.arange(num_classes), (len(ids), num_classes))
         ids, first = every, np.ones(every.shape, bool)
-    values = np.mean([row.at(ids) for row in rows], axis=0)
-    if k == rows[0].num_classes:
+    values = np.mean([one.at(ids) for one in distributions], axis=0)
+    if k == num_classes:
         return ids, values
     chosen = np.argsort(np.where(first, -values, np.inf), axis=1, kind="stable")[:, :k]
     return np.take_along_axis(ids, chosen, axis=1), np.take_along_axis(values, chosen, axis=1)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = parser_of("merge", __doc__, several=True)
-    parser.add_argument("-k", type=int, metavar="K", help="classes to keep (default: the most of the files)")
+    parser = make_parser("merge", __doc__, several=True)
     parser.add_argument(
-        "--tail", choices=TAILS, default=TAILS[0], help="what teachers give classes they did not keep"
+        "-k", type=int, metavar="K", help="classes to keep of each crop (default: the largest K)"
+    )
+    parser.add_argument(
+        "--tail",
+        choices=TAILS,
+        default=TAILS[0],
+        help=TAIL_HELP,
     )
     add_encoding(parser)
     args = parser.parse_args(argv)
     files = [LabelFile(path) for path in args.labels]
     merge(files, args.output, args.k, args.tail, overwrite=args.overwrite, **encoding_changes(args))
-    say(args.output)
+    print_summary(args.output)
     return 0

@@ -7,16 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fkdx.commands.rewrite import (
-    add_encoding,
-    copy_images,
-    encoding_changes,
-    parser_of,
-    progress,
-    say,
-    writer_like,
-)
+from fkdx.commands import add_encoding, encoding_changes, make_parser, print_summary, progress
 from fkdx.labels import ImageLabels, LabelFile
+from fkdx.labels.rewrite import copy_images, writer_like
 
 
 def slice_labels(
@@ -67,7 +60,7 @@ def _part(image: ImageLabels, crops: int | None, k: int) -> ImageLabels:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = parser_of("slice", __doc__)
+    parser = make_parser("slice", __doc__)
     parser.add_argument("--crops", type=int, metavar="N", help="keep the first N crops of each image")
     parser.add_argument("-k", type=int, metavar="K", help="keep the K most probable classes")
     parser.add_argument("--classes", nargs="+", metavar="FOLDER", help="keep the images in these folders")
@@ -76,5 +69,5 @@ def main(argv: list[str] | None = None) -> int:
     labels = LabelFile(args.labels)
     options = encoding_changes(args)
     slice_labels(labels, args.output, args.crops, args.k, args.classes, overwrite=args.overwrite, **options)
-    say(args.output)
+    print_summary(args.output)
     return 0

@@ -9,11 +9,11 @@ from itertools import islice
 import numpy as np
 from tqdm import tqdm
 
-from fkdx.commands.rewrite import progress
-from fkdx.commands.rows import probabilities
-from fkdx.commands.verify_images import verify_images
+from fkdx.commands import progress
 from fkdx.image import decode_crops, image_size
 from fkdx.labels import LabelFile, boxes_from_ratios, fingerprint
+from fkdx.labels.distributions import image_probabilities
+from fkdx.loader.verify_images import verify_images
 from fkdx.stores.sources import ImageFolder
 
 _INPUTS = ("size", "interpolation", "mean", "std")  # of a teacher: options here, facts in a label file
@@ -101,7 +101,7 @@ def verify_teacher(
     for number in progress(images, len(images), "teacher"):
         image = labels[number]
         kept = chance.permutation(len(image.flips))[:crops]
-        stored = probabilities(labels, image)[kept]
+        stored = image_probabilities(labels, image)[kept]
         path = os.path.join(os.fspath(root), image.key)
         height, width = image_size(path)
         ratios = image.boxes[kept].astype(np.float64)
@@ -143,7 +143,7 @@ def _verify_changed(
             boxes = boxes_from_ratios(boxes, *image_size(path))
         plain = decode_crops(path, boxes, image.flips[kept], size, interpolation)
         more = () if batch.mix is None else (batch.mix,)
-        stored, ids = probabilities(labels, image)[kept], image.ids[kept].astype(np.int64)
+        stored, ids = image_probabilities(labels, image)[kept], image.ids[kept].astype(np.int64)
         sums["as stored"] += _agreement(labels, ids, stored, teacher(batch.images.numpy(), *more))
         sums["left plain"] += _agreement(labels, ids, stored, teacher(plain))
     loader.close()

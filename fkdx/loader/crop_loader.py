@@ -15,9 +15,9 @@ import torch
 
 from fkdx import _C
 from fkdx.calibration import Calibration
-from fkdx.calibration.rule import SCORES
 from fkdx.image.augment import augment_rows
 from fkdx.image.random_boxes import RATIO, SCALE
+from fkdx.labels.distributions import SCORES
 from fkdx.loader.batches import Batch, check_shares
 from fkdx.loader.drawn_crops import DrawnCrops
 from fkdx.loader.labelled_crops import LabelledCrops, Labels

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fkdx.calibration.rule import scores_of, true_classes
+from fkdx.calibration.rule import true_classes
 from fkdx.labels import LabelFile
+from fkdx.labels.distributions import Score, gather_with_tails, scores
 
 
 class Ease:
@@ -14,7 +15,7 @@ class Ease:
     Raises ValueError where label files do not hold the teachers' own probabilities.
     """
 
-    def __init__(self, files: Sequence[LabelFile], score: str) -> None:
+    def __init__(self, files: Sequence[LabelFile], score: Score) -> None:
         for file in files:
             rule = file.header.get("provenance", {}).get("calibration")
             if file.kind == "hard" or (rule and rule["low"] < rule["middle"]):
@@ -37,12 +38,11 @@ class Ease:
         for count in np.unique(counts):
             same = np.flatnonzero(counts == count)
             crops = np.broadcast_to(np.arange(count), (len(same), count))
-            scores = sum(self._scores(file, images[same], crops) for file in self._files)
-            for i, order in zip(same, np.argsort(-scores, axis=1, kind="stable")):
+            sure = sum(self._scores(file, images[same], crops) for file in self._files)
+            for i, order in zip(same, np.argsort(-sure, axis=1, kind="stable")):
                 orders[i] = order
         return orders
 
     def _scores(self, file: LabelFile, images: np.ndarray, crops: np.ndarray) -> np.ndarray:
-        _, _, ids, values = file.gather(images, crops)
-        tails = file.gather_tails(images, crops) if file.kind == "topk_logits" else None
-        return scores_of(file, self._score, ids, values, tails, self._truth[images])
+        _, _, ids, values, tails = gather_with_tails(file, images, crops)
+        return scores(file, self._score, ids, values, tails, self._truth[images])

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fkdx.calibration import Calibration, calibrated
+from fkdx.calibration import CalibratedLabels, Calibration, calibrated
 from fkdx.image.augment import Step, are_steps, decode
 from fkdx.labels import LabelFile
+from fkdx.labels.comparable import check_same_classes, check_same_crops, check_same_images
+from fkdx.labels.distributions import Score, gather_with_tails, probabilities
 from fkdx.loader.ease import Ease
 from fkdx.loader.partners import find_partners
 from fkdx.loader.plan import Plan, Target
@@ -17,7 +19,7 @@ from fkdx.loader.pool import Work
 from fkdx.loss.target import SparseTarget
 from fkdx.stores.sources import Source, class_numbers
 
-Labels = LabelFile | str | os.PathLike  # a label file, open or not
+Labels = LabelFile | CalibratedLabels | str | os.PathLike  # a label file, open or not
 
 
 class LabelledCrops:
@@ -47,7 +49,7 @@ class LabelledCrops:
         label_kind: str = "marginal_smoothing",
         *,
         calibration: Calibration | None = None,
-        score: str | None = None,
+        score: Score | None = None,
         on_missing: str = "raise",
     ) -> None:
         several = [labels] if isinstance(labels, Labels) else labels
@@ -96,14 +98,14 @@ class LabelledCrops:
         self, labels: np.ndarray, crops: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
         """Boxes (n, m, 4), flips (n, m), and ids and values (n, m, K) of every teacher."""
-        boxes, flips, *answer = _gather(self._first, labels, crops)
-        answers = [tuple(answer)]
-        for file in self.files[1:]:
-            other_boxes, other_flips, *answer = _gather(file, labels, crops)
-            if not (np.array_equal(boxes, other_boxes) and np.array_equal(flips, other_flips)):
-                raise ValueError(f"CropLoader: labels of other crops than {self._first.path}, {file.path}")
-            answers.append(tuple(answer))
-        return boxes, flips, answers
+        boxes, flips, answers = [], [], []
+        for file in self.files:
+            box, flip, ids, values, tails = gather_with_tails(file, labels, crops)
+            boxes.append(box)
+            flips.append(flip)
+            answers.append((ids, values if tails is None else probabilities(file.kind, values, tails)))
+        check_same_crops("CropLoader", self.files, boxes, flips)
+        return boxes[0], flips[0], answers
 
     def _steps(self, labels: np.ndarray, crops: np.ndarray) -> list[list[Step]]:
         """The augmentation of each of the n m crops."""
@@ -133,16 +135,6 @@ class LabelledCrops:
         return targets[0] if len(targets) == 1 else SparseTarget.ensemble(targets)
 
 
-def _gather(labels: LabelFile, images: np.ndarray, crops: np.ndarray) -> tuple[np.ndarray, ...]:
-    boxes, flips, ids, values = labels.gather(images, crops)
-    if labels.kind == "topk_logits":
-        tails = labels.gather_tails(images, crops)[..., None]
-        top = np.maximum(values.max(axis=2, keepdims=True), tails)
-        values = np.exp(values - top)
-        values /= values.sum(axis=2, keepdims=True) + np.exp(tails - top)
-    return boxes, flips, ids, values
-
-
 def _check(labels: LabelFile, first: LabelFile) -> None:
     if labels.extra_operations and not are_steps(labels.extra_form, labels.extra_operations):
         raise ValueError(
@@ -156,10 +148,8 @@ def _check(labels: LabelFile, first: LabelFile) -> None:
             "CropLoader: labels of several teachers, got mixed or augmented crops, expected plain ones, "
             f"{labels.path}"
         )
-    if labels.keys[:] != first.keys[:] or not np.array_equal(labels.crop_counts, first.crop_counts):
-        raise ValueError(f"CropLoader: labels of other images or crops than {first.path}, {labels.path}")
-    if (labels.num_classes, labels.classes) != (first.num_classes, first.classes):
-        raise ValueError(f"CropLoader: labels of other classes than {first.path}, {labels.path}")
+    check_same_images("CropLoader", labels, first)
+    check_same_classes("CropLoader", labels, first, unnamed=False)
     kinds = (first.kind, labels.kind)
     if "dense_logits" in kinds or len({kind.startswith("dense") for kind in kinds}) > 1:
         raise ValueError(

@@ -16,8 +16,8 @@ from fkdx import reference
 from fkdx.calibration import CalibratedLabels, Calibration, calibrated
 from fkdx.cli import main as fkdx
 from fkdx.commands.calibrate import calibrate
-from fkdx.commands.rows import probabilities, recover
 from fkdx.labels import LabelFile, LabelWriter
+from fkdx.labels.distributions import image_probabilities, recover
 from fkdx.loader import CropLoader
 from fkdx.train.loop import main as train
 
@@ -65,7 +65,7 @@ def write(path: Path, toy: Toy, rng: np.random.Generator, kind: str = "topk", **
 def dense(labels: LabelFile, image: int) -> np.ndarray:
     """(M, C) distributions that an image's labels stand for."""
     if labels.kind.startswith("dense"):
-        return probabilities(labels, labels[image])
+        return image_probabilities(labels, labels[image])
     rows = recover(labels, labels[image])
     return rows.at(np.broadcast_to(np.arange(labels.num_classes), (len(rows.base), labels.num_classes)))
 
@@ -425,9 +425,9 @@ def test_labels_of_other_crops_are_refused(toy, tmp_path, rng, change, capsys):
     flips[4] ^= change == "flips"
     paths.append(write(tmp_path / "1.fkdl", replace(toy, crops=crops), rng))
     words = ["calibrate", str(paths[0]), "--with", str(paths[1]), "-o", str(tmp_path / "b.fkdl")]
-    assert "crops differ" in refused(words, capsys)
+    assert "crops, got others than in" in refused(words, capsys)
     loader = CropLoader(toy.images, paths, 40 * CROPS, CROPS, 16)
-    with pytest.raises(ValueError, match=r"labels of other crops than .*0\.fkdl"):
+    with pytest.raises(ValueError, match=r"crops, got others than in .*0\.fkdl, expected .*1\.fkdl"):
         next(iter(loader))
 
 
@@ -436,8 +436,8 @@ def test_labels_of_other_images_or_sorts_are_refused(toy, tmp_path, rng):
     fewer = write(tmp_path / "1.fkdl", replace(toy, keys=toy.keys[1:]), rng)
     renamed = write(tmp_path / "2.fkdl", toy, rng, classes=CLASSES[::-1])
     sort = write(tmp_path / "3.fkdl", toy, rng, "dense")
-    for other, words in ((fewer, "other images"), (renamed, "other classes"), (sort, "several teachers")):
+    for other, words in ((fewer, "images, got"), (renamed, "class names, got"), (sort, "several teachers")):
         with pytest.raises(ValueError, match=words):
             CropLoader(toy.images, [first, other], 16, 2, 16)
-    with pytest.raises(ValueError, match="expected labels of the same crops"):
+    with pytest.raises(ValueError, match="calibration: images, got others than in"):
         calibrated([LabelFile(first), LabelFile(fewer)], RULE)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fkdx.commands import scenes
+from fkdx.image import scenes
 
 
 def test_same_seed_same_pixels(run_seed: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fkdx import cli
-from fkdx.commands.verify_images import verify_images
+from fkdx.loader.verify_images import verify_images
 
 
 def encoded(rng: np.random.Generator, form: str, mode: str = "RGB") -> bytes:

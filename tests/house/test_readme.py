@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import fkdx
-from fkdx.commands import scenes
+from fkdx.image import scenes
 from fkdx.labels import LabelWriter
 
 ROOT = Path(__file__).resolve().parents[2]

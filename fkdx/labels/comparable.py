@@ -1,0 +1,50 @@
+"""Whether label files can be used together: the same images, the same crops, the same classes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fkdx.errors import expect
+from fkdx.labels.file import LabelFile
+
+
+def check_same_images(where: str, labels: LabelFile, first: LabelFile) -> None:
+    """Raises ValueError unless both files label the same images with as many crops each."""
+    same = labels is first or (
+        labels.keys[:] == first.keys[:] and np.array_equal(labels.crop_counts, first.crop_counts)
+    )
+    expect(where, same, "images", f"others than in {first.path}", "the same, with as many crops", labels.path)
+
+
+def check_same_crops(
+    where: str,
+    files: Sequence[LabelFile],
+    boxes: Sequence[np.ndarray],
+    flips: Sequence[np.ndarray],
+    key: str | None = None,
+) -> None:
+    """Raises ValueError unless boxes and flips, one array a file, are those of the first file.
+
+    `key` names the image where they are those of one alone.
+    """
+    crops = "crops" if key is None else f"crops of '{key}'"
+    for file, box, flip in zip(files, boxes, flips, strict=True):
+        same = np.array_equal(box, boxes[0]) and np.array_equal(flip, flips[0])
+        expect(where, same, crops, f"others than in {files[0].path}", "labels of the same crops", file.path)
+
+
+def check_same_classes(where: str, labels: LabelFile, first: LabelFile, unnamed: bool = True) -> None:
+    """Raises ValueError unless both files have the same number and names of classes.
+
+    `unnamed` accepts a file without class names beside one that has them.
+    """
+    same = labels.num_classes == first.num_classes
+    expect(where, same, "classes", labels.num_classes, f"{first.num_classes} as in {first.path}", labels.path)
+    same = labels.classes == first.classes or (unnamed and not (labels.classes and first.classes))
+    expect(where, same, "class names", f"others than in {first.path}", "the same in order", labels.path)
+
+
+def check_plain_crops(where: str, labels: LabelFile) -> None:
+    """Raises ValueError where crops were mixed or augmented before the teacher saw them."""
+    plain = not (labels.mix_size or labels.extra_operations)
+    expect(where, plain, "labels", "mixed or further changed crops", "plain crops", labels.path)

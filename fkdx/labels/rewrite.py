@@ -1,0 +1,38 @@
+"""A label file made from another one's images."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from fkdx.labels.file import ImageLabels, LabelFile
+from fkdx.labels.writer import LabelWriter
+
+
+def writer_like(labels: LabelFile, path: str | os.PathLike, **changes: Any) -> LabelWriter:
+    """A writer of a file of the same kind of labels as `labels`, except for `changes` to its arguments."""
+    header = labels.header
+    options: dict[str, Any] = {
+        "kind": labels.kind,
+        "num_classes": labels.num_classes,
+        "k": labels.k,
+        "crops": labels.crops,
+        "classes": labels.classes,
+        "provenance": header.get("provenance"),
+        "dataset": header.get("dataset"),
+        "encoding": labels.encoding,
+        "value_type": labels.value_type,
+        "ratios": labels.ratios,
+        "images": labels.keys[:] if labels.mix_size else None,
+        "mix_size": labels.mix_size,
+        "extra": header.get("extra"),
+    }
+    if "encoding" in changes or "kind" in changes:
+        options["value_type"] = None  # the default of the new ones
+    return LabelWriter(path, **options | changes)
+
+
+def copy_images(images: Iterable[ImageLabels], writer: LabelWriter) -> None:
+    """Adds images, leaving out partners of mixed crops without crops of their own: the writer knows them."""
+    for image in images:
+        if len(image.flips) or image.mixes is None:
+            writer.add_image(image)
