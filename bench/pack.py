@@ -74,11 +74,11 @@ def load_files(root: Path) -> None:
 
 
 def pack_files(root: Path) -> None:
-    from fkdx.importers import Settings, open_source
+    from fkdx.importers import Settings, open_foreign
     from fkdx.importers.images import Images
     from fkdx.importers.job import pack
 
-    source = open_source(root / "labels", Settings(CLASSES, images=Images(root / "images")))
+    source = open_foreign(root / "labels", Settings(CLASSES, images=Images(root / "images")))
     pack(source, root / "labels.fkdl", overwrite=True)
 
 

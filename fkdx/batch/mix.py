@@ -142,7 +142,7 @@ class Mixer:
         if kind == "mixup":
             boxes = np.tile([0, 0, height, width], (rows, 1))
             return _mix(rng.permutation(rows), boxes, 1 - lam, height * width)
-        boxes = random_boxes(lam, height, width, rng)
+        boxes = cutmix_boxes(lam, height, width, rng)
         partners = neighbours(rows, crops_per_image, rng) if kind == "selfmix" else rng.permutation(rows)
         return _mix(partners, boxes, np.ones(rows), height * width)
 
@@ -159,7 +159,7 @@ class Mixer:
         return cuts[rng.integers(len(cuts))]
 
 
-def random_boxes(lam: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+def cutmix_boxes(lam: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """CutMix boxes (B, 4) around uniform centres, of share 1 - lam before they are clipped at the edges."""
     side = np.sqrt(1 - lam)
     ends = []

@@ -16,12 +16,12 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from fkdx.importers import FORMATS, open_source
+from fkdx.importers import FORMATS, open_foreign
 from fkdx.importers.fkd import LABEL_TYPES
+from fkdx.importers.foreign_labels import ForeignLabels, Settings
 from fkdx.importers.images import Images
 from fkdx.importers.job import pack
 from fkdx.importers.label_maps import AXES
-from fkdx.importers.source import Settings, Source
 from fkdx.labels import ENCODINGS, VALUE_TYPES, fingerprint
 from fkdx.stores.sources import read_lines
 
@@ -29,7 +29,7 @@ from fkdx.stores.sources import read_lines
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     images = Images(args.images) if args.images else None
-    source = open_source(args.source, _settings(args, images), args.format)
+    source = open_foreign(args.source, _settings(args, images), args.format)
     print(describe(source), file=sys.stderr)
     try:
         report = pack(
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def describe(source: Source) -> str:
+def describe(source: ForeignLabels) -> str:
     layout = source.layout
     crops = f"{layout.crops} crops" if layout.crops else "a varying number of crops"
     lines = [

@@ -6,18 +6,16 @@ from itertools import islice
 
 import numpy as np
 
-from fkdx.batch.mix import StoredMix
-from fkdx.batch.mix import random_boxes as cutmix_boxes
+from fkdx.batch.mix import StoredMix, cutmix_boxes
 from fkdx.generate.cut import Cutter, Pixels
 from fkdx.generate.draw import RandomCrops
-from fkdx.image.random_boxes import crop_stream
+from fkdx.image.random_boxes import Draws, crop_stream
 from fkdx.labels import Mixes
-from fkdx.labels.layout import CUTMIX, MIXUP
+from fkdx.labels.layout import CUTMIX, MIXED, MIXUP
 from fkdx.loader.pool import Work
 
 RUN = 8  # neighbouring crops of an image that share a partner image, so that it is decoded once for them
 TRIES = 100  # partners that cannot be read, one after the other
-PARTNER_BOX, PARAMETERS, PARTNER = 1, 2, 3  # streams of random numbers beside that of the crops themselves
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Pairs:
 
     def parameters(self, key: str, crops: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Operations (M,), lambdas (M,) float32 and CutMix boxes (M, 4) of an image's crops."""
-        stream = crop_stream(self.partner.seed, key, PARAMETERS)
+        stream = crop_stream(self.partner.seed, key, Draws.MIX_PARAMETERS)
         alphas = {MIXUP: self.mixup, CUTMIX: self.cutmix}
         on = [operation for operation, alpha in alphas.items() if alpha > 0]
         operations = np.zeros(crops, np.int64)
@@ -60,7 +58,7 @@ class Pairs:
 
     def runs(self, key: str, image: int, images: int, crops: int) -> Iterator[tuple[range, Iterator[int]]]:
         """Neighbouring crops, and the images to take their partner from: the first that can be read."""
-        stream = crop_stream(self.partner.seed, key, PARTNER)
+        stream = crop_stream(self.partner.seed, key, Draws.PARTNERS)
         for number, first in enumerate(range(0, crops, RUN)):
             shift = int(np.random.default_rng([stream, number]).integers(images - 1))
             yield range(first, min(first + RUN, crops)), _others(image, images, shift)
@@ -73,7 +71,7 @@ class Pairs:
             counts=list(map(len, runs)),
             boxes=np.empty((crops, 4), np.int32),
             flips=np.empty(crops, np.uint8),
-            streams=[crop_stream(self.partner.seed, key, PARTNER_BOX)] * len(runs),
+            streams=[crop_stream(self.partner.seed, key, Draws.PARTNER_CROPS)] * len(runs),
             first_crops=[run.start for run in runs],
         )
 
@@ -158,7 +156,7 @@ def joined(mixes: list[StoredMix | None], crops: int) -> StoredMix:
 def part_of(mix: StoredMix, first: int, last: int) -> tuple[StoredMix, slice]:
     """The crops first ... last - 1 of `mix`, and which rows of the partners they need."""
     crops = slice(first, last)
-    used = mix.rows[crops][(mix.operations[crops] & (MIXUP | CUTMIX)) > 0]
+    used = mix.rows[crops][(mix.operations[crops] & MIXED) > 0]
     start, stop = (int(used.min()), int(used.max()) + 1) if len(used) else (0, 0)
     part = StoredMix(
         rows=mix.rows[crops] - start,

@@ -4,12 +4,11 @@ A step is a list of a name of OPERATIONS and its numbers; docs/format.md says wh
 pixels are Pillow's, through torchvision's functions of the same names.
 """
 
-import inspect
 import json
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
@@ -17,12 +16,11 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 from fkdx.errors import expect
-from fkdx.image.random_boxes import crop_stream
+from fkdx.image.random_boxes import Draws, crop_stream
 
 _expect = partial(expect, "augment")
 
 Step = list  # a name and its numbers
-STREAM = 4  # of random numbers, beside those of boxes and partners
 FORM = "steps"  # of the label file's extra bytes
 
 
@@ -75,7 +73,7 @@ def augmented(crop: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
 
 
 def augment_rows(crops: np.ndarray, steps: Sequence[Sequence[Step]], threads: int) -> None:
-    """Crops (B, S, S, 3) uint8 in place, each by its own steps, in so many threads. Errors as `augmented`."""
+    """Augments crops (B, S, S, 3) uint8 in place, each by its own steps; raises what `augmented` raises."""
 
     def change(row: int) -> None:
         if steps[row]:
@@ -86,7 +84,7 @@ def augment_rows(crops: np.ndarray, steps: Sequence[Sequence[Step]], threads: in
 
 
 def are_steps(form: str | None, operations: Sequence[str]) -> bool:
-    """Whether further operations that a label file's header tells of can be repeated here."""
+    """Whether the further operations named in a label file's header can be repeated here."""
     return form == FORM and OPERATIONS.keys() >= set(operations)
 
 
@@ -106,62 +104,86 @@ def decode(data: bytes) -> list[list[Step]]:
 # ---- drawing --------------------------------------------------------------------------------------------
 
 
-def color_jitter(
-    rng: np.random.Generator,
-    brightness: float = 0.4,
-    contrast: float = 0.4,
-    saturation: float = 0.4,
-    hue: float = 0.1,
-) -> list[Step]:
-    """Each by a factor of 1 - strength ... 1 + strength, hue by -strength ... strength, in any order."""
-    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
-    _expect(
-        0 <= min(strengths.values()) <= max(strengths.values()) <= 1, "color_jitter", strengths, "0 ... 1"
-    )
-    _expect(0 <= hue <= 0.5, "color_jitter's hue", hue, "0 ... 0.5")
-    steps = [[name, _short(rng.uniform(1 - most, 1 + most))] for name, most in strengths.items()]
-    steps.append(["hue", _short(rng.uniform(-hue, hue))])
-    return [steps[i] for i in rng.permutation(4)]
+@dataclass(frozen=True)
+class ColorJitter:
+    """Brightness, contrast and saturation change by a factor of 1 - strength ... 1 + strength, the hue by
+    -strength ... strength, in random order."""
+
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.1
+
+    def __post_init__(self) -> None:
+        strengths = self._factors()
+        in_range = 0 <= min(strengths.values()) <= max(strengths.values()) <= 1
+        _expect(in_range, "color_jitter", strengths, "0 ... 1")
+        _expect(0 <= self.hue <= 0.5, "color_jitter's hue", self.hue, "0 ... 0.5")
+
+    def _factors(self) -> dict[str, float]:
+        return {"brightness": self.brightness, "contrast": self.contrast, "saturation": self.saturation}
+
+    def draw(self, rng: np.random.Generator) -> list[Step]:
+        steps = [[name, _short(rng.uniform(1 - most, 1 + most))] for name, most in self._factors().items()]
+        steps.append(["hue", _short(rng.uniform(-self.hue, self.hue))])
+        return [steps[i] for i in rng.permutation(4)]
 
 
-def rand_augment(rng: np.random.Generator, operations: float = 2, magnitude: float = 9) -> list[Step]:
-    """So many of torchvision's 14 operations at a magnitude of 0 ... 30 (Cubuk et al., RandAugment, 2020)."""
-    _expect(operations in range(1, 15), "rand_augment's operations", operations, "1 ... 14")
-    _expect(0 <= magnitude <= 30, "rand_augment's magnitude", magnitude, "0 ... 30")
-    part, steps = magnitude / 30, []
-    for choice in rng.integers(14, size=int(operations)):
-        sign = 1 if rng.random() < 0.5 else -1
-        shear, shift = _short(sign * 0.3 * part), _short(sign * 150 / 331 * part)
-        factor = _short(1 + sign * 0.9 * part)
-        steps += [
-            [],
-            [["shear", shear, 0]],
-            [["shear", 0, shear]],
-            [["translate", shift, 0]],
-            [["translate", 0, shift]],
-            [["rotate", sign * 30 * part]],
-            [["brightness", factor]],
-            [["saturation", factor]],
-            [["contrast", factor]],
-            [["sharpness", factor]],
-            [["posterize", 8 - round(4 * part)]],
-            [["solarize", 255 * (1 - part)]],
-            [["autocontrast"]],
-            [["equalize"]],
-        ][choice]
-    return steps
+@dataclass(frozen=True)
+class RandAugment:
+    """`operations` of torchvision's 14 operations, drawn at random, at `magnitude` (0 ... 30) (Cubuk et al.,
+    RandAugment, 2020)."""
+
+    operations: float = 2
+    magnitude: float = 9
+
+    def __post_init__(self) -> None:
+        whole = self.operations in range(1, 15)
+        _expect(whole, "rand_augment's operations", self.operations, "1 ... 14")
+        _expect(0 <= self.magnitude <= 30, "rand_augment's magnitude", self.magnitude, "0 ... 30")
+
+    def draw(self, rng: np.random.Generator) -> list[Step]:
+        part, steps = self.magnitude / 30, []
+        for choice in rng.integers(14, size=int(self.operations)):
+            sign = 1 if rng.random() < 0.5 else -1
+            shear, shift = _short(sign * 0.3 * part), _short(sign * 150 / 331 * part)
+            factor = _short(1 + sign * 0.9 * part)
+            steps += [
+                [],
+                [["shear", shear, 0]],
+                [["shear", 0, shear]],
+                [["translate", shift, 0]],
+                [["translate", 0, shift]],
+                [["rotate", sign * 30 * part]],
+                [["brightness", factor]],
+                [["saturation", factor]],
+                [["contrast", factor]],
+                [["sharpness", factor]],
+                [["posterize", 8 - round(4 * part)]],
+                [["solarize", 255 * (1 - part)]],
+                [["autocontrast"]],
+                [["equalize"]],
+            ][choice]
+        return steps
 
 
-def erase(rng: np.random.Generator, probability: float = 0.25) -> list[Step]:
-    """A black rectangle of 2 ... 33 % of the crop, 0.3 ... 3.3 times as high as wide (Zhong et al., Random
-    Erasing, 2020), in so many of the crops."""
-    _expect(0 <= probability <= 1, "erase's probability", probability, "0 ... 1")
-    if rng.random() >= probability:
-        return []
-    area, aspect = rng.uniform(0.02, 0.33), math.exp(rng.uniform(math.log(0.3), math.log(3.3)))
-    height, width = min(1.0, math.sqrt(area * aspect)), min(1.0, math.sqrt(area / aspect))
-    top, left = rng.uniform(0, 1 - height), rng.uniform(0, 1 - width)
-    return [["erase", *map(_short, (top, left, height, width))]]
+@dataclass(frozen=True)
+class RandomErasing:
+    """With `probability`, a black rectangle of 2 ... 33 % of the crop, 0.3 ... 3.3 times as high as wide
+    (Zhong et al., Random Erasing, 2020)."""
+
+    probability: float = 0.25
+
+    def __post_init__(self) -> None:
+        _expect(0 <= self.probability <= 1, "erase's probability", self.probability, "0 ... 1")
+
+    def draw(self, rng: np.random.Generator) -> list[Step]:
+        if rng.random() >= self.probability:
+            return []
+        area, aspect = rng.uniform(0.02, 0.33), math.exp(rng.uniform(math.log(0.3), math.log(3.3)))
+        height, width = min(1.0, math.sqrt(area * aspect)), min(1.0, math.sqrt(area / aspect))
+        top, left = rng.uniform(0, 1 - height), rng.uniform(0, 1 - width)
+        return [["erase", *map(_short, (top, left, height, width))]]
 
 
 def _short(number: float) -> float:
@@ -169,41 +191,40 @@ def _short(number: float) -> float:
     return round(float(number), 4)
 
 
-AUGMENTS = {"color_jitter": color_jitter, "rand_augment": rand_augment, "erase": erase}
+AUGMENTS = {"color_jitter": ColorJitter, "rand_augment": RandAugment, "erase": RandomErasing}
 
 
-def strengths_of(word: str) -> tuple[str, list[float]]:
-    """The name of AUGMENTS and the strengths in a word such as `rand_augment=2,9`; those left out at its end
-    stay what they are by default. ValueError where it is another word."""
+def augment_of(word: str) -> tuple[str, ColorJitter | RandAugment | RandomErasing]:
+    """The name in AUGMENTS and the augmentation of a word such as `rand_augment=2,9`; numbers left out at its
+    end have their defaults. ValueError for any other word."""
     name, _, numbers = word.partition("=")
     _expect(name in AUGMENTS, "name", repr(name), f"one of {', '.join(AUGMENTS)}")
-    named = list(inspect.signature(AUGMENTS[name]).parameters)[1:]
+    names = [field.name for field in fields(AUGMENTS[name])]
     try:
         strengths = [float(number) for number in numbers.split(",")] if numbers else []
     except ValueError:
         strengths = None
-    fits = strengths is not None and len(strengths) <= len(named)
-    _expect(fits, name, repr(word), f"{name}={','.join(named).upper()}")
-    AUGMENTS[name](np.random.default_rng(0), *strengths)  # refuses what is out of range
-    return name, strengths
+    fits = strengths is not None and len(strengths) <= len(names)
+    _expect(fits, name, repr(word), f"{name}={','.join(names).upper()}")
+    return name, AUGMENTS[name](*strengths)
 
 
 @dataclass(frozen=True)
 class Augment:
-    """The augmentations of these words, as `strengths_of` reads them, in the order of AUGMENTS, for all crops
-    of a data set."""
+    """The augmentations of these words, as `augment_of` reads them, for all crops of a data set. They are
+    applied in the order of AUGMENTS."""
 
     words: tuple[str, ...]
     seed: int
 
     def draw(self, key: str, crops: int) -> list[list[Step]]:
         """The steps of an image's crops, from (seed, key, crop index) alone."""
-        stream, strengths = crop_stream(self.seed, key, STREAM), dict(map(strengths_of, self.words))
+        stream, augments = crop_stream(self.seed, key, Draws.AUGMENTS), dict(map(augment_of, self.words))
+        in_order = [augments[name] for name in AUGMENTS if name in augments]
         steps = []
         for crop in range(crops):
             rng = np.random.default_rng([stream, crop])
-            drawn = [draw(rng, *strengths[name]) for name, draw in AUGMENTS.items() if name in strengths]
-            steps.append([step for own in drawn for step in own])
+            steps.append([step for augment in in_order for step in augment.draw(rng)])
         return steps
 
     def extra(self) -> dict:

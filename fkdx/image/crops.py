@@ -15,7 +15,10 @@ import io
 import math
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +26,10 @@ from PIL import Image, UnidentifiedImageError
 
 from fkdx import _C
 
-INTERPOLATIONS = ("bilinear", "bicubic")
-RESAMPLES = ("pillow12", "pillow13")
+Interpolation = Literal["bilinear", "bicubic"]
+INTERPOLATIONS = get_args(Interpolation)
+Resample = Literal["pillow12", "pillow13"]
+RESAMPLES = get_args(Resample)
 
 _thread = threading.local()
 
@@ -34,8 +39,8 @@ def decode_crops(
     boxes: npt.ArrayLike,
     flips: npt.ArrayLike,
     size: int,
-    interpolation: str = "bilinear",
-    resample: str = "pillow12",
+    interpolation: Interpolation = "bilinear",
+    resample: Resample = "pillow12",
     allow_warnings: bool = False,
     whole_file: bool = False,
 ) -> np.ndarray:
@@ -72,7 +77,7 @@ def decode_crops(
     boxes, flips = _checked_crops("decode_crops", boxes, flips)
     bicubic, pillow13 = _checked_options("decode_crops", size, interpolation, resample)
     out = np.empty((len(boxes), size, size, 3), np.uint8)
-    with _named(data):
+    with _path_in_errors(data):
         encoded = _encoded(data)
         if _C.is_jpeg(encoded):
             rules = size, bicubic, pillow13, allow_warnings, whole_file
@@ -87,8 +92,8 @@ def resize_crops(
     boxes: npt.ArrayLike,
     flips: npt.ArrayLike,
     size: int,
-    interpolation: str = "bilinear",
-    resample: str = "pillow12",
+    interpolation: Interpolation = "bilinear",
+    resample: Resample = "pillow12",
 ) -> np.ndarray:
     """Cut crops from an image that is already decoded.
 
@@ -123,8 +128,8 @@ def validation_crop(
     data: bytes | str | os.PathLike[str],
     size: int = 224,
     crop_ratio: float = 0.875,
-    interpolation: str = "bilinear",
-    resample: str = "pillow12",
+    interpolation: Interpolation = "bilinear",
+    resample: Resample = "pillow12",
     allow_warnings: bool = False,
     whole_file: bool = False,
 ) -> np.ndarray:
@@ -154,7 +159,7 @@ def validation_crop(
         )
     resize = math.floor(size / crop_ratio)
     out = np.empty((size, size, 3), np.uint8)
-    with _named(data):
+    with _path_in_errors(data):
         encoded = _encoded(data)
         if _C.is_jpeg(encoded):
             rules = size, bicubic, pillow13, allow_warnings, whole_file
@@ -180,7 +185,7 @@ def image_size(data: bytes | str | os.PathLike[str]) -> tuple[int, int]:
         >>> fkdx.image_size("black.jpg")
         (375, 500)
     """
-    with _named(data):
+    with _path_in_errors(data):
         encoded = _encoded(data)
         if _C.is_jpeg(encoded):
             return _decoder().read_size(encoded)
@@ -193,18 +198,15 @@ def harmless_warnings() -> int:
     return _decoder().harmless_warnings
 
 
-class _named:
+@contextmanager
+def _path_in_errors(data: bytes | str | os.PathLike[str]) -> Iterator[None]:
     """Puts the path into the text of errors that know only what is wrong with the bytes."""
-
-    def __init__(self, data: bytes | str | os.PathLike[str]) -> None:
-        self.data = data
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, _C.ImageError) and not isinstance(self.data, bytes):
-            raise _C.ImageError(f"{error}, {os.fspath(self.data)}") from None
+    try:
+        yield
+    except _C.ImageError as error:
+        if isinstance(data, bytes):
+            raise
+        raise _C.ImageError(f"{error}, {os.fspath(data)}") from None
 
 
 def _decoder() -> _C.CropDecoder:

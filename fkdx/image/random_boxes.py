@@ -5,6 +5,7 @@ flip. The numbers come from counters, not from a generator with a state, so any 
 drawn alone, on any machine, by C++ threads or from here, and comes out the same.
 """
 
+from enum import IntEnum
 from hashlib import blake2b
 
 import numpy as np
@@ -15,10 +16,23 @@ SCALE = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)
 
 
-def crop_stream(seed: int, key: str, epoch: int = 0) -> int:
-    """The 64-bit number that names the crops of one image: those of label generation have epoch 0."""
+class Draws(IntEnum):
+    """What is drawn for an image when labels are generated, each from numbers of its own."""
+
+    CROPS = 0
+    PARTNER_CROPS = 1
+    MIX_PARAMETERS = 2
+    PARTNERS = 3
+    AUGMENTS = 4
+
+
+def crop_stream(seed: int, key: str, draws: int = Draws.CROPS) -> int:
+    """The 64-bit number from which all that is drawn for one image follows.
+
+    `draws` is one of `Draws`, or the epoch of crops that are drawn on the fly.
+    """
     digest = blake2b(key.encode(), digest_size=8).digest()
-    return _C.mix_words([seed & (1 << 64) - 1, int.from_bytes(digest, "little"), epoch])
+    return _C.mix_words([seed & (1 << 64) - 1, int.from_bytes(digest, "little"), draws])
 
 
 def random_boxes(
@@ -30,7 +44,7 @@ def random_boxes(
     scale: tuple[float, float] = SCALE,
     ratio: tuple[float, float] = RATIO,
     flip: float = 0.5,
-    epoch: int = 0,
+    draws: int = Draws.CROPS,
     first: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Crops `first`, ..., `first + count - 1` of one image.
@@ -41,6 +55,7 @@ def random_boxes(
         scale: least and greatest share of the image's area, in (0, 1].
         ratio: least and greatest width / height; log-uniform in between.
         flip: probability of a horizontal flip.
+        draws: see `crop_stream`.
 
     Returns:
         boxes (count, 4) int32 as top, left, height, width, all inside the image; flips (count,) bool.
@@ -48,4 +63,4 @@ def random_boxes(
     Raises:
         ValueError: a range that is empty or out of bounds.
     """
-    return _C.RandomCrops(scale, ratio, flip).draw(crop_stream(seed, key, epoch), *size, first, count)
+    return _C.RandomCrops(scale, ratio, flip).draw(crop_stream(seed, key, draws), *size, first, count)

@@ -1,36 +1,36 @@
-"""Readers of foreign soft-label formats; one file a format, one interface (`source.Source`).
+"""Readers of foreign soft-label formats; one file a format, one interface (`source.ForeignLabels`).
 
-A new format is a `Source` in a file of its own and a line in `FORMATS`.
+A new format is a `ForeignLabels` in a file of its own and a line in `FORMATS`.
 """
 
 from pathlib import Path
 
 from fkdx._C import FormatError
-from fkdx.importers.fkd import FkdSource
-from fkdx.importers.g_vbsm import GVbsmSource
-from fkdx.importers.label_maps import RelabelSource, TokenLabelingSource
-from fkdx.importers.lpld import LpldSource
-from fkdx.importers.reinforcement import ReinforcementSource
-from fkdx.importers.source import Settings, Source
-from fkdx.importers.sre2l import Sre2lSource
-from fkdx.importers.tinyvit import TinyVitSource
+from fkdx.importers.fkd import FkdLabels
+from fkdx.importers.foreign_labels import ForeignLabels, Settings
+from fkdx.importers.g_vbsm import GVbsmLabels
+from fkdx.importers.label_maps import RelabelMaps, TokenLabelingMaps
+from fkdx.importers.lpld import LpldLabels
+from fkdx.importers.reinforcement import ReinforcementLabels
+from fkdx.importers.sre2l import Sre2lLabels
+from fkdx.importers.tinyvit import TinyVitLabels
 
-FORMATS: dict[str, type[Source]] = {
+FORMATS: dict[str, type[ForeignLabels]] = {
     source.name: source
     for source in (
-        FkdSource,
-        Sre2lSource,
-        LpldSource,
-        GVbsmSource,
-        TinyVitSource,
-        ReinforcementSource,
-        RelabelSource,
-        TokenLabelingSource,
+        FkdLabels,
+        Sre2lLabels,
+        LpldLabels,
+        GVbsmLabels,
+        TinyVitLabels,
+        ReinforcementLabels,
+        RelabelMaps,
+        TokenLabelingMaps,
     )
 }
 
 
-def open_source(path: str | Path, settings: Settings, format: str = "auto") -> Source:
+def open_foreign(path: str | Path, settings: Settings, format: str = "auto") -> ForeignLabels:
     """The label set at `path`, in the named format or the one it looks like.
 
     Raises FormatError where no format or more than one fits, or the set cannot be replayed; ValueError
@@ -38,16 +38,18 @@ def open_source(path: str | Path, settings: Settings, format: str = "auto") -> S
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"open_source: labels, got nothing at {path}, expected a folder")
+        raise FileNotFoundError(f"open_foreign: labels, got nothing at {path}, expected a folder")
     if format == "auto":
         fitting = [source for source in FORMATS.values() if source.matches(path)]
         if len(fitting) != 1:
             got = " and ".join(source.name for source in fitting) or "none that fits"
             raise FormatError(
-                f"open_source: format, got {got}, expected a folder of one of {', '.join(FORMATS)} "
+                f"open_foreign: format, got {got}, expected a folder of one of {', '.join(FORMATS)} "
                 f"(`fkdx pack --help` says how they look); name it with --format, {path}"
             )
         return fitting[0](path, settings)
     if format not in FORMATS:
-        raise ValueError(f"open_source: format, got '{format}', expected auto or one of {', '.join(FORMATS)}")
+        raise ValueError(
+            f"open_foreign: format, got '{format}', expected auto or one of {', '.join(FORMATS)}"
+        )
     return FORMATS[format](path, settings)

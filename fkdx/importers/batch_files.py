@@ -10,7 +10,7 @@
 
 Mixed were the resized crops: mixup `lambda x + (1 - lambda) x[partner]`, or cutmix `x[box] =
 x[partner][box]`. Every epoch passes over the data set once, so an image has one crop an epoch. Which
-image a row belongs to is told in a different way by each format: see `BatchSource.orders`.
+image a row belongs to is told in a different way by each format: see `BatchLabels.orders`.
 """
 
 import re
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from fkdx._C import FormatError
 from fkdx.errors import refuse
-from fkdx.importers.source import Layout, Settings, Source, Unreadable, number_samples
+from fkdx.importers.foreign_labels import ForeignLabels, Layout, Settings, Unreadable, number_samples
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, Mixes, boxes_from_ratios
 from fkdx.labels.layout import CUTMIX, MIXUP
@@ -37,7 +37,7 @@ UNMIXED = 0
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchFile:
     """One file: B rows. `mix_box` is top, left, height, width in pixels of the mixed image."""
 
     coords: np.ndarray
@@ -51,7 +51,7 @@ class Batch:
     parts: int
 
 
-def read_batch(path: Path, mapped: bool = False) -> Batch:
+def read_batch(path: Path, mapped: bool = False) -> BatchFile:
     """Reads and checks one batch file; `mapped` leaves the logits on disk and skips the checksum."""
     value = read_torch_file(path, mapped)
     if type(value) is not list or len(value) not in (6, 7, 8):
@@ -75,7 +75,7 @@ def read_batch(path: Path, mapped: bool = False) -> Batch:
     if indices is not None:
         _check_array("indices", indices, (rows,), "i", path)
     lam = float(lam) if operation == MIXUP else 1.0
-    return Batch(coords, flips, partners, operation, lam, mix_box, logits, indices, len(value))
+    return BatchFile(coords, flips, partners, operation, lam, mix_box, logits, indices, len(value))
 
 
 def _mix(lam: Any, box: Any, path: Path) -> tuple[int, tuple[int, int, int, int]]:
@@ -100,7 +100,7 @@ def _check_array(what: str, value: Any, shape: tuple[int | None, ...], kind: str
         _refuse(what, got, f"an array of shape {shape}".replace("None", "any"), path)
 
 
-class BatchSource(Source):
+class BatchLabels(ForeignLabels):
     """A folder of batches. Subclasses say in `orders` which image every row belongs to."""
 
     def __init__(self, path: Path, settings: Settings) -> None:
@@ -164,7 +164,7 @@ class BatchSource(Source):
             if any(count != self.batch_size for count in rows[:-1]) or rows[-1] > self.batch_size:
                 _refuse("batch sizes", str(sorted(set(rows))), "equal but for the last", self.root / epoch[0])
 
-    def check_batch(self, batch: Batch, path: Path) -> None:
+    def check_batch(self, batch: BatchFile, path: Path) -> None:
         """Whatever one format asks of its files beyond the common."""
 
     def _place_rows(self, orders: list[np.ndarray]) -> None:
@@ -220,7 +220,7 @@ class BatchSource(Source):
             return Unreadable(key, str(error))
         return ImageLabels(key, boxes, rows["flip"], None, rows["logits"], size, mixes=mixes)
 
-    def _rows(self, batch: Batch, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
+    def _rows(self, batch: BatchFile, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Some rows of a batch; `images` are those of all its rows."""
         found = np.zeros(len(rows), self.row)
         found["coords"], found["flip"], found["logits"] = (

@@ -18,11 +18,11 @@ import numpy as np
 
 from fkdx._C import FormatError
 from fkdx.errors import refuse
-from fkdx.importers.source import UNREADABLE, Layout, Settings, Source, find_files, first_file
+from fkdx.importers.foreign_labels import UNREADABLE, ForeignLabels, Layout, Settings, find_files, first_file
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, boxes_from_ratios, fingerprint
 
-_refuse = partial(refuse, "FkdSource", error=FormatError)
+_refuse = partial(refuse, "FkdLabels", error=FormatError)
 
 # What FKD calls a label type -> (kind in the file, rule for the classes that are not stored)
 LABEL_TYPES = {
@@ -34,7 +34,7 @@ LABEL_TYPES = {
 }
 
 
-class FkdSource(Source):
+class FkdLabels(ForeignLabels):
     name = "fkd"
     about = "FKD and MEAL-V2: <class>/<image>.tar, a torch.save of [coords, flip, label]"
 
@@ -48,7 +48,7 @@ class FkdSource(Source):
     def __init__(self, path: Path, settings: Settings) -> None:
         files = find_files(path, ".tar")
         if not files:
-            raise FormatError(f"FkdSource: folder, got no .tar file, expected <class>/<image>.tar, {path}")
+            raise FormatError(f"FkdLabels: folder, got no .tar file, expected <class>/<image>.tar, {path}")
         self.root, self.images = path, settings.images
         self.files = dict(sorted(self._files_by_key(files, settings).items()))
         self.keys = list(self.files)
@@ -196,5 +196,5 @@ def _label_type(name: str | None) -> str | None:
         return None
     plain = name.split("_k")[0]
     if plain not in LABEL_TYPES:
-        raise ValueError(f"FkdSource: label type, got '{name}', expected one of {', '.join(LABEL_TYPES)}")
+        raise ValueError(f"FkdLabels: label type, got '{name}', expected one of {', '.join(LABEL_TYPES)}")
     return plain

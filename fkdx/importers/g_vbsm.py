@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from fkdx._C import FormatError
-from fkdx.importers.batch_files import Batch, BatchSource, read_batch
-from fkdx.importers.source import Settings
+from fkdx.importers.batch_files import BatchFile, BatchLabels, read_batch
+from fkdx.importers.foreign_labels import Settings
 
 
-class GVbsmSource(BatchSource):
+class GVbsmLabels(BatchLabels):
     name = "g-vbsm"
     about = "G-VBSM and EDC: epoch_<e>/batch_<b>.tar of 7 or 8 parts"
 
@@ -29,7 +29,7 @@ class GVbsmSource(BatchSource):
         first = path / "epoch_0" / "batch_0.tar"
         return first.exists() and read_batch(first).indices is not None
 
-    def check_batch(self, batch: Batch, path: Path) -> None:
+    def check_batch(self, batch: BatchFile, path: Path) -> None:
         if batch.indices is None:
             raise FormatError(
                 f"g-vbsm: parts, got {batch.parts}, expected 7 or 8 (see --format sre2l), {path}"

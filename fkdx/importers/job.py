@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from fkdx.importers.source import Source, Unreadable
-from fkdx.labels import ImageLabels, LabelFile, LabelWriter, complete, shard_path
+from fkdx.importers.foreign_labels import ForeignLabels, Unreadable
+from fkdx.labels import ImageLabels, LabelFile, LabelWriter, is_complete, shard_path
 
 IMAGES_A_PART = 2048
 PARTS_OF_MIXED = 16  # at most
@@ -43,7 +43,7 @@ class TooManyUnreadable(ValueError):
 class Job:
     """A label set on its way into a label file: in parts of consecutive images, then as one file."""
 
-    source: Source
+    source: ForeignLabels
     target: Path
     options: dict[str, Any]  # of LabelWriter
     images_a_part: int
@@ -76,7 +76,7 @@ class Job:
     def pack_part(self, number: int) -> list[Unreadable]:
         """Writes one part, unless it is there already with all its images."""
         path, images = shard_path(self.folder, number), self.parts()[number]
-        if complete(path) and np.count_nonzero(LabelFile(path).crop_counts) == len(images):
+        if is_complete(path) and np.count_nonzero(LabelFile(path).crop_counts) == len(images):
             return []
         unreadable = []
         with LabelWriter(path, **self.options, overwrite=True) as writer:
@@ -119,7 +119,7 @@ class Job:
 
 
 def pack(
-    source: Source,
+    source: ForeignLabels,
     target: str | Path,
     *,
     workers: int = 1,
@@ -159,7 +159,7 @@ def pack(
     return report
 
 
-def _options(source: Source, provenance: dict[str, Any]) -> dict[str, Any]:
+def _options(source: ForeignLabels, provenance: dict[str, Any]) -> dict[str, Any]:
     layout = source.layout
     return {
         "kind": layout.kind,

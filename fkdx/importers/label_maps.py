@@ -20,16 +20,16 @@ import numpy as np
 from fkdx._C import FormatError
 from fkdx.errors import refuse
 from fkdx.image.random_boxes import random_boxes
-from fkdx.importers.source import Layout, Settings, Source, find_files, first_file
+from fkdx.importers.foreign_labels import ForeignLabels, Layout, Settings, find_files, first_file
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, fingerprint
 
-_refuse = partial(refuse, "LabelMapSource", error=FormatError)
+_refuse = partial(refuse, "LabelMaps", error=FormatError)
 
 AXES = ("as-upstream", "corrected")
 
 
-class LabelMapSource(Source):
+class LabelMaps(ForeignLabels):
     """Both formats; subclasses say the type of their maps."""
 
     dtype: np.dtype
@@ -94,13 +94,13 @@ class LabelMapSource(Source):
         return ImageLabels(key, boxes, flips, kept, values, size)
 
 
-class RelabelSource(LabelMapSource):
+class RelabelMaps(LabelMaps):
     name = "relabel"
     about = "ReLabel: <class>/<image>.pt, float32 maps (2, 5, 15, 15)"
     dtype = np.dtype(np.float32)
 
 
-class TokenLabelingSource(LabelMapSource):
+class TokenLabelingMaps(LabelMaps):
     name = "token-labeling"
     about = "TokenLabeling: <class>/<image>.pt, float16 maps (2, 5, H, W)"
     dtype = np.dtype(np.float16)

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from fkdx._C import FormatError
-from fkdx.importers.batch_files import BatchSource
-from fkdx.importers.source import Settings
+from fkdx.importers.batch_files import BatchLabels
+from fkdx.importers.foreign_labels import Settings
 
 ORDER_FILE = "sampler_indices_epoch.json"
 
 
-class LpldSource(BatchSource):
+class LpldLabels(BatchLabels):
     name = "lpld"
     about = "LPLD: batch files as SRe2L's, with sampler_indices_epoch.json"
 

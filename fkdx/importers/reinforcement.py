@@ -21,12 +21,12 @@ import numpy as np
 
 from fkdx._C import FormatError
 from fkdx.errors import refuse
-from fkdx.importers.source import Layout, Settings, Source, number_samples
+from fkdx.importers.foreign_labels import ForeignLabels, Layout, Settings, number_samples
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, Mixes
 from fkdx.labels.layout import CUTMIX, MIXUP
 
-_refuse = partial(refuse, "ReinforcementSource", error=FormatError)
+_refuse = partial(refuse, "ReinforcementLabels", error=FormatError)
 
 # In the order of `params`; the others of a run's settings (to_tensor, normalize, ...) leave nothing there.
 REPLAYED = ("random_resized_crop", "random_horizontal_flip")
@@ -35,7 +35,7 @@ MIXING = ("mixup", "cutmix")
 SILENT = ("uint8", "center_crop", "to_tensor", "normalize")
 
 
-class ReinforcementSource(Source):
+class ReinforcementLabels(ForeignLabels):
     name = "reinforcement"
     about = "Apple dataset reinforcement: <number>.pth.tar and config.pth.tar"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from fkdx._C import FormatError
-from fkdx.importers.batch_files import Batch, BatchSource, read_batch
-from fkdx.importers.source import Settings
+from fkdx.importers.batch_files import BatchFile, BatchLabels, read_batch
+from fkdx.importers.foreign_labels import Settings
 
 
-class Sre2lSource(BatchSource):
+class Sre2lLabels(BatchLabels):
     name = "sre2l"
     about = "SRe2L and CDA: epoch_<e>/batch_<b>.tar of 6 parts"
 
@@ -24,7 +24,7 @@ class Sre2lSource(BatchSource):
         told = (path / "sampler_indices_epoch.json").exists()
         return first.exists() and not told and read_batch(first).indices is None
 
-    def check_batch(self, batch: Batch, path: Path) -> None:
+    def check_batch(self, batch: BatchFile, path: Path) -> None:
         if batch.indices is not None:
             raise FormatError(f"sre2l: parts, got {batch.parts}, expected 6 (see --format g-vbsm), {path}")
 

@@ -20,16 +20,23 @@ import numpy as np
 
 from fkdx._C import FormatError
 from fkdx.errors import refuse
-from fkdx.importers.source import UNREADABLE, Layout, Settings, Source, Unreadable, number_samples
+from fkdx.importers.foreign_labels import (
+    UNREADABLE,
+    ForeignLabels,
+    Layout,
+    Settings,
+    Unreadable,
+    number_samples,
+)
 from fkdx.labels import ImageLabels
 
-_refuse = partial(refuse, "TinyVitSource", error=FormatError)
+_refuse = partial(refuse, "TinyVitLabels", error=FormatError)
 
 BLOCK_BYTES = 1 << 28  # records gathered at a time
 FOLDER = re.compile(r"logits_top(\d+)_epoch(\d+)")
 
 
-class TinyVitSource(Source):
+class TinyVitLabels(ForeignLabels):
     name = "tinyvit"
     about = "TinyViT: logits_top<K>_epoch<e>/rank<r>-keys.txt and -values.bin"
 

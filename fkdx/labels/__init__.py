@@ -4,7 +4,7 @@ from fkdx.labels.boxes import boxes_from_ratios
 from fkdx.labels.dataset import check_key, fingerprint
 from fkdx.labels.file import ImageLabels, LabelFile, Mixes
 from fkdx.labels.layout import ENCODINGS, KINDS, VALUE_TYPES
-from fkdx.labels.shards import complete, shard_path, write_manifest
+from fkdx.labels.shards import is_complete, shard_path, write_manifest
 from fkdx.labels.writer import LabelWriter
 
 __all__ = [
@@ -17,8 +17,8 @@ __all__ = [
     "Mixes",
     "boxes_from_ratios",
     "check_key",
-    "complete",
     "fingerprint",
+    "is_complete",
     "shard_path",
     "write_manifest",
 ]

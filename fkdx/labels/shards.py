@@ -18,7 +18,7 @@ def shard_path(folder: str | os.PathLike, number: int) -> Path:
     return Path(folder) / f"{number:05d}.fkdl"
 
 
-def complete(path: str | os.PathLike) -> bool:
+def is_complete(path: str | os.PathLike) -> bool:
     """Whether a label file is there and opens. Raises FormatError where something else lies there."""
     if not os.path.exists(path):
         return False

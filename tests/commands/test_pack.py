@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fkdx import cli
-from fkdx.importers import Settings, open_source
+from fkdx.importers import Settings, open_foreign
 from fkdx.importers.fkd_export import fkd_bytes
 from fkdx.importers.job import Job, TooManyUnreadable, pack
 from fkdx.labels import LabelFile, fingerprint
@@ -34,7 +34,7 @@ def folder(rng: np.random.Generator, tmp_path: Path) -> Path:
 
 
 def opened(folder: Path):
-    return open_source(folder, Settings(num_classes=CLASSES))
+    return open_foreign(folder, Settings(num_classes=CLASSES))
 
 
 def test_the_same_bytes_however_it_is_run(folder: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_killed_again_and_again(folder: Path, tmp_path: Path, rng: np.random.Gen
     pack(opened(folder), tmp_path / "whole")
     code = (
         "import sys; from fkdx.importers import *; from fkdx.importers.job import pack\n"
-        f"source = open_source(sys.argv[1], Settings(num_classes={CLASSES}))\n"
+        f"source = open_foreign(sys.argv[1], Settings(num_classes={CLASSES}))\n"
         "pack(source, sys.argv[2], images_a_part=1, workers=2)"
     )
     target = tmp_path / "killed"

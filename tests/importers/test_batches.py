@@ -10,7 +10,7 @@ from images import OWN_RULE, draw_black
 from PIL import Image
 
 from fkdx import CropLoader, FormatError
-from fkdx.importers import Settings, open_source
+from fkdx.importers import Settings, open_foreign
 from fkdx.importers.images import Images
 from fkdx.importers.job import TooManyUnreadable, pack
 from fkdx.labels import LabelFile
@@ -143,7 +143,7 @@ def test_sre2l_replays_the_sampler(
     rng: np.random.Generator, tmp_path: Path, images: Images, mix: str
 ) -> None:
     expected = write_batches(rng, images, tmp_path / "labels", live_orders(), mix)
-    source = open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
+    source = open_foreign(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
     assert (source.name, source.layout.crops) == ("sre2l", EPOCHS)
     pack(source, tmp_path / "out.fkdl", images_a_part=4)
     check(LabelFile(tmp_path / "out.fkdl"), expected)
@@ -158,7 +158,7 @@ def test_a_student_sees_what_the_generator_showed(
         Image.fromarray(noise).save(images.root / key)
     orders = live_orders()
     write_batches(rng, images, tmp_path / "labels", orders, mix)
-    pack(open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE)), tmp_path / "out.fkdl")
+    pack(open_foreign(tmp_path / "labels", Settings(images=images, mix_size=SIDE)), tmp_path / "out.fkdl")
     loader = CropLoader(
         images.root, tmp_path / "out.fkdl", len(KEYS) * EPOCHS, EPOCHS, SIDE, resample=OWN_RULE
     )
@@ -195,7 +195,7 @@ def generators_input(images: Images, keys: list[str], path: Path) -> torch.Tenso
 
 def test_mixed_labels_are_packed_in_parts(rng: np.random.Generator, tmp_path: Path, images: Images) -> None:
     write_batches(rng, images, tmp_path / "labels", live_orders())
-    source = open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
+    source = open_foreign(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
     pack(source, tmp_path / "whole.fkdl")
     for workers in (1, 3):
         pack(source, tmp_path / f"{workers}.fkdl", images_a_part=4, workers=workers)
@@ -204,7 +204,7 @@ def test_mixed_labels_are_packed_in_parts(rng: np.random.Generator, tmp_path: Pa
 
 def test_an_interrupted_packing_of_mixed_labels_goes_on(rng, tmp_path: Path, images: Images, monkeypatch):
     write_batches(rng, images, tmp_path / "labels", live_orders())
-    source = open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
+    source = open_foreign(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
     pack(source, tmp_path / "whole.fkdl")
     begun, read = [], type(source).read
 
@@ -231,7 +231,7 @@ def test_the_sampler_draws_two_permutations_an_epoch() -> None:
 
 def test_float32_logits_stay_exact(rng: np.random.Generator, tmp_path: Path, images: Images) -> None:
     expected = write_batches(rng, images, tmp_path / "labels", live_orders(7), dtype=torch.float32)
-    source = open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE, seed=7))
+    source = open_foreign(tmp_path / "labels", Settings(images=images, mix_size=SIDE, seed=7))
     pack(source, tmp_path / "out.fkdl", value_type="float32")
     check(LabelFile(tmp_path / "out.fkdl"), expected)
 
@@ -247,7 +247,7 @@ def test_lpld_with_a_partial_last_epoch(rng: np.random.Generator, tmp_path: Path
     expected = write_batches(rng, images, tmp_path / "labels", stored)
     order_file = tmp_path / "labels" / "sampler_indices_epoch.json"
     order_file.write_text(json.dumps({str(epoch): order for epoch, order in enumerate(orders)}))
-    source = open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
+    source = open_foreign(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
     assert (source.name, source.layout.crops) == ("lpld", None)
     never = sum(not rows for rows in expected.values())
     if never:
@@ -262,7 +262,7 @@ def test_stored_indices(rng: np.random.Generator, tmp_path: Path, images: Images
     orders = [rng.permutation(len(KEYS)).tolist() for _ in range(EPOCHS)]
     images = square(images) if more_parts == 2 else images
     expected = write_batches(rng, images, tmp_path / "labels", orders, more_parts=more_parts)
-    source = open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
+    source = open_foreign(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
     assert source.name == "g-vbsm"
     pack(source, tmp_path / "out.fkdl")
     check(LabelFile(tmp_path / "out.fkdl"), expected)
@@ -275,7 +275,7 @@ def test_edc_of_other_than_square_images(rng: np.random.Generator, tmp_path: Pat
     Image.new("RGB", (50, 51)).save(square(images).root / KEYS[3])
     orders = [rng.permutation(len(KEYS)).tolist()]
     write_batches(rng, images, tmp_path / "labels", orders, mix="none", more_parts=2)
-    source = open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
+    source = open_foreign(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
     with pytest.raises(TooManyUnreadable, match="square"):
         pack(source, tmp_path / "out.fkdl")
 
@@ -285,17 +285,17 @@ def test_the_images_must_be_those_of_the_labels(
 ) -> None:
     write_batches(rng, images, tmp_path / "labels", live_orders())
     with pytest.raises(FormatError, match="--images"):
-        open_source(tmp_path / "labels", Settings())
+        open_foreign(tmp_path / "labels", Settings())
     (images.root / KEYS[0]).unlink()
     with pytest.raises(FormatError, match="one an image"):
-        open_source(tmp_path / "labels", Settings(images=Images(images.root), mix_size=SIDE))
+        open_foreign(tmp_path / "labels", Settings(images=Images(images.root), mix_size=SIDE))
 
 
 def test_a_gap_in_the_files(rng: np.random.Generator, tmp_path: Path, images: Images) -> None:
     write_batches(rng, images, tmp_path / "labels", live_orders())
     (tmp_path / "labels" / "epoch_2" / "batch_1.tar").unlink()
     with pytest.raises(FormatError, match="all numbers"):
-        open_source(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
+        open_foreign(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
 
 
 def good_parts() -> list:
@@ -336,7 +336,7 @@ def test_wrong_parts(tmp_path: Path, images: Images, part: int, value: object, m
     (tmp_path / "epoch_0").mkdir()
     torch.save(parts, tmp_path / "epoch_0" / "batch_0.tar")
     with pytest.raises(FormatError, match=message):
-        open_source(tmp_path, Settings(images=images, mix_size=SIDE), "sre2l")
+        open_foreign(tmp_path, Settings(images=images, mix_size=SIDE), "sre2l")
 
 
 @pytest.mark.parametrize("order", ["[1, 2", '{"0": [0, 0]}', '{"0": "a"}', '{"1": []}', '{"0": [99]}', "3"])
@@ -345,7 +345,7 @@ def test_wrong_orders_of_lpld(tmp_path: Path, images: Images, order: str) -> Non
     torch.save(good_parts(), tmp_path / "epoch_0" / "batch_0.tar")
     (tmp_path / "sampler_indices_epoch.json").write_text(order)
     with pytest.raises(FormatError, match="epoch"):
-        open_source(tmp_path, Settings(images=images, mix_size=SIDE))
+        open_foreign(tmp_path, Settings(images=images, mix_size=SIDE))
 
 
 def test_formats_are_not_mistaken_for_another(
@@ -355,6 +355,6 @@ def test_formats_are_not_mistaken_for_another(
     write_batches(rng, images, tmp_path / "six", orders)
     write_batches(rng, images, tmp_path / "seven", orders, more_parts=1)
     with pytest.raises(FormatError, match="sre2l"):
-        open_source(tmp_path / "six", Settings(images=images, mix_size=SIDE), "g-vbsm")
+        open_foreign(tmp_path / "six", Settings(images=images, mix_size=SIDE), "g-vbsm")
     with pytest.raises(FormatError, match="g-vbsm"):
-        open_source(tmp_path / "seven", Settings(images=images, mix_size=SIDE), "sre2l")
+        open_foreign(tmp_path / "seven", Settings(images=images, mix_size=SIDE), "sre2l")

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from fkdx import FormatError
-from fkdx.importers import Settings, open_source
+from fkdx.importers import Settings, open_foreign
 from fkdx.importers.fkd_export import export_fkd, fkd_bytes
+from fkdx.importers.foreign_labels import Unreadable
 from fkdx.importers.images import Images
 from fkdx.importers.job import pack
-from fkdx.importers.source import Unreadable
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import LabelFile
 
@@ -106,7 +106,7 @@ def test_all_label_types(
     rng: np.random.Generator, tmp_path: Path, images: Images, kind: str, dtype: type
 ) -> None:
     expected = write_set(rng, tmp_path / "labels", kind, dtype)
-    source = open_source(tmp_path / "labels", Settings(CLASSES, images=images, label_type=kind))
+    source = open_foreign(tmp_path / "labels", Settings(CLASSES, images=images, label_type=kind))
     value_type = None if kind == "hard" else "float32"
     pack(source, tmp_path / "labels.fkdl", value_type=value_type)
     check(LabelFile(tmp_path / "labels.fkdl"), expected, kind)
@@ -122,14 +122,14 @@ def test_containers_and_path_depths(
     rng: np.random.Generator, tmp_path: Path, images: Images, depth: str, save: dict
 ) -> None:
     expected = write_set(rng, tmp_path / "labels" / depth, **save)
-    source = open_source(tmp_path / "labels", Settings(CLASSES, images=images))
+    source = open_foreign(tmp_path / "labels", Settings(CLASSES, images=images))
     pack(source, tmp_path / "labels.fkdl", value_type="float32")
     check(LabelFile(tmp_path / "labels.fkdl"), expected, "topk")
 
 
 def test_incomplete_last_segment(rng: np.random.Generator, tmp_path: Path, images: Images) -> None:
     expected = write_set(rng, tmp_path / "labels", missing_rows=2)
-    source = open_source(tmp_path / "labels", Settings(CLASSES, images=images))
+    source = open_foreign(tmp_path / "labels", Settings(CLASSES, images=images))
     assert source.layout.crops == CROPS - 2
     pack(source, tmp_path / "labels.fkdl", value_type="float32")
     check(LabelFile(tmp_path / "labels.fkdl"), expected, "topk")
@@ -137,7 +137,7 @@ def test_incomplete_last_segment(rng: np.random.Generator, tmp_path: Path, image
 
 def test_without_images_boxes_stay_ratios(rng: np.random.Generator, tmp_path: Path) -> None:
     expected = write_set(rng, tmp_path / "labels")
-    pack(open_source(tmp_path / "labels", Settings(CLASSES)), tmp_path / "labels.fkdl")
+    pack(open_foreign(tmp_path / "labels", Settings(CLASSES)), tmp_path / "labels.fkdl")
     labels = LabelFile(tmp_path / "labels.fkdl")
     assert labels.ratios
     for key, (boxes, _, _) in expected.items():
@@ -154,7 +154,7 @@ def test_boxes_come_back_at_every_size(rng: np.random.Generator, tmp_path: Path)
             path.parent.mkdir(exist_ok=True)
             label = random_label(rng, "hard", 50)
             torch.save([coordinates(boxes, size).astype(dtype), np.zeros(50, bool), label], path)
-            source = open_source(tmp_path, Settings(CLASSES, images=OneImage(size)))
+            source = open_foreign(tmp_path, Settings(CLASSES, images=OneImage(size)))
             np.testing.assert_array_equal(source.read_image(0).boxes, boxes)
 
 
@@ -180,18 +180,18 @@ def test_dotted_names(rng: np.random.Generator, tmp_path: Path) -> None:
         boxes = random_boxes(rng, (10, 20), CROPS)
         label = random_label(rng, "topk", CROPS)
         torch.save([coordinates(boxes, (10, 20)), np.zeros(CROPS, bool), label], folder / name)
-    source = open_source(tmp_path / "labels", Settings(CLASSES, images=Images(tmp_path / "images")))
+    source = open_foreign(tmp_path / "labels", Settings(CLASSES, images=Images(tmp_path / "images")))
     assert source.keys == ["n1/a.b.JPEG", "n1/c.JPEG", "n2.v2/d.JPEG"]
     Image.new("RGB", (20, 10)).save(tmp_path / "images" / "n1" / "a.c.JPEG")
     with pytest.raises(FormatError, match="got 2"):
-        open_source(tmp_path / "labels", Settings(CLASSES, images=Images(tmp_path / "images")))
+        open_foreign(tmp_path / "labels", Settings(CLASSES, images=Images(tmp_path / "images")))
 
 
 def test_export_gives_back_the_values(rng: np.random.Generator, tmp_path: Path, images: Images) -> None:
     for kind, stored in (("topk", "topk"), ("hard", "hard"), ("smoothing", "smoothing"), ("ori", "dense")):
         folder = tmp_path / kind
         write_set(rng, folder / "labels" / "train", kind)
-        source = open_source(folder / "labels", Settings(CLASSES, images=images))
+        source = open_foreign(folder / "labels", Settings(CLASSES, images=images))
         pack(source, folder / "labels.fkdl", value_type=None if kind == "hard" else "float32")
         labels = LabelFile(folder / "labels.fkdl")
         assert labels.kind == stored
@@ -243,7 +243,7 @@ def test_wrong_arrays_are_refused(tmp_path: Path, part: int, value: np.ndarray, 
     parts[part] = value
     folder = one_file(tmp_path, *parts)
     with pytest.raises(FormatError, match=message):
-        open_source(folder, Settings(CLASSES), "fkd").read_image(0)
+        open_foreign(folder, Settings(CLASSES), "fkd").read_image(0)
 
 
 def test_float16_ids_of_many_classes_are_refused(tmp_path: Path) -> None:
@@ -251,39 +251,39 @@ def test_float16_ids_of_many_classes_are_refused(tmp_path: Path) -> None:
     label = np.array([[[7, 8], [0.5, 0.1]]] * 2, np.float16)
     folder = one_file(tmp_path, *GOOD[:2], label)
     with pytest.raises(FormatError, match="float16 cannot tell"):
-        open_source(folder, Settings(2050))
-    open_source(folder, Settings(2049))
+        open_foreign(folder, Settings(2050))
+    open_foreign(folder, Settings(2049))
 
 
 def test_float16_boxes_of_large_images_are_refused(tmp_path: Path) -> None:
     folder = one_file(tmp_path, GOOD[0].astype(np.float16), *GOOD[1:])
     with pytest.raises(FormatError, match="float16 of an image"):
-        open_source(folder, Settings(CLASSES, images=OneImage((2048, 10)))).read_image(0)
+        open_foreign(folder, Settings(CLASSES, images=OneImage((2048, 10)))).read_image(0)
     with pytest.raises(FormatError, match="--images"):
-        open_source(folder, Settings(CLASSES)).read_image(0)
+        open_foreign(folder, Settings(CLASSES)).read_image(0)
 
 
 def test_label_type_is_checked(tmp_path: Path) -> None:
     folder = one_file(tmp_path, *GOOD)
     with pytest.raises(FormatError, match="as --label-type says"):
-        open_source(folder, Settings(CLASSES, label_type="marginal_renorm_k5"))
+        open_foreign(folder, Settings(CLASSES, label_type="marginal_renorm_k5"))
     with pytest.raises(ValueError, match="marginal_renorm"):
-        open_source(folder, Settings(CLASSES, label_type="other"))
+        open_foreign(folder, Settings(CLASSES, label_type="other"))
 
 
 def test_two_files_of_one_image(tmp_path: Path) -> None:
     one_file(tmp_path / "train", *GOOD)
     one_file(tmp_path / "val", *GOOD)
     with pytest.raises(FormatError, match="one split"):
-        open_source(tmp_path, Settings(CLASSES))
+        open_foreign(tmp_path, Settings(CLASSES))
 
 
 def test_no_image_for_a_label(rng: np.random.Generator, tmp_path: Path, images: Images) -> None:
     with pytest.raises(FormatError, match="none of the labelled images"):
-        open_source(one_file(tmp_path / "x", *GOOD), Settings(CLASSES, images=images))
+        open_foreign(one_file(tmp_path / "x", *GOOD), Settings(CLASSES, images=images))
     expected = write_set(rng, tmp_path / "labels")
     (images.root / "n01" / "b.JPEG").unlink()
-    source = open_source(tmp_path / "labels", Settings(CLASSES, images=Images(images.root)))
+    source = open_foreign(tmp_path / "labels", Settings(CLASSES, images=Images(images.root)))
     report = pack(source, tmp_path / "labels.fkdl", allow_missing=1, value_type="float32")
     assert [one.key for one in report.unreadable] == ["n01/b.JPEG"]
     assert "No such file" in report.unreadable[0].reason
@@ -296,15 +296,15 @@ def test_differing_files_are_told(rng: np.random.Generator, tmp_path: Path) -> N
     torch.save([GOOD[0][:1], GOOD[1][:1], GOOD[2][:1]], folder / "n" / "b.tar")
     (folder / "n" / "c.tar").write_bytes(b"PK torn")
     (folder / "n" / "d.tar").write_bytes(pickle.dumps(GOOD))
-    results = list(open_source(folder, Settings(CLASSES)).read(range(4)))
+    results = list(open_foreign(folder, Settings(CLASSES)).read(range(4)))
     assert [isinstance(result, Unreadable) for result in results] == [False, True, True, True]
     assert "as in the first file" in results[1].reason
 
 
 def test_formats_are_found_or_named(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="none that fits"):
-        open_source(tmp_path, Settings())
+        open_foreign(tmp_path, Settings())
     with pytest.raises(ValueError, match="expected auto or one of"):
-        open_source(tmp_path, Settings(), "nobody")
+        open_foreign(tmp_path, Settings(), "nobody")
     with pytest.raises(FileNotFoundError):
-        open_source(tmp_path / "absent", Settings())
+        open_foreign(tmp_path / "absent", Settings())

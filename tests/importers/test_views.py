@@ -9,7 +9,7 @@ from images import draw_black
 from PIL import Image
 
 from fkdx import FormatError
-from fkdx.importers import Settings, open_source
+from fkdx.importers import Settings, open_foreign
 from fkdx.importers.images import Images
 from fkdx.importers.job import TooManyUnreadable, pack
 from fkdx.importers.label_maps import pool_regions
@@ -99,7 +99,7 @@ def test_tinyvit(rng: np.random.Generator, tmp_path: Path, images: Images, named
     names = [Path(key).stem if named else str(place) for place, key in enumerate(samples)]
     expected = write_tinyvit(rng, tmp_path / "labels", names, epochs=12, ranks=2)
     settings = Settings(CLASSES, images=images, lost_operations="none", scale=(0.2, 0.9))
-    source = open_source(tmp_path / "labels", settings)
+    source = open_foreign(tmp_path / "labels", settings)
     assert (source.name, source.layout.k, source.layout.crops) == ("tinyvit", K, 12)
     pack(source, tmp_path / "out.fkdl", images_a_part=2, workers=2)
     labels = LabelFile(tmp_path / "out.fkdl")
@@ -116,28 +116,28 @@ def test_tinyvit_is_refused(rng: np.random.Generator, tmp_path: Path, images: Im
     folder = tmp_path / "labels"
     write_tinyvit(rng, folder, [str(place) for place in range(len(KEYS))], epochs=1, ranks=1)
     with pytest.raises(FormatError, match="--lost-operations"):
-        open_source(folder, Settings(CLASSES, images=images))
+        open_foreign(folder, Settings(CLASSES, images=images))
     with pytest.raises(FormatError, match="--images"):
-        open_source(folder, Settings(CLASSES, lost_operations="none"))
+        open_foreign(folder, Settings(CLASSES, lost_operations="none"))
     settings = Settings(CLASSES, images=images, lost_operations="accept")
     keys = folder / f"logits_top{K}_epoch0" / "rank0-keys.txt"
     values = keys.with_name("rank0-values.bin")
     whole = values.read_bytes()
     values.write_bytes(whole[:-1])
     with pytest.raises(FormatError, match="size"):
-        open_source(folder, settings)
+        open_foreign(folder, settings)
     values.write_bytes(whole)
     text = keys.read_text()
     keys.write_text(text.replace(text.split("\n")[0], "99", 1))
     with pytest.raises(FormatError, match="key"):
-        open_source(folder, settings)
+        open_foreign(folder, settings)
     keys.write_text(text.replace(text.split("\n")[0], "name", 1))
     with pytest.raises(FormatError, match="every name once"):
-        open_source(folder, settings)
+        open_foreign(folder, settings)
     keys.write_text(text)
     (folder / f"logits_top{K + 1}_epoch1").mkdir()
     with pytest.raises(FormatError, match="one K"):
-        open_source(folder, settings)
+        open_foreign(folder, settings)
 
 
 # ---- dataset reinforcement ----------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_reinforcement(
     rng: np.random.Generator, tmp_path: Path, images: Images, operations: list[str]
 ) -> None:
     expected = write_reinforcement(rng, tmp_path / "labels", images, operations)
-    source = open_source(tmp_path / "labels", Settings(CLASSES, images=images))
+    source = open_foreign(tmp_path / "labels", Settings(CLASSES, images=images))
     assert source.name == "reinforcement"
     pack(source, tmp_path / "out.fkdl", value_type="float32")
     labels = LabelFile(tmp_path / "out.fkdl")
@@ -248,7 +248,7 @@ def test_reinforcement_by_name_of_operation(tmp_path: Path, images: Images, rng:
     params = {"random_resized_crop": ((0, 1, 2, 3), None), "random_horizontal_flip": (True, None)}
     sample = {"params": params, "prob": ([0.2, 0.3, 0.1], [4, 5, 6])}
     torch.save((0, [sample] * CROPS), tmp_path / "labels" / "0.pth.tar")
-    source = open_source(tmp_path / "labels", Settings(CLASSES, images=images))
+    source = open_foreign(tmp_path / "labels", Settings(CLASSES, images=images))
     found = source.read_image(images.keys.index(images.samples[0]))
     assert (found.boxes[0].tolist(), found.flips[0], found.ids[0].tolist()) == ([0, 1, 2, 3], True, [5, 4, 6])
 
@@ -275,18 +275,18 @@ def test_reinforcement_of_another_form(
     path = tmp_path / "labels" / "0.pth.tar"
     torch.save(spoil(torch.load(path, weights_only=False)[1]), path)
     with pytest.raises(TooManyUnreadable, match="got 1 images"):
-        pack(open_source(tmp_path / "labels", Settings(CLASSES, images=images)), tmp_path / "out.fkdl")
+        pack(open_foreign(tmp_path / "labels", Settings(CLASSES, images=images)), tmp_path / "out.fkdl")
 
 
 def test_reinforcement_settings_are_refused(tmp_path: Path, images: Images, rng: np.random.Generator) -> None:
     write_reinforcement(rng, tmp_path / "labels", images, [*ALL[:2], "random_crop"])
     with pytest.raises(FormatError, match="random_crop"):
-        open_source(tmp_path / "labels", Settings(CLASSES, images=images))
+        open_foreign(tmp_path / "labels", Settings(CLASSES, images=images))
     torch.save({"other": 1}, tmp_path / "labels" / "config.pth.tar")
     with pytest.raises(FormatError, match="image_augmentation"):
-        open_source(tmp_path / "labels", Settings(CLASSES, images=images))
+        open_foreign(tmp_path / "labels", Settings(CLASSES, images=images))
     with pytest.raises(FormatError, match="--images"):
-        open_source(tmp_path / "labels", Settings(CLASSES))
+        open_foreign(tmp_path / "labels", Settings(CLASSES))
 
 
 # ---- label maps ---------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_label_maps(rng: np.random.Generator, tmp_path: Path, images: Images, dt
         path.parent.mkdir(parents=True, exist_ok=True)
         maps[key] = random_map(rng, 15 if dtype == np.float32 else 18).astype(dtype)
         torch.save(torch.from_numpy(maps[key]), path)
-    source = open_source(
+    source = open_foreign(
         tmp_path / "labels", Settings(CLASSES, images=images, crops=30, k=4, map_axes=axes, seed=5)
     )
     assert source.name == ("relabel" if dtype == np.float32 else "token-labeling")
@@ -352,7 +352,7 @@ def test_few_classes_in_a_map(tmp_path: Path, images: Images) -> None:
         path = (tmp_path / "labels" / key).with_suffix(".pt")
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(torch.from_numpy(label_map), path)
-    found = open_source(tmp_path / "labels", Settings(CLASSES, images=images, k=3)).read_image(0)
+    found = open_foreign(tmp_path / "labels", Settings(CLASSES, images=images, k=3)).read_image(0)
     assert found.ids[0].tolist() == [3, 0, 1]
     total = np.exp(2) + CLASSES - 1
     np.testing.assert_allclose(found.values[0], [np.exp(2) / total, 1 / total, 1 / total], rtol=1e-6)
@@ -375,7 +375,7 @@ def test_wrong_maps(tmp_path: Path, images: Images, value: np.ndarray) -> None:
     path.parent.mkdir(parents=True)
     torch.save(torch.from_numpy(value), path)
     with pytest.raises(FormatError):
-        open_source(tmp_path / "labels", Settings(CLASSES, images=images), "relabel").read_image(0)
+        open_foreign(tmp_path / "labels", Settings(CLASSES, images=images), "relabel").read_image(0)
 
 
 def test_label_maps_need_images_and_known_axes(tmp_path: Path, images: Images) -> None:
@@ -383,8 +383,8 @@ def test_label_maps_need_images_and_known_axes(tmp_path: Path, images: Images) -
     path.parent.mkdir(parents=True)
     torch.save(torch.zeros(2, 5, 15, 15).half(), path)
     with pytest.raises(FormatError, match="--images"):
-        open_source(tmp_path / "labels", Settings(CLASSES))
+        open_foreign(tmp_path / "labels", Settings(CLASSES))
     with pytest.raises(ValueError, match="axes"):
-        open_source(tmp_path / "labels", Settings(CLASSES, images=images, map_axes="swapped"))
+        open_foreign(tmp_path / "labels", Settings(CLASSES, images=images, map_axes="swapped"))
     with pytest.raises(FormatError, match="float16 cannot tell"):
-        open_source(tmp_path / "labels", Settings(2050, images=images))
+        open_foreign(tmp_path / "labels", Settings(2050, images=images))

@@ -134,7 +134,7 @@ def test_hard_labels_without_a_label_file(data: Data) -> None:
         for i, key in enumerate(batch.keys):
             image = data.pixels(key)
             size = image.height, image.width
-            boxes, flips = random_boxes(size, 4, key, 2, scale=(0.2, 0.9), epoch=6)
+            boxes, flips = random_boxes(size, 4, key, 2, scale=(0.2, 0.9), draws=6)
             crop = int(batch.crops[i])
             assert np.array_equal(batch.images[i], expected_crop(image, boxes[crop], flips[crop], 16))
     assert loader.classes == CLASSES

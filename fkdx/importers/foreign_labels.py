@@ -59,7 +59,7 @@ class Unreadable:
     reason: str
 
 
-class Source:
+class ForeignLabels:
     """A foreign label set. A subclass opens it in `__init__` and gives the labels of one image in
     `read_image`.
 
