@@ -1,4 +1,4 @@
-"""Readers of foreign soft-label formats; one file a format, one interface (`source.ForeignLabels`).
+"""Readers of foreign soft-label formats; one file a format, one interface (`ForeignLabels`).
 
 A new format is a `ForeignLabels` in a file of its own and a line in `FORMATS`.
 """
@@ -6,6 +6,7 @@ A new format is a `ForeignLabels` in a file of its own and a line in `FORMATS`.
 from pathlib import Path
 
 from fkdx._C import FormatError
+from fkdx.errors import refuse
 from fkdx.importers.fkd import FkdLabels
 from fkdx.importers.foreign_labels import ForeignLabels, Settings
 from fkdx.importers.g_vbsm import GVbsmLabels
@@ -16,8 +17,8 @@ from fkdx.importers.sre2l import Sre2lLabels
 from fkdx.importers.tinyvit import TinyVitLabels
 
 FORMATS: dict[str, type[ForeignLabels]] = {
-    source.name: source
-    for source in (
+    labels.name: labels
+    for labels in (
         FkdLabels,
         Sre2lLabels,
         LpldLabels,
@@ -40,16 +41,14 @@ def open_foreign(path: str | Path, settings: Settings, format: str = "auto") -> 
     if not path.exists():
         raise FileNotFoundError(f"open_foreign: labels, got nothing at {path}, expected a folder")
     if format == "auto":
-        fitting = [source for source in FORMATS.values() if source.matches(path)]
+        fitting = [labels for labels in FORMATS.values() if labels.matches(path)]
         if len(fitting) != 1:
-            got = " and ".join(source.name for source in fitting) or "none that fits"
+            got = " and ".join(labels.name for labels in fitting) or "none that fits"
             raise FormatError(
                 f"open_foreign: format, got {got}, expected a folder of one of {', '.join(FORMATS)} "
                 f"(`fkdx pack --help` says how they look); name it with --format, {path}"
             )
         return fitting[0](path, settings)
     if format not in FORMATS:
-        raise ValueError(
-            f"open_foreign: format, got '{format}', expected auto or one of {', '.join(FORMATS)}"
-        )
+        refuse("open_foreign", "format", f"'{format}'", f"auto or one of {', '.join(FORMATS)}")
     return FORMATS[format](path, settings)
