@@ -1,4 +1,4 @@
-"""The `fkdx` command: one verb a job, each verb one `main(argv)` in a module of the package."""
+"""The `fkdx` command: each verb is the `main(argv)` of one module."""
 
 import os
 import select
@@ -12,20 +12,20 @@ from fkdx.errors import error_text
 
 # verb: (module, what it does)
 VERBS = {
-    "generate": ("fkdx.generate", "run a teacher over stored crops of every image and write a label file"),
+    "generate": ("fkdx.generate", "label crops of every image with a teacher and write a label file"),
     "pack": ("fkdx.commands.pack", "pack existing soft labels (FKD, SRe2L, TinyViT, ...) into a label file"),
     "info": ("fkdx.commands.info", "show what a label file holds"),
-    "verify": ("fkdx.commands.verify", "check a label file, against its images and its teacher too"),
-    "slice": ("fkdx.commands.slice", "keep fewer crops, a smaller K or some classes of a label file"),
+    "verify": ("fkdx.commands.verify", "check a label file, alone or against its images and its teacher"),
+    "slice": ("fkdx.commands.slice", "take a part of a label file: fewer crops, a smaller K, some classes"),
     "merge": ("fkdx.commands.merge", "average the labels of several teachers over the same crops"),
     "calibrate": ("fkdx.commands.calibrate", "drop useless crops, give weak ones their class (FerKD)"),
     "concat": ("fkdx.commands.concat", "join label files of different images"),
-    "convert": ("fkdx.commands.convert", "store a label file plain or compact"),
+    "convert": ("fkdx.commands.convert", "store a label file in another encoding"),
     "compare": ("fkdx.commands.compare", "compare two teachers' labels of the same crops"),
-    "export": ("fkdx.commands.export", "write a label file as FKD's one file an image"),
+    "export": ("fkdx.commands.export", "write a label file as FKD's folder of one file per image"),
     "train": ("fkdx.train", "train a student from a label file"),
-    "demo": ("fkdx.commands.demo", "draw a data set and run the whole road on it"),
-    "bench": ("fkdx.commands.bench", "measure how fast this machine gives batches, and where the time goes"),
+    "demo": ("fkdx.commands.demo", "draw a data set and run every step on it"),
+    "bench": ("fkdx.commands.bench", "measure how fast this machine loads batches, and where the time goes"),
     "doctor": ("fkdx.commands.doctor", "show what was built and what this machine offers"),
 }
 
@@ -44,7 +44,7 @@ def usage() -> str:
         "",
     ]
     lines += [f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items()]
-    return "\n".join([*lines, "", "`fkdx VERB --help` explains one verb."])
+    return "\n".join([*lines, "", "`fkdx VERB --help` explains a verb."])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,13 +63,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(verb: str, argv: list[str]) -> int:
-    """Run one verb; what the user can mend is one line on stderr and exit status 1."""
+    """Run a verb; an error that the user can fix becomes one line on stderr and exit status 1."""
     open_closed_streams()
     warnings.formatwarning = lambda message, *_, **__: f"fkdx {verb}: {message}\n"
     let_idle_threads_sleep()
     try:
         check_names(argv)
-        if verb != "doctor":  # which reports a missing extension itself
+        if verb != "doctor":  # doctor reports a missing extension itself
             _ = fkdx._C
         status = import_module(VERBS[verb][0]).main(argv) or 0
         if sys.stdout:
@@ -81,7 +81,7 @@ def run(verb: str, argv: list[str]) -> int:
         print(f"fkdx {verb}: needs {package}; run: pip install 'fkdx[{extra}]'", file=sys.stderr)
     except (ImportError, ValueError, OSError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError) and reader_left():
-            return 141  # as a shell counts the end by SIGPIPE
+            return 141  # the status that a shell gives to a program ended by SIGPIPE
         print(f"fkdx {verb}: {error_text(error, verb)}", file=sys.stderr)
     except KeyboardInterrupt as stop:
         print(f"fkdx {verb}: {str(stop) or 'stopped'}", file=sys.stderr)
@@ -105,7 +105,7 @@ def open_closed_streams() -> None:
 
 
 def check_names(argv: list[str]) -> None:
-    """ValueError for an argument that is not text in the locale's encoding: all names are UTF-8 here."""
+    """ValueError for an argument that is not valid UTF-8, which all names have to be."""
     for word in argv:
         try:
             word.encode()
@@ -117,9 +117,9 @@ def check_names(argv: list[str]) -> None:
 
 
 def reader_left() -> bool:
-    """Whether the program that reads our output (`head`, say) is gone; the rest of it is dropped then."""
+    """Whether the program that reads our output (such as `head`) has ended; the rest is then dropped."""
     pipe = select.poll()
-    pipe.register(sys.stdout.fileno(), 0)  # errors are told unasked
+    pipe.register(sys.stdout.fileno(), 0)  # errors are always reported
     if not pipe.poll(0):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`fkdx bench loader`: how fast this machine gives batches of a data set, and where the time goes."""
+"""`fkdx bench loader`: measure how fast this machine loads batches of a data set, and where the time goes."""
 
 import argparse
 import time
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fkdx bench", description=__doc__)
     what = parser.add_subparsers(dest="what", required=True)
-    loader = what.add_parser("loader", help="batches of crops from images on disk")
-    loader.add_argument("--images", required=True, help="folder, list, tar file or pattern of tar files")
-    loader.add_argument("--labels", help="a label file; without one, random crops are drawn on the fly")
-    loader.add_argument("--m", type=int, default=4, help="crops of an image in a batch (default 4)")
-    loader.add_argument("--batch", type=int, default=256, help="crops of a batch (default 256)")
-    loader.add_argument("--size", type=int, default=224, help="pixels of a crop's side (default 224)")
-    loader.add_argument("--threads", type=int, help="default: all cores")
+    loader = what.add_parser("loader", help="batches of crops of images on disk")
     loader.add_argument(
-        "--batches", type=int, default=20, help="to measure, after two to warm up (default 20)"
+        "--images", required=True, help="folder of images, list of files, tar file or pattern of tar files"
+    )
+    loader.add_argument("--labels", help="label file (default: draw random crops on the fly)")
+    loader.add_argument("--m", type=int, default=4, help="crops of each image in a batch (default: 4)")
+    loader.add_argument("--batch", type=int, default=256, help="crops in a batch (default: 256)")
+    loader.add_argument("--size", type=int, default=224, help="side of a crop in pixels (default: 224)")
+    loader.add_argument("--threads", type=int, help="number of decoding threads (default: all cores)")
+    loader.add_argument(
+        "--batches", type=int, default=20, help="batches to measure, after two to warm up (default: 20)"
     )
     loader.add_argument("--profile", action="store_true", help="print where the time goes")
     args = parser.parse_args(argv)
@@ -39,17 +41,17 @@ def bench_loader(args: argparse.Namespace) -> None:
     batches = endless(loader)
     for _ in range(2):
         next(batches)
-    before, begin, own = loader.pool.stages(), time.perf_counter(), time.thread_time()
+    before, begin, begin_here = loader.pool.stages(), time.perf_counter(), time.thread_time()
     for _ in range(args.batches):
         next(batches)
-    seconds, own = time.perf_counter() - begin, time.thread_time() - own
+    seconds, seconds_here = time.perf_counter() - begin, time.thread_time() - begin_here
     after = loader.pool.stages()
     crops = args.batches * args.batch
     images = crops / args.m
     print(f"{crops / seconds:.0f} crops/s ({images / seconds:.0f} images/s), {loader.pool.threads} threads")
     if args.profile:
         spent = {name: after[name] - before[name] for name in after}
-        print_stages(spent, own, loader.pool.threads, entropy_share(loader))
+        print_stages(spent, seconds_here, loader.pool.threads, entropy_share(loader))
 
 
 def endless(loader: "CropLoader") -> "Iterator[Batch]":
@@ -57,10 +59,10 @@ def endless(loader: "CropLoader") -> "Iterator[Batch]":
         yield from loader
 
 
-def print_stages(spent: dict[str, int], own_seconds: float, threads: int, entropy: float) -> None:
-    """One row a stage: milliseconds an image, and its share of what all threads did.
+def print_stages(spent: dict[str, int], seconds_here: float, threads: int, entropy: float) -> None:
+    """Prints one row per stage: milliseconds per image, and its share of what all threads did.
 
-    `spent` is what `ImagePool.stages` counted, `own_seconds` the time of the thread that takes the batches,
+    `spent` is what `ImagePool.stages` counted, `seconds_here` the time of the thread that takes the batches,
     `entropy` the share of decoding that is entropy decoding.
     """
     rows = {
@@ -69,17 +71,17 @@ def print_stages(spent: dict[str, int], own_seconds: float, threads: int, entrop
         "IDCT and colour": spent["decode_ns"] * (1 - entropy),
         "resize and flip": spent["resize_ns"],
         "wait": spent["wait_ns"],
-        "labels, Python": own_seconds * 1e9,
+        "labels, Python": seconds_here * 1e9,
     }
     total = sum(rows.values())
-    print(f"\n{'stage':<16} {'ms an image':>11} {'share':>7}")
+    print(f"\n{'stage':<16} {'ms/image':>11} {'share':>7}")
     for name, nanoseconds in rows.items():
         print(f"{name:<16} {nanoseconds / spent['images'] / 1e6:>11.3f} {nanoseconds / total:>7.1%}")
     print(f"\n{threads} threads: all but the last row; the last is the thread that takes the batches.")
 
 
 def entropy_share(loader: "CropLoader", images: int = 50) -> float:
-    """Entropy decoding in whole decodes of the first images, measured on its own."""
+    """Share of entropy decoding in the time of a whole decode, measured on the first images."""
     decoder, whole, entropy = _C.CropDecoder(), 0.0, 0.0
     source = loader.pool.source
     for image in range(min(images, len(source))):
@@ -92,7 +94,7 @@ def entropy_share(loader: "CropLoader", images: int = 50) -> float:
 
 
 def fastest(work: Callable[..., None], *arguments: object, turns: int = 5) -> float:
-    """Seconds of the fastest of some turns."""
+    """Seconds of the fastest of `turns` runs."""
     seconds = []
     for _ in range(turns):
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""`fkdx calibrate`: FerKD's surgical calibration: drop useless crops, give weak ones their class."""
+"""`fkdx calibrate`: calibrate labels as FerKD does: drop useless crops, give weak ones their class."""
 
 import argparse
 import os
@@ -19,11 +19,11 @@ def calibrate(
     others: Sequence[LabelFile] = (),
     **options: Any,
 ) -> CalibratedLabels:
-    """Writes `labels` to `output` as `rule` leaves them, and returns them.
+    """Writes `labels`, calibrated by `rule`, to `output`, and returns them.
 
-    A crop that a teacher of `others`, whose labels are of the same crops, discards is left out as well; so
-    each teacher of an ensemble gets a file, and all files have the same crops. `options` are arguments of
-    LabelWriter. Errors are those of `fkdx.calibration.calibrated`.
+    `others` are the labels of other teachers for the same crops. A crop that any of them discards is left out
+    as well, so that each teacher of an ensemble gets a file and all files have the same crops. `options` are
+    arguments of LabelWriter. Errors are those of `fkdx.calibration.calibrated`.
     """
     view = calibrated([labels, *others], rule)[0]
     convert(view, output, **options)
@@ -33,36 +33,40 @@ def calibrate(
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="fkdx calibrate",
-        description="FerKD's surgical calibration of a label file. A crop of which the teacher is less sure "
-        "than LOW or surer than TOP is dropped; between LOW and MIDDLE its label gives way to the image's "
-        "class, smoothed; between MIDDLE and TOP it stays as it is. `fkdx train --calibrate '[LOW, MIDDLE, "
-        "TOP]'` does the same without a new file.",
+        description="Calibrate a label file as FerKD does. A crop is dropped if the teacher is less sure "
+        "of it than LOW or surer than TOP. Between LOW and MIDDLE, its label is replaced by the image's "
+        "class, smoothed; between MIDDLE and TOP, it keeps its label. `fkdx train --calibrate '[LOW, "
+        "MIDDLE, TOP]'` does the same without a new file.",
     )
     rule = Calibration()
     parser.add_argument("labels", help="label file or folder of shards; keys are <class>/<name>")
     add_output(parser)
     parser.add_argument(
         "--thresholds", type=float, nargs=3, metavar=("LOW", "MIDDLE", "TOP"),
-        default=(rule.low, rule.middle, rule.top), help="in 0 ... 1 (default: 0.15 0.3 0.95)",
+        default=(rule.low, rule.middle, rule.top), help="thresholds of sureness, from 0 to 1 (default: "
+        "0.15 0.3 0.95)",
     )  # fmt: skip
     parser.add_argument(
         "--epsilon", type=float, default=rule.epsilon, metavar="E",
-        help="what a smoothed class leaves to all others (default: %(default)s)",
+        help="probability that a smoothed class leaves to all others (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--score", choices=SCORES, default=rule.score,
-        help="how sure: the largest probability, or that of the image's class (default: %(default)s)",
+        help="measure of sureness: the largest probability, or that of the image's class (default: "
+        "%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--least", type=int, default=rule.least, metavar="M",
-        help="an image keeps at least so many crops, those nearest to the thresholds coming back; give the "
-        "crops_per_image of the training (default: %(default)s)",
+        help="least number of crops that an image keeps; those nearest to the thresholds come back first. "
+        "Give the crops_per_image of the training (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--with", dest="others", nargs="+", default=[], metavar="FILE",
-        help="labels of an ensemble's other teachers: crops that one of them drops are dropped too",
+        help="labels of an ensemble's other teachers; a crop that any of them drops is dropped",
     )  # fmt: skip
-    parser.add_argument("--table", metavar="CSV", help="write what became of every class's crops")
+    parser.add_argument(
+        "--table", metavar="CSV", help="table to write, with what became of each class's crops"
+    )
     add_encoding(parser)
     args = parser.parse_args(argv)
     rule = Calibration(*args.thresholds, args.epsilon, args.score, args.least)

@@ -1,4 +1,4 @@
-"""`fkdx compare`: two label files over the same crops: how far the teachers agree, and where they do not."""
+"""`fkdx compare`: compare two label files of the same crops: how far the teachers agree, and where not."""
 
 import argparse
 from dataclasses import dataclass, field
@@ -35,12 +35,12 @@ class Sums:
 
 @dataclass
 class Comparison:
-    """Of labels a and b.
+    """How far labels a and b agree.
 
     Attributes:
-        total: over all crops; `ab` is the cross-entropy of b under a, in nats, `ba` that of a under b.
-        classes: the same by the folder of the images, the mutual cross-entropy of FKD's Fig. 3.
-        worst: (cross-entropy in both directions, key, crop) of the crops on which they differ most.
+        total: sums over all crops; `ab` is the cross-entropy of b under a, in nats, `ba` that of a under b.
+        classes: the same for each folder of images, the mutual cross-entropy of FKD's Fig. 3.
+        worst: (sum of both cross-entropies, key, crop) of the crops on which they differ most.
     """
 
     total: Sums = field(default_factory=Sums)
@@ -49,11 +49,11 @@ class Comparison:
 
 
 def compare(a: LabelFile, b: LabelFile, tail: Tail = "smoothing", worst: int = 10) -> Comparison:
-    """Compares the labels of all images that both files have.
+    """Compares the labels of all images that are in both files.
 
     Args:
         tail: see `fkdx.labels.distributions.recover`.
-        worst: how many crops to list.
+        worst: number of crops to list.
 
     Raises ValueError where no image is in both, or their crops or classes differ.
     """
@@ -62,7 +62,7 @@ def compare(a: LabelFile, b: LabelFile, tail: Tail = "smoothing", worst: int = 1
         check_plain_crops("compare", labels)
     keys = [key for key in a.keys if key in b.keys]
     if not keys:
-        raise ValueError(f"compare: no image of {a.path} is in {b.path}")
+        raise ValueError(f"compare: the label files have no image in common, {a.path}, {b.path}")
     comparison = Comparison()
     for key in progress(keys, len(keys), "compare"):
         images = a[key], b[key]
@@ -79,7 +79,7 @@ def compare(a: LabelFile, b: LabelFile, tail: Tail = "smoothing", worst: int = 1
 
 
 def cross_entropy(a: Distributions, b: Distributions) -> np.ndarray:
-    """(M,) -sum_c a_c log b_c in nats, over the classes that either names, and all others at once."""
+    """(M,) -sum_c a_c log b_c in nats: over the classes that either names, plus all others at once."""
     ids, first = union([a, b])
     named = -np.where(first, a.at(ids) * np.log(np.maximum(b.at(ids), _SMALLEST)), 0).sum(axis=1)
     others = a.num_classes - first.sum(axis=1)

@@ -1,4 +1,4 @@
-"""`fkdx convert`: the same labels in another encoding: plain (fast views) or compact (small)."""
+"""`fkdx convert`: store the same labels in another encoding: plain (fast to view) or compact (small)."""
 
 import os
 from typing import Any
@@ -11,8 +11,8 @@ from fkdx.labels.rewrite import copy_images, writer_like
 def convert(labels: LabelFile, output: str | os.PathLike, **options: Any) -> None:
     """Writes `labels` to `output`, all shards into one file; `options` are arguments of LabelWriter.
 
-    `encoding="compact"` stores probabilities in 8 bits, at most 2.4 % off; add `value_type="float16"` for
-    those of the plain encoding.
+    `encoding="compact"` stores probabilities in 8 bits, at most 2.4 % off; with `value_type="float16"` it
+    keeps those of the plain encoding.
     """
     with writer_like(labels, output, **options) as writer:
         copy_images(progress(labels, len(labels), "convert"), writer)

@@ -1,4 +1,4 @@
-"""`make demo`: the whole road on a data set that it draws itself, in a few minutes on two cores.
+"""Run every step from images to a trained student on a data set that is drawn first, in a few minutes.
 
 Every step is a command that you can run yourself on your own images; the demo prints each before it runs it:
 draw scenes, train a teacher, store its labels of many crops, write them as an FKD folder too, pack that and
@@ -30,12 +30,17 @@ def main(argv: list[str] | None = None) -> int:
         "--output",
         type=Path,
         default=Path("runs/demo"),
-        help="a new folder, or an earlier demo's, which is removed",
+        help="folder to write: a new one, or that of an earlier demo, which is removed (default: runs/demo)",
     )
     parser.add_argument(
-        "--seed", type=int, help="of scenes, crops and weights; default: a fresh one every time"
+        "--seed", type=int, help="seed of scenes, crops and weights (default: a new one every time)"
     )
-    parser.add_argument("--processes", type=int, default=1, help="training processes (torchrun)")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="number of training processes, started by torchrun (default: 1)",
+    )
     args = parser.parse_args(argv)
     seed = int.from_bytes(os.urandom(2), "little") if args.seed is None else args.seed
     start = time.time()
@@ -86,11 +91,11 @@ def run(root: Path, seed: int, processes: int) -> dict[str, float]:
 
 
 def empty(root: Path) -> None:
-    """Remove what an earlier demo left; refuse a folder that is not a demo's."""
+    """Removes an earlier demo's output; refuses any other folder that is not empty."""
     if not root.exists():
         return
     if any(root.iterdir()) and not (root / "data/train" / scenes.CLASSES[0]).is_dir():
-        raise SystemExit(f"demo: output, got a folder that holds something else, expected a new one, {root}")
+        raise SystemExit(f"demo: the output folder holds something else; choose a new one, {root}")
     shutil.rmtree(root)
 
 
@@ -148,9 +153,9 @@ def heading(text: str) -> None:
 
 def table(results: dict[str, float]) -> str:
     rows = [
-        ("label bytes a crop, packed", f"{results['bytes_a_crop']:.1f}"),
-        ("label bytes a crop, FKD folder", f"{results['fkd_bytes_a_crop']:.1f}"),
-        ("crops a second, loader alone", f"{results['crops_a_second']:.0f}"),
+        ("label bytes per crop, packed", f"{results['bytes_a_crop']:.1f}"),
+        ("label bytes per crop, FKD folder", f"{results['fkd_bytes_a_crop']:.1f}"),
+        ("crops per second, loader alone", f"{results['crops_a_second']:.0f}"),
         ("top-1 of the teacher", f"{results['teacher_top1']:.1f} %"),
         ("top-1 of the student, soft labels", f"{results['soft_top1']:.1f} %"),
         ("top-1 of the student, hard labels", f"{results['hard_top1']:.1f} %"),

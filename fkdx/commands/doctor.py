@@ -1,4 +1,4 @@
-"""`fkdx doctor`: what was built, which CPU variant runs, and what this machine offers."""
+"""`fkdx doctor`: show what was built, which CPU variant runs, and what this machine offers."""
 
 import argparse
 import os
@@ -31,7 +31,8 @@ def report() -> list[tuple[str, str]]:
 
 
 def loader_memory(crops: int = 256, size: int = 224, prefetch: int = 2) -> str:
-    """What a CropLoader holds: its slots (batches under way, one in use, one spare), an image a thread."""
+    """Memory of a CropLoader: its slots (batches on the way, one in use, one spare), and one image per
+    thread."""
     slots = (prefetch + 2) * crops * size * size * 3
     threads = len(os.sched_getaffinity(0))
     image = 500 * 375 * 4  # pixels are decoded as RGBX

@@ -1,4 +1,4 @@
-"""`fkdx export`: a label file as FKD's one `.tar` an image, for tools that read those."""
+"""`fkdx export`: write a label file as FKD's folder of one `.tar` per image, for tools that read those."""
 
 import argparse
 from pathlib import Path
@@ -16,11 +16,11 @@ def main(argv: list[str] | None = None) -> int:
     labels = LabelFile(args.labels)
     if labels.mix_size or labels.extra_operations:
         raise ValueError(
-            f"export: FKD's files hold plain crops only, got mixed or changed ones, {args.labels}"
+            f"export: FKD's files can hold plain crops only; these were mixed or changed, {args.labels}"
         )
     folder = Path(args.output)
     if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"export: the folder holds something; remove it or choose another, {folder}")
+        raise FileExistsError(f"export: the folder is not empty; remove it or choose another, {folder}")
     count = export_fkd(progress(labels, len(labels), "export"), labels.kind, args.output)
     print(f"{args.output}: {count} files")
     return 0

@@ -1,4 +1,4 @@
-"""`fkdx info`: what a label file holds, how large it is, and how sure the teacher was."""
+"""`fkdx info`: show what a label file holds, how large it is, and how sure the teacher was."""
 
 import argparse
 import json
@@ -18,8 +18,8 @@ class Sureness:
     """How sure the teacher was, over some images.
 
     Attributes:
-        images, crops: that were looked at.
-        histogram: (20,) parts of the crops whose maximum probability lies in [0, 0.05), [0.05, 0.1), ...
+        images, crops: how many were looked at.
+        histogram: (20,) shares of the crops whose maximum probability lies in [0, 0.05), [0.05, 0.1), ...
             (FerKD, Fig. 2).
         coverage: (K,) mean sum of the 1, 2, ... K largest probabilities.
     """
@@ -42,14 +42,14 @@ def sureness(labels: LabelFile, images: int = 2000) -> Sureness:
     return Sureness(len(chosen), crops, counts / max(crops, 1), sums / max(crops, 1))
 
 
-def facts(labels: LabelFile) -> dict[str, str]:
-    """Facts of a label file by name, for people."""
+def describe(labels: LabelFile) -> dict[str, str]:
+    """Facts about a label file by name, for people."""
     counts = labels.crop_counts
     total = int(counts.sum())
     few, many = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
     per_image = few if few == many else f"{few} to {many}"
-    boxes = "parts of images of unknown size" if labels.ratios else "pixels"
-    found = {
+    boxes = "fractions of images of unknown size" if labels.ratios else "pixels"
+    facts = {
         "path": labels.path,
         "images": f"{len(labels)} x {per_image} crops, {total} crops in all",
         "labels": f"{labels.kind}, K = {labels.k} of {labels.num_classes} classes",
@@ -57,41 +57,45 @@ def facts(labels: LabelFile) -> dict[str, str]:
         "size": f"{labels.size} bytes, {labels.size / max(total, 1):.2f} a crop",
     }
     if labels.mix_size:
-        found["mixed"] = f"crops of two images at {labels.mix_size} pixels"
+        facts["mixed"] = f"crops of two images at {labels.mix_size} pixels"
     if labels.extra_operations:
-        found["operations"] = ", ".join(labels.extra_operations)
+        facts["operations"] = ", ".join(labels.extra_operations)
     for name, value in labels.header.items():
         if name == "classes":
             value = ", ".join([*value[:3], *(["..."] if len(value) > 4 else []), *value[3:][-1:]])
-        found[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return found
+        facts[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return facts
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fkdx info", description=__doc__.split(": ", 1)[1])
     parser.add_argument("labels", help="label file or folder of shards")
     parser.add_argument(
-        "--sample", type=int, default=2000, metavar="N", help="images for statistics (default %(default)s)"
+        "--sample",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="number of images to take statistics of (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
     args = parser.parse_args(argv)
     labels = LabelFile(args.labels)
-    seen = sureness(labels, args.sample) if len(labels) and args.sample else None
+    summary = sureness(labels, args.sample) if len(labels) and args.sample else None
     if args.json:
-        statistics = {name: np.asarray(x).tolist() for name, x in vars(seen).items()} if seen else None
-        print(json.dumps({**facts(labels), "header": labels.header, "sureness": statistics}))
+        statistics = {name: np.asarray(x).tolist() for name, x in vars(summary).items()} if summary else None
+        print(json.dumps({**describe(labels), "header": labels.header, "sureness": statistics}))
         return 0
-    for name, value in facts(labels).items():
+    for name, value in describe(labels).items():
         print(f"{name:<12} {value}")
-    if seen:
-        print_sureness(seen)
+    if summary:
+        print_sureness(summary)
     return 0
 
 
-def print_sureness(seen: Sureness) -> None:
-    print(f"\nmaximum probability of {seen.crops} crops of {seen.images} images")
-    for i, part in enumerate(seen.histogram):
-        print(f"  {i / _BINS:.2f} to {(i + 1) / _BINS:.2f}  {part:6.1%}  {'#' * round(60 * part)}")
-    print("\nmean probability in the largest")
-    for k, part in enumerate(seen.coverage, 1):
-        print(f"  {k:<3} {part:.4f}")
+def print_sureness(summary: Sureness) -> None:
+    print(f"\nmaximum probability of {summary.crops} crops of {summary.images} images")
+    for i, share in enumerate(summary.histogram):
+        print(f"  {i / _BINS:.2f} to {(i + 1) / _BINS:.2f}  {share:6.1%}  {'#' * round(60 * share)}")
+    print("\nmean sum of the largest probabilities")
+    for k, total in enumerate(summary.coverage, 1):
+        print(f"  {k:<3} {total:.4f}")

@@ -1,4 +1,4 @@
-"""`fkdx merge`: labels of several teachers over the same crops as one ensemble's."""
+"""`fkdx merge`: average the labels of several teachers over the same crops."""
 
 import os
 from collections.abc import Sequence
@@ -65,8 +65,8 @@ def merge(
 def mean(distributions: Sequence[Distributions], k: int) -> tuple[np.ndarray, np.ndarray]:
     """ids (M, K) and probabilities (M, K) of the K most probable classes of the mean of distributions.
 
-    In the order of classes where K = C. Where the distributions name fewer than K classes, the smallest other
-    classes fill the row with the probability that they have.
+    If K = C, they are in the order of classes. If the distributions name fewer than K classes, other classes,
+    lowest first, fill the row with the probability that they have.
     """
     num_classes = distributions[0].num_classes
     ids, first = union(distributions)

@@ -2,12 +2,12 @@
 
     fkdx pack FKD_labels/imagenet -o labels.fkdl --images imagenet/train
 
-No pickle in the sources is executed. Boxes become whole pixels where the images are given, and stay ratios of
-the image size where they are not.
+No pickle is ever executed. With --images, boxes are stored in whole pixels; without, as fractions of the
+image size.
 
-OUT appears when every source was read. Sources that cannot be read are listed in OUT.unreadable.txt, and
-nothing is written unless --allow-missing accepts as many. Work in progress is kept in OUT.parts: the same
-command goes on where an interrupted one stopped.
+OUT appears once all labels have been read. Images with unreadable labels are listed in OUT.unreadable.txt,
+and nothing is written unless --allow-missing allows that many. Work in progress is kept in OUT.parts: after
+an interruption, repeat the command and it continues where it stopped.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from fkdx.image import INTERPOLATIONS
 from fkdx.importers import FORMATS, open_foreign
 from fkdx.importers.fkd import LABEL_TYPES
 from fkdx.importers.foreign_labels import ForeignLabels, Settings
@@ -29,11 +30,11 @@ from fkdx.stores.sources import read_lines
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     images = Images(args.images) if args.images else None
-    source = open_foreign(args.source, _settings(args, images), args.format)
-    print(describe(source), file=sys.stderr)
+    labels = open_foreign(args.source, _settings(args, images), args.format)
+    print(describe(labels), file=sys.stderr)
     try:
         report = pack(
-            source,
+            labels,
             args.output,
             workers=args.workers,
             allow_missing=args.allow_missing,
@@ -46,24 +47,25 @@ def main(argv: list[str] | None = None) -> int:
         )
     except BrokenProcessPool:
         raise RuntimeError(
-            "pack: a worker process died (out of memory?); the same command goes on where it stopped, "
-            "fewer --workers need less memory"
+            "pack: a worker process died, perhaps for lack of memory. Repeat the command to continue "
+            "where it stopped; fewer --workers need less memory."
         ) from None
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped; the same command goes on where this one was") from None
+        raise KeyboardInterrupt("stopped; repeat the command to continue") from None
     print(f"{args.output}: {report.images:,} images, {report.bytes:,} bytes")
     if report.unreadable:
         print(f"{len(report.unreadable)} images left out, listed in {args.output}.unreadable.txt")
     return 0
 
 
-def describe(source: ForeignLabels) -> str:
-    layout = source.layout
+def describe(labels: ForeignLabels) -> str:
+    """What is about to be packed, for people."""
+    layout = labels.layout
     crops = f"{layout.crops} crops" if layout.crops else "a varying number of crops"
     lines = [
-        f"{source.name}: {len(source.keys):,} images x {crops}, {layout.kind} labels, "
+        f"{labels.name}: {len(labels.keys):,} images x {crops}, {layout.kind} labels, "
         f"K = {layout.k} of {layout.num_classes} classes",
-        *source.notes,
+        *labels.notes,
     ]
     return "\n".join(lines)
 
@@ -99,62 +101,106 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fkdx pack",
         description=__doc__,
-        epilog="\n".join(["formats:", *(f"  {name:<15} {source.about}" for name, source in FORMATS.items())]),
+        epilog="\n".join(["formats:", *(f"  {name:<15} {labels.about}" for name, labels in FORMATS.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("source", help="folder of the labels")
     add("-o", "--output", required=True, metavar="OUT", help="label file to write, usually *.fkdl")
-    add("--format", default="auto", metavar="NAME", help="of the source, see below; by default found out")
+    add("--format", default="auto", metavar="NAME", help="label format, see below (default: detected)")
     add("--images", metavar="DIR", help="folder of the labelled images, <class>/<image>")
-    add("--num-classes", type=int, metavar="C", help="of the teacher; by default the class folders counted")
-    add("--classes", metavar="FILE", help="class names in class order, one a line")
+    add("--num-classes", type=int, metavar="C", help="number of classes (default: number of class folders)")
+    add("--classes", metavar="FILE", help="file of class names in class order, one per line")
     add(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (all cores)"
+        "--workers",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="number of processes (default: all cores)",
     )
     add("--allow-missing", type=int, default=0, metavar="N", help="leave out up to N unreadable images")
-    add("--repair", action="store_true", help="mend and count faulty labels instead of refusing them")
-    add("--overwrite", action="store_true", help="replace OUT where it exists")
+    add("--repair", action="store_true", help="fix and count faulty labels instead of refusing them")
+    add("--overwrite", action="store_true", help="replace OUT if it exists")
 
     add = parser.add_argument_group("how values are stored").add_argument
-    add("--encoding", default="plain", choices=ENCODINGS, help="compact is about 40 %% smaller")
-    add("--value-type", choices=VALUE_TYPES[1:], help="float16, in compact files log8, by default")
+    add("--encoding", default="plain", choices=ENCODINGS, help="encoding; compact is about 40 %% smaller")
+    add(
+        "--value-type",
+        choices=VALUE_TYPES[1:],
+        help="type of the values (default: float16; log8 for probabilities in compact files)",
+    )
 
-    add = parser.add_argument_group("who labelled, for the header of the file").add_argument
-    add("--teacher", metavar="NAME")
+    add = parser.add_argument_group("the teacher, for the header of the file").add_argument
+    add("--teacher", metavar="NAME", help="name of the teacher, timm's if it has one")
     add("--teacher-size", type=int, metavar="PIXELS", help="side of the crops that the teacher saw")
-    add("--teacher-interpolation", choices=["bilinear", "bicubic"], help="how they were resized")
-    add("--temperature", type=float, metavar="T", help="of the softmax that made the probabilities")
+    add("--teacher-interpolation", choices=INTERPOLATIONS, help="interpolation with which they were resized")
+    add("--temperature", type=float, metavar="T", help="temperature of the softmax behind the probabilities")
 
-    add = parser.add_argument_group("what only some formats need to be told").add_argument
+    add = parser.add_argument_group("what only some formats need").add_argument
     defaults = Settings()
     add(
-        "--image-suffix", default=defaults.image_suffix, metavar="SUFFIX", help="fkd without --images (.JPEG)"
+        "--image-suffix",
+        default=defaults.image_suffix,
+        metavar="SUFFIX",
+        help="suffix of image files, for fkd without --images (default: %(default)s)",
     )
-    add("--label-type", metavar="TYPE", help=f"fkd: {', '.join(LABEL_TYPES)}")
-    add("--mix-size", type=int, default=defaults.mix_size, metavar="PIXELS", help="sre2l, lpld, g-vbsm, "
-        "reinforcement: side of the crops that were mixed (%(default)s)")  # fmt: skip
-    add("--seed", type=int, default=defaults.seed, help="sre2l: of the order of the images; relabel, "
-        "token-labeling: of the crops (%(default)s)")  # fmt: skip
-    add("--lost-operations", choices=["none", "accept"], help="tinyvit: whether RandAugment, erasing and "
-        "mixing were off, or their loss is accepted")  # fmt: skip
-    add("--scale", type=float, nargs=2, default=defaults.scale, metavar=("LOW", "HIGH"), help="tinyvit, "
-        "relabel, token-labeling: share of the image's area in a crop (0.08 1.0)")  # fmt: skip
+    add("--label-type", metavar="TYPE", help=f"meaning of the labels, for fkd: {', '.join(LABEL_TYPES)}")
+    add(
+        "--mix-size",
+        type=int,
+        default=defaults.mix_size,
+        metavar="PIXELS",
+        help="side of the crops that were mixed, for sre2l, lpld, g-vbsm, reinforcement (default: "
+        "%(default)s)",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=defaults.seed,
+        help="seed of the order of images, for sre2l; of the crops, for relabel and token-labeling (default: "
+        "%(default)s)",
+    )
+    add(
+        "--lost-operations",
+        choices=["none", "accept"],
+        help="for tinyvit: RandAugment, erasing and mixing were off (none), or ignore that they are lost",
+    )
+    add(
+        "--scale",
+        type=float,
+        nargs=2,
+        default=defaults.scale,
+        metavar=("LOW", "HIGH"),
+        help="range of a crop's share of the image's area, for tinyvit, relabel, token-labeling (default: "
+        "0.08 1.0)",
+    )
     add(
         "--ratio",
         type=float,
         nargs=2,
         default=defaults.ratio,
         metavar=("LOW", "HIGH"),
-        help="and its width / height (3/4 4/3)",
+        help="range of a crop's width / height, for the same formats (default: 3/4 4/3)",
     )
     add(
         "--crops",
         type=int,
         default=defaults.crops,
         metavar="M",
-        help="relabel, token-labeling: for an image (200)",
+        help="crops to draw of each image, for relabel and token-labeling (default: %(default)s)",
     )
-    add("--topk", type=int, default=defaults.k, metavar="K", help="and the classes kept of each (5)")
-    add("--map-axes", choices=AXES, default=defaults.map_axes, help="and how boxes are pooled (%(default)s)")
+    add(
+        "--topk",
+        type=int,
+        default=defaults.k,
+        metavar="K",
+        help="classes to keep of each crop, for relabel and token-labeling (default: %(default)s)",
+    )
+    add(
+        "--map-axes",
+        choices=AXES,
+        default=defaults.map_axes,
+        help="axes of the boxes pooled from label maps, for relabel and token-labeling (default: "
+        "%(default)s)",
+    )
     return parser

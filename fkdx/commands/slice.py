@@ -1,4 +1,4 @@
-"""`fkdx slice`: a part of a label file: fewer crops, smaller K, some classes."""
+"""`fkdx slice`: take a part of a label file: fewer crops, a smaller K, some classes."""
 
 import os
 from collections.abc import Collection
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fkdx.commands import add_encoding, encoding_changes, make_parser, print_summary, progress
+from fkdx.errors import refuse
 from fkdx.labels import ImageLabels, LabelFile
 from fkdx.labels.rewrite import copy_images, writer_like
 
@@ -24,14 +25,14 @@ def slice_labels(
 
     Args:
         crops: keep at most this many of each image's crops, the first ones.
-        k: keep the K most probable classes of each crop; the rest of `topk_logits` goes into their tail.
-        folders: keep the images whose first folder is one of these. Class ids stay what they are.
+        k: keep the K most probable classes of each crop; what `topk_logits` lose goes into their tail.
+        folders: keep the images whose first folder is one of these. Class ids do not change.
         options: further arguments of LabelWriter.
 
-    Raises ValueError where K is larger than the file's, or would cut dense labels, or nothing is left.
+    Raises ValueError if K is larger than the file's, if it would cut dense labels, or if nothing is left.
     """
     if k is not None and (labels.kind.startswith("dense") or not 1 <= k <= labels.k):
-        raise ValueError(f"slice: k, got {k}, expected 1 to {labels.k} of top-K labels, {labels.path}")
+        refuse("slice", "k", k, f"1 to {labels.k} of top-K labels", labels.path)
     keys = [key for key in labels.keys if folders is None or key.split("/")[0] in folders]
     if not keys:
         raise ValueError(f"slice: no image lies in {', '.join(sorted(folders or []))}, {labels.path}")
@@ -39,7 +40,7 @@ def slice_labels(
     if crops is not None:
         changes["crops"] = min(crops, labels.crops) if labels.crops else None
     if folders is not None:
-        changes["dataset"] = None  # it is another one now
+        changes["dataset"] = None  # the fingerprint was that of all images
     with writer_like(labels, output, **changes) as writer:
         for key in progress(keys, len(keys), "slice"):
             copy_images([_part(labels[key], crops, changes["k"])], writer)

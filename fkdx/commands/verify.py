@@ -1,4 +1,4 @@
-"""`fkdx verify`: label files against themselves, their images and their teacher; images by themselves."""
+"""`fkdx verify`: check a label file, alone or against its images and its teacher; or check images alone."""
 
 import argparse
 import os
@@ -10,7 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from fkdx.commands import progress
-from fkdx.image import decode_crops, image_size
+from fkdx.errors import refuse
+from fkdx.image import INTERPOLATIONS, decode_crops, image_size
 from fkdx.labels import LabelFile, boxes_from_ratios, fingerprint
 from fkdx.labels.distributions import image_probabilities
 from fkdx.loader.verify_images import verify_images
@@ -18,20 +19,20 @@ from fkdx.stores.sources import ImageFolder
 
 _INPUTS = ("size", "interpolation", "mean", "std")  # of a teacher: options here, facts in a label file
 _PURPOSE = (
-    "Is a label file whole, does it fit these images, and does this teacher say the same? "
-    "Without a label file: which images of a folder can no loader read?"
+    "Check that a label file is undamaged, that it belongs to these images, and that this teacher gives the "
+    "same labels. Without a label file: find the images that a loader cannot read."
 )
 
 
 @dataclass
 class ImageFaults:
-    """How the images of a folder differ from those that were labelled; keys, in order."""
+    """How the images of a folder differ from those that were labelled; lists of keys, in order."""
 
     missing: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
     other_size: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
-    fingerprint: bool | None = None  # whether it holds; None where the file has none
+    fingerprint: bool | None = None  # whether it matches; None if the file has none
 
     def __bool__(self) -> bool:
         lists = self.missing, self.extra, self.other_size, self.unreadable
@@ -63,7 +64,8 @@ def match_images(labels: LabelFile, root: str | os.PathLike) -> ImageFaults:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of a teacher with stored labels: top-1 agreement, mean absolute difference of probabilities."""
+    """How far a teacher agrees with stored labels: share of equal top classes, mean absolute difference of
+    probabilities."""
 
     top1: float
     difference: float
@@ -79,7 +81,7 @@ def verify_teacher(
     crops: int = 4,
     seed: int = 0,
 ) -> dict[str, Agreement]:
-    """Runs a teacher again on a sample of crops, as they are stored and as a wrong import would read them.
+    """Runs a teacher again on a sample of crops: as they are stored, and as a faulty import would store them.
 
     Args:
         root: folder of the images.
@@ -89,7 +91,7 @@ def verify_teacher(
 
     Returns:
         Agreement by variant: `as stored`; `x and y swapped` (boxes read as left, top, width, height); `not
-        flipped`. The first is the best unless boxes or flips are wrong. Of mixed or augmented crops: `as
+        flipped`. The first is the best unless boxes or flips are wrong. For mixed or augmented crops: `as
         stored`, and `left plain`, neither mixed nor augmented.
     """
     if labels.mix_size or labels.extra_operations:
@@ -113,8 +115,8 @@ def verify_teacher(
             boxes = boxes_from_ratios(wanted, height, width)
             boxes[:, 2:] = boxes[:, 2:].clip(1)
             mirrored = np.zeros_like(flips) if name == "not flipped" else flips
-            said = teacher(decode_crops(path, boxes, mirrored, size, interpolation))
-            sum_ += _agreement(labels, image.ids[kept].astype(np.int64), stored, said)
+            answer = teacher(decode_crops(path, boxes, mirrored, size, interpolation))
+            sum_ += _agreement(labels, image.ids[kept].astype(np.int64), stored, answer)
     return {name: Agreement(sum_[0] / sum_[2], sum_[1] / sum_[2]) for name, sum_ in sums.items()}
 
 
@@ -142,24 +144,23 @@ def _verify_changed(
         if labels.ratios:
             boxes = boxes_from_ratios(boxes, *image_size(path))
         plain = decode_crops(path, boxes, image.flips[kept], size, interpolation)
-        more = () if batch.mix is None else (batch.mix,)
+        mix = () if batch.mix is None else (batch.mix,)
         stored, ids = image_probabilities(labels, image)[kept], image.ids[kept].astype(np.int64)
-        sums["as stored"] += _agreement(labels, ids, stored, teacher(batch.images.numpy(), *more))
+        sums["as stored"] += _agreement(labels, ids, stored, teacher(batch.images.numpy(), *mix))
         sums["left plain"] += _agreement(labels, ids, stored, teacher(plain))
     loader.close()
     return {name: Agreement(sum_[0] / sum_[2], sum_[1] / sum_[2]) for name, sum_ in sums.items()}
 
 
-def _agreement(labels: LabelFile, ids: np.ndarray, stored: np.ndarray, said: np.ndarray) -> np.ndarray:
+def _agreement(labels: LabelFile, ids: np.ndarray, stored: np.ndarray, answer: np.ndarray) -> np.ndarray:
     """Sums over crops of: same top class, mean |dp| over the kept classes, 1."""
-    if said.shape[1] != labels.num_classes:
-        got = f"got {said.shape[1]}, expected {labels.num_classes}"
-        raise ValueError(f"verify: classes of the teacher, {got}, {labels.path}")
+    if answer.shape[1] != labels.num_classes:
+        refuse("verify", "classes of the teacher", answer.shape[1], labels.num_classes, labels.path)
     if labels.kind.startswith("dense"):
         ids = np.broadcast_to(np.arange(labels.num_classes), stored.shape)
     best = np.take_along_axis(ids, stored.argmax(axis=1)[:, None], axis=1)[:, 0]
-    difference = np.abs(np.take_along_axis(said, ids, axis=1) - stored).mean(axis=1)
-    return np.array([(said.argmax(axis=1) == best).sum(), difference.sum(), len(ids)])
+    difference = np.abs(np.take_along_axis(answer, ids, axis=1) - stored).mean(axis=1)
+    return np.array([(answer.argmax(axis=1) == best).sum(), difference.sum(), len(ids)])
 
 
 def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, str]:
@@ -171,30 +172,30 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
     from fkdx.models.build import load_teacher
     from fkdx.models.machine import pick_device
 
-    given = {name: getattr(args, name) for name in _INPUTS if getattr(args, name) is not None}
-    inputs = told_of(args.teacher, labels) | given
+    options = {name: getattr(args, name) for name in _INPUTS if getattr(args, name) is not None}
+    inputs = stored_inputs(args.teacher, labels) | options
     pretrained = args.checkpoint is None
     device = pick_device()
     teacher = load_teacher(args.teacher, args.checkpoint, pretrained, labels.num_classes, inputs, device)
 
-    def say(crops: np.ndarray, mix: Mix | None = None) -> np.ndarray:
+    def answers(crops: np.ndarray, mix: Mix | None = None) -> np.ndarray:
         seen = torch.from_numpy(crops)
         if mix is not None:
             seen = prepare(seen, teacher.preprocess.mean, teacher.preprocess.std, mix=mix)
         logits = teacher(seen)
         return torch.softmax(logits / args.temperature, dim=1).cpu().numpy()
 
-    return say, teacher.preprocess.size, teacher.preprocess.interpolation
+    return answers, teacher.preprocess.size, teacher.preprocess.interpolation
 
 
-def told_of(teacher: str, labels: LabelFile) -> dict:
-    """What the label file says of this teacher's inputs; nothing where another one made the labels."""
+def stored_inputs(teacher: str, labels: LabelFile) -> dict:
+    """This teacher's inputs as the label file records them; empty if another teacher made the labels."""
     provenance = labels.header.get("provenance")
     if not isinstance(provenance, dict):
         return {}
     teachers = [provenance.get("teacher"), *provenance.get("teachers", [])]
-    own = next((t for t in teachers if isinstance(t, dict) and t.get("name") == teacher), {})
-    return {name: own[name] for name in _INPUTS if own.get(name) is not None}
+    facts = next((t for t in teachers if isinstance(t, dict) and t.get("name") == teacher), {})
+    return {name: facts[name] for name in _INPUTS if facts.get(name) is not None}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -204,53 +205,61 @@ def main(argv: list[str] | None = None) -> int:
     labels = LabelFile(args.labels)
     with tqdm(total=labels.size, unit="B", unit_scale=True, desc="checksums", disable=None) as bar:
         labels.verify(bar.update)
-    print(f"{args.labels}: all checksums hold: {len(labels)} images, {int(labels.crop_counts.sum())} crops")
+    print(
+        f"{args.labels}: all checksums are right: {len(labels)} images, {int(labels.crop_counts.sum())} crops"
+    )
     right = True
     if args.images:
         right = print_match(match_images(labels, args.images))
     if args.teacher:
         if not args.images:
-            raise ValueError("verify: --teacher needs --images")
-        say, size, interpolation = load(args, labels)
-        found = verify_teacher(labels, args.images, say, size, interpolation, args.sample, args.crops)
-        right = print_teacher(found) and right
+            raise ValueError("verify: --teacher needs --images, the folder of the labelled images")
+        answers, size, interpolation = load(args, labels)
+        agreement = verify_teacher(labels, args.images, answers, size, interpolation, args.sample, args.crops)
+        right = print_teacher(agreement) and right
     return 0 if right else 1
 
 
 def print_bad_images(args: argparse.Namespace) -> int:
     """Every image of `--images`, decoded whole."""
     if not args.images or args.teacher:
-        raise ValueError("verify: nothing to verify, expected a label file, or --images FOLDER alone")
-    found = 0
+        raise ValueError("verify: there is nothing to verify; give a label file, or --images FOLDER alone")
+    bad = 0
     for image in verify_images(args.images, args.threads, args.allow_warnings):
         tqdm.write(image.reason)
-        found += 1
-    print(f"{args.images}: {found or 'no'} image{'s' * (found != 1)} that cannot be read")
-    return 1 if found else 0
+        bad += 1
+    print(f"{args.images}: {bad or 'no'} unreadable image{'s' * (bad != 1)}")
+    return 1 if bad else 0
 
 
 def print_match(faults: ImageFaults) -> bool:
     for name in ("missing", "extra", "other_size", "unreadable"):
-        found = getattr(faults, name)
-        print(f"{name.replace('_', ' '):<12} {len(found)}{', for example ' + found[0] if found else ''}")
-    verdict = {None: "none in the file", True: "holds", False: "does not hold: files differ"}
+        keys = getattr(faults, name)
+        print(f"{name.replace('_', ' '):<12} {len(keys)}{', for example ' + keys[0] if keys else ''}")
+    verdict = {None: "none in the file", True: "matches", False: "does not match: files differ"}
     print(f"{'fingerprint':<12} {verdict[faults.fingerprint]}")
     return not faults
 
 
-def print_teacher(found: dict[str, Agreement]) -> bool:
+def print_teacher(agreements: dict[str, Agreement]) -> bool:
     print(f"\n{'':<18} {'same top class':>15} {'mean |dp|':>10}")
-    for name, agreement in found.items():
+    for name, agreement in agreements.items():
         print(f"{name:<18} {agreement.top1:>15.1%} {agreement.difference:>10.4f}")
-    stored = found["as stored"]
-    better = [name for name, agreement in found.items() if agreement.difference < 0.9 * stored.difference]
+    stored = agreements["as stored"]
+    better = [
+        name for name, agreement in agreements.items() if agreement.difference < 0.9 * stored.difference
+    ]
     for name in better:
         print(
-            f"The teacher agrees better with crops {name}: were these labels imported in another convention?"
+            f"The teacher agrees better with crops {name}: were these labels imported with the wrong "
+            "convention?"
         )
     strange = not better and stored.top1 < 0.5
     if strange:
-        print("The teacher says something else: is it another one, or its --size, --mean or --std?")
+        print(
+            "The teacher disagrees with the labels: is it the right one, with the right --size, --mean, "
+            "--std?"
+        )
     return not (better or strange)
 
 
@@ -261,18 +270,32 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--images",
         metavar="FOLDER",
-        help="with a label file: compare names, sizes and fingerprint; without: decode every image of FOLDER "
-        "(or of .tar shards, or of a list) and name those that are broken",
+        help="with a label file: compare names, sizes and fingerprint; without one: decode every image of "
+        "FOLDER (or of .tar shards, or of a list) and report those that are broken",
     )
-    add("--threads", type=int, metavar="N", help="that decode (default: all cores)")
-    add("--allow-warnings", action="store_true", help="accept what libjpeg warns of but decodes somehow")
+    add("--threads", type=int, metavar="N", help="number of decoding threads (default: all cores)")
+    add(
+        "--allow-warnings",
+        action="store_true",
+        help="accept damaged images that libjpeg decodes with a warning",
+    )
     add("--teacher", metavar="NAME", help="run this teacher again on a sample of crops")
-    add("--checkpoint", metavar="FILE", help="its weights (default: timm's pretrained ones)")
-    add("--size", type=int, metavar="PIXELS", help="side of its input (default: what the labels tell)")
-    add("--interpolation", choices=("bilinear", "bicubic"), help="of its crops")
-    add("--mean", type=float, nargs=3, metavar="X", help="of pixels in [0, 1]")
-    add("--std", type=float, nargs=3, metavar="X", help="of pixels in [0, 1]")
-    add("--temperature", type=float, default=1.0, help="of the stored labels (default %(default)s)")
-    add("--sample", type=int, default=64, metavar="N", help="images to try (default %(default)s)")
-    add("--crops", type=int, default=4, metavar="N", help="crops of each (default %(default)s)")
+    add("--checkpoint", metavar="FILE", help="weights of the teacher (default: timm's pretrained ones)")
+    add(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the teacher's input (default: as recorded in the label file)",
+    )
+    add("--interpolation", choices=INTERPOLATIONS, help="interpolation of the crops")
+    add("--mean", type=float, nargs=3, metavar="X", help="mean of the pixels, in [0, 1]")
+    add("--std", type=float, nargs=3, metavar="X", help="standard deviation of the pixels, in [0, 1]")
+    add(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="temperature of the stored labels (default: %(default)s)",
+    )
+    add("--sample", type=int, default=64, metavar="N", help="number of images to try (default: %(default)s)")
+    add("--crops", type=int, default=4, metavar="N", help="crops to try of each image (default: %(default)s)")
     return parser

@@ -1,8 +1,8 @@
-"""Draw a data set of JPEG scenes in which a crop's true class is often not the image's.
+"""Draw a data set of JPEG scenes in which a crop often shows another class than its image's.
 
 A scene is a textured background with one large object, whose class is the image's class, and several small
-objects of other classes. A random crop may show only one of those: the image's class is then a wrong label of
-it, a teacher's soft label is not. That is the situation stored crops with soft labels were made for.
+objects of other classes. A random crop may show only one of those; then the image's class is a wrong label
+and a teacher's soft label is not. Stored crops with soft labels were made for that situation.
 """
 
 from pathlib import Path

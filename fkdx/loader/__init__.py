@@ -1,8 +1,8 @@
 """Batches of stored crops with their targets.
 
-What is shown when is a pure function (`sampler`); boxes and targets of a batch are its `plan`, made by
-`labelled_crops` or `drawn_crops`; pixels land in `slots`; the threads that decode are `pool`, which needs no
-torch: so the loaders are imported on first use.
+Which crops are shown when is a pure function (`sampler`). The boxes and targets of a batch are its `plan`,
+made by `labelled_crops` or `drawn_crops`. Pixels are written to `slots` by the threads of `pool`. The pool
+does not need torch, so the loaders are imported on first use.
 """
 
 from importlib import import_module

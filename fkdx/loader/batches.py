@@ -1,4 +1,4 @@
-"""What every loader gives, and how a global batch is divided."""
+"""What every loader yields, and how a global batch is divided among processes."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,18 @@ from fkdx.loss.target import SparseTarget
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step trains or evaluates on, B rows.
+    """What one step trains or evaluates on: B rows.
 
     Attributes:
-        images: (B, size, size, 3) uint8, on the loader's device; where the trainer lets timm augment them,
-            (B, 3, size, size) float32, normalised and mixed.
+        images: (B, size, size, 3) uint8, on the loader's device; (B, 3, size, size) float32, normalised and
+            mixed, if the trainer lets timm augment them.
         target: SparseTarget of B rows, on the loader's device; (B, C) float32, as stored, for the dense label
             kinds; None from a ValidationLoader.
         classes: (B,) int64 ground truth; -1 where unknown.
         keys: B keys of the images.
-        crops: (B,) int64, which of the image's stored crops each row is.
+        crops: (B,) int64, which of its image's stored crops each row is.
         mix: how the crops are mixed with those of other images, on the loader's device: an argument of
-            `fkdx.batch.prepare`. None where they are not.
+            `fkdx.batch.prepare`. None if they are not mixed.
     """
 
     images: torch.Tensor

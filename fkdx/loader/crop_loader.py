@@ -1,8 +1,8 @@
 """Batches of crops with their targets: one image decoded once gives m crops.
 
 A batch is image after image: rows `i * m ... i * m + m - 1` are the m crops of its i-th image, so
-`images.view(-1, m, S, S, 3)` has one image a row. The tensors of a batch are the caller's: their memory
-is used again only when nobody holds them any more.
+`images.view(-1, m, S, S, 3)` has one image per row. The tensors of a batch belong to the caller: their memory
+is reused only after the last reference to it is gone.
 """
 
 import os
@@ -28,7 +28,7 @@ from fkdx.loader.slots import Device, make_slots, send
 from fkdx.loss.target import KINDS
 from fkdx.stores.sources import Source, open_source
 
-_HOPELESS = 100  # images in a row that cannot be read: then it is not the images
+_HOPELESS = 100  # unreadable images in a row after which something else must be wrong
 
 
 class CropLoader:
@@ -39,41 +39,43 @@ class CropLoader:
 
     Args:
         root: where the images are, see `fkdx.stores.sources.open_source`.
-        labels: a LabelFile or its path; the targets of several for the same crops, one a teacher, are
-            averaged. None: plain training with one-hot targets of the image's class and random crops drawn
-            on the fly, as torchvision's RandomResizedCrop(scale=scale, ratio=ratio) and a flip half of the
-            time.
+        labels: a LabelFile or its path. Several for the same crops, one per teacher: their targets are
+            averaged. None: plain training, with one-hot targets of the image's class and random crops drawn
+            on the fly, as by torchvision's RandomResizedCrop(scale=scale, ratio=ratio) and a random flip.
         batch_size: crops of the global batch; every rank gets `batch_size / world_size` of them.
         crops_per_image: m, crops of one image in a batch; divides a rank's part of the batch.
         size: pixels of a crop's side.
-        seed: of the order of images and the choice of crops.
-        threads: of this process; default: its cores, shared among the processes of one machine.
-        rank, world_size: this process and how many there are.
+        seed: seed of the order of images and the choice of crops.
+        threads: decoding threads of this process (default: its cores, shared among the processes of one
+            machine).
+        rank, world_size: the number of this process, and how many there are.
         label_kind: how targets are recovered, see `SparseTarget.from_topk`.
-        calibration: FerKD's rule for crops too hard or too easy, for every teacher's labels.
+        calibration: FerKD's rule for crops that are too hard or too easy, applied to every teacher's labels.
         interpolation: "bilinear" or "bicubic", antialiased as Pillow's.
         resample: "pillow12" or "pillow13", the order of Pillow's two passes.
         choice: "independent" (m fresh random crops), "cycle" (every stored crop once before any again), or a
             curriculum, "easy_to_hard", "hard_to_easy" or "range": fresh random crops of a `window` of the
             image's crops, ranked by the teacher's `score`; see `Sampler.window_at`.
-        window, epochs, score: of a curriculum: the part of the crops shown at a time, the epochs of the whole
-            run, and what a crop's ease is, the teacher's "max" probability or that of the "truth".
-        drop_last: leave out the last images of an epoch if they do not fill a batch; otherwise fill it
+        window, epochs, score: for a curriculum: the part of the crops shown at a time, the epochs of the
+            whole run, and how easy a crop is: the teacher's "max" probability, or that of the "truth".
+        drop_last: leave out the last images of an epoch if they do not fill a batch; otherwise fill the batch
             up with the epoch's first images.
-        on_error: "raise", or "skip": show the epoch's next image instead of one that cannot be read,
-            warn, and count it in `skipped`.
+        on_error: "raise", or "skip": show the epoch's next image instead of an unreadable one, warn, and
+            count it in `skipped`.
         on_missing: "raise", or "ignore" images without labels and labels without images.
-        allow_warnings: accept what libjpeg calls corrupt but decodes somehow.
-        prefetch: batches that are made ahead.
-        cache_bytes: of encoded images kept in memory.
-        device: None or "cpu": batches in ordinary memory; a CUDA device: copied there on a stream of its own.
+        allow_warnings: accept damaged images that libjpeg decodes with a warning.
+        prefetch: number of batches prepared ahead.
+        cache_bytes: memory for encoded images.
+        device: None or "cpu": batches stay in ordinary memory. A CUDA device: they are copied there on a
+            separate stream.
 
     Attributes:
         teachers: the label files as they are used, calibrated ones with their `statistics`.
+        skipped: unreadable images that gave way to others: {key: reason}.
 
     Raises:
-        ValueError: arguments that do not fit each other, images and labels that do not match.
-        ImageError, OSError: while iterating, a bad image, at the batch it belongs to, with its path.
+        ValueError: arguments that contradict each other, or images and labels that do not match.
+        ImageError, OSError: while iterating: a bad image, with its path, at the batch to which it belongs.
 
     Example:
         >>> from pathlib import Path
@@ -135,7 +137,7 @@ class CropLoader:
         if labels is None:
             if calibration is not None or choice in CURRICULA:
                 raise ValueError(
-                    "CropLoader: calibration or curriculum, got no labels, expected stored crops"
+                    "CropLoader: a calibration or curriculum chooses among stored crops: give `labels`"
                 )
             rule = _C.RandomCrops(scale, ratio, 0.5)
             self._crops = DrawnCrops(source, crops_per_image, seed, rule)
@@ -181,12 +183,12 @@ class CropLoader:
             self._epoch, self._start = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader is: the next batch is number `step` of `epoch`. Any number of threads, and
-        any world size that divides the batch, may go on from here."""
+        """Where the loader is: the next batch is number `step` of `epoch`. Loading may continue from here
+        with any number of threads and any world size that divides the batch."""
         return {"epoch": self._epoch, "step": self._step, **self._shape()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where `state_dict` was taken. ValueError if the plan of the epochs has changed since."""
+        """Continue where `state_dict` was taken. ValueError if the plan of the epochs has changed since."""
         for name, value in self._shape().items():
             if state.get(name, value) != value:
                 raise ValueError(f"load_state_dict: {name}, got {state[name]}, expected {value}")
@@ -205,7 +207,7 @@ class CropLoader:
         }
 
     def close(self) -> None:
-        """End the threads; done as well when the loader is no longer used, and at exit."""
+        """End the threads. This also happens when the loader is no longer used, and at exit."""
         self.pool.close()
 
     # ---- one pass ---------------------------------------------------------------------------------------
@@ -219,7 +221,7 @@ class CropLoader:
             self._replace_bad(part, epoch, order)
             batch = self._deliver(part)
             self._step += 1
-            del part  # the slot is the caller's now
+            del part  # the slot belongs to the caller now
             yield batch
             del batch
         self._epoch, self._step = epoch + self.crops_per_image, 0
@@ -242,14 +244,14 @@ class CropLoader:
         return _Part(self.pool.submit(plan.work, slot, urgent), positions, plan)
 
     def _replace_bad(self, part: "_Part", epoch: int, order: np.ndarray) -> None:
-        """Wait for the batch. A bad image is an error, or gives way to the next good one in the order.
+        """Wait for the batch. A bad image is an error, or is replaced by the next good one in the order.
 
-        Nothing but the image's place in the order is needed for that, so every rank finds the same alone.
+        That depends on the image's place in the order alone, so every rank chooses the same one by itself.
         """
         errors = part.finish()
         for i in list(errors):
             if self.on_error == "raise":
-                raise errors.pop(i)  # not kept here: the loader would live as long as its error
+                raise errors.pop(i)  # a reference kept here would keep the loader alive with its error
             self._replace(part, i, errors[i], epoch, order)
 
     def _replace(self, part: "_Part", i: int, error: Exception, epoch: int, order: np.ndarray) -> None:
@@ -265,7 +267,7 @@ class CropLoader:
                 part.plan.replace(i, other.plan)
                 return
             error = errors[0]
-        raise RuntimeError(f"CropLoader: {_HOPELESS} images in a row cannot be read, the last: {error}")
+        raise RuntimeError(f"CropLoader: {_HOPELESS} images in a row are unreadable; the last one: {error}")
 
     def _count_skip(self, file: int, error: Exception) -> None:
         key = self.pool.source.keys[file]
@@ -289,14 +291,14 @@ class CropLoader:
 
 @dataclass
 class _Part:
-    """Images under way: n of them, at positions (n,) of the epoch's order."""
+    """Images that are being decoded: n of them, at positions (n,) of the epoch's order."""
 
     pending: Pending
     positions: np.ndarray
     plan: Plan
 
     def finish(self) -> dict[int, Exception]:
-        """Wait until all crops are there; the errors by the image's place, in order."""
+        """Wait for all crops; returns the errors by the image's place, in order."""
         errors = self.pending.finish()
         of_partners = self.plan.partners.finish() if self.plan.partners else {}
         return dict(sorted({**of_partners, **errors}.items()))

@@ -13,14 +13,14 @@ from fkdx.stores.sources import Source, class_numbers
 
 
 class DrawnCrops:
-    """Plans batches of crops that torchvision's RandomResizedCrop and a flip would draw, without label files.
+    """Plans batches of random crops, as torchvision's RandomResizedCrop and a flip would draw them.
 
     Attributes:
-        stored: (N,) crops of each of the source's images that an epoch draws at once.
+        stored: (N,) number of crops that a batch draws of each of the source's images.
         classes: names of the images' folders, sorted.
         view: the fields of a `View` that say where boxes come from.
 
-    Raises ValueError where an image lies in no class's folder.
+    Raises ValueError if an image does not lie in the folder of a class.
     """
 
     def __init__(self, source: Source, crops_per_image: int, seed: int, rule: _C.RandomCrops) -> None:
@@ -33,7 +33,7 @@ class DrawnCrops:
         self.view: dict[str, Any] = {"boxes": "random", "random": rule}
 
     def plan(self, epoch: int, images: np.ndarray, crops: np.ndarray) -> Plan:
-        """The plan of crops (n, m), numbers in a row, of images (n,)."""
+        """The plan of crops (n, m) of images (n,); an image's crops have consecutive numbers."""
         n, m = crops.shape
         work = Work(
             images=images.tolist(),

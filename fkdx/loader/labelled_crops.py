@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fkdx.calibration import CalibratedLabels, Calibration, calibrated
+from fkdx.errors import refuse
 from fkdx.image.augment import Step, are_steps, decode
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_same_classes, check_same_crops, check_same_images
@@ -26,19 +27,19 @@ class LabelledCrops:
     """Plans batches of the crops of a label file, or of several files for the same crops.
 
     Args:
-        labels: one file a teacher.
+        labels: one file per teacher.
         size: side of the crops in pixels.
         label_kind, calibration, on_missing: see CropLoader.
-        score: ranks the crops for a curriculum, see `Ease`; None: crops are numbered as they are stored.
+        score: ranks the crops for a curriculum, see `Ease`; None: crops are numbered as stored.
 
     Attributes:
         files: the label files, calibrated if there is a rule.
-        stored: (N,) crops of each of the images that have labels, in the order of their keys.
+        stored: (N,) number of crops of each image that has labels, in the order of their keys.
         classes: the class names, in the label file's order if it has one.
         view: the fields of a `View` that say where boxes come from.
 
-    Raises ValueError where the files do not label the same crops of the same images or cannot be averaged,
-    and where images and labels do not match.
+    Raises ValueError if the files do not label the same crops of the same images or cannot be averaged, or if
+    images and labels do not match.
     """
 
     def __init__(
@@ -72,9 +73,9 @@ class LabelledCrops:
         self.view: dict[str, Any] = {"boxes": "ratios" if first.ratios else "pixels"}
 
     def plan(self, epoch: int, images: np.ndarray, crops: np.ndarray) -> Plan:
-        """The plan of crops (n, m) of images (n,), which count as in `stored`; an epoch makes no difference.
+        """The plan of crops (n, m) of images (n,), numbered as in `stored`; the same in every epoch.
 
-        With a `score`, crops are ranks, 0 the easiest.
+        With a `score`, crops are ranks, 0 being the easiest.
         """
         labels = self._label_of[images]
         if self._ease:
@@ -137,31 +138,26 @@ class LabelledCrops:
 
 def _check(labels: LabelFile, first: LabelFile) -> None:
     if labels.extra_operations and not are_steps(labels.extra_form, labels.extra_operations):
-        raise ValueError(
-            f"CropLoader: labels, got crops changed by {', '.join(labels.extra_operations)}, expected plain "
-            f"or mixed ones, {labels.path}"
-        )
+        got = f"crops changed by {', '.join(labels.extra_operations)}"
+        refuse("CropLoader", "labels", got, "plain or mixed ones", labels.path)
     if labels is first:
         return
     if any((labels.mix_size, first.mix_size, labels.extra_form, first.extra_form)):
-        raise ValueError(
-            "CropLoader: labels of several teachers, got mixed or augmented crops, expected plain ones, "
-            f"{labels.path}"
-        )
+        got = "mixed or augmented crops"
+        refuse("CropLoader", "labels of several teachers", got, "plain ones", labels.path)
     check_same_images("CropLoader", labels, first)
     check_same_classes("CropLoader", labels, first, unnamed=False)
     kinds = (first.kind, labels.kind)
     if "dense_logits" in kinds or len({kind.startswith("dense") for kind in kinds}) > 1:
-        raise ValueError(
-            f"CropLoader: labels of several teachers, got kinds {first.kind} and {labels.kind}, expected "
-            f"top-K probabilities of all or dense ones of all, {labels.path}"
-        )
+        got = f"kinds {first.kind} and {labels.kind}"
+        expected = "top-K probabilities of all, or dense ones of all"
+        refuse("CropLoader", "labels of several teachers", got, expected, labels.path)
 
 
 def _match(source: Source, labels: LabelFile, on_missing: str) -> tuple[np.ndarray, np.ndarray]:
     """Images (n,) that have labels, in the order of their keys, and the numbers (n,) of their labels.
 
-    Images that are only partners of mixed crops are left out; nothing is missing of them.
+    Images that are only partners of mixed crops are left out; they do not count as missing.
     """
     names = labels.keys[:]
     number_of = {names[number]: number for number in np.flatnonzero(labels.crop_counts).tolist()}

@@ -1,4 +1,4 @@
-"""What stored crops were mixed with before a teacher saw them: decoded beside them, mixed once more."""
+"""The crops that stored crops were mixed with before a teacher saw them: decoded and mixed again."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,11 @@ from fkdx.loader.pool import Pending, Work
 class Partners:
     """The crops that those of n images, m each, are mixed with; P in all.
 
-    work: what cuts them, one crop an entry
-    owners: (P,) the place of the image that each is mixed with
-    mix: of the n m crops
-    pending, pixels: set once they are under way; (P, S, S, 3) uint8
+    Attributes:
+        work: what the threads have to cut, one crop per entry.
+        owners: (P,) the place of the image that each is mixed with.
+        mix: how the n m crops are mixed.
+        pending, pixels: set once decoding has begun; (P, S, S, 3) uint8.
     """
 
     work: Work
@@ -27,12 +28,12 @@ class Partners:
     pixels: np.ndarray | None = None
 
     def finish(self) -> dict[int, Exception]:
-        """Wait for all of them; the errors by the place of the image that is mixed with a bad one."""
+        """Wait for all of them; returns the errors by the place of the image that is mixed with a bad one."""
         errors = self.pending.finish() if self.pending else {}
         return {int(self.owners[row]): error for row, error in errors.items()}
 
     def replace(self, i: int, other: "Partners") -> None:
-        """Image i gives way to the only image of `other`."""
+        """Replaces image i by the only image of `other`."""
         m = len(other.mix.rows)
         rows = slice(i * m, (i + 1) * m)
         self.mix.rows[rows] = other.mix.rows + len(self.pixels)
@@ -47,8 +48,8 @@ def find_partners(
 ) -> Partners:
     """The partners of crops (n, m) of the labels with these numbers (n,).
 
-    `image_of` (N,) is the source's image of every label, -1 where it has none; `size` is the side of the
-    crops. Raises ValueError where a partner has no image.
+    `image_of` (N,) is the source's image for every label, -1 if it has none; `size` is the side of the crops.
+    Raises ValueError if a partner has no image.
     """
     partners, boxes, operations, lambdas, mix_boxes = labels.gather_mixes(numbers, crops)
     mixed = (operations & MIXED) > 0
@@ -57,7 +58,8 @@ def find_partners(
     if len(images) and images.min() < 0:
         absent = labels.keys[int(numbers[images.argmin()])]
         raise ValueError(
-            f"CropLoader: a crop is mixed with {absent}, expected it among the images, {labels.path}"
+            f"CropLoader: a crop is mixed with {absent}, which is not among the images; give the folder "
+            f"that the labels were made for, {labels.path}"
         )
     work = Work(
         images=images.tolist(),
@@ -77,7 +79,8 @@ def find_partners(
 
 
 def scale_boxes(boxes: np.ndarray, side: int, other: int) -> np.ndarray:
-    """Boxes (..., 4) of a square of `side` pixels in one of `other` pixels: edges rounded, halves up."""
+    """Boxes (..., 4) in a square of `side` pixels, scaled to one of `other` pixels; edges are rounded, halves
+    up."""
     ends = np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1).astype(np.int64)
     ends = (2 * ends * other + side) // (2 * side)
     return np.concatenate([ends[..., :2], ends[..., 2:] - ends[..., :2]], axis=-1)

@@ -1,4 +1,4 @@
-"""The plan of a batch: which images and crops to cut, and what belongs to them once they are cut."""
+"""The plan of a batch: which crops to cut from which images, and what else belongs to them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ class Plan:
     """n images with m crops each: rows `i * m ... i * m + m - 1` of the batch are the crops of image i.
 
     Attributes:
-        work: what the threads of a pool have to read, decode and cut.
+        work: what the threads have to read, decode and cut.
         crops: (n, m) int64, which of an image's crops they are.
-        classes: (n,) int64 ground truth; -1 where unknown.
-        recover: gives the target of a plan.
-        answers: ids and values, (n, m, K) each, of every teacher in turn; empty for hard labels.
-        partners: what the crops are mixed with; None where nothing is mixed.
-        steps: the augmentation of each of the n m crops; None where there is none.
+        classes: (n,) int64 ground truth; -1 if unknown.
+        recover: computes the target of a plan.
+        answers: ids and values, (n, m, K) each, of every teacher; empty for hard labels.
+        partners: what the crops are mixed with; None if nothing is mixed.
+        steps: the augmentation of each of the n m crops; None if there is none.
     """
 
     work: Work
@@ -46,7 +46,7 @@ class Plan:
         return self.recover(self)
 
     def replace(self, i: int, other: "Plan") -> None:
-        """Image i gives way to the only image of `other`."""
+        """Replaces image i by the only image of `other`."""
         self.work.images[i] = other.work.images[0]
         self.crops[i], self.classes[i] = other.crops[0], other.classes[0]
         for (ids, values), (other_ids, other_values) in zip(self.answers, other.answers, strict=True):

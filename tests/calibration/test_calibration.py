@@ -270,7 +270,7 @@ def test_a_curriculum_needs_the_teachers_answers(toy, tmp_path, rng):
     for labels, options, words in (
         (hard, {}, "a curriculum over hard labels"),
         (path, {"calibration": RULE}, "some of them calibrated to classes"),
-        (None, {}, "curriculum, got no labels"),
+        (None, {}, "a calibration or curriculum chooses among stored crops: give `labels`"),
         (path, {"score": "least"}, "score, got 'least'"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -395,7 +395,9 @@ def test_labels_without_ground_truth_are_refused(tmp_path, rng, capsys):
 
 
 def test_random_crops_are_not_calibrated(toy):
-    with pytest.raises(ValueError, match="calibration or curriculum, got no labels"):
+    with pytest.raises(
+        ValueError, match="calibration or curriculum chooses among stored crops: give `labels`"
+    ):
         CropLoader(toy.images, None, 16, 2, 16, calibration=RULE)
 
 

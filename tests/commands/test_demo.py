@@ -1,4 +1,4 @@
-"""The demo's whole road at toy size: every command runs, both label files agree, the table is complete."""
+"""The whole demo at toy size: every command runs, both label files agree, the table is complete."""
 
 import json
 from pathlib import Path

@@ -303,7 +303,7 @@ def test_match_images(labelled_images) -> None:
 def test_verify_command(labelled_images, capsys) -> None:
     root, labels = labelled_images
     assert cli.main(["verify", labels.path, "--images", str(root)]) == 0
-    assert "holds" in capsys.readouterr().out
+    assert "matches" in capsys.readouterr().out
     (root / "n1/3.png").unlink()
     assert cli.main(["verify", labels.path, "--images", str(root)]) == 1
     data = bytearray(Path(labels.path).read_bytes())
@@ -347,7 +347,7 @@ def test_a_strange_teacher_is_no_convention(capsys) -> None:
     """That another reading of crops is a little better by chance says nothing; much better says a lot."""
     found = {"as stored": Agreement(0.2, 0.164), "not flipped": Agreement(0.2, 0.163)}
     assert not print_teacher(found)
-    assert "says something else: is it another one" in capsys.readouterr().out
+    assert "disagrees with the labels: is it the right one" in capsys.readouterr().out
     assert not print_teacher({**found, "not flipped": Agreement(0.9, 0.01)})
     assert "crops not flipped: were these labels imported" in capsys.readouterr().out
 
@@ -371,4 +371,4 @@ def test_commands(tmp_path: Path, rng, capsys) -> None:
     assert cli.main(["export", a, "-o", str(tmp_path / "fkd")]) == 0
     assert len(list((tmp_path / "fkd").rglob("*.tar"))) == 4
     assert cli.main(["export", a, "-o", str(tmp_path / "fkd")]) == 1
-    assert "export: the folder holds something; remove it" in capsys.readouterr().err
+    assert "export: the folder is not empty; remove it" in capsys.readouterr().err

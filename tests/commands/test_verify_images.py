@@ -48,12 +48,12 @@ def test_warnings_can_be_allowed(tmp_path: Path, rng: np.random.Generator) -> No
 def test_command(tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded(rng, "JPEG"))
     assert cli.main(["verify", "--images", str(tmp_path)]) == 0
-    assert "no images that cannot be read" in capsys.readouterr().out
+    assert "no unreadable images" in capsys.readouterr().out
     (tmp_path / "b.jpg").write_bytes(b"")
     assert cli.main(["verify", "--images", str(tmp_path), "--threads", "1"]) == 1
     shown = capsys.readouterr().out
     assert str(tmp_path / "b.jpg") in shown
-    assert "1 image that cannot be read" in shown
+    assert "1 unreadable image" in shown
 
 
 def test_command_with_nothing_to_verify(capsys: pytest.CaptureFixture) -> None:

@@ -165,7 +165,7 @@ def test_a_partner_that_is_absent_is_named(images: Path, rng: np.random.Generato
     labels = write_mixed(images, rng, operations=(1,))
     (images / ALONE).unlink()
     loader = CropLoader(images, labels, len(KEYS) * CROPS, CROPS, SIDE)
-    with pytest.raises(ValueError, match=r"mixed with bee/alone\.jpg, expected it among the images"):
+    with pytest.raises(ValueError, match=r"mixed with bee/alone\.jpg, which is not among the images"):
         next(iter(loader))
 
 
