@@ -1,6 +1,6 @@
-"""Readers of foreign soft-label formats; one file a format, one interface (`ForeignLabels`).
+"""Readers of other projects' soft-label formats: one file per format, one interface (`ForeignLabels`).
 
-A new format is a `ForeignLabels` in a file of its own and a line in `FORMATS`.
+A new format is a subclass of `ForeignLabels` in a new file, and a line in `FORMATS`.
 """
 
 from pathlib import Path
@@ -32,21 +32,21 @@ FORMATS: dict[str, type[ForeignLabels]] = {
 
 
 def open_foreign(path: str | Path, settings: Settings, format: str = "auto") -> ForeignLabels:
-    """The label set at `path`, in the named format or the one it looks like.
+    """Opens the labels at `path`, in the named format or the one they look like.
 
-    Raises FormatError where no format or more than one fits, or the set cannot be replayed; ValueError
-    for an unknown name; OSError where the folder cannot be read.
+    Raises FormatError if no format or more than one fits, or if the crops cannot be replayed; ValueError for
+    an unknown format; OSError if the folder cannot be read.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"open_foreign: labels, got nothing at {path}, expected a folder")
+        raise FileNotFoundError(f"open_foreign: no such folder of labels, {path}")
     if format == "auto":
         fitting = [labels for labels in FORMATS.values() if labels.matches(path)]
         if len(fitting) != 1:
             got = " and ".join(labels.name for labels in fitting) or "none that fits"
             raise FormatError(
                 f"open_foreign: format, got {got}, expected a folder of one of {', '.join(FORMATS)} "
-                f"(`fkdx pack --help` says how they look); name it with --format, {path}"
+                f"(`fkdx pack --help` describes them); name it with --format, {path}"
             )
         return fitting[0](path, settings)
     if format not in FORMATS:

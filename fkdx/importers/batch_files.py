@@ -8,9 +8,9 @@
     [4] box     4 ints           cutmix: first row, first column, last row, last column (exclusive), or None
     [5] logits  float (B, C)     of the teacher for the mixed crops
 
-Mixed were the resized crops: mixup `lambda x + (1 - lambda) x[partner]`, or cutmix `x[box] =
-x[partner][box]`. Every epoch passes over the data set once, so an image has one crop an epoch. Which
-image a row belongs to is told in a different way by each format: see `BatchLabels.orders`.
+The resized crops were mixed: mixup `lambda x + (1 - lambda) x[partner]`, or cutmix `x[box] =
+x[partner][box]`. Every epoch passes over the data set once, so an image has one crop per epoch. Each format
+has another way to say which image a row belongs to: see `BatchLabels.orders`.
 """
 
 import re
@@ -47,7 +47,7 @@ class BatchFile:
     lam: float
     mix_box: tuple[int, int, int, int]
     logits: np.ndarray
-    indices: np.ndarray | None  # images in the order of an image folder, where the file tells them
+    indices: np.ndarray | None  # numbers of images in the order of an image folder, if stored
     parts: int
 
 
@@ -95,18 +95,18 @@ def _mix(lam: Any, box: Any, path: Path) -> tuple[int, tuple[int, int, int, int]
 
 def _check_array(what: str, value: Any, shape: tuple[int | None, ...], kind: str, path: Path) -> None:
     fits = isinstance(value, np.ndarray) and value.ndim == len(shape) and value.dtype.kind == kind
-    if not fits or any(size not in (None, told) for size, told in zip(shape, value.shape)):
+    if not fits or any(size not in (None, stored) for size, stored in zip(shape, value.shape)):
         got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
         _refuse(what, got, f"an array of shape {shape}".replace("None", "any"), path)
 
 
 class BatchLabels(ForeignLabels):
-    """A folder of batches. Subclasses say in `orders` which image every row belongs to."""
+    """A folder of batches. A subclass returns in `orders` which image every row belongs to."""
 
     def __init__(self, path: Path, settings: Settings) -> None:
         if settings.images is None:
             raise FormatError(
-                f"{self.name}: labels, got no images, expected --images: rows name no image, {path}"
+                f"{self.name}: these labels do not name their images; give the folder with --images, {path}"
             )
         self.root, self.images = path, settings.images
         self.files = _batch_files(path)
@@ -131,11 +131,11 @@ class BatchLabels(ForeignLabels):
         }
 
     def orders(self, settings: Settings) -> list[np.ndarray]:
-        """For every epoch, the image of each stored row: its number in the order of an image folder."""
+        """For every epoch, the image of each stored row, as its number in the order of an image folder."""
         raise NotImplementedError
 
     def _check_batches(self) -> None:
-        """Passes over all files once: checksums, equal widths, batch sizes."""
+        """Reads all files once and checks checksums, widths and batch sizes."""
         self.rows: list[list[int]] = []
         self.mixed, self.row = False, None
         total = sum(len(epoch) for epoch in self.files)
@@ -165,10 +165,10 @@ class BatchLabels(ForeignLabels):
                 _refuse("batch sizes", str(sorted(set(rows))), "equal but for the last", self.root / epoch[0])
 
     def check_batch(self, batch: BatchFile, path: Path) -> None:
-        """Whatever one format asks of its files beyond the common."""
+        """Checks what a format demands of its files beyond what all have in common."""
 
     def _place_rows(self, orders: list[np.ndarray]) -> None:
-        """`place[e, image]` is the row of an image in epoch e, -1 where it has none."""
+        """Makes `place[e, image]` the row of an image in epoch e, -1 if it has none."""
         number = number_samples(self.images)
         self.order: list[np.ndarray] = []
         self.place = np.full((len(orders), len(self.keys)), -1, np.int32)
@@ -221,19 +221,20 @@ class BatchLabels(ForeignLabels):
         return ImageLabels(key, boxes, rows["flip"], None, rows["logits"], size, mixes=mixes)
 
     def _rows(self, batch: BatchFile, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
-        """Some rows of a batch; `images` are those of all its rows."""
-        found = np.zeros(len(rows), self.row)
-        found["coords"], found["flip"], found["logits"] = (
-            batch.coords[rows],
-            batch.flips[rows],
-            batch.logits[rows],
-        )
+        """Records of some rows of a batch; `images` are those of all its rows."""
+        records = np.zeros(len(rows), self.row)
+        records["coords"] = batch.coords[rows]
+        records["flip"] = batch.flips[rows]
+        records["logits"] = batch.logits[rows]
         if batch.operation != UNMIXED:
             partners = batch.partners[rows]
-            found["partner"] = images[partners]
-            found["partner_coords"], found["partner_flip"] = batch.coords[partners], batch.flips[partners]
-            found["operation"], found["lam"], found["mix_box"] = batch.operation, batch.lam, batch.mix_box
-        return found
+            records["partner"] = images[partners]
+            records["partner_coords"] = batch.coords[partners]
+            records["partner_flip"] = batch.flips[partners]
+            records["operation"] = batch.operation
+            records["lam"] = batch.lam
+            records["mix_box"] = batch.mix_box
+        return records
 
     def image_size(self, image: int) -> tuple[int, int]:
         """(height, width) of an image; its header is read once."""
@@ -256,7 +257,14 @@ class BatchLabels(ForeignLabels):
         partners = [
             self.keys[image] if is_mixed else None for image, is_mixed in zip(rows["partner"].tolist(), mixed)
         ]
-        return Mixes(partners, boxes, rows["partner_flip"], rows["operation"], rows["lam"], rows["mix_box"])
+        return Mixes(
+            partners=partners,
+            boxes=boxes,
+            flips=rows["partner_flip"],
+            operations=rows["operation"],
+            lambdas=rows["lam"],
+            mix_boxes=rows["mix_box"],
+        )
 
 
 def _row_dtype(logits: np.ndarray) -> np.dtype:
@@ -284,7 +292,7 @@ def _batch_files(root: Path) -> list[list[str]]:
 
 def _numbered(folder: Path, pattern: str) -> list[str]:
     names = {
-        int(found[1]): name.name for name in folder.iterdir() if (found := re.fullmatch(pattern, name.name))
+        int(match[1]): name.name for name in folder.iterdir() if (match := re.fullmatch(pattern, name.name))
     }
     if not names or sorted(names) != list(range(len(names))):
         _refuse("files", f"numbers {sorted(names)[:3]} ...", "all numbers from 0 on", folder)

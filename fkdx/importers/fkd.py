@@ -1,4 +1,4 @@
-"""FKD and MEAL-V2 soft labels: one `.tar` file an image, a `torch.save` of [coords, flip, label].
+"""FKD and MEAL-V2 soft labels: one `.tar` file per image, a `torch.save` of [coords, flip, label].
 
     coords  float32 or float16 (N, 4)   (top/H, left/W, height/H, width/W)
     flip    bool (N,)                   mirrored after the crop
@@ -7,7 +7,7 @@
             int64 (N,)                  "hard": class id
             float (N, C)                "ori": probabilities of all classes
 
-Paths end in `<class>/<image stem>.tar`, below any number of folders. (Shen and Xing, "A Fast Knowledge
+Paths end in `<class>/<image stem>.tar`, inside any number of folders. (Shen and Xing, "A Fast Knowledge
 Distillation Framework for Visual Recognition", ECCV 2022.)
 """
 
@@ -24,7 +24,7 @@ from fkdx.labels import ImageLabels, boxes_from_ratios, fingerprint
 
 _refuse = partial(refuse, "FkdLabels", error=FormatError)
 
-# What FKD calls a label type -> (kind in the file, rule for the classes that are not stored)
+# FKD's name of a label type -> (our kind, rule for the classes that are not stored)
 LABEL_TYPES = {
     "hard": ("hard", "none"),
     "smoothing": ("smoothing", "uniform"),
@@ -71,7 +71,7 @@ class FkdLabels(ForeignLabels):
                     "path", f"'{file}'", "<class>/<image>.tar (or --images, to look the image up)", self.root
                 )
             key = self.images.find([stem, parts[-1]], file) if self.images else None
-            key = key or stem + settings.image_suffix  # without its image, reading it will tell
+            key = key or stem + settings.image_suffix  # a missing image is reported when it is read
             if key in by_key:
                 got = f"two files for '{key}' ('{by_key[key]}' and '{file}')"
                 _refuse("files", got, "one; give the folder of one split", self.root)
@@ -89,11 +89,11 @@ class FkdLabels(ForeignLabels):
             num_classes = k
         if is_half and kind != "dense" and num_classes > 2049:
             got = f"class ids kept as float16, of {num_classes} classes"
-            _refuse("labels", got, "at most 2049: float16 cannot tell larger ids apart", path)
+            _refuse("labels", got, "at most 2049: float16 cannot represent all larger ids", path)
         return Layout(kind, num_classes, k, crops, ratios=self.images is None)
 
     def _first_label(self) -> tuple[Path, np.ndarray]:
-        """The first label array that can be read."""
+        """The first readable label array."""
         errors = []
         for file in self.files.values():
             try:
@@ -128,7 +128,7 @@ class FkdLabels(ForeignLabels):
         if (kind, k, crops) != (layout.kind, layout.k, layout.crops):
             expected = f"{layout.kind} of {layout.crops} crops, K = {layout.k}, as in the first file"
             _refuse("labels", f"{kind} of {crops} crops, K = {k}", expected, path)
-        # An incomplete last segment is missing from the labels alone.
+        # If FKD left out an incomplete last segment, it did so in the labels only.
         coords, flips = coords[:crops], flips[:crops]
         size = self.images.size(key) if self.images else None
         ids, values = _split(label, kind, layout.num_classes, path)
@@ -150,10 +150,10 @@ def _read_parts(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _boxes(coords: np.ndarray, size: tuple[int, int] | None, path: Path) -> np.ndarray:
-    """Pixels where the image's size is known, else the ratios as they are.
+    """Pixels if the image's size is known, else the ratios as they are.
 
-    float32 ratios name the pixels of the generator at every size. float16 ratios do so below 2,048 pixels
-    if each number is rounded by itself (their sums, the far edges, are not precise enough).
+    float32 ratios give the original pixels at every size. float16 ratios do so below 2,048 pixels if each
+    number is rounded by itself (their sums, the far edges, are not precise enough).
     """
     if coords.dtype == np.float32:
         return boxes_from_ratios(coords, *size) if size else coords
@@ -179,10 +179,10 @@ def _split(
 
 
 def _whole_ids(ids: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
-    """Class ids that were kept as floats, as int32; refused unless whole and in 0 ... C-1."""
-    with np.errstate(invalid="ignore"):  # NaN and 1e30 become the least integer, and are refused
+    """Class ids that were stored as floats, as int32; refused unless whole and in 0 ... C - 1."""
+    with np.errstate(invalid="ignore"):  # NaN and 1e30 become the smallest integer, which is refused
         whole = ids.astype(np.int32)
-    if not whole.view(np.uint32).max() < num_classes:  # negative ones are large then
+    if not whole.view(np.uint32).max() < num_classes:  # as unsigned, negative ones are large
         expected = f"0 ... {num_classes - 1} (--num-classes says how many)"
         _refuse("class ids", f"{ids.min()} ... {ids.max()}", expected, path)
     if not (whole == ids).all():
@@ -191,10 +191,10 @@ def _whole_ids(ids: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
 
 
 def _label_type(name: str | None) -> str | None:
-    """FKD's own names end in `_k5` or `_k10`; K is in the files."""
+    """The label type without the `_k5` or `_k10` that FKD's names end in; K is stored in the files."""
     if name is None:
         return None
     plain = name.split("_k")[0]
     if plain not in LABEL_TYPES:
-        raise ValueError(f"FkdLabels: label type, got '{name}', expected one of {', '.join(LABEL_TYPES)}")
+        refuse("FkdLabels", "label type", f"'{name}'", f"one of {', '.join(LABEL_TYPES)}")
     return plain

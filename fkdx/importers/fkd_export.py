@@ -1,4 +1,4 @@
-"""Label files written back as FKD's one `.tar` an image, for comparison with tools that read those."""
+"""Label files written as FKD's folder of one `.tar` per image, for tools that read those."""
 
 import io
 import os
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # no time in the files: the same labels give the same bytes
+from fkdx.errors import refuse
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that the same labels give the same bytes
 
 
 def fkd_name(key: str) -> str:
@@ -27,9 +29,9 @@ def fkd_bytes(
 ) -> bytes:
     """One image's `.tar` file, as `torch.save` would write [coords, flip, label]; see `fkd` for the arrays.
 
-    `boxes` (M, 4) are pixels, or ratios where `image_size` is None. `ids` (M, K) and `values` (M, K) are
-    those of the label file's `kind`: hard has no values, dense no ids and values (M, C). Raises
-    ValueError for other kinds.
+    `boxes` (M, 4) are pixels, or ratios if `image_size` is None. `ids` (M, K) and `values` (M, K) are those
+    of the label file's `kind`: hard has no values; dense has no ids, and values (M, C). Raises ValueError for
+    other kinds.
     """
     if image_size is not None:
         height, width = image_size
@@ -43,7 +45,7 @@ def fkd_bytes(
     elif kind == "dense":
         label = values.astype(np.float32)
     else:
-        raise ValueError(f"fkd_bytes: kind, got {kind}, expected topk, smoothing, hard or dense")
+        refuse("fkd_bytes", "kind", kind, "topk, smoothing, hard or dense")
     arrays = [boxes.astype(np.float32), np.ascontiguousarray(flips, np.bool_), label]
     return _torch_zip(pickle.dumps(arrays, 2))
 
@@ -51,15 +53,15 @@ def fkd_bytes(
 def export_fkd(images: Iterable, kind: str, folder: str | Path) -> int:
     """Writes every image of a label file under `folder/train`; returns how many.
 
-    `images` are its `ImageLabels`, `kind` its kind. Raises ValueError for a kind that FKD has not, and
-    where two images would share a file.
+    `images` are its `ImageLabels`, `kind` its kind. Raises ValueError for a kind that FKD does not have, and
+    if two images would share a file.
     """
     owners: dict[str, str] = {}
     for image in images:
         name = fkd_name(image.key)
         if name in owners:
             got = f"'{owners[name]}' and '{image.key}'"
-            raise ValueError(f"export_fkd: images for '{name}', got {got}, expected one, {folder}")
+            refuse("export_fkd", f"images for '{name}'", got, "one", folder)
         owners[name] = image.key
         data = fkd_bytes(kind, image.boxes, image.flips, image.ids, image.values, image.image_size)
         _write_whole(Path(folder, "train", name), data)

@@ -1,10 +1,10 @@
-"""What every importer offers: a label set opened once, then read image by image."""
+"""What every importer offers: a set of labels that is opened once, then read image by image."""
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -12,15 +12,17 @@ from fkdx._C import FormatError, ImageError
 from fkdx.importers.images import Images
 from fkdx.labels import ImageLabels
 
+Axes = Literal["as-upstream", "corrected"]
+AXES = get_args(Axes)
 UNREADABLE = (FormatError, ImageError, OSError)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user says of a label set because its files do not.
+    """What the user has to say about labels because their files do not.
 
-    `num_classes`, `classes` (names in class order), `images` (the data set's folder) and `image_suffix` (of
-    the images where they are not given) are of use to all formats; each of the others to one or a few.
+    All formats use `num_classes`, `classes` (names in class order), `images` (the data set's folder) and
+    `image_suffix` (used if there are no `images`). The others are for one or a few formats each.
     """
 
     num_classes: int | None = None
@@ -29,26 +31,26 @@ class Settings:
     image_suffix: str = ".JPEG"
     label_type: str | None = None  # fkd: what the labels mean
     mix_size: int = 224  # batch files, dataset reinforcement: side of the crops that were mixed, in pixels
-    seed: int = 42  # sre2l: of the sampler; label maps: of the crops
-    lost_operations: str | None = None  # tinyvit: "none" were applied, or "accept" that they are lost
+    seed: int = 42  # sre2l: seed of the sampler; label maps: seed of the crops
+    lost_operations: Literal["none", "accept"] | None = None  # tinyvit: none were applied, or accept the loss
     scale: tuple[float, float] = (0.08, 1.0)  # tinyvit, label maps: share of the image's area
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # tinyvit, label maps: width / height
-    crops: int = 200  # label maps: drawn for an image
-    k: int = 5  # label maps: classes kept of a crop
-    map_axes: str = "as-upstream"  # label maps: or "corrected"
+    crops: int = 200  # label maps: number to draw of each image
+    k: int = 5  # label maps: number of classes to keep of each crop
+    map_axes: Axes = "as-upstream"  # label maps: see there
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape of the label file that a source becomes; see `fkdx.labels.LabelWriter`."""
+    """The shape of the label file that is made of the labels; see `fkdx.labels.LabelWriter`."""
 
     kind: str
     num_classes: int
     k: int
-    crops: int | None  # of every image; None where it varies
+    crops: int | None  # of every image; None if it varies
     ratios: bool = False
     mix_size: int = 0  # side of mixed images in pixels
-    operations: tuple[str, ...] = ()  # further operations, whose parameters the images carry
+    operations: tuple[str, ...] = ()  # further operations with parameters stored for each image
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class Unreadable:
 
 
 class ForeignLabels:
-    """A foreign label set. A subclass opens it in `__init__` and gives the labels of one image in
-    `read_image`.
+    """Labels in another project's format. A subclass opens them in `__init__` and returns those of one image
+    in `read_image`.
 
     `keys` are ascending; images are numbered in that order. `provenance` goes into the label file's header.
     """
@@ -73,7 +75,7 @@ class ForeignLabels:
     layout: Layout
     classes: Sequence[str] | None = None
     provenance: dict[str, Any]
-    notes: Sequence[str] = ()  # what the user should know before the labels are used
+    notes: Sequence[str] = ()  # what the user should know before using the labels
 
     @classmethod
     def matches(cls, path: Path) -> bool:
@@ -84,11 +86,11 @@ class ForeignLabels:
         raise NotImplementedError
 
     def read_image(self, number: int) -> ImageLabels:
-        """Labels of image `number`; raises FormatError, ImageError or OSError where they cannot be read."""
+        """Labels of image `number`; raises FormatError, ImageError or OSError if they are unreadable."""
         raise NotImplementedError
 
     def read(self, numbers: range) -> Iterator[ImageLabels | Unreadable]:
-        """Labels of some images in order; one that cannot be read is told, not skipped."""
+        """Labels of some images in order; an unreadable one is reported as `Unreadable`, not skipped."""
         for number in numbers:
             try:
                 yield self.read_image(number)
@@ -98,7 +100,7 @@ class ForeignLabels:
 
 def find_files(root: Path, suffix: str) -> dict[str, int]:
     """All files under `root` that end in `suffix`: {path relative to root, with "/": size in bytes}."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     folders = [""]
     while folders:
         folder = folders.pop()
@@ -108,18 +110,18 @@ def find_files(root: Path, suffix: str) -> dict[str, int]:
                 if entry.is_dir():
                     folders.append(name + "/")
                 elif name.endswith(suffix):
-                    found[name] = entry.stat().st_size
-    return found
+                    sizes[name] = entry.stat().st_size
+    return sizes
 
 
 def number_samples(images: Images) -> np.ndarray:
-    """For each image in the order of an image folder, its number in key order."""
-    number = {key: place for place, key in enumerate(images.keys)}
-    return np.array([number[key] for key in images.samples], np.int32)
+    """For each image, in the order of torchvision's ImageFolder, its number in the order of keys."""
+    number_of = {key: number for number, key in enumerate(images.keys)}
+    return np.array([number_of[key] for key in images.samples], np.int32)
 
 
 def first_file(root: Path, suffix: str) -> Path | None:
-    """The first such file, folder by folder; None where there is none."""
+    """The first file under `root` that ends in `suffix`, folder by folder; None if there is none."""
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):

@@ -1,10 +1,10 @@
-"""G-VBSM and EDC: SRe2L's batch files with a seventh part, the images of the rows.
+"""G-VBSM and EDC: SRe2L's batch files with a seventh part that names the images of the rows.
 
     [6] int64 (B,)   number of the image in the order of an image folder
     [7] EDC only: an order of patches that its generator did not apply; ignored
 
-EDC divided boxes by the wrong sides (top by the width, left by the height, ...), which cancels in square
-images; others are refused. Labels are averages over several teachers. (Shao et al., "Generalized
+EDC divided boxes by the wrong sides (top by the width, left by the height, ...), which makes no difference in
+square images; others are refused. Labels are averages over several teachers. (Shao et al., "Generalized
 Large-Scale Data Condensation via Various Backbone and Statistical Matching", CVPR 2024; "Elucidating the
 Design Space of Dataset Condensation", NeurIPS 2024.)
 """

@@ -1,4 +1,4 @@
-"""The data set's image folder, as importers need it: which image a label belongs to, and how large it is."""
+"""The data set's image folder as importers need it: which image a label belongs to, and its size."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -6,20 +6,20 @@ from functools import cached_property
 from pathlib import Path
 
 from fkdx._C import FormatError, ImageError
+from fkdx.errors import refuse
 from fkdx.image import image_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # those of ImageFolder
 
-
-HEADER_BYTES = 16_384  # most images say their size within
+HEADER_BYTES = 16_384  # most images state their size within
 
 
 class Images:
     """An image folder, read as torchvision's `ImageFolder` reads it: `root/<class>/**/<image>`.
 
-    `samples` are the keys (paths relative to `root`) in the order of `ImageFolder`, which other tools number
-    images by; `keys` the same in plain order. Raises OSError where the folder cannot be read, ValueError
-    where it holds no image.
+    `samples` are the keys (paths relative to `root`) in the order of `ImageFolder`, by which other tools
+    number images; `keys` are the same, sorted. Raises OSError if the folder cannot be read, ValueError if it
+    holds no image.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -47,42 +47,42 @@ class Images:
     def _by_first_dot(self) -> dict[str, list[str]]:
         return _group(self.keys, lambda key: key.partition(".")[0])
 
-    def find(self, stems: list[str], source: str) -> str | None:
-        """Key of the image that the label file `source` belongs to, None where there is none.
+    def find(self, stems: list[str], label_file: str) -> str | None:
+        """Key of the image to which a label file belongs, None if there is none.
 
-        `stems` are paths without a suffix that may be its name, likeliest first. Some tools cut names at
-        their last dot, some at the first dot of the whole path; both are tried. Raises FormatError where more
-        than one image fits.
+        `stems` are paths without a suffix that may be its name, the likeliest first. Some tools cut names at
+        the last dot, some at the first dot of the whole path; both are tried. Raises FormatError if more than
+        one image fits.
         """
         for stem in stems:
-            for names in (self._by_stem, self._by_first_dot):
-                found = names.get(stem, ())
-                if len(found) > 1:
-                    got = f"{len(found)} ({', '.join(found[:3])})"
-                    raise FormatError(f"find: images for '{stem}', got {got}, expected one, {source}")
-                if found:
-                    return found[0]
+            for keys_of in (self._by_stem, self._by_first_dot):
+                keys = keys_of.get(stem, ())
+                if len(keys) > 1:
+                    got = f"{len(keys)} ({', '.join(keys[:3])})"
+                    refuse("Images", f"images for '{stem}'", got, "one", label_file, error=FormatError)
+                if keys:
+                    return keys[0]
         return None
 
-    def check_some_found(self, keys: Iterable[str], source: str | Path) -> None:
-        """Raises FormatError where none of `keys` is an image of the folder."""
+    def check_some_found(self, keys: Iterable[str], labels: str | Path) -> None:
+        """Raises FormatError if none of `keys` is an image of the folder."""
         if not any(key.rpartition(".")[0] in self._by_stem for key in keys):
             raise FormatError(
-                f"images: folder, got none of the labelled images in {self.root}, expected them "
-                f"as <class>/<image>, {source}"
+                f"Images: {self.root} holds none of the labelled images; give the folder that holds them as "
+                f"<class>/<image>, {labels}"
             )
 
     def files(self) -> Iterator[tuple[str, int]]:
-        """The key and the size in bytes of every image, as `fkdx.labels.fingerprint` wants them."""
+        """The key and the size in bytes of every image, for `fkdx.labels.fingerprint`."""
         return ((key, os.path.getsize(self.root / key)) for key in self.keys)
 
     def size(self, key: str) -> tuple[int, int]:
-        """(height, width) from the image's header; its pixels are not decoded."""
+        """(height, width) from the image's header, without decoding its pixels."""
         path = self.root / key
         with open(path, "rb", buffering=0) as file:
             try:
                 return image_size(file.read(HEADER_BYTES))
-            except ImageError:  # a long header, or no image
+            except ImageError:  # the header is longer, or it is no image
                 return image_size(path)
 
 

@@ -1,6 +1,4 @@
-"""What the globals in soft-label pickles mean, said in plain numpy. Nothing is looked up or imported by
-name.
-"""
+"""What the globals in soft-label pickles mean, in plain numpy. Nothing is looked up or imported by name."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -24,7 +22,7 @@ STORAGES = {
 
 
 class Refused(Exception):
-    """Something that soft labels do not need; the text says what."""
+    """A pickle asks for something that soft labels do not need; the text says what."""
 
 
 def refuse(what: str, got: str, expected: str) -> NoReturn:

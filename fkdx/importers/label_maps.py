@@ -1,13 +1,13 @@
-"""ReLabel and TokenLabeling: a map of top-5 logits over the whole image, baked into labels of drawn crops.
+"""ReLabel and TokenLabeling: a map of top-5 logits over the whole image, turned into labels of drawn crops.
 
     <class>/<image>.pt   float (2, 5, H, W): [0] logits, [1] class ids as floats
     ReLabel: float32, 15 x 15; TokenLabeling: float16
 
 The label of a crop is the softmax of the logits averaged over it by RoI-align (one bin, torchvision's
-sampling); classes that a cell does not name have logit 0 there. Crops are drawn here, so a label file
-made of maps needs no map when a student is trained.
+sampling); classes that a cell does not name have logit 0 there. Crops are drawn here, once, so that training
+needs no maps.
 
-Both projects gave the box to RoI-align as (top, left, bottom, right) where it wants (left, top, right,
+Both projects gave the box to RoI-align as (top, left, bottom, right), but it expects (left, top, right,
 bottom), so they pooled the transposed region. `as-upstream` repeats that, `corrected` does not. (Yun et
 al., "Re-labeling ImageNet", CVPR 2021; Jiang et al., "All Tokens Matter", NeurIPS 2021.)
 """
@@ -20,17 +20,15 @@ import numpy as np
 from fkdx._C import FormatError
 from fkdx.errors import refuse
 from fkdx.image.random_boxes import random_boxes
-from fkdx.importers.foreign_labels import ForeignLabels, Layout, Settings, find_files, first_file
+from fkdx.importers.foreign_labels import AXES, ForeignLabels, Layout, Settings, find_files, first_file
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, fingerprint
 
 _refuse = partial(refuse, "LabelMaps", error=FormatError)
 
-AXES = ("as-upstream", "corrected")
-
 
 class LabelMaps(ForeignLabels):
-    """Both formats; subclasses say the type of their maps."""
+    """Both formats; a subclass sets the type of its maps."""
 
     dtype: np.dtype
 
@@ -46,9 +44,7 @@ class LabelMaps(ForeignLabels):
         if settings.images is None:
             _refuse("labels", "no images", "--images: crops are drawn in pixels of the images", path)
         if settings.map_axes not in AXES:
-            raise ValueError(
-                f"label maps: axes, got '{settings.map_axes}', expected one of {', '.join(AXES)}"
-            )
+            refuse("LabelMaps", "map_axes", f"'{settings.map_axes}'", f"one of {', '.join(AXES)}")
         self.root, self.images, self.settings = path, settings.images, settings
         files = find_files(path, ".pt")
         self.files: dict[str, str] = {}
@@ -66,7 +62,7 @@ class LabelMaps(ForeignLabels):
             self.classes = None
         if self.dtype == np.float16 and num_classes > 2049:
             got = f"class ids kept as float16, of {num_classes} classes"
-            _refuse("labels", got, "at most 2049: float16 cannot tell larger ids apart", path)
+            _refuse("labels", got, "at most 2049: float16 cannot represent all larger ids", path)
         self.layout = Layout("topk", num_classes, min(settings.k, num_classes), settings.crops)
         self.notes = [f"boxes are pooled {settings.map_axes} (--map-axes)"]
         crop = {"scale": settings.scale, "ratio": settings.ratio, "seed": settings.seed, "flip": 0.5}
@@ -89,8 +85,8 @@ class LabelMaps(ForeignLabels):
         regions = ends / np.array([height, width, height, width])
         if settings.map_axes == "as-upstream":
             regions = regions[:, [1, 0, 3, 2]]
-        found, pooled = pool_regions(ids, logits, regions)
-        kept, values = _top(found, pooled, self.layout.num_classes, self.layout.k)
+        classes, pooled = pool_regions(ids, logits, regions)
+        kept, values = _top(classes, pooled, self.layout.num_classes, self.layout.k)
         return ImageLabels(key, boxes, flips, kept, values, size)
 
 
@@ -111,27 +107,27 @@ def pool_regions(ids: np.ndarray, logits: np.ndarray, regions: np.ndarray) -> tu
 
     Args:
         ids, logits: (5, H, W), class and logit of the map's cells.
-        regions: (M, 4) top, left, bottom, right as parts of the map.
+        regions: (M, 4) top, left, bottom, right as fractions of the map.
 
     Returns:
-        classes (U,), those the map names, ascending; pooled (M, U) float64, their logits. Classes that a cell
+        classes (U,) that the map names, ascending; pooled (M, U) float64, their logits. Classes that a cell
         does not name have logit 0 in it.
     """
     classes, slots = np.unique(ids, return_inverse=True)
     height, width = logits.shape[1:]
     dense = np.zeros((len(classes), height, width))
     rows, columns = np.mgrid[:height, :width]
-    dense[slots.reshape(ids.shape), rows, columns] = logits  # of a class named twice in a cell, the last one
+    dense[slots.reshape(ids.shape), rows, columns] = logits  # the last one if a cell names a class twice
     over_rows = _bin_weights(regions[:, 0], regions[:, 2], height)
     over_columns = _bin_weights(regions[:, 1], regions[:, 3], width)
     return classes, np.einsum("my,uyx,mx->mu", over_rows, dense, over_columns, optimize=True)
 
 
 def _bin_weights(start: np.ndarray, end: np.ndarray, cells: int) -> np.ndarray:
-    """(M, cells): how much each cell counts in the average over start ... end (parts of the map).
+    """(M, cells): the weight of each cell in the average over start ... end (fractions of the map).
 
-    RoI-align samples a bin at ceil(length) points, evenly, and interpolates between cell centres; a bin
-    is at least one cell long. Points more than a cell outside count nothing.
+    RoI-align samples a bin at ceil(length) evenly spaced points and interpolates between cell centres; a bin
+    is at least one cell long. Points more than a cell outside have no weight.
     """
     start, end = start * cells - 0.5, end * cells - 0.5
     length = np.maximum(end - start, 1.0)
@@ -148,8 +144,8 @@ def _bin_weights(start: np.ndarray, end: np.ndarray, cells: int) -> np.ndarray:
 
 
 def _top(classes: np.ndarray, pooled: np.ndarray, num_classes: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The K most probable classes of each row of logits; classes not named have logit 0."""
-    unnamed = np.setdiff1d(np.arange(num_classes), classes)[:k]  # all alike: the first ones do
+    """The K most probable classes of each row of logits; unnamed classes have logit 0."""
+    unnamed = np.setdiff1d(np.arange(num_classes), classes)[:k]  # they are equal, so take the first ones
     names = np.concatenate([classes, unnamed])
     logits = np.concatenate([pooled, np.zeros((len(pooled), len(unnamed)))], axis=1)
     top = pooled.max(axis=1, initial=0, keepdims=True)

@@ -1,9 +1,9 @@
-"""LPLD: SRe2L's batch files, and `sampler_indices_epoch.json` that names the images of every row.
+"""LPLD: SRe2L's batch files, and `sampler_indices_epoch.json`, which names the image of every row.
 
     {"<epoch>": [number of the image in the order of an image folder, ...], ...}
 
-Pruned sets drop the last batch of an epoch and stop inside the last epoch, so images have different
-numbers of crops. (Xiao and He, "Are Large-scale Soft Labels Necessary for Large-scale Dataset
+Pruned sets drop the last batch of an epoch and stop inside the last epoch, so the number of crops differs
+between images. (Xiao and He, "Are Large-scale Soft Labels Necessary for Large-scale Dataset
 Distillation?", NeurIPS 2024.)
 """
 
@@ -30,8 +30,8 @@ class LpldLabels(BatchLabels):
     def orders(self, settings: Settings) -> list[np.ndarray]:
         path = self.root / ORDER_FILE
         try:
-            told = json.loads(path.read_bytes())
-            return [np.array(told[str(epoch)], np.int64) for epoch in range(len(self.files))]
+            orders = json.loads(path.read_bytes())
+            return [np.array(orders[str(epoch)], np.int64) for epoch in range(len(self.files))]
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             expected = f"lists of whole numbers for epochs 0 ... {len(self.files) - 1}"
             raise FormatError(f"lpld: order, got {error!r}, expected {expected}, {path}") from None

@@ -1,9 +1,9 @@
-"""A pickle reader that runs nothing: numbers, text, containers, numpy arrays and torch tensors, and no more.
+"""A pickle reader that runs nothing. It reads numbers, text, containers, numpy arrays and torch tensors only.
 
 Pickle is a small stack language whose programs may call any function. Soft-label files use a few dozen of its
-operations and a handful of globals, all of which only say "here is an array". This interpreter knows those,
-builds plain data itself, imports nothing and calls nothing by name; any other operation or global is
-refused by its name.
+operations and a handful of globals, all of which only mean "here is an array". This interpreter knows those
+and builds plain data itself. It imports nothing and calls nothing by name; it refuses any other operation or
+global and names it.
 """
 
 import pickletools

@@ -1,4 +1,4 @@
-"""Apple's dataset reinforcement (ImageNet+): a few hundred views of every image with an ensemble's top-K.
+"""Apple's dataset reinforcement (ImageNet+): a few hundred views of each image with the top K of an ensemble.
 
     <root>/<i>.pth.tar      torch.save of (i, samples); i numbers the images of an image folder
     <root>/config.pth.tar   the settings of the run, a dict
@@ -8,7 +8,7 @@ holds one entry for each operation of the settings, in a fixed order: the second
 in pixels, the flip, RandAugment, erasing, mixup, cutmix. With a second image, entries before mixup are
 pairs.
 
-RandAugment and erasing are kept as they are; training on such labels is refused until somebody applies them.
+RandAugment and erasing are stored as they are; fkdx cannot apply them, so it refuses to train on such labels.
 (Faghri et al., "Reinforce Data, Multiply Impact", ICCV 2023.)
 """
 
@@ -28,7 +28,7 @@ from fkdx.labels.layout import CUTMIX, MIXUP
 
 _refuse = partial(refuse, "ReinforcementLabels", error=FormatError)
 
-# In the order of `params`; the others of a run's settings (to_tensor, normalize, ...) leave nothing there.
+# In the order of `params`; other operations of a run (to_tensor, normalize, ...) have no parameters.
 REPLAYED = ("random_resized_crop", "random_horizontal_flip")
 KEPT = ("rand_augment", "random_erase")
 MIXING = ("mixup", "cutmix")
@@ -131,12 +131,12 @@ class ReinforcementLabels(ForeignLabels):
             lambdas.append(1.0 if mixup is None else float(mixup))
             mix_boxes.append((top, left, bottom - top, right - left) if pasted else (0, 0, 0, 0))
         return Mixes(
-            partners,
-            np.array(boxes, np.int64).reshape(-1, 4),
-            np.array(flips, bool),
-            np.array(operations, np.int64),
-            np.array(lambdas, np.float32) * (np.array(operations) > 0),
-            np.array(mix_boxes, np.int64).reshape(-1, 4),
+            partners=partners,
+            boxes=np.array(boxes, np.int64).reshape(-1, 4),
+            flips=np.array(flips, bool),
+            operations=np.array(operations, np.int64),
+            lambdas=np.array(lambdas, np.float32) * (np.array(operations) > 0),
+            mix_boxes=np.array(mix_boxes, np.int64).reshape(-1, 4),
         )
 
 

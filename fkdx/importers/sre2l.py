@@ -1,4 +1,4 @@
-"""SRe2L and CDA: batch files that do not say whose labels they hold; the order of the images is drawn again.
+"""SRe2L and CDA: batch files that do not name their images; the order of the images is drawn again.
 
 The generator visited the images in the order of torch's `RandomSampler` with a generator of seed 42. That
 sampler draws two permutations an epoch and uses the first, so epoch e has the (2 e)-th permutation of the
@@ -12,6 +12,7 @@ import numpy as np
 from fkdx._C import FormatError
 from fkdx.importers.batch_files import BatchFile, BatchLabels, read_batch
 from fkdx.importers.foreign_labels import Settings
+from fkdx.importers.lpld import ORDER_FILE
 
 
 class Sre2lLabels(BatchLabels):
@@ -21,8 +22,8 @@ class Sre2lLabels(BatchLabels):
     @classmethod
     def matches(cls, path: Path) -> bool:
         first = path / "epoch_0" / "batch_0.tar"
-        told = (path / "sampler_indices_epoch.json").exists()
-        return first.exists() and not told and read_batch(first).indices is None
+        is_lpld = (path / ORDER_FILE).exists()
+        return first.exists() and not is_lpld and read_batch(first).indices is None
 
     def check_batch(self, batch: BatchFile, path: Path) -> None:
         if batch.indices is not None:
@@ -38,14 +39,14 @@ class Sre2lLabels(BatchLabels):
 
 
 def sampler_orders(images: int, epochs: int, seed: int) -> list[np.ndarray]:
-    """The images as torch's own RandomSampler visits them, epoch by epoch: arrays (images,) of int64.
+    """The images in the order in which torch's RandomSampler visits them, an array (images,) int64 per epoch.
 
-    Raises RuntimeError where torch is not installed.
+    Raises RuntimeError if torch is not installed.
     """
     try:
         import torch
     except ImportError as error:
-        raise RuntimeError("sampler_orders: torch, got none, expected it to replay its sampler") from error
+        raise RuntimeError("sre2l: replaying torch's sampler needs torch; install it") from error
     generator = torch.Generator().manual_seed(seed)
     sampler = torch.utils.data.RandomSampler(range(images), generator=generator)
     # `list` runs the sampler to its very end, where it draws the second permutation

@@ -28,8 +28,8 @@ _ENCRYPTED, _SIZES_FOLLOW = 0x1, 0x8
 def read_stored_zip(data: Buffer, path: str, check_crc: bool = True) -> dict[str, memoryview]:
     """Entries of a stored-only zip as {name: bytes}, views into `data`.
 
-    Raises FormatError where the file is truncated or damaged, an entry is compressed, encrypted,
-    duplicated or overlaps another, a name is unsafe, or the two headers of an entry disagree.
+    Raises FormatError if the file is truncated or damaged, if an entry is compressed, encrypted, duplicated
+    or overlaps another, if a name is unsafe, or if the two headers of an entry disagree.
     """
     view = memoryview(data)
     try:
@@ -94,8 +94,8 @@ def _local_body(view: memoryview, offset: int, central: tuple[int, int, int, byt
     header = _LOCAL.unpack_from(view, offset)
     signature, _, local_flags, method, _, _, local_crc, local_packed, local_size, name_len, extra_len = header
     body = offset + _LOCAL.size + name_len + extra_len
-    told = (local_crc, local_packed, local_size)
-    agrees = told == (crc, size, size) or (flags & _SIZES_FOLLOW and told == (0, 0, 0))
+    local = (local_crc, local_packed, local_size)
+    agrees = local == (crc, size, size) or (flags & _SIZES_FOLLOW and local == (0, 0, 0))
     local_name = view[offset + _LOCAL.size : offset + _LOCAL.size + name_len]
     if signature != b"PK\3\4" or method or local_flags != flags or local_name != name or not agrees:
         _refuse(f"two headers of entry {name!r} that disagree", "equal headers", path)

@@ -1,11 +1,11 @@
-"""TinyViT: top-K probabilities of every image in every epoch, and the seed of the view instead of the view.
+"""TinyViT: top-K probabilities of every image in every epoch, with the seed of the view instead of the view.
 
-    <root>/logits_top<K>_epoch<e>/rank<r>-keys.txt     one key a line: name or number of the image
+    <root>/logits_top<K>_epoch<e>/rank<r>-keys.txt     one key per line: name or number of the image
     <root>/logits_top<K>_epoch<e>/rank<r>-values.bin   as many records of int32 seed, int16[K] ids,
                                                        float16[K] probabilities, little-endian
 
-The seed starts a PCG64 generator that draws the crop, then the flip, then everything else, so both are
-drawn again here from it and the image's size. RandAugment and random erasing came after them and cannot
+The seed starts a PCG64 generator that draws the crop, then the flip, then everything else; crop and flip are
+drawn again here from the seed and the image's size. RandAugment and random erasing came after them and cannot
 be replayed; the files do not say whether they were on. (Wu et al., "TinyViT: Fast Pretraining
 Distillation for Small Vision Transformers", ECCV 2022.)
 """
@@ -70,7 +70,7 @@ class TinyVitLabels(ForeignLabels):
         }
 
     def _places(self) -> np.ndarray:
-        """[epoch, image]: number of the record, -1 where there is none."""
+        """[epoch, image]: number of the record, -1 if there is none."""
         image_of = self._images_by_name()
         place = np.full((len(self.epochs), len(self.keys)), -1, np.int32)
         for epoch, row in zip(self.epochs, place):
@@ -78,19 +78,22 @@ class TinyVitLabels(ForeignLabels):
                 image = image_of.get(name)
                 if image is None:
                     _refuse("key", f"'{name[:80]}'", "name or number of an image of the folder", epoch.folder)
-                if row[image] < 0:  # padding repeats images on other ranks: the first one stands
+                if row[image] < 0:  # padding repeats images on other ranks: the first one counts
                     row[image] = record
         return place
 
     def _images_by_name(self) -> dict[str, int]:
-        """Keys are numbers in the order of an image folder, or names of files without folder and suffix."""
+        """The image of every key: a number in the order of an image folder, or a file name without folder and
+        suffix."""
         if all(name.isdigit() for name in self.epochs[0].names):
             return {str(sample): image for sample, image in enumerate(number_samples(self.images).tolist())}
         names: dict[str, int] = {}
         for image, key in enumerate(self.keys):
             if names.setdefault(Path(key).stem, image) != image:
                 got = f"two of name '{Path(key).stem}'"
-                _refuse("images", got, "every name once, as the labels know no folders", self.images.root)
+                _refuse(
+                    "images", got, "every name once, because the labels name no folders", self.images.root
+                )
         return names
 
     def read(self, numbers: range) -> Iterator[ImageLabels | Unreadable]:
@@ -122,7 +125,7 @@ class TinyVitLabels(ForeignLabels):
 
 
 class _Epoch:
-    """All ranks' files of one epoch; records are numbered through the ranks."""
+    """The files of all ranks of one epoch; records are numbered rank after rank."""
 
     def __init__(self, folder: Path, record: np.dtype) -> None:
         self.folder = folder
@@ -154,8 +157,8 @@ def replay_view(
 ) -> tuple[tuple[int, int, int, int], bool]:
     """The box (top, left, height, width) and the flip that TinyViT's augmentation draws from a seed.
 
-    `size` is (height, width) in pixels. Ten tries for a random-resized crop, else the central crop; then
-    the flip.
+    `size` is (height, width) in pixels. There are ten tries for a random-resized crop before it falls back to
+    the central one; then comes the flip.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
 
@@ -183,12 +186,12 @@ def replay_view(
 
 def _epochs(root: Path) -> tuple[list[Path], int]:
     """Folders of the epochs in order, and K."""
-    found = [
+    epochs = [
         (int(name[2]), int(name[1]), folder)
         for folder in root.iterdir()
         if (name := FOLDER.fullmatch(folder.name))
     ]
-    kept = {k for _, k, _ in found}
+    kept = {k for _, k, _ in epochs}
     if len(kept) != 1 or not 1 <= min(kept) <= 4096:
         _refuse("folders", f"K of {sorted(kept)}", "logits_top<K>_epoch<e> of one K", root)
-    return [folder for _, _, folder in sorted(found)], kept.pop()
+    return [folder for _, _, folder in sorted(epochs)], kept.pop()

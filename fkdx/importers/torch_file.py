@@ -27,11 +27,11 @@ _LEGACY_STORAGES = 256
 def read_torch_file(path: str | Path, mapped: bool = False) -> Any:
     """What `torch.save` wrote to `path`, as plain data.
 
-    Both containers are read: the zip file of torch >= 1.6 and the row of pickles before it. Returns None,
-    bool, int, float, str, bytes, tuple, list, dict and numpy arrays (torch tensors become numpy arrays),
-    as saved. With `mapped`, tensors in zip files stay on disk until they are used, and checksums are not
-    looked at. Raises FormatError with the path for anything else (see `plain_pickle` and `stored_zip`),
-    OSError where the file cannot be read.
+    Reads both containers: the zip file of torch >= 1.6, and the series of pickles before it. Returns None,
+    bool, int, float, str, bytes, tuple, list, dict and numpy arrays (torch tensors become numpy arrays), as
+    saved. With `mapped`, tensors in zip files stay on disk until they are used, and checksums are not
+    checked. Raises FormatError with the path for anything else (see `plain_pickle` and `stored_zip`), OSError
+    if the file cannot be read.
     """
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -45,7 +45,7 @@ def read_torch_file(path: str | Path, mapped: bool = False) -> Any:
 
 
 def parse_torch_file(data: bytes, path: str) -> Any:
-    """As `read_torch_file`, from the file's bytes; `path` is for messages."""
+    """Like `read_torch_file`, from the file's bytes; `path` is for messages only."""
     if data[:2] == b"PK":
         return _parse_zip(data, path)
     if data[:1] == b"\x80":

@@ -250,7 +250,7 @@ def test_float16_ids_of_many_classes_are_refused(tmp_path: Path) -> None:
     """2,049 as float16 is 2,048: the ids are wrong and nobody can tell."""
     label = np.array([[[7, 8], [0.5, 0.1]]] * 2, np.float16)
     folder = one_file(tmp_path, *GOOD[:2], label)
-    with pytest.raises(FormatError, match="float16 cannot tell"):
+    with pytest.raises(FormatError, match="float16 cannot represent all larger ids"):
         open_foreign(folder, Settings(2050))
     open_foreign(folder, Settings(2049))
 

@@ -386,5 +386,5 @@ def test_label_maps_need_images_and_known_axes(tmp_path: Path, images: Images) -
         open_foreign(tmp_path / "labels", Settings(CLASSES))
     with pytest.raises(ValueError, match="axes"):
         open_foreign(tmp_path / "labels", Settings(CLASSES, images=images, map_axes="swapped"))
-    with pytest.raises(FormatError, match="float16 cannot tell"):
+    with pytest.raises(FormatError, match="float16 cannot represent all larger ids"):
         open_foreign(tmp_path / "labels", Settings(2050, images=images))
