@@ -1,7 +1,8 @@
-"""Surgical calibration of stored labels (FerKD: Shen, ICCV 2023, section 3.2).
+"""Calibration of stored labels (FerKD: Shen, ICCV 2023, section 3.2).
 
-`rule` says what becomes of a crop, `survey` reads all labels once and decides, `statistics` counts what was
-done, `view` is the label file that is left: a `LabelFile` like any other, to be trained on or to be written.
+`rule` decides what happens to a crop, `survey` reads all labels once and applies the rule, `statistics`
+counts what was done, and `view` is the result, which is used like any other `LabelFile`, to train on or to
+write.
 """
 
 from fkdx.calibration.rule import Calibration

@@ -1,4 +1,4 @@
-"""What becomes of a crop, by its score: shown with its label, shown with its class, or not at all."""
+"""What happens to a crop, by its score: it is shown with its label, shown with its class, or discarded."""
 
 from dataclasses import dataclass
 
@@ -11,21 +11,22 @@ from fkdx.stores.sources import folder_of
 
 @dataclass(frozen=True)
 class Calibration:
-    """FerKD's rule (equation 4), decided crop by crop from how sure the teacher was, its score s in [0, 1].
+    """FerKD's rule (equation 4). It depends on how sure the teacher was of a crop, the score s in [0, 1].
 
-    s < low or s > top: the crop is discarded. low <= s < middle: its label gives way to its image's class,
+    If s < low or s > top, the crop is discarded. If low <= s < middle, its label is replaced by its image's
+    class,
     smoothed: 1 - epsilon for the class, epsilon / (C - 1) for every other. Otherwise it keeps its label.
 
-    An image that is left with fewer than `least` crops (and stored more) gets discarded ones back, those
-    whose scores are nearest to [low, top] first, until it has as many. Where middle > low, those below low
-    learn the class too.
+    An image that is left with fewer than `least` crops (and has more) gets discarded ones back until it has
+    that many, those with scores nearest to [low, top] first. If middle > low, those below low get the class
+    too.
 
     Attributes:
-        low, middle, top: 0 <= low <= middle <= top <= 1 (T_L, T_M, T_T); the paper's final choice by default.
+        low, middle, top: 0 <= low <= middle <= top <= 1 (T_L, T_M, T_T). Default: the paper's final choice.
         epsilon: 0 ... 0.5.
-        score: "max", the largest probability, or "truth", that of the image's class; of a class outside the
-            stored top K an even part of what the K leave.
-        least: at least 1; what is drawn of an image at once, its `crops_per_image`.
+        score: "max", the largest probability, or "truth", that of the image's class; a class outside the
+            stored top K gets an even share of the probability that the K leave.
+        least: at least 1; give the `crops_per_image` of the training.
 
     Raises ValueError for anything else.
 
@@ -60,30 +61,31 @@ class Calibration:
 
     @property
     def smooths(self) -> bool:
-        """Whether any crop learns its image's class."""
+        """Whether any crop gets its image's class as label."""
         return self.low < self.middle
 
     @property
     def needs_classes(self) -> bool:
-        """Whether the rule asks for the classes of images."""
+        """Whether the rule needs the classes of images."""
         return self.smooths or self.score == "truth"
 
     def kept(self, scores: np.ndarray) -> np.ndarray:
         """(n, M) bool: which crops of n images are shown, from their scores (teachers, n, M).
 
-        A crop that one of several teachers discards is not shown.
+        A crop that any of the teachers discards is not shown.
         """
         beyond = np.maximum(self.low - scores, scores - self.top).max(axis=0).clip(min=0)
         kept = beyond == 0
         nearest = np.argsort(beyond, axis=1, kind="stable")[:, : self.least]
-        np.put_along_axis(kept, nearest, True, axis=1)  # kept ones come first: with enough, nothing changes
+        # Kept ones come first, so nothing changes if there are enough.
+        np.put_along_axis(kept, nearest, True, axis=1)
         return kept
 
 
 def true_classes(labels: LabelFile) -> tuple[list[str], np.ndarray]:
     """Class names in order, and the class (N,) of every image of a label file: the folder it lies in.
 
-    Raises ValueError where there is no such class.
+    Raises ValueError if there is no such class.
     """
     folders = [folder_of(key) for key in labels.keys]
     names = labels.classes or sorted({folder for folder in folders if folder is not None})
@@ -93,6 +95,6 @@ def true_classes(labels: LabelFile) -> tuple[list[str], np.ndarray]:
         got = f"'{labels.keys[bare]}'" if bare is not None else f"{len(names)} class folders"
         raise ValueError(
             f"calibration: no ground truth, got {got}, expected keys <class>/<name> of {labels.num_classes} "
-            f"classes; without them only score max with low = middle is possible, {labels.path}"
+            f"classes; without them, use score 'max' and low = middle, {labels.path}"
         )
     return names, np.array([number_of[folder] for folder in folders], np.int64)

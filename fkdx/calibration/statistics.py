@@ -1,4 +1,4 @@
-"""What a calibration did to one teacher's labels, class by class and in all."""
+"""What a calibration did to one teacher's labels, by class and in total."""
 
 import csv
 from dataclasses import dataclass, fields
@@ -16,14 +16,14 @@ class Statistics:
     """Counts for every class, each (C,) int64; one class "all" where the images' classes are unknown.
 
     Attributes:
-        names: of the classes.
-        images, crops: of the label file.
-        too_hard, too_easy: crops whose score is below the lowest or above the highest threshold.
+        names: names of the classes.
+        images, crops: images and crops in the label file.
+        too_hard, too_easy: crops with a score below the lowest or above the highest threshold.
         kept: crops that may be shown.
-        smoothed: those of them that learn their class.
-        emptied: images of which no crop would have been left.
-        filled: images that got crops back, the emptied ones included.
-        returned: the crops that they got back.
+        smoothed: crops among them that get their class as label.
+        emptied: images that would have been left without crops.
+        filled: images that got crops back, including the emptied ones.
+        returned: crops that they got back.
     """
 
     names: list[str]
@@ -42,28 +42,29 @@ class Statistics:
         return cls(names, *(np.zeros(len(names), np.int64) for _ in fields(cls)[1:]))
 
     def add(
-        self, rule: Calibration, truth: np.ndarray, own: np.ndarray, shown: np.ndarray, scores: np.ndarray
+        self, rule: Calibration, truth: np.ndarray, teacher: int, shown: np.ndarray, scores: np.ndarray
     ) -> None:
-        """Count n images of classes (n,): this teacher's scores (n, M), what is shown (n, M), and the scores
-        of all teachers (teachers, n, M)."""
+        """Count n images of classes `truth` (n,): which of their crops are shown (n, M), and why, from the
+        scores of all teachers (teachers, n, M). These are the statistics of number `teacher`."""
+        sure = scores[teacher]
         outside = ((scores < rule.low) | (scores > rule.top)).any(axis=0)
         back = outside & shown
-        found = {
+        counts = {
             "images": np.ones(len(truth), np.int64),
-            "crops": np.full(len(truth), own.shape[1]),
-            "too_hard": (own < rule.low).sum(axis=1),
-            "too_easy": (own > rule.top).sum(axis=1),
+            "crops": np.full(len(truth), sure.shape[1]),
+            "too_hard": (sure < rule.low).sum(axis=1),
+            "too_easy": (sure > rule.top).sum(axis=1),
             "kept": shown.sum(axis=1),
-            "smoothed": (shown & (own < rule.middle)).sum(axis=1) * rule.smooths,
-            "emptied": outside.all(axis=1) & (own.shape[1] > 0),
+            "smoothed": (shown & (sure < rule.middle)).sum(axis=1) * rule.smooths,
+            "emptied": outside.all(axis=1) & (sure.shape[1] > 0),
             "filled": back.any(axis=1),
             "returned": back.sum(axis=1),
         }
-        for name, numbers in found.items():
+        for name, numbers in counts.items():
             np.add.at(getattr(self, name), truth, numbers)
 
     def __str__(self) -> str:
-        """The counts in all, and the classes that lose most and least."""
+        """The total counts, and the classes that lose most and least."""
         total = {f.name: int(getattr(self, f.name).sum()) for f in fields(self)[1:]}
         crops = max(total["crops"], 1)
         lines = [
@@ -71,7 +72,7 @@ class Statistics:
             f"  too hard   {total['too_hard'] / crops:7.2%}",
             f"  too easy   {total['too_easy'] / crops:7.2%}",
             f"  shown      {total['kept'] / crops:7.2%}",
-            f"  with class {total['smoothed'] / crops:7.2%}, the others of those shown with their label",
+            f"  with class {total['smoothed'] / crops:7.2%}, all others shown with their label",
             f"  {total['filled']} images were left with too few crops ({total['emptied']} with none): "
             f"{total['returned']} discarded crops came back",
         ]
@@ -86,11 +87,11 @@ class Statistics:
 
     @property
     def lost(self) -> np.ndarray:
-        """(C,) parts of the crops that are not shown."""
+        """(C,) share of the crops that are not shown."""
         return 1 - self.kept / np.maximum(self.crops, 1)
 
     def write_csv(self, path: str | Path) -> None:
-        """One line a class."""
+        """Writes one line per class."""
         with open(path, "w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["class", *(f.name for f in fields(self)[1:])])

@@ -1,4 +1,4 @@
-"""One pass over the labels of one or more teachers: which crops are left, and what became of the others."""
+"""One pass over the labels of one or more teachers that decides which crops are left."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,22 +18,22 @@ from fkdx.labels.comparable import (
 )
 from fkdx.labels.distributions import gather_with_tails, scores
 
-_BLOCK = 1 << 20  # values looked at at once
+_BLOCK = 1 << 20  # values per step
 
 
 def calibrated(
     files: Sequence[LabelFile], rule: Calibration, progress: bool | None = None
 ) -> list[CalibratedLabels]:
-    """The label files of one or more teachers, each calibrated by its own scores.
+    """Calibrates the label files of one or more teachers, each by that teacher's scores.
 
-    A crop that one of the teachers discards is gone from all, so that the others' labels still belong to the
-    same crops. All labels are read once.
+    A crop that any of the teachers discards is removed from all files, so that they still label the same
+    crops. All labels are read once.
 
     Args:
-        progress: True shows a bar, False none, None one on a terminal.
+        progress: True shows a progress bar, False does not, None does on a terminal.
 
-    Raises ValueError where labels hold no probabilities or are not of plain crops, where the rule asks for
-    classes that are unknown, and where the files' images or numbers of crops differ.
+    Raises ValueError if labels hold no probabilities or crops are not plain, if the rule needs classes that
+    are unknown, or if the files differ in images, numbers of crops or classes.
     """
     first = files[0]
     for labels in files:
@@ -54,7 +54,7 @@ def calibrated(
             packed = np.packbits(shown, axis=1, bitorder="little")
             kept.bits[images[0] : images[-1] + 1, : packed.shape[1]] = packed
             for teacher, counted in enumerate(statistics):
-                counted.add(rule, truth[images], sure[teacher], shown, sure)
+                counted.add(rule, truth[images], teacher, shown, sure)
             bar.update(len(images))
     return [
         CalibratedLabels(labels, rule, kept, truth, counted) for labels, counted in zip(files, statistics)
@@ -62,7 +62,7 @@ def calibrated(
 
 
 def blocks(counts: np.ndarray, k: int) -> Iterator[np.ndarray]:
-    """Neighbouring images with equally many crops, about _BLOCK values at a time."""
+    """Neighbouring images with the same number of crops, about _BLOCK values at a time."""
     for run in np.split(np.arange(len(counts)), np.flatnonzero(np.diff(counts)) + 1):
         step = max(1, _BLOCK // max(1, int(counts[run[0]]) * k)) if len(run) else 1
         yield from (run[i : i + step] for i in range(0, len(run), step))
@@ -84,7 +84,7 @@ def _scores(
 
 
 def check_fit(labels: LabelFile, first: LabelFile) -> None:
-    """Raises ValueError where labels cannot be calibrated, or not together with those of another teacher."""
+    """Raises ValueError if labels cannot be calibrated, or not together with those of another teacher."""
     if labels.kind == "hard":
         refuse("calibration", "labels", "hard ones", "probabilities", labels.path)
     check_plain_crops("calibration", labels)

@@ -1,4 +1,4 @@
-"""A label file as a calibration leaves it, without a byte rewritten."""
+"""A calibrated label file, without rewriting it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +28,7 @@ class Kept:
 
 
 class CalibratedLabels(Sequence[ImageLabels]):
-    """A label file without its discarded crops, where weak labels have given way to classes.
+    """A label file without its discarded crops, with classes in place of weak labels.
 
     Made by `calibrated`. It is used like a `LabelFile` and has the same attributes. Crops count from 0 among
     those that are left, in their stored order; values are rounded as the file's own are. So this and the file
@@ -37,8 +37,8 @@ class CalibratedLabels(Sequence[ImageLabels]):
     Attributes:
         rule: the `Calibration`.
         statistics: what it did.
-        crops: of every image; None where it varies, see `crop_counts`.
-        header: the file's, with the rule in its provenance.
+        crops: number of crops left of every image; None if it varies, see `crop_counts`.
+        header: the file's header, with the rule in its provenance.
     """
 
     def __init__(
@@ -53,7 +53,8 @@ class CalibratedLabels(Sequence[ImageLabels]):
         self.header = {**labels.header, "provenance": provenance}
 
     def __getattr__(self, name: str) -> Any:
-        """All else is as in the file. Its private parts are not passed on: they know nothing of the rule."""
+        """All other public attributes are those of the file. Private ones are not, because they ignore the
+        rule."""
         if name.startswith("_"):
             raise AttributeError(f"'CalibratedLabels' object has no attribute '{name}'")
         return getattr(self._labels, name)

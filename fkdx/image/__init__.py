@@ -1,4 +1,4 @@
-"""Images on the CPU: crops cut from encoded images, random boxes, and augmentation that repeats itself."""
+"""Images on the CPU: crops cut from encoded images, random boxes, and augmentation that can be repeated."""
 
 from fkdx.image.crops import (
     INTERPOLATIONS,

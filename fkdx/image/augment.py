@@ -1,6 +1,7 @@
-"""Colour jitter, RandAugment and random erasing of stored crops: drawn once, kept as steps, repeated exactly.
+"""Colour jitter, RandAugment and random erasing of stored crops: drawn once, stored as steps, repeated
+exactly.
 
-A step is a list of a name of OPERATIONS and its numbers; docs/format.md says what each of them does. The
+A step is a list: a name in OPERATIONS and its numbers; docs/format.md says what each operation does. The
 pixels are Pillow's, through torchvision's functions of the same names.
 """
 
@@ -60,7 +61,7 @@ OPERATIONS: dict[str, Callable[..., Image.Image]] = {
 
 
 def augmented(crop: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
-    """A crop (S, S, 3) uint8 after all its steps. ValueError for a step of another name or numbers."""
+    """A crop (S, S, 3) uint8 after all its steps. ValueError for an unknown step or wrong numbers."""
     image = Image.fromarray(crop)
     for name, *numbers in steps:
         if name not in OPERATIONS:
@@ -94,7 +95,7 @@ def encode(steps: Sequence[Sequence[Step]]) -> bytes:
 
 
 def decode(data: bytes) -> list[list[Step]]:
-    """The steps of every crop. ValueError where the bytes are of another form."""
+    """The steps of every crop. ValueError if the bytes have another form."""
     steps = json.loads(data)
     if not isinstance(steps, list) or not all(isinstance(crop, list) for crop in steps):
         raise ValueError("augment: extra bytes, expected a list of steps for every crop")
@@ -187,7 +188,7 @@ class RandomErasing:
 
 
 def _short(number: float) -> float:
-    """What is applied is what is stored, and four digits are enough."""
+    """Rounded to four digits, so that what is applied is exactly what is stored."""
     return round(float(number), 4)
 
 
@@ -228,5 +229,5 @@ class Augment:
         return steps
 
     def extra(self) -> dict:
-        """What the header of a label file says of them."""
+        """What the header of a label file records about them."""
         return {"operations": list(OPERATIONS), "form": FORM, "augment": list(self.words)}

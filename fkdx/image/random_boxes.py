@@ -1,8 +1,8 @@
-"""Random boxes and flips that depend on (seed, key, crop index) and the image's size alone.
+"""Random boxes and flips that depend only on (seed, key, crop index) and the image's size.
 
-The distribution is torchvision's `RandomResizedCrop.get_params` (ten attempts, then the centre) with a
-flip. The numbers come from counters, not from a generator with a state, so any crop of any image can be
-drawn alone, on any machine, by C++ threads or from here, and comes out the same.
+The distribution is that of torchvision's `RandomResizedCrop.get_params` (ten attempts, then the centre) with
+a flip. The numbers come from counters instead of a generator with a state, so any crop of any image can be
+drawn by itself, in C++ threads or here, and is the same on every machine.
 """
 
 from enum import IntEnum
@@ -17,7 +17,7 @@ RATIO = (3 / 4, 4 / 3)
 
 
 class Draws(IntEnum):
-    """What is drawn for an image when labels are generated, each from numbers of its own."""
+    """What is drawn for an image when labels are generated, each from a separate stream of numbers."""
 
     CROPS = 0
     PARTNER_CROPS = 1
@@ -27,7 +27,7 @@ class Draws(IntEnum):
 
 
 def crop_stream(seed: int, key: str, draws: int = Draws.CROPS) -> int:
-    """The 64-bit number from which all that is drawn for one image follows.
+    """The 64-bit number that determines everything drawn for one image.
 
     `draws` is one of `Draws`, or the epoch of crops that are drawn on the fly.
     """
@@ -52,8 +52,8 @@ def random_boxes(
     Args:
         size: (height, width) of the decoded image in pixels.
         key: the image's key, for example `n01440764/n01440764_10026.JPEG`.
-        scale: least and greatest share of the image's area, in (0, 1].
-        ratio: least and greatest width / height; log-uniform in between.
+        scale: smallest and largest share of the image's area, in (0, 1].
+        ratio: smallest and largest width / height; log-uniform in between.
         flip: probability of a horizontal flip.
         draws: see `crop_stream`.
 

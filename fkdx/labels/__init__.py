@@ -1,4 +1,4 @@
-"""The label file: what a teacher said of stored crops of every image of a data set. See docs/format.md."""
+"""The label file: a teacher's labels of stored crops of every image of a data set. See docs/format.md."""
 
 from fkdx.labels.boxes import boxes_from_ratios
 from fkdx.labels.dataset import check_key, fingerprint

@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 class AtomicFile:
-    """A file under a temporary name beside its target until `commit` puts it in place.
+    """A file with a temporary name beside its target until `commit` puts it in place.
 
-    Kill the process, cut the power or fill the disk at any time: the target is what it was before, or
-    complete.
+    Even if the process is killed, the power fails or the disk is full, the target is either what it was
+    before or complete.
 
-    Raises FileExistsError where the target exists (unless `overwrite`), BlockingIOError where another
-    process writes it.
+    Raises FileExistsError if the target exists (unless `overwrite`), BlockingIOError if another process
+    writes it.
     """
 
     def __init__(self, path: str | os.PathLike, overwrite: bool = False) -> None:
@@ -27,12 +27,13 @@ class AtomicFile:
         os.ftruncate(self._file, 0)
 
     def _open_locked(self) -> int:
-        """The temporary file under a lock that dies with the process, so that leftovers are taken over."""
+        """Opens the temporary file with a lock that ends with the process, so that leftovers can be
+        reused."""
         while True:
             file = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # The former owner may have renamed the file between our two calls: then this is its result.
+                # The previous owner may have renamed the file between our two calls; then this is its result.
                 if os.path.samestat(os.fstat(file), os.stat(self.temporary)):
                     return file
             except BlockingIOError:
@@ -43,7 +44,7 @@ class AtomicFile:
             os.close(file)
 
     def write(self, data: bytes) -> None:
-        """Appends. Raises OSError with the space that is left where the disk is full."""
+        """Appends. If the disk is full, raises OSError with the space that is left."""
         view = memoryview(data)
         while view:
             try:
@@ -54,11 +55,11 @@ class AtomicFile:
                 raise OSError(error.errno, text, str(self.temporary)) from None
 
     def sync(self) -> None:
-        """Waits until all that was written is on the disk."""
+        """Waits until everything written is on the disk."""
         os.fsync(self._file)
 
     def commit(self) -> None:
-        """Puts the file in place for good."""
+        """Puts the file in place, permanently."""
         self.sync()
         os.rename(self.temporary, self.path)
         self._close()
@@ -69,7 +70,7 @@ class AtomicFile:
             os.close(folder)
 
     def abort(self) -> None:
-        """Leaves nothing behind; does nothing after `commit`."""
+        """Removes the temporary file; does nothing after `commit`."""
         if self._file >= 0:
             self.temporary.unlink(missing_ok=True)
             self._close()

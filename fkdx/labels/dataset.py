@@ -9,8 +9,8 @@ MAX_KEY = 4096
 def check_key(key: str) -> bytes:
     """The UTF-8 bytes of a key, the path of an image relative to the data set's folder.
 
-    Raises ValueError where the key is empty, longer than 4,096 bytes, absolute, has a part that is empty,
-    `.` or `..`, a backslash, a control character or a drive letter, or is not valid Unicode.
+    Raises ValueError if the key is empty, longer than 4,096 bytes, absolute or not valid Unicode, or if it
+    has a part that is empty, `.` or `..`, a backslash, a control character or a drive letter.
     """
     try:
         data = key.encode()
@@ -32,8 +32,8 @@ def check_key(key: str) -> bytes:
 def fingerprint(files: Iterable[tuple[str, int]]) -> dict[str, int | str]:
     """The fingerprint of a data set from the (key, size in bytes) of its image files, in any order.
 
-    Goes into the header of a label file as `dataset`; two data sets with equal fingerprints have the same
-    files by name and size.
+    It goes into the header of a label file as `dataset`. Two data sets with equal fingerprints have files of
+    the same names and sizes.
     """
     digest = hashlib.blake2b(digest_size=16)
     count = total = 0

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,13 +14,15 @@ from fkdx import _C
 from fkdx.labels import layout
 from fkdx.labels.shards import shard_paths
 
+Io = Literal["mmap", "pread", "preload"]
+
 
 @dataclass(frozen=True, slots=True)
 class Mixes:
-    """What M crops were mixed with, before the teacher saw them.
+    """What M crops were mixed with before the teacher saw them.
 
     Attributes:
-        partners: M keys of the other images; None where a crop is not mixed.
+        partners: M keys of the other images; None for a crop that is not mixed.
         boxes: (M, 4) of the other crops, like the crops' own boxes.
         flips: (M,) bool of the other crops.
         operations: (M,) integers, the sum of MIXUP (1: lambda a + (1 - lambda) b) and CUTMIX (2, after it)
@@ -47,14 +49,14 @@ class ImageLabels:
 
     Attributes:
         key: path of the image relative to the data set's folder.
-        boxes: (M, 4) int32 top, left, height, width in pixels; float32 parts of the image in files with
+        boxes: (M, 4) int32 top, left, height, width in pixels; float32 fractions of the image in files with
             ratios.
         flips: (M,) bool.
         ids: (M, K) classes; (M, 0) for dense kinds. A view of the file (uint16 or uint32) in plain files,
             else int32.
         values: (M, K) probabilities or logits; ones for hard labels. A view of the file (float16 or float32)
             in plain files, else float32.
-        image_size: (H, W) in pixels, None where it is unknown.
+        image_size: (H, W) in pixels, None if unknown.
         tails: (M,) float32 for `topk_logits`, else None.
         mixes: `Mixes` in files of mixed crops, else None.
         extra: parameters of further operations, uninterpreted.
@@ -72,7 +74,7 @@ class ImageLabels:
 
 
 class Keys(Sequence[str]):
-    """The keys of a label file in order, decoded when asked for."""
+    """The keys of a label file in order, decoded on access."""
 
     def __init__(self, native: "_C.LabelSet") -> None:
         self._native = native
@@ -93,29 +95,29 @@ class Keys(Sequence[str]):
 
 
 class LabelFile(Sequence[ImageLabels]):
-    """Labels of a data set, read-only, safe from many threads, and picklable (a copy opens the file again).
+    """The labels of a data set: read-only, thread-safe and picklable (a copy opens the file again).
 
     `labels[i]` and `labels[key]` are an image's labels, `labels.gather` those of a mini-batch.
 
     Args:
         path: a label file, a folder of shards, or its `manifest.json`.
-        io: `mmap`; `pread`, which reads each image's labels when asked for (network file systems; also the
-            only way that survives, with a FormatError, a file that is cut while open: a map ends the process
-            with SIGBUS); `preload`, which reads the file into memory.
+        io: `mmap`; `pread`, which reads each image's labels on access (for network file systems; it also
+            raises FormatError if a file is truncated while open, which ends the process with SIGBUS under
+            `mmap`); or `preload`, which reads the file into memory.
 
     Attributes:
         header: the JSON header as a dictionary (of the first shard).
-        kind, encoding, value_type: names, see docs/format.md.
+        kind, encoding, value_type: see docs/format.md.
         num_classes, k: C and K; K = C for dense kinds.
-        crops: of every image; None where it varies, see `crop_counts`.
-        classes: class names, None where unknown.
-        ratios: boxes are parts of the image, of unknown size.
+        crops: number of crops of every image; None if it varies, see `crop_counts`.
+        classes: class names, None if unknown.
+        ratios: whether boxes are fractions of the image, whose size is unknown.
         mix_size: side of the mixed images in pixels; 0 where crops are not mixed.
-        extra_operations: names of further operations the labelled crops went through.
-        extra_form: how their parameters are kept, `json` or `steps`; None where there are none.
+        extra_operations: names of further operations that were applied to the labelled crops.
+        extra_form: how their parameters are stored, `json` or `steps`; None if there are none.
         keys: all keys, a sequence in byte order (of each shard).
 
-    Raises OSError, and FormatError (a ValueError) where the file is incomplete, damaged or of another format.
+    Raises OSError, and FormatError (a ValueError) if the file is incomplete, damaged or of another format.
 
     Example:
         >>> import fkdx
@@ -131,7 +133,7 @@ class LabelFile(Sequence[ImageLabels]):
         [[[0.5, 0.25]], [[0.75, 0.125]]]
     """
 
-    def __init__(self, path: str | os.PathLike, io: str = "mmap") -> None:
+    def __init__(self, path: str | os.PathLike, io: Io = "mmap") -> None:
         self.path, self.io = os.fspath(path), io
         self._native = _C.LabelSet(shard_paths(self.path), io)
         facts = self._native.facts()
@@ -152,14 +154,14 @@ class LabelFile(Sequence[ImageLabels]):
 
     @property
     def layout(self) -> tuple[str | int, ...]:
-        """All that decides how an image's labels lie in the file."""
+        """Everything that determines how an image's labels are stored."""
         return (self.kind, self.encoding, self.value_type, self.num_classes, self.k, self._required)
 
     def __len__(self) -> int:
         return self._native.images
 
     def __getitem__(self, image: int | str) -> ImageLabels:
-        """KeyError or IndexError where there is no such image."""
+        """KeyError or IndexError if there is no such image."""
         if isinstance(image, str):
             image = self.find(image)
         elif image < 0:
@@ -193,8 +195,8 @@ class LabelFile(Sequence[ImageLabels]):
         return boxes, ids, values, records["tail"] if self.kind == "topk_logits" else None
 
     def _mixes(self, image: int, crops: int) -> Mixes:
-        found = self._native.gather_mixes([image], np.arange(crops)[None])
-        partners, boxes, operations, lambdas, mix_boxes = (part[0] for part in found)
+        mixes = self._native.gather_mixes([image], np.arange(crops)[None])
+        partners, boxes, operations, lambdas, mix_boxes = (part[0] for part in mixes)
         names = [self.keys[p] if o & layout.MIXED else None for p, o in zip(partners.tolist(), operations)]
         return Mixes(
             partners=names,
@@ -212,7 +214,7 @@ class LabelFile(Sequence[ImageLabels]):
         return key in self.keys
 
     def find(self, key: str) -> int:
-        """The number of the image with this key. Raises KeyError where there is none."""
+        """The number of the image with this key. Raises KeyError if there is none."""
         image = self._native.find(key)
         if image < 0:
             raise KeyError(f"LabelFile.find: no labels for '{key}', {self.path}")
@@ -231,7 +233,7 @@ class LabelFile(Sequence[ImageLabels]):
             boxes (n, m, 4) int32 (float32 with ratios), flips (n, m) bool, ids (n, m, K) int32 (K = 0 for
             dense kinds), values (n, m, K) float32.
 
-        Raises IndexError for numbers out of range, FormatError where labels are damaged.
+        Raises IndexError for numbers out of range, FormatError if labels are damaged.
         """
         return self._native.gather(images, crops)
 
@@ -256,34 +258,35 @@ class LabelFile(Sequence[ImageLabels]):
 
     @property
     def crop_counts(self) -> np.ndarray:
-        """(N,) uint32: crops of each image; 0 for one that is only a partner in mixed crops."""
+        """(N,) uint32: number of crops of each image; 0 for one that is only a partner of mixed crops."""
         return self._index()["crops"]
 
     @property
     def image_sizes(self) -> np.ndarray:
-        """(N, 2) uint16: height and width of each image in pixels; 0 where unknown."""
+        """(N, 2) uint16: height and width of each image in pixels; 0 if unknown."""
         return self._index()["size"]
 
     @property
     def digest(self) -> str:
-        """Names the contents, in hex: two files (or sets of shards) with equal digests are the same bytes."""
+        """A digest of the contents in hex: files (or sets of shards) with equal digests have the same
+        bytes."""
         digests = b"".join(file["digest"] for file in self._native.files())
         return hashlib.blake2b(digests, digest_size=16).hexdigest()
 
     @property
     def size(self) -> int:
-        """Bytes of the file, or of all shards."""
+        """Size of the file, or of all shards, in bytes."""
         return sum(file["bytes"] for file in self._native.files())
 
     def verify(self, advance: Callable[[int], object] = lambda size: None) -> None:
-        """Checks every byte by all rules of docs/format.md; calls `advance` with the bytes of each step.
+        """Checks every byte against all rules of docs/format.md; calls `advance` with the size of each step.
 
         Raises FormatError for the first fault.
         """
         for number, file in enumerate(self._native.files()):
             self._native.verify(number)
             if _digest(file["path"], file["bytes"] - layout.FOOTER_SIZE, advance) != file["digest"]:
-                raise _C.FormatError(f"LabelFile: digest does not hold; the file is damaged, {file['path']}")
+                raise _C.FormatError(f"LabelFile: wrong digest; the file is damaged, {file['path']}")
 
     def _index(self) -> np.ndarray:
         parts = [self._native.index_bytes(i).view(layout.INDEX) for i in range(len(self._native.files()))]

@@ -1,12 +1,17 @@
-"""Names and numbers of docs/format.md that Python needs."""
+"""The names and numbers of docs/format.md that Python needs."""
 
 import struct
+from typing import Literal, get_args
 
 import numpy as np
 
-KINDS = ("topk", "hard", "smoothing", "dense", "dense_logits", "topk_logits")
-ENCODINGS = ("plain", "compact")
-VALUE_TYPES = ("none", "float16", "float32", "log8")
+# The names in the order of their numbers.
+Kind = Literal["topk", "hard", "smoothing", "dense", "dense_logits", "topk_logits"]
+KINDS = get_args(Kind)
+Encoding = Literal["plain", "compact"]
+ENCODINGS = get_args(Encoding)
+ValueType = Literal["none", "float16", "float32", "log8"]
+VALUE_TYPES = get_args(ValueType)
 
 MAGIC = b"\x89FKDX\r\n\x1a"
 END_MAGIC = b"DXKF"
@@ -14,7 +19,7 @@ VERSION = (1, 0)
 MAX_CROPS = 65_535
 MAX_HEADER = 64 << 20
 
-RATIO_BOXES, TWO_VIEWS, EXTRA_OPERATIONS = 1, 2, 4  # bits of what a reader has to know
+RATIO_BOXES, TWO_VIEWS, EXTRA_OPERATIONS = 1, 2, 4  # bits of what a reader must support
 MIXUP, CUTMIX, PARTNER_FLIPPED = 1, 2, 4  # bits of a record's operation
 MIXED = MIXUP | CUTMIX
 

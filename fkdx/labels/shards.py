@@ -1,4 +1,4 @@
-"""Sets of label files under one manifest, so that they can be written in parallel, hosted, and resumed."""
+"""Sets of label files with one manifest, so that they can be written in parallel, hosted and resumed."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ FORMAT, VERSION = "fkdl-shards", 1
 
 
 def shard_path(folder: str | os.PathLike, number: int) -> Path:
-    """Where shard `number` of a set lies."""
+    """The path of shard `number` of a set."""
     return Path(folder) / f"{number:05d}.fkdl"
 
 
 def is_complete(path: str | os.PathLike) -> bool:
-    """Whether a label file is there and opens. Raises FormatError where something else lies there."""
+    """Whether a complete label file lies at `path`. Raises FormatError if something else does."""
     if not os.path.exists(path):
         return False
     _C.LabelSet([os.fspath(path)], "mmap")
@@ -27,9 +27,9 @@ def is_complete(path: str | os.PathLike) -> bool:
 
 
 def write_manifest(folder: str | os.PathLike, shards: Sequence[str | os.PathLike]) -> Path:
-    """Makes complete shards in `folder` one set that `LabelFile(folder)` opens.
+    """Makes complete shards in `folder` a set that `LabelFile(folder)` opens.
 
-    Raises FormatError where shards do not belong together, ValueError where one lies elsewhere.
+    Raises FormatError if the shards do not belong together, ValueError if one lies elsewhere.
     """
     folder = Path(folder)
     paths = [Path(shard) for shard in shards]
@@ -58,13 +58,16 @@ def write_manifest(folder: str | os.PathLike, shards: Sequence[str | os.PathLike
 
 
 def shard_paths(path: str) -> list[str]:
-    """The label files behind a path: itself or those of a manifest. Raises FormatError, FileNotFoundError."""
+    """The label files at a path: the path itself, or the files of a manifest.
+
+    Raises FormatError for a broken manifest, FileNotFoundError for a folder without one.
+    """
     if os.path.isdir(path):
         path = os.path.join(path, MANIFEST)
         if not os.path.exists(path):
             raise FileNotFoundError(
-                f"LabelFile: got a folder without {MANIFEST}, expected a label file (.fkdl) or the folder "
-                f"of a complete set of shards, {os.path.dirname(path)}"
+                f"LabelFile: this folder has no {MANIFEST}, so its set of shards is incomplete or there is "
+                f"none; give a label file (.fkdl) or a complete set, {os.path.dirname(path)}"
             )
     if not path.endswith(".json"):
         return [path]
@@ -74,7 +77,7 @@ def shard_paths(path: str) -> list[str]:
         file = os.path.join(folder, shard["file"])
         facts = _C.LabelSet([file], "pread").files()[0]
         if facts["digest"].hex() != shard["digest"] or facts["images"] != shard["images"]:
-            raise _C.FormatError(f"LabelFile: shard, got another file than the manifest names, {file}")
+            raise _C.FormatError(f"LabelFile: this shard is not the file that the manifest describes, {file}")
         paths.append(file)
     return paths
 
@@ -89,7 +92,7 @@ def _shards(path: str) -> list[dict]:
                 )
             shards = manifest["shards"]
             if manifest["seal"] != _seal([bytes.fromhex(shard["digest"]) for shard in shards]):
-                raise ValueError("the seal does not hold")
+                raise ValueError("its seal is wrong, so it was changed")
             for shard in shards:
                 if os.path.basename(shard["file"]) != shard["file"] or shard["file"] in ("", ".", ".."):
                     raise ValueError(f"file name, got {shard['file']!r}")

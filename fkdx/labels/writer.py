@@ -1,4 +1,4 @@
-"""LabelWriter: the one way in which label files come to be."""
+"""LabelWriter: the only code that writes label files."""
 
 import hashlib
 import json
@@ -18,30 +18,32 @@ from fkdx.labels.layout import align64
 
 
 class LabelWriter:
-    """Writes one label file; a context manager. The file appears, complete, when the block ends without an
+    """Writes a label file; a context manager. The file appears, complete, when the block ends without an
     exception.
 
     Args:
-        path: of the file, usually `*.fkdl`.
+        path: the file to write, usually `*.fkdl`.
         kind: `topk`, `hard`, `smoothing`, `dense`, `dense_logits` or `topk_logits`.
         num_classes: C.
-        k: classes kept a crop; C for dense kinds and 1 for `hard` and `smoothing`, where it may be left out.
-        crops: of every image, or None where it varies.
-        classes: C names in class order, where known.
+        k: number of classes kept per crop; may be omitted for dense kinds (C), and for `hard` and `smoothing`
+            (1).
+        crops: number of crops of every image, or None if it varies.
+        classes: C names in class order, if known.
         provenance: where the labels come from; any JSON object.
         dataset: `fingerprint(...)` of the data set.
         encoding: `plain`, or `compact` (about 40 % smaller, see `value_type`).
-        value_type: `float16`, `float32` or `log8` (compact `topk` and `smoothing`: at most 2.4 % off). By
-            default `log8` where it is possible, `float16` otherwise.
-        ratios: boxes are float parts of the image because its size is not known.
-        images: all keys, for crops that mix two images; partners may have no crops of their own.
-        mix_size: side in pixels of the mixed images.
-        extra: `{"operations": [names], "form": "json"}` (or "steps", see docs/format.md) where images carry
+        value_type: `float16`, `float32` or `log8` (only compact `topk` and `smoothing`: at most 2.4 % off).
+            Default: `log8` where possible, otherwise `float16`.
+        ratios: boxes are fractions of the image because its size is unknown.
+        images: all keys, for crops that mix two images; partners may have no crops themselves.
+        mix_size: side of the mixed images in pixels.
+        extra: `{"operations": [names], "form": "json"}` (or "steps", see docs/format.md) if images carry
             parameters of further operations.
-        repair: mend and count faulty crops instead of refusing them.
+        repair: fix and count faulty crops instead of refusing them.
         overwrite: replace an existing file.
 
-    Raises ValueError for arguments that do not fit, FileExistsError, BlockingIOError (another writer).
+    Raises ValueError for arguments that contradict each other, FileExistsError, BlockingIOError (another
+    writer).
 
     Example:
         >>> import fkdx
@@ -61,7 +63,7 @@ class LabelWriter:
     def __init__(
         self,
         path: str | os.PathLike,
-        kind: str = "topk",
+        kind: layout.Kind = "topk",
         *,
         num_classes: int,
         k: int | None = None,
@@ -69,8 +71,8 @@ class LabelWriter:
         classes: list[str] | None = None,
         provenance: dict[str, Any] | None = None,
         dataset: dict[str, Any] | None = None,
-        encoding: str = "plain",
-        value_type: str | None = None,
+        encoding: layout.Encoding = "plain",
+        value_type: layout.ValueType | None = None,
         ratios: bool = False,
         images: list[str] | None = None,
         mix_size: int = 0,
@@ -90,7 +92,7 @@ class LabelWriter:
         if crops is not None and not 1 <= crops <= layout.MAX_CROPS:
             raise ValueError(f"LabelWriter: crops, got {crops}, expected 1 to {layout.MAX_CROPS}, {path}")
         if (images is None) != (mix_size == 0):
-            raise ValueError(f"LabelWriter: mixed crops need both images and mix_size, {path}")
+            raise ValueError(f"LabelWriter: mixed crops need both `images` and `mix_size`; give both, {path}")
         self._partners = {key: i for i, key in enumerate(sorted(images, key=str.encode))} if images else {}
         required = layout.RATIO_BOXES * ratios + layout.TWO_VIEWS * (images is not None)
         required += layout.EXTRA_OPERATIONS * (extra is not None)
@@ -148,21 +150,21 @@ class LabelWriter:
 
         Args:
             key: the image's path relative to the data set's folder, with `/`.
-            boxes: (M, 4) integers, top, left, height, width in pixels of the image; in a file with `ratios`,
-                floats: top / H, left / W, height / H, width / W.
+            boxes: (M, 4) integers: top, left, height, width in pixels of the image; with `ratios`, floats:
+                top / H, left / W, height / H, width / W.
             flips: (M,) bool.
             ids: (M, K) integers, the classes of `values`; (M,) for hard labels. Rows may be in any order.
-            values: (M, K) or (M, C) for dense kinds, probabilities or logits; none for hard labels.
+            values: (M, K), or (M, C) for dense kinds: probabilities or logits; none for hard labels.
             image_size: (H, W) of the decoded image in pixels; not needed with `ratios`.
-            tails: (M,) for `topk_logits`: log of the sum of exp over the classes not kept.
-            mixes: what the crops were mixed with, in a file with `images`.
-            extra: parameters of further operations, in a file with `extra`.
+            tails: (M,) for `topk_logits`: the log of the sum of exp over the classes that are not kept.
+            mixes: what the crops were mixed with, if the writer was given `images`.
+            extra: parameters of further operations, if the writer was given `extra`.
 
-        Raises ValueError naming the key where it is not a clean relative path or a duplicate, or where a
-        box, id or value is out of its range; nothing of this image is written then, and the writer goes on.
+        Raises ValueError with the key if it is not a clean relative path or was added before, or if a box, id
+        or value is out of range. Nothing of this image is written then, and the writer can be used further.
         """
         if self._file is None:
-            raise RuntimeError(f"LabelWriter.add: the writer is closed, {self.path}")
+            raise RuntimeError(f"LabelWriter.add: the writer is closed; open a new one, {self.path}")
         name = check_key(key)
         try:
             if name in self._index:
@@ -195,10 +197,10 @@ class LabelWriter:
         )
 
     def copy_image(self, labels: LabelFile, image: int) -> None:
-        """Adds image number `image` of a label file of the same layout, its bytes as they are.
+        """Adds image number `image` of a label file of the same layout by copying its bytes.
 
-        Raises ValueError where layouts or numbers of crops differ, for files of mixed crops (their
-        partners are numbers of another file), and where the key was added before.
+        Raises ValueError if layouts or numbers of crops differ, for files of mixed crops (their partners are
+        numbers of another file), and if the key was added before.
         """
         key = labels.keys[image]
         data, crops, height, width, _, _, extra = labels._native.block(image)
@@ -290,7 +292,7 @@ class LabelWriter:
         self._file = None
 
     def _write_parts(self) -> list[int]:
-        """Header, index and keys; returns their places and CRCs as the footer wants them."""
+        """Writes header, index and keys; returns their places and CRCs in the order of the footer."""
         keys = sorted(self._index)
         starts = np.zeros(len(keys) + 1, "<u4")
         np.cumsum([len(key) for key in keys], out=starts[1:])
@@ -310,7 +312,7 @@ class LabelWriter:
         return [places[0], len(header), places[1], len(keys), places[2], len(names), *crcs]
 
     def abort(self) -> None:
-        """Leaves nothing behind."""
+        """Removes everything written."""
         if self._file is not None:
             self._file.abort()
             self._file = None

@@ -197,7 +197,7 @@ def test_merge_refuses_other_crops(tmp_path: Path, rng) -> None:
     with pytest.raises(ValueError, match=r"merge: images, got others than in .*a, expected the same"):
         merge([LabelFile(tmp_path / "a"), LabelFile(tmp_path / "d")], tmp_path / "c")
     write_labels(tmp_path / "e", rng, num_classes=20)
-    with pytest.raises(ValueError, match=r"merge: classes, got 20, expected 10 as in .*a"):
+    with pytest.raises(ValueError, match=r"merge: classes, got 20, expected 100 as in .*a"):
         merge([LabelFile(tmp_path / "a"), LabelFile(tmp_path / "e")], tmp_path / "c")
 
 

@@ -13,15 +13,15 @@ from fkdx.image.random_boxes import random_boxes
 def test_equals_reference(rng: np.random.Generator) -> None:
     for _ in range(200):
         size = tuple(int(2 ** rng.uniform(0, 12)) for _ in range(2))
-        seed, epoch = int(rng.integers(2**63)), int(rng.integers(1000))
+        seed, draws = int(rng.integers(2**63)), int(rng.integers(1000))
         scale = tuple(np.sort(rng.uniform(0.01, 1, 2)))
         ratio = tuple(np.sort(rng.uniform(0.2, 5, 2)))
         key, first = f"n{rng.integers(1000)}/ä{rng.integers(1000)}.JPEG", int(rng.integers(500))
         boxes, flips = random_boxes(
-            size, seed, key, 4, scale=scale, ratio=ratio, flip=0.3, epoch=epoch, first=first
+            size, seed, key, 4, scale=scale, ratio=ratio, flip=0.3, draws=draws, first=first
         )
         for i in range(4):
-            expected = reference.random_box(size, seed, key, first + i, scale, ratio, 0.3, epoch)
+            expected = reference.random_box(size, seed, key, first + i, scale, ratio, 0.3, draws)
             assert (tuple(boxes[i]), flips[i]) == expected
 
 
