@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fkdx.image.augment import strengths_of
+from fkdx.image.augment import augment_of
 from fkdx.image.random_boxes import RATIO, SCALE
 
 Pair = tuple[float, float]
@@ -111,7 +111,7 @@ class Settings:
         _expect(not (self.policy and self.crops_from), "--policy and --crops-from exclude each other")
         for word in self.augment:
             try:
-                strengths_of(word)
+                augment_of(word)
             except ValueError as error:
                 raise ValueError(f"--augment: {str(error).removeprefix('augment: ')}") from None
 
