@@ -9,23 +9,26 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
 from fkdx import _C
 from fkdx.calibration import Calibration
+from fkdx.errors import refuse
 from fkdx.image.augment import augment_rows
+from fkdx.image.crops import Interpolation, Resample
 from fkdx.image.random_boxes import RATIO, SCALE
-from fkdx.labels.distributions import SCORES
+from fkdx.labels.distributions import SCORES, Score
 from fkdx.loader.batches import Batch, check_shares
 from fkdx.loader.drawn_crops import DrawnCrops
 from fkdx.loader.labelled_crops import LabelledCrops, Labels
 from fkdx.loader.plan import Plan
 from fkdx.loader.pool import ImagePool, Pending, View, run_ahead
-from fkdx.loader.sampler import CURRICULA, Sampler
+from fkdx.loader.sampler import CURRICULA, Choice, Sampler
 from fkdx.loader.slots import Device, make_slots, send
-from fkdx.loss.target import KINDS
+from fkdx.loss.target import KINDS, LabelKind
 from fkdx.stores.sources import Source, open_source
 
 _HOPELESS = 100  # unreadable images in a row after which something else must be wrong
@@ -104,17 +107,17 @@ class CropLoader:
         threads: int | None = None,
         rank: int = 0,
         world_size: int = 1,
-        label_kind: str = "marginal_smoothing",
+        label_kind: LabelKind = "marginal_smoothing",
         calibration: Calibration | None = None,
-        interpolation: str = "bilinear",
-        resample: str = "pillow12",
-        choice: str = "independent",
+        interpolation: Interpolation = "bilinear",
+        resample: Resample = "pillow12",
+        choice: Choice = "independent",
         window: tuple[float, float] = (0.0, 0.25),
         epochs: int = 0,
-        score: str = "max",
+        score: Score = "max",
         drop_last: bool = True,
-        on_error: str = "raise",
-        on_missing: str = "raise",
+        on_error: Literal["raise", "skip"] = "raise",
+        on_missing: Literal["raise", "ignore"] = "raise",
         allow_warnings: bool = False,
         prefetch: int = 2,
         cache_bytes: int = 0,
@@ -128,7 +131,7 @@ class CropLoader:
         _check_word("label_kind", label_kind, KINDS)
         _check_word("score", score, SCORES)
         if prefetch < 1:
-            raise ValueError(f"CropLoader: prefetch, got {prefetch}, expected at least 1")
+            refuse("CropLoader", "prefetch", prefetch, "at least 1")
         source = open_source(root)
         self.crops_per_image, self.batch_size = crops_per_image, batch_size
         self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
@@ -306,4 +309,4 @@ class _Part:
 
 def _check_word(name: str, word: str, expected: tuple[str, ...]) -> None:
     if word not in expected:
-        raise ValueError(f"CropLoader: {name}, got '{word}', expected one of {', '.join(expected)}")
+        refuse("CropLoader", name, f"'{word}'", f"one of {', '.join(expected)}")

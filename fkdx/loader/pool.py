@@ -1,5 +1,5 @@
-"""Batches of images from threads: submitted ahead, finished in order, errors kept for the batch they
-belong to."""
+"""Batches of images from threads: submitted ahead, finished in order; errors wait for the batch to which they
+belong."""
 
 import math
 import os
@@ -11,31 +11,34 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from fkdx import _C
+from fkdx.errors import refuse
 from fkdx.image import decode_crops, image_size, validation_crop
+from fkdx.image.crops import Interpolation, Resample
 from fkdx.labels import boxes_from_ratios
 from fkdx.stores.sources import Source
 
 Step = TypeVar("Step")
 Begun = TypeVar("Begun")
 
-_TURN_SECONDS = 0.05  # between two looks for signals
+_TURN_SECONDS = 0.05  # between two checks for signals
 _STUCK_SECONDS = 60.0
 
 
 def default_threads() -> int:
-    """The cores this process may use, shared among the processes that torchrun started on this machine."""
+    """The number of cores of this process, shared among the processes that torchrun started on this
+    machine."""
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def run_ahead(begin: Callable[[Step], Begun], steps: Iterable[Step], depth: int) -> Iterator[Begun]:
-    """begin(step) for every step, in order, each called `depth` steps before its result is handed out.
+    """Yields begin(step) for every step, in order; each is called `depth` steps before its result is yielded.
 
-    An exception of `begin` waits for its turn, so that it reaches the caller at the step it belongs to.
+    An exception of `begin` waits for its turn, so that it reaches the caller at the step to which it belongs.
     """
     waiting: deque[Future] = deque()
     for step in steps:
@@ -53,25 +56,23 @@ def run_ahead(begin: Callable[[Step], Begun], steps: Iterable[Step], depth: int)
 
 @dataclass
 class View:
-    """How images are looked at: see CropLoader for the words."""
+    """How images are cut and resized; see CropLoader for the options."""
 
     size: int
-    interpolation: str = "bilinear"
-    resample: str = "pillow12"
+    interpolation: Interpolation = "bilinear"
+    resample: Resample = "pillow12"
     allow_warnings: bool = False
-    boxes: str = "pixels"  # pixels | ratios | random | centre
-    crop_ratio: float = 0.875  # centre
-    random: _C.RandomCrops | None = None  # random
+    boxes: Literal["pixels", "ratios", "random", "centre"] = "pixels"
+    crop_ratio: float = 0.875  # for "centre"
+    random: _C.RandomCrops | None = None  # for "random"
     whole_file: bool = False  # see decode_crops
 
     def native(self) -> _C.View:
-        """The same, checked. Raises ValueError."""
+        """The same for the extension, checked. Raises ValueError."""
         if self.boxes == "centre" and not 0 < self.crop_ratio <= self.size:
-            raise ValueError(
-                f"View: crop_ratio, got {self.crop_ratio}, expected above 0 and at most {self.size}"
-            )
+            refuse("View", "crop_ratio", self.crop_ratio, f"above 0 and at most {self.size}")
         resize = math.floor(self.size / self.crop_ratio)
-        arguments = (
+        return _C.View(
             self.size,
             self.interpolation,
             self.resample,
@@ -81,16 +82,15 @@ class View:
             self.random,
             self.whole_file,
         )
-        return _C.View(*arguments)
 
 
 @dataclass
 class Work:
     """What to do for one batch: counts[i] crops of images[i], row after row.
 
-    boxes (B, 4) int32 and flips (B,) uint8 are read, or written where the view draws or converts them;
-    ratios (B, 4) float32. sizes[i] is the (height, width) that images[i] has to have; (0, 0), or no list,
-    where any will do. With random boxes, streams[i] and first_crops[i] name the crops of images[i].
+    boxes (B, 4) int32 and flips (B,) uint8 are read, or written if the view draws or converts them; ratios
+    are (B, 4) float32. sizes[i] is the (height, width) that images[i] must have; (0, 0), or an empty list,
+    accepts any. With random boxes, streams[i] and first_crops[i] identify the crops of images[i].
     """
 
     images: list[int]
@@ -106,7 +106,7 @@ class Work:
 class ImagePool:
     """Threads that read, decode and cut the images of a source.
 
-    The threads belong to the process that made the pool: in a forked child every call raises RuntimeError.
+    The threads belong to the process that made the pool: in a forked child, every call raises RuntimeError.
     They end with `close()`, with the pool's last reference, or at interpreter exit.
     """
 
@@ -114,7 +114,7 @@ class ImagePool:
         self.source, self.view = source, view
         self._native_view = view.native()
         self._pool = _C.Pool(default_threads() if threads is None else threads, cache_bytes)
-        self.foreign = 0  # images that were no JPEG and went through Pillow
+        self.foreign = 0  # images that are not JPEG, decoded by Pillow
         self.close = weakref.finalize(self, self._pool.close)
 
     @property
@@ -122,15 +122,15 @@ class ImagePool:
         return self._pool.threads
 
     def stages(self) -> dict[str, int]:
-        """Nanoseconds by stage and counts, summed over the threads since the pool was made."""
+        """Nanoseconds of each stage, and counts, summed over all threads since the pool was made."""
         return self._pool.stages()
 
     def submit(
         self, work: Work, slot: np.ndarray, urgent: bool = False, view: View | None = None
     ) -> "Pending":
-        """Start on a batch that fills the rows of `slot`; returns at once. Urgent ones go first.
+        """Starts a batch that fills the rows of `slot` and returns at once. Urgent batches go first.
 
-        `view` is how this batch is looked at, by default as the pool was made for.
+        `view` is for this batch; the default is that of the pool.
         """
         places = [self.source.place(image) for image in work.images]
         native = self._pool.submit(
@@ -151,7 +151,7 @@ class ImagePool:
 
 
 class Pending:
-    """A batch under way. Dropping it cancels what no thread has started and waits for the rest."""
+    """A batch that is being made. Dropping it cancels what no thread has started and waits for the rest."""
 
     def __init__(self, pool: ImagePool, native: _C.Pending, work: Work, slot: np.ndarray, view: View) -> None:
         self._pool, self._native, self._view = pool, native, view
@@ -159,14 +159,16 @@ class Pending:
         self._foreign_sizes: dict[int, tuple[int, int]] = {}
 
     def finish(self) -> dict[int, Exception]:
-        """Wait until all rows are written; the errors by the image's place in the batch, in order."""
+        """Waits until all rows are written; returns the errors by the image's place in the batch, in
+        order."""
         begun = time.monotonic()
         while not self._native.wait(_TURN_SECONDS):
             if time.monotonic() - begun > _STUCK_SECONDS:
                 begun = time.monotonic()
                 waiting = [self._pool.source.place(self.work.images[i])[0] for i in self._native.waiting()]
                 warnings.warn(
-                    f"loader: no image for {_STUCK_SECONDS:.0f} s, waiting for {waiting[:3]}", stacklevel=2
+                    f"loader: no image arrived for {_STUCK_SECONDS:.0f} s; still waiting for {waiting[:3]}",
+                    stacklevel=2,
                 )
         errors = {}
         for i in self._native.failed():
@@ -185,14 +187,14 @@ class Pending:
         return dict(sorted(errors.items()))
 
     def sizes(self) -> np.ndarray:
-        """(n, 2) int32 height and width of the images; (0, 0) of those that could not be read."""
+        """(n, 2) int32 height and width of the images; (0, 0) for unreadable ones."""
         sizes = self._native.sizes()
         for i, size in self._foreign_sizes.items():
             sizes[i] = size
         return sizes
 
     def _decode_foreign(self, i: int) -> None:
-        """What is no JPEG is Pillow's to decode; the resize is ours all the same."""
+        """Pillow decodes what is not JPEG; the resize is ours all the same."""
         view, work, encoded = self._view, self.work, self._native.encoded(i)
         options = view.interpolation, view.resample
         first = sum(work.counts[:i])

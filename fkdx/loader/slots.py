@@ -1,5 +1,5 @@
-"""Memory for batches, used again and again: filled by threads, handed out as tensors, never overwritten
-early."""
+"""Memory for batches: filled by threads, handed out as tensors, and reused, but never while a batch is in
+use."""
 
 import weakref
 from collections import deque
@@ -16,28 +16,28 @@ def on_cuda(device: Device) -> bool:
 
 
 def send(part: Any, device: Device) -> Any:
-    """What a batch holds beside its images, on the device: through page-locked memory, without waiting."""
+    """A part of a batch other than its images, copied to the device through pinned memory without waiting."""
     return part.pin_memory().to(device, non_blocking=True) if on_cuda(device) else part
 
 
 def make_slots(shape: tuple[int, ...], device: Device, kept: int) -> "HostSlots | DeviceSlots":
-    """Slots for uint8 batches of one shape; `kept` are kept for use again."""
+    """Slots for uint8 batches of one shape; up to `kept` free ones are kept for reuse."""
     return DeviceSlots(shape, torch.device(device)) if on_cuda(device) else HostSlots(shape, kept)
 
 
 class HostSlots:
-    """Slots in ordinary memory. A tensor given out *is* its slot: the slot comes back when the last
-    tensor, array or view that shares its memory is gone, so a batch stays what it was for as long as
-    anyone holds it."""
+    """Slots in ordinary memory. A tensor that is handed out *is* its slot, and the slot comes back when the
+    last tensor, array or view that shares its memory is gone. So a batch does not change as long as it is
+    used."""
 
     def __init__(self, shape: tuple[int, ...], kept: int) -> None:
         self._shape, self._kept = shape, kept
         self._free: deque[bytearray] = deque()
 
     def take(self) -> np.ndarray:
-        """A uint8 array of the given shape, with any content."""
+        """A uint8 array of the slots' shape, with arbitrary content."""
         memory = self._free.pop() if self._free else bytearray(int(np.prod(self._shape)))
-        # Every view of a view of `flat` refers to `flat`, because its own base is no array.
+        # Every view of a view of `flat` refers to `flat`, because the base of `flat` is not an array.
         flat = np.frombuffer(memory, np.uint8)
         weakref.finalize(flat, self._give_back, memory).atexit = False
         return flat.reshape(self._shape)
@@ -52,8 +52,8 @@ class HostSlots:
 
 
 class DeviceSlots:
-    """Pinned slots, copied to a CUDA device on a stream of their own. A slot is taken again only when
-    the event behind its copy has passed."""
+    """Pinned slots, copied to a CUDA device on a separate stream. A slot is reused only after the event that
+    follows its copy has passed."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
         self._shape, self._device = shape, device
@@ -63,7 +63,7 @@ class DeviceSlots:
         self._copying: deque[tuple[Any, torch.Tensor]] = deque()
 
     def take(self) -> np.ndarray:
-        """A uint8 array of the given shape, with any content."""
+        """A uint8 array of the slots' shape, with arbitrary content."""
         while self._copying and self._copying[0][0].query():
             self._free.append(self._copying.popleft()[1])
         pinned = self._free.pop() if self._free else self._new_slot()
@@ -86,9 +86,8 @@ class DeviceSlots:
             copied = torch.cuda.Event()
             copied.record()
         consumer.wait_event(copied)
-        images.record_stream(
-            consumer
-        )  # the allocator may not give its memory away before the consumer is done
+        # The allocator must not reuse this memory before the consumer is done.
+        images.record_stream(consumer)
         return images, copied
 
     def _new_stream(self) -> torch.cuda.Stream:
@@ -98,6 +97,6 @@ class DeviceSlots:
         return torch.empty(self._shape, dtype=torch.uint8, pin_memory=True)
 
     def _give_back(self, slot_id: int) -> None:
-        # Reached with the slot still taken only when its batch was dropped before delivery.
+        # The slot is still taken only if its batch was dropped before delivery.
         if (pinned := self._taken.pop(slot_id, None)) is not None:
             self._free.append(pinned)

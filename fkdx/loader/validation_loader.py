@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from fkdx.image.crops import Interpolation, Resample
 from fkdx.loader.batches import Batch, check_shares
 from fkdx.loader.pool import ImagePool, Pending, View, Work, run_ahead
 from fkdx.loader.slots import Device, make_slots, send
@@ -13,17 +14,17 @@ from fkdx.stores.sources import Source, class_numbers, open_source
 
 
 class ValidationLoader:
-    """Every image once: shorter side resized to floor(size / crop_ratio), then the centre, as
-    torchvision does.
+    """Every image once: the shorter side resized to floor(size / crop_ratio), then the centre, as torchvision
+    does.
 
     Images come in the order of their keys. Rank r takes images r, r + world_size, ...: no image is shown
-    twice and nothing is padded, so totals summed over the ranks are exact. Ranks may differ by one in their
-    images, and so in their batches: keep collective operations out of the loop over them.
+    twice and nothing is padded, so totals summed over the ranks are exact. The numbers of images, and so of
+    batches, may differ by one between ranks: keep collective operations out of the loop over batches.
 
     Args:
         root: where the images are, see `fkdx.stores.sources.open_source`.
-        batch_size: images of a batch of this process; the last one may be smaller.
-        classes: class names in order; default: the folders' names, sorted.
+        batch_size: images in a batch of this process; the last one may be smaller.
+        classes: class names in order (default: the folders' names, sorted).
         others: as for CropLoader.
 
     Example:
@@ -49,8 +50,8 @@ class ValidationLoader:
         threads: int | None = None,
         rank: int = 0,
         world_size: int = 1,
-        interpolation: str = "bilinear",
-        resample: str = "pillow12",
+        interpolation: Interpolation = "bilinear",
+        resample: Resample = "pillow12",
         allow_warnings: bool = False,
         prefetch: int = 2,
         cache_bytes: int = 0,
@@ -66,11 +67,11 @@ class ValidationLoader:
         self._slots = make_slots((batch_size, size, size, 3), device, prefetch + 2)
 
     def __len__(self) -> int:
-        """Batches of this rank."""
+        """Number of batches of this rank."""
         return -(-len(self._files) // self.batch_size)
 
     def close(self) -> None:
-        """End the threads; done as well when the loader is no longer used, and at exit."""
+        """End the threads. This also happens when the loader is no longer used, and at exit."""
         self.pool.close()
 
     def __iter__(self) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Find every image that a loader would refuse: each one is read and decoded whole, in parallel."""
+"""Find every image that a loader would refuse, by reading and decoding each one completely, in parallel."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _GROUP = 64  # images of one batch
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image that cannot be used, and why (the text names its path)."""
+    """An unusable image, and the reason, which names its path."""
 
     key: str
     reason: str
@@ -23,15 +23,16 @@ class BadImage:
 def verify_images(
     root: "str | Source", threads: int | None = None, allow_warnings: bool = False, progress: bool = True
 ) -> Iterator[BadImage]:
-    """The images of `root` that are empty, truncated, corrupt, too large, no images at all, or not readable.
+    """The images of `root` that are empty, truncated, corrupt, too large, unreadable, or not images at all.
 
-    They come in the order of their keys, each as soon as it is found; `root` is what `open_source` takes.
-    JPEG has no checksum: changed bytes that still decode are found only by a fingerprint of the files.
+    They come in the order of their keys, each as soon as it is found. JPEG has no checksum, so changed bytes
+    that still decode are found only by comparing a fingerprint of the files.
 
     Args:
-        threads: default: all cores.
-        allow_warnings: accept what libjpeg calls corrupt but decodes somehow.
-        progress: show a bar where stderr is a terminal.
+        root: where the images are, see `fkdx.stores.sources.open_source`.
+        threads: number of decoding threads (default: all cores).
+        allow_warnings: accept damaged images that libjpeg decodes with a warning.
+        progress: show a progress bar if stderr is a terminal.
     """
     source = open_source(root)
     pool = ImagePool(source, View(1, boxes="ratios", allow_warnings=allow_warnings, whole_file=True), threads)

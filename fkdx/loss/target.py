@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from fkdx.errors import expect
 
 _expect = partial(expect, "SparseTarget")
 
-KINDS = ("marginal_smoothing", "marginal_renorm", "smoothing", "hard")
+LabelKind = Literal["marginal_smoothing", "marginal_renorm", "smoothing", "hard"]
+KINDS = get_args(LabelKind)
 _SMALLEST = 1e-12  # a row whose values sum to less is divided by this
 
 
@@ -74,7 +76,11 @@ class SparseTarget:
 
     @classmethod
     def from_topk(
-        cls, ids: Tensor | np.ndarray, values: Tensor | np.ndarray, num_classes: int, kind: str = KINDS[0]
+        cls,
+        ids: Tensor | np.ndarray,
+        values: Tensor | np.ndarray,
+        num_classes: int,
+        kind: LabelKind = "marginal_smoothing",
     ) -> SparseTarget:
         """Targets from stored top-K labels: ids (B, K) integers, values (B, K) teacher probabilities.
 
