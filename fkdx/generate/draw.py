@@ -140,7 +140,7 @@ class Policy:
             for entry in self.entries:
                 self.parts.append(_part(entry, seed, sum(part.crops for part in self.parts)))
         except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-            raise ValueError(f"policy: {' '.join(str(error).split())}, path {path}") from error
+            raise ValueError(f"policy: {' '.join(str(error).split())}, {path}") from error
         self.crops, self.seed = sum(part.crops for part in self.parts), seed
 
     def __call__(self, key: str, size: tuple[int, int]) -> Crops:
@@ -182,12 +182,12 @@ class CropsOfFile:
         self.labels = LabelFile(path)
         self.path = Path(path)
         if not self.labels.crops:
-            raise ValueError(f"crops-from: expected the same number of crops of every image, path {path}")
+            raise ValueError(f"crops-from: expected the same number of crops of every image, {path}")
         operations = self.labels.extra_operations
         if operations and not are_steps(self.labels.extra_form, operations):
             raise ValueError(
                 f"crops-from: its crops went through {', '.join(operations)}, expected what can be repeated, "
-                f"path {path}"
+                f"{path}"
             )
         self.crops: int = self.labels.crops
         self.view = {"boxes": "ratios" if self.labels.ratios else "pixels"}

@@ -29,7 +29,7 @@ def evaluate(teacher: Teacher, root: str, classes: list[str] | None, batch_size:
         right = guesses == batch.classes[:, None].cpu()
         first, five, images = first + int(right[:, 0].sum()), five + int(right.sum()), images + len(right)
     accuracy = f"top-1 {first / images:.2%}, top-5 {five / images:.2%}"
-    return f"{teacher.name}: {accuracy} of {images} images, path {root}"
+    return f"{teacher.name}: {accuracy} of {images} images, {root}"
 
 
 def forecast(teachers: list[Teacher], feed: Feed, outputs: list[Output], shards: int) -> str:

@@ -127,7 +127,7 @@ def name_classes(settings: Settings, teachers: list[Teacher], folders: list[str]
     if strangers:
         raise ValueError(
             f"generate: folders that are no class of it, got {len(strangers)} ({strangers[0]}, ...), "
-            f"expected names of {origin}, path {settings.data}"
+            f"expected names of {origin}, {settings.data}"
         )
     return names
 
@@ -154,7 +154,7 @@ def pick_pairs(
         return None
     sizes = {teacher.preprocess.size for teacher in teachers}
     if stored and settings.mixed:
-        raise ValueError(f"generate: crops that are mixed already, got --mixup or --cutmix, path {draw.path}")
+        raise ValueError(f"generate: crops that are mixed already, got --mixup or --cutmix, {draw.path}")
     if len(sizes) > 1 or (stored and sizes != {stored}):
         got, expected = sorted(sizes), stored or "one"
         raise ValueError(f"generate: size of mixed crops, got {got}, expected {expected}; see --size")
@@ -169,7 +169,7 @@ def pick_augment(settings: Settings, draw: Draw) -> Augment | StoredAugment | No
     """How crops are changed further; None where they are not."""
     if isinstance(draw, CropsOfFile) and draw.labels.extra_operations:
         if settings.augment:
-            raise ValueError(f"generate: crops that are augmented already, got --augment, path {draw.path}")
+            raise ValueError(f"generate: crops that are augmented already, got --augment, {draw.path}")
         return StoredAugment(draw.labels)
     return Augment(settings.augment, settings.seed) if settings.augment else None
 
@@ -188,7 +188,7 @@ def plan_outputs(
         )
     mixed = settings.mixed or (isinstance(draw, CropsOfFile) and draw.labels.mix_size)
     if mixed and path.suffix != ".fkdl":
-        raise ValueError(f"generate: mixed crops go into one file, expected --output NAME.fkdl, path {path}")
+        raise ValueError(f"generate: mixed crops go into one file, expected --output NAME.fkdl, {path}")
     return [
         Output(path, members, _label_options(settings, teachers[members[0]].num_outputs, classes, draw))
         for path, members in plans

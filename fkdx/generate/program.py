@@ -89,7 +89,7 @@ def find_job(outputs: list[Output], facts: dict, command: str) -> Job | None:
             if already_made(outputs, facts):
                 return None
             time.sleep(0.1)
-    raise TimeoutError(f"generate: no job was begun by rank 0 within {WAIT_SECONDS} s, path {folder}")
+    raise TimeoutError(f"generate: no job was begun by rank 0 within {WAIT_SECONDS} s, {folder}")
 
 
 def conclude(job: Job, shards: list[Shard], outputs: list[Output]) -> None:
@@ -115,7 +115,7 @@ def already_made(outputs: list[Output], settings: dict) -> bool:
     ours = report.exists() and json.loads(report.read_text())["settings"] == settings
     there = [output.path for output in outputs if output.path.exists()]
     if there and not (ours and len(there) == len(outputs)):
-        raise FileExistsError(f"generate: the output exists; remove it or choose another, path {there[0]}")
+        raise FileExistsError(f"generate: the output exists; remove it or choose another, {there[0]}")
     return bool(there)
 
 

@@ -57,7 +57,7 @@ class Lock:
             self._file.seek(0)
             owner = self._file.read() or "another process"
             self._file.close()
-            raise BlockingIOError(f"held by {owner}, path {path}") from None
+            raise BlockingIOError(f"held by {owner}, {path}") from None
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._file.flush()
@@ -86,7 +86,7 @@ class Job:
             if settings.get(name) != self.settings.get(name):
                 raise ValueError(
                     f"generate: {name}, got {settings.get(name)}, expected {self.settings.get(name)} as when "
-                    f"this job was begun; repeat its options or remove its folder, path {folder}"
+                    f"this job was begun; repeat its options or remove its folder, {folder}"
                 )
 
     @classmethod

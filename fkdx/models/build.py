@@ -218,7 +218,7 @@ def _exported(path: Path) -> nn.Module:
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"teacher: expected a file of torch.export.save (.pt2) or torch.jit.save ({reason}), path {path}"
+            f"teacher: expected a file of torch.export.save (.pt2) or torch.jit.save ({reason}), {path}"
         ) from error
 
 
