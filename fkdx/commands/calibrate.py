@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fkdx.calibration import CalibratedLabels, Calibration, calibrated
-from fkdx.commands import add_encoding, add_output, encoding_changes, print_summary
 from fkdx.commands.convert import convert
+from fkdx.commands.options import add_encoding, add_output, encoding_changes, print_summary
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import SCORES
 

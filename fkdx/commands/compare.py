@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fkdx.commands import TAIL_HELP, progress
+from fkdx.commands.options import TAIL_HELP, progress
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_plain_crops, check_same_classes, check_same_crops
 from fkdx.labels.distributions import TAILS, Distributions, Tail, recover, union

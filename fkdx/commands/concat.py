@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from fkdx.commands import make_parser, print_summary, progress
+from fkdx.commands.options import make_parser, print_summary, progress
 from fkdx.errors import refuse
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_plain_crops, check_same_classes

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from fkdx.commands import add_encoding, encoding_changes, make_parser, print_summary, progress
+from fkdx.commands.options import add_encoding, encoding_changes, make_parser, print_summary, progress
 from fkdx.labels import LabelFile
 from fkdx.labels.rewrite import copy_images, writer_like
 

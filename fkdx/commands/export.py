@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fkdx.commands import progress
+from fkdx.commands.options import progress
 from fkdx.importers.fkd_export import export_fkd
 from fkdx.labels import LabelFile
 

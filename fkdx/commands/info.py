@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fkdx.commands import progress
+from fkdx.commands.options import progress
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import image_probabilities
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from fkdx.commands import TAIL_HELP, add_encoding, encoding_changes, make_parser, print_summary, progress
+from fkdx.commands.options import (
+    TAIL_HELP,
+    add_encoding,
+    encoding_changes,
+    make_parser,
+    print_summary,
+    progress,
+)
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import (
     check_plain_crops,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fkdx.commands import add_encoding, encoding_changes, make_parser, print_summary, progress
+from fkdx.commands.options import add_encoding, encoding_changes, make_parser, print_summary, progress
 from fkdx.errors import refuse
 from fkdx.labels import ImageLabels, LabelFile
 from fkdx.labels.rewrite import copy_images, writer_like

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from tqdm import tqdm
 
-from fkdx.commands import progress
+from fkdx.commands.options import progress
 from fkdx.errors import refuse
 from fkdx.image import INTERPOLATIONS, decode_crops, image_size
 from fkdx.labels import LabelFile, boxes_from_ratios, fingerprint

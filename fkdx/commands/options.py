@@ -1,0 +1,58 @@
+"""What several verbs share: their options, a progress bar, the line that describes a new label file."""
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+from fkdx.labels import ENCODINGS, VALUE_TYPES, LabelFile
+
+TAIL_HELP = "what classes outside the top K get: equal shares of the rest, or nothing (default: %(default)s)"
+
+
+def make_parser(verb: str, about: str, several: bool = False) -> argparse.ArgumentParser:
+    """Options of a verb that makes one label file out of another one, or out of several.
+
+    about: the docstring of its module.
+    """
+    parser = argparse.ArgumentParser(prog=f"fkdx {verb}", description=about.split(": ", 1)[1])
+    if several:
+        parser.add_argument("labels", nargs="+", help="label files or folders of shards")
+    else:
+        parser.add_argument("labels", help="label file or folder of shards")
+    add_output(parser)
+    return parser
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="label file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
+
+
+def add_encoding(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--encoding", choices=ENCODINGS, help="encoding of the new file (default: that of the old one)"
+    )
+    parser.add_argument(
+        "--value-type", choices=VALUE_TYPES[1:], help="type of stored values (default: the encoding's)"
+    )
+
+
+def encoding_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of LabelWriter for --encoding and --value-type."""
+    options = {"encoding": args.encoding, "value_type": args.value_type}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def progress(images: Iterable, total: int, text: str) -> Iterable:
+    """A bar on a terminal."""
+    return tqdm(images, total=total, desc=text, unit="image", disable=None)
+
+
+def print_summary(path: str) -> None:
+    """Prints the size of a new label file."""
+    labels = LabelFile(path)
+    crops = max(1, int(labels.crop_counts.sum()))
+    size = labels.size
+    print(f"{path}: {len(labels)} images, {crops} crops, {size} bytes ({size / crops:.1f} a crop)")
