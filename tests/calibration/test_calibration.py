@@ -381,7 +381,9 @@ def test_thresholds_out_of_order_are_refused(toy, tmp_path, rng, capsys):
     assert "thresholds, got (0.5, 0.3, 0.9)" in refused(words, capsys)
     run = ["--data", str(toy.images), "--labels", str(path), "--output", str(tmp_path / "run")]
     assert "thresholds, got (0.5, 0.3, 0.9)" in refused([*run, "--calibrate", "[0.5, 0.3, 0.9]"], capsys)
-    assert "expected [low, middle, top]" in refused([*run, "--calibrate", "[0.5, 0.3]"], capsys)
+    assert "calibrate, got [0.5, 0.3], expected 3 numbers" in refused(
+        [*run, "--calibrate", "[0.5, 0.3]"], capsys
+    )
     assert not (tmp_path / "b.fkdl").exists()
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fkdx.commands.verify_images import verify_images
 from images import JPEG_KINDS, encode
 from PIL import Image
 
 import fkdx
 from fkdx import _C, CropLoader
-from fkdx.commands.verify_images import verify_images
 from fkdx.image import decode_crops, harmless_warnings, image_size, validation_crop
 
 SOF, DHT, EOI, SOS, DQT, APP0 = b"\xff\xc0", b"\xff\xc4", b"\xff\xd9", b"\xff\xda", b"\xff\xdb", b"\xff\xe0"
