@@ -1,0 +1,81 @@
+"""`fkdx report`: a page for a browser about a label file, or about runs of the trainer."""
+
+import argparse
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fkdx.labels import LabelFile
+from fkdx.labels.atomic import AtomicFile
+from fkdx.stores.sources import open_source
+
+WATCH_SECONDS = 20
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="fkdx report", description=__doc__.split(": ", 1)[1])
+    parser.add_argument(
+        "what", nargs="+", metavar="LABELS|RUN", help="a label file, or output folders of runs"
+    )
+    parser.add_argument("--images", metavar="DATA", help="images of the labels, for pictures")
+    parser.add_argument("--against", metavar="LABELS", help="labels of another teacher over the same crops")
+    parser.add_argument(
+        "--most-crops",
+        type=int,
+        default=100_000_000,
+        metavar="N",
+        help="crops to read at most, evenly spread in larger files (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), help="the page (default: %(default)s)"
+    )
+    parser.add_argument("--watch", action="store_true", help="write the page of runs again every 20 seconds")
+    args = parser.parse_args(argv)
+    if all(is_run(path) for path in args.what):
+        report_runs(args)
+    elif len(args.what) == 1:
+        report_labels(args)
+    else:
+        raise ValueError(f"report: expected one label file, or folders of runs, got {' '.join(args.what)}")
+    return 0
+
+
+def is_run(path: str) -> bool:
+    return (Path(path) / "log.jsonl").is_file()
+
+
+def report_labels(args: argparse.Namespace) -> None:
+    from fkdx.report.label_page import label_page, open_report
+
+    labels = LabelFile(args.what[0])
+    if not len(labels):
+        raise ValueError(f"report: this file holds no images, {labels.path}")
+    source = open_source(args.images) if args.images else None
+    other = LabelFile(args.against) if args.against else None
+    with tqdm(total=len(labels), desc="reading", unit="image", disable=None) as bar:
+        report = open_report(labels, source, other, args.most_crops, advance=bar.update)
+    with tqdm(desc="pictures", unit="image", disable=None) as bar:
+        write(args.output, label_page(report, Path(labels.path).name, advance=bar.update))
+
+
+def report_runs(args: argparse.Namespace) -> None:
+    from fkdx.report.run_page import run_page
+    from fkdx.report.runs import read_run
+
+    while True:
+        runs = [read_run(folder) for folder in args.what]
+        write(args.output, run_page(runs, ", ".join(run.name for run in runs)))
+        if not args.watch or all(run.state != "under way" for run in runs):
+            return
+        time.sleep(WATCH_SECONDS)
+
+
+def write(path: Path, page: str) -> None:
+    file = AtomicFile(path, overwrite=True)
+    try:
+        file.write(page.encode())
+        file.commit()
+    finally:
+        file.abort()
+    print(f"{path}  {len(page.encode()) / 1e6:.1f} MB")

@@ -1,0 +1,101 @@
+"""Crops of some images of a label file as arrays of probabilities, the likeliest class first."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fkdx.labels import LabelFile
+
+
+@dataclass
+class Crops:
+    """m crops of each of n images.
+
+    Attributes:
+        images: (n,) numbers in the file; `crops`, (n, m) numbers of their crops.
+        boxes, flips: (n, m, 4) and (n, m), as `LabelFile.gather` gives them.
+        ids, values: (n, m, K) classes and float32 probabilities in descending order.
+        kept: K.
+        entropy: (n, m) float32 in nats; what lies outside the top K counts as spread evenly over the rest.
+        area: (n, m) parts of the image, `centres`, (n, m, 2) row and column of the centres in [0, 1]; None
+            where the size of the images is unknown.
+        mixed: crops of two images.
+    """
+
+    images: np.ndarray
+    crops: np.ndarray
+    boxes: np.ndarray
+    flips: np.ndarray
+    ids: np.ndarray
+    values: np.ndarray
+    kept: int
+    entropy: np.ndarray
+    area: np.ndarray | None
+    centres: np.ndarray | None
+    mixed: bool
+
+
+def read_crops(labels: LabelFile, images: np.ndarray, part: int = 0) -> Crops:
+    """All crops of images that have equally many, or `part` evenly spread ones of each."""
+    count = int(labels.crop_counts[images[0]])
+    numbers = (
+        np.arange(count) if not part or part >= count else np.linspace(0, count - 1, part).round().astype(int)
+    )
+    crops = np.broadcast_to(numbers, (len(images), len(numbers)))
+    boxes, flips, ids, values = labels.gather(images, crops)
+    tails = labels.gather_tails(images, crops) if labels.kind == "topk_logits" else None
+    ids, values = _sorted(labels, ids, probabilities(labels, values, tails))
+    return Crops(
+        images=images,
+        crops=crops,
+        boxes=boxes,
+        flips=flips,
+        ids=ids,
+        values=values,
+        kept=values.shape[2],
+        entropy=entropy(values, labels.num_classes),
+        mixed=bool(labels.mix_size),
+        **_geometry(labels, images, boxes),
+    )
+
+
+def entropy(values: np.ndarray, num_classes: int) -> np.ndarray:
+    """(..., ) entropy in nats of probabilities (..., K), the rest spread evenly over the other classes."""
+    kept = -(values * np.log(np.maximum(values, 1e-12))).sum(axis=-1)
+    others = num_classes - values.shape[-1]
+    if others <= 0:
+        return kept
+    rest = np.maximum(1 - values.sum(axis=-1), 1e-12)
+    return kept - rest * np.log(rest / others)
+
+
+def probabilities(labels: LabelFile, values: np.ndarray, tails: np.ndarray | None) -> np.ndarray:
+    """(n, m, K) float32 probabilities; logits become those at temperature 1."""
+    if not labels.kind.endswith("logits"):
+        return values.astype(np.float32)
+    top = values.max(axis=2, keepdims=True)
+    powers = np.exp(values - top)
+    total = powers.sum(axis=2, keepdims=True)
+    if tails is not None:
+        total += np.exp(tails[..., None] - top)
+    return powers / total
+
+
+def _sorted(labels: LabelFile, ids: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Dense labels by descending probability; others lie that way already."""
+    if not labels.kind.startswith("dense"):
+        return ids, values
+    ids = np.argsort(-values, axis=2, kind="stable")
+    return ids, np.take_along_axis(values, ids, axis=2)
+
+
+def _geometry(labels: LabelFile, images: np.ndarray, boxes: np.ndarray) -> dict[str, np.ndarray | None]:
+    """Areas and centres as parts of the image."""
+    if labels.ratios:
+        whole = boxes.astype(np.float64)
+    else:
+        size = labels.image_sizes[images].astype(np.float64)[:, None]
+        if not size.all():
+            return {"area": None, "centres": None}
+        whole = boxes / np.concatenate([size, size], axis=2)
+    return {"area": whole[..., 2] * whole[..., 3], "centres": whole[..., :2] + whole[..., 2:] / 2}

@@ -1,0 +1,223 @@
+"""The page of a label file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fkdx.calibration import Calibration
+from fkdx.calibration.rule import true_classes
+from fkdx.labels import LabelFile
+from fkdx.labels.layout import record_dtype
+from fkdx.report import charts
+from fkdx.report.comparison import Comparison, compare
+from fkdx.report.inspector import Inspector, choose, gallery, table_rows
+from fkdx.report.page import render
+from fkdx.report.problems import find_problems
+from fkdx.report.survey import Survey, survey
+from fkdx.stores.sources import Source
+
+PICTURED = 22  # images with their crops ...
+CROPS_OF_IMAGE = 8  # ... and how many of them: with two galleries about 200 pictures
+GALLERY = 12
+# One pickle an image, as FKD writes them; measured on what `make demo` exports.
+FKD_BYTES = {5: 113.9}
+
+
+@dataclass
+class LabelReport:
+    """A surveyed label file, ready to be shown.
+
+    Attributes:
+        names: the C class names; numbers where the file has none.
+        notes: what is left out of the page, and why.
+    """
+
+    labels: LabelFile
+    found: Survey
+    names: list[str]
+    inspector: Inspector
+    comparison: Comparison | None
+    notes: list[str]
+
+
+def open_report(
+    labels: LabelFile,
+    source: Source | None = None,
+    other: LabelFile | None = None,
+    most_crops: int = 100_000_000,
+    size: int | None = None,
+    advance: Callable[[int], object] = lambda images: None,
+) -> LabelReport:
+    """Reads the label file once.
+
+    Args:
+        labels: class labels of any kind.
+        source: its images, for pictures.
+        other: labels of another teacher over the same crops.
+        most_crops: read at most; of larger files evenly spread crops of every image.
+        size: pixels of a pictured crop; None: as the labels say, at most 160.
+        advance: called with the number of images of each step.
+
+    Raises ValueError where `other` labels other images, crops or classes.
+    """
+    notes = []
+    truth = None
+    try:
+        names, truth = true_classes(labels)
+    except ValueError:
+        names = labels.classes or [str(c) for c in range(labels.num_classes)]
+        notes.append(
+            "True classes are unknown (the keys name no class folders of this file), so nothing is "
+            "compared with them."
+        )
+    if len(names) != labels.num_classes:
+        names = [str(c) for c in range(labels.num_classes)]
+    if source is None:
+        notes.append("No pictures: the images were not given (--images).")
+    elif labels.ratios:
+        notes.append("No pictures of crops: the boxes are parts of images of unknown size.")
+    found = survey(labels, truth, most_crops, advance)
+    if found.crops_of:
+        notes.append(
+            f"Counts are of {found.crops_of} evenly spread crops of each image, {found.tally.crops:,} in all."
+        )
+    inputs = labels.header.get("provenance", {})
+    interpolation = inputs.get("interpolation")
+    inspector = Inspector(
+        labels,
+        found,
+        names,
+        source,
+        size or min(int(_digits(inputs.get("size")) or 112), 160),
+        interpolation if interpolation in ("bilinear", "bicubic") else "bilinear",
+        other,
+    )
+    return LabelReport(labels, found, names, inspector, compare(labels, other) if other else None, notes)
+
+
+def label_page(
+    report: LabelReport, title: str, server: bool = False, advance: Callable[[], object] = lambda: None
+) -> str:
+    """The HTML page; with `server` the table and the inspector ask the server instead of holding all."""
+    labels, found, names = report.labels, report.found, report.names
+    groups = choose(found, PICTURED)
+    shown = [image for images in groups.values() for image in images]
+    details, hardest, easiest = {}, [], []
+    if not server:
+        for image in shown:
+            details[image] = report.inspector.detail(image, CROPS_OF_IMAGE)
+            advance()
+    for rows, best in ((hardest, False), (easiest, True)):
+        rows += gallery(report.inspector, GALLERY, best, advance)
+    rows = [] if server else [report.inspector.row(image) for image in table_rows(found)]
+    data = {
+        "server": server,
+        "rows": rows,
+        "details": details,
+        "groups": groups,
+        "keys": {image: labels.keys[image] for image in shown},
+        "classes": names if len(names) <= 30_000 else [],
+        "hardest": hardest,
+        "easiest": easiest,
+        "bars": charts.bars([], "The likeliest classes of one crop"),
+    }
+    return render(
+        "labels.html",
+        _charts(report),
+        data,
+        title=title,
+        subtitle=f"{len(labels):,} images, {found.tally.crops:,} crops, {len(names):,} classes",
+        facts=_facts(labels),
+        left_out=report.notes,
+        problems=find_problems(found, names, labels.k),
+        pairs=_pairs(found, names),
+        comparison=report.comparison and report.comparison.facts(),
+        table_note=_table_note(server, len(rows), len(labels)),
+    )
+
+
+def _charts(report: LabelReport) -> dict[str, charts.Spec]:
+    tally, rule = report.found.tally, Calibration()
+    specs: dict[str, charts.Spec | None] = {
+        "thresholds": charts.thresholds(tally, rule.low, rule.middle, rule.top),
+        "entropy": charts.histogram(tally.entropy, "entropy / log C", "Histogram of the entropy of crops"),
+        "coverage": charts.coverage(tally) if len(tally.coverage) > 1 else None,
+        "margin": charts.histogram(
+            tally.margin, "margin", "Histogram of the margin between the two likeliest classes"
+        ),
+        "outside": charts.histogram(
+            tally.outside, "probability", "Histogram of the probability outside the top K"
+        ),
+        "centres": charts.centres(tally) if tally.centres.any() else None,
+        "area": charts.histogram(tally.area, "share of the area", "Histogram of the area of crops")
+        if tally.area.any()
+        else None,
+        "balance": charts.class_balance(tally.likeliest, report.names, "crops"),
+        "confusion": charts.confusion(tally, report.names),
+        "sizes": charts.sizes(_sizes(report.labels)),
+        "agreement": report.comparison and report.comparison.chart(),
+    }
+    return {name: spec for name, spec in specs.items() if spec}
+
+
+def _facts(labels: LabelFile) -> dict[str, str]:
+    provenance = labels.header.get("provenance", {})
+    named = {name: provenance[name] for name in provenance if name not in ("command",)}
+    facts = {
+        "labels": f"{labels.kind}, K = {labels.k}, {labels.encoding}, {labels.value_type} values",
+        "crops an image": str(labels.crops) if labels.crops else "varying",
+        "size": f"{labels.size / 1e6:,.1f} MB, {labels.size / max(int(labels.crop_counts.sum()), 1):.2f} "
+        "bytes a crop",
+        **{name.replace("_", " "): _text(value) for name, value in named.items()},
+        "digest": labels.digest,
+    }
+    if "command" in provenance:
+        facts["command"] = _text(provenance["command"])
+    if labels.mix_size:
+        facts["mixed"] = f"crops of two images, {labels.mix_size} pixels"
+    return facts
+
+
+def _sizes(labels: LabelFile) -> dict[str, float]:
+    crops = max(int(labels.crop_counts.sum()), 1)
+    sizes = {f"this file ({labels.encoding}, {labels.value_type})": labels.size / crops}
+    if labels.encoding != "plain" and labels.value_type != "log8":
+        plain = record_dtype(labels.kind, labels.value_type, labels.num_classes, labels.k, labels._required)
+        sizes["the same, plain"] = float(plain.itemsize)
+    if labels.k in FKD_BYTES:
+        sizes["FKD, one file an image"] = FKD_BYTES[labels.k]
+    return sizes
+
+
+def _pairs(found: Survey, names: list[str], most: int = 25) -> list[tuple[str, str, int, float]]:
+    return [
+        (names[true], names[likeliest], count, count / max(int(found.tally.of_class[true]), 1))
+        for (true, likeliest), count in found.tally.confused.most_common(most)
+    ]
+
+
+def _table_note(server: bool, rows: int, images: int) -> str:
+    if server or rows == images:
+        return "All images of the file. A key opens the image below."
+    return (
+        f"{rows:,} of {images:,} images: those that lead in one of the columns, and evenly spread ones. A "
+        "key that "
+        "is a link opens the image below; `fkdx serve` shows all of them."
+    )
+
+
+def _text(value: Any) -> str:
+    return (
+        value
+        if isinstance(value, str)
+        else ", ".join(map(str, value))
+        if isinstance(value, list)
+        else str(value)
+    )
+
+
+def _digits(value: Any) -> int | None:
+    value = value[-1] if isinstance(value, list) and value else value
+    return (
+        int(value) if isinstance(value, int | float) or (isinstance(value, str) and value.isdigit()) else None
+    )

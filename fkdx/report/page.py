@@ -1,0 +1,78 @@
+"""One HTML file with everything in it: text, numbers, charts, pictures and the programs that show them."""
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from fkdx._version import __version__
+
+TEMPLATE = Path(__file__).parent / "template"
+
+
+def render(template: str, charts: dict[str, Any], data: dict[str, Any], **values: Any) -> str:
+    """A page of its own.
+
+    Args:
+        template: file name in `fkdx/report/template`.
+        charts: Vega-Lite specifications by the id of the element that shows them.
+        data: what the page's own script reads.
+        values: what the template names. All of it is escaped.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    return environment.get_template(template).render(
+        **values,
+        version=__version__,
+        chart_ids=list(charts),
+        style=Markup((TEMPLATE / "page.css").read_text()),
+        script=Markup((TEMPLATE / "page.js").read_text()),
+        library=library(),
+        embedded=embedded({"charts": charts, **data}),
+    )
+
+
+def embedded(data: dict[str, Any]) -> Markup:
+    """JSON for a script element: no text in it can end the element."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+@cache
+def library() -> Markup:
+    """Vega-Lite with all that it needs, from the vl-convert package; kept in the user's cache, for it takes
+    seconds to put together."""
+    kept = _cache_folder() / f"vega-lite-{vl_convert.__version__}.js"
+    if kept.is_file():
+        return Markup(kept.read_text())
+    text = vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_name(f"{kept.name}.{os.getpid()}")
+        temporary.write_text(text)
+        temporary.replace(kept)
+    except OSError:
+        pass  # a home that cannot be written: made anew each time
+    return Markup(text)
+
+
+def number(value: float | int | None) -> str:
+    """1,281,167 or 0.1234; a dash for nothing."""
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fkdx"
