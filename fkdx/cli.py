@@ -23,6 +23,7 @@ VERBS = {
     "convert": ("fkdx.commands.convert", "store a label file in another encoding"),
     "compare": ("fkdx.commands.compare", "compare two teachers' labels of the same crops"),
     "report": ("fkdx.commands.report", "write a page for a browser about labels or runs"),
+    "serve": ("fkdx.commands.serve", "show the page of a label file from a local server"),
     "export": ("fkdx.commands.export", "write a label file as FKD's folder of one file per image"),
     "train": ("fkdx.train", "train a student from a label file"),
     "demo": ("fkdx.commands.demo", "draw a data set and run every step on it"),

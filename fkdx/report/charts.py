@@ -48,7 +48,13 @@ def thresholds(tally: Tally, low: float, middle: float, top: float) -> Spec:
     base = alt.Chart(data).transform_calculate(fate=fate)
     colour = alt.Color("fate:N", title=None, sort=order, scale=alt.Scale(domain=order, scheme="tableau10"))
     bars = base.mark_bar(binSpacing=0).encode(
-        x=alt.X("from:Q", bin="binned", title="largest probability of a crop", axis=alt.Axis(format=".1f")),
+        x=alt.X(
+            "from:Q",
+            bin="binned",
+            title="largest probability of a crop",
+            axis=alt.Axis(format=".1f"),
+            scale=alt.Scale(domain=[0, 1]),
+        ),
         x2="to:Q",
         y=alt.Y("share:Q", title="share of crops", axis=alt.Axis(format="%")),
         color=colour,
@@ -68,7 +74,7 @@ def thresholds(tally: Tally, low: float, middle: float, top: float) -> Spec:
         *(
             alt.Chart(alt.Data(values=[{}]))
             .mark_rule(strokeWidth=2, strokeDash=[5, 3])
-            .encode(x=alt.datum(alt.expr(name)))
+            .encode(x=alt.XDatum(alt.expr(name), type="quantitative", scale=alt.Scale(domain=[0, 1])))
             for name in ("low", "middle", "top")
         )
     )

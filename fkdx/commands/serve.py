@@ -1,0 +1,61 @@
+"""`fkdx serve`: the page of a label file with all its images, from a local server."""
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fkdx.labels import LabelFile
+from fkdx.stores.sources import open_source
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="fkdx serve", description=__doc__.split(": ", 1)[1])
+    parser.add_argument(
+        "labels", help="a label file or folder of shards, or a report that `fkdx report` wrote"
+    )
+    parser.add_argument("--images", metavar="DATA", help="images of the labels, for pictures")
+    parser.add_argument("--against", metavar="LABELS", help="labels of another teacher over the same crops")
+    parser.add_argument("--port", type=int, default=0, help="port on this machine (default: any free one)")
+    args = parser.parse_args(argv)
+    import uvicorn
+
+    from fkdx.report.server import HOST, application, new_token
+
+    if args.labels.endswith(".html"):
+        raise ValueError(
+            f"serve: a report is one file and needs no server; open it in a browser, {Path(args.labels).resolve()}"
+        )
+    listening = listen(HOST, args.port)
+    token = new_token()
+    app = application(open_labels(args), Path(args.labels).name, token)
+    print(f"http://{HOST}:{listening.getsockname()[1]}/{token}/  (Ctrl-C ends it)", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
+    return 0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; OSError in one line where the port is taken."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise OSError(
+            f"serve: port {port} cannot be used ({error.strerror}); choose another --port"
+        ) from None
+    return listening
+
+
+def open_labels(args: argparse.Namespace):
+    from fkdx.report.label_page import open_report
+
+    labels = LabelFile(args.labels)
+    source = open_source(args.images) if args.images else None
+    other = LabelFile(args.against) if args.against else None
+    with tqdm(total=len(labels), desc="reading", unit="image", disable=None, file=sys.stderr) as bar:
+        return open_report(labels, source, other, advance=bar.update)
