@@ -22,15 +22,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     import uvicorn
 
-    from fkdx.report.server import HOST, application, new_token
+    from fkdx.report.server import HOST, application, new_token, page_application
 
-    if args.labels.endswith(".html"):
-        raise ValueError(
-            f"serve: a report is one file and needs no server; open it in a browser, {Path(args.labels).resolve()}"
-        )
     listening = listen(HOST, args.port)
     token = new_token()
-    app = application(open_labels(args), Path(args.labels).name, token)
+    if args.labels.endswith(".html"):
+        app = page_application(Path(args.labels).read_text(), token)
+    else:
+        app = application(open_labels(args), Path(args.labels).name, token)
     print(f"http://{HOST}:{listening.getsockname()[1]}/{token}/  (Ctrl-C ends it)", flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
     return 0

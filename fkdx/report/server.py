@@ -1,7 +1,7 @@
 """The page of a label file from a small local server, for sets too large for one file.
 
-It answers this machine alone, under an address with a random token, and only reads: an image is asked for by its
-number in the label file, never by a path.
+It answers this machine alone, under an address with a random token, and only reads: an image is asked for by
+its number in the label file, never by a path.
 """
 
 import secrets
@@ -41,6 +41,11 @@ def application(report: LabelReport, title: str, token: str) -> Starlette:
         Route("/{token}/image", partial(_guarded, token, lambda request: JSONResponse(image(request)))),
     ]
     return Starlette(routes=routes)
+
+
+def page_application(page: str, token: str) -> Starlette:
+    """A server of one page that needs nothing more, such as one of `fkdx report`."""
+    return Starlette(routes=[Route("/{token}/", partial(_guarded, token, lambda _: HTMLResponse(page)))])
 
 
 def new_token() -> str:
