@@ -31,6 +31,12 @@ VERBS = {
     "doctor": ("fkdx.commands.doctor", "show what was built and what this machine offers"),
 }
 
+# package: the extra of pyproject.toml that brings it; "train" brings all others
+EXTRAS = {
+    "cv2": "demo",
+    **dict.fromkeys(("altair", "vl_convert", "jinja2", "starlette", "uvicorn"), "report"),
+}
+
 
 # How often a thread of torch's OpenMP team looks whether there is work before it sleeps: about 0.1 ms. The
 # runtime's own 300000 looks keep cores busy that other threads wait for: beside one busy process, training on
@@ -79,7 +85,7 @@ def run(verb: str, argv: list[str]) -> int:
         return status
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).split(".")[0]
-        extra = "demo" if package == "cv2" else "train"
+        extra = EXTRAS.get(package, "train")
         print(f"fkdx {verb}: needs {package}; run: pip install 'fkdx[{extra}]'", file=sys.stderr)
     except (ImportError, ValueError, OSError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError) and reader_left():

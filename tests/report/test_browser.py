@@ -1,0 +1,99 @@
+"""Pages in headless Chromium: charts have marks, tables sort, boxes lie where they belong."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fkdx import LabelFile, cli
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def page_path(labelled, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    assert cli.main(["report", str(labelled[0]), "--images", str(labelled[1]), "-o", str(path)]) == 0
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_chart_has_marks(visit, page_path, scheme):
+    page = visit(page_path.as_uri(), color_scheme=scheme)
+    charts = page.locator("figure .chart")
+    assert charts.count() >= 9
+    for i in range(charts.count()):
+        charts.nth(i).locator("svg .mark-rect, svg .mark-rule, svg path").first.wait_for(state="attached")
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (dark == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def test_the_table_sorts_and_searches(visit, page_path):
+    page = visit(page_path.as_uri())
+    heading = page.get_by_role("button", name="mean largest probability")
+    for order in ("ascending", "descending"):
+        heading.click()
+        assert heading.locator("..").get_attribute("aria-sort") == order
+        scores = [float(text) for text in page.locator("#table tbody td:nth-child(4)").all_inner_texts()]
+        assert scores == sorted(scores, reverse=order == "descending")
+    page.locator("#search").fill("bee/")
+    assert page.locator("#table tbody tr").count() == 3
+    page.locator("#search").fill("")
+    page.locator("#class").select_option("bee")
+    for row in page.locator("#table tbody tr").all_inner_texts():
+        assert "bee" in row
+
+
+def test_sliders_move_the_thresholds(visit, page_path):
+    page = visit(page_path.as_uri())
+    slider = page.locator("#thresholds input[type=range]").first
+    before = page.locator("#thresholds svg").inner_html()
+    slider.evaluate("e => { e.value = 0.9; e.dispatchEvent(new Event('input')); }")
+    page.wait_for_timeout(500)
+    assert page.locator("#thresholds svg").inner_html() != before
+
+
+def test_boxes_lie_where_pillow_draws_them(visit, page_path, labelled):
+    """Every box of the image that is open covers, on the screen, the pixels of its part of the image."""
+    page = visit(page_path.as_uri())
+    key = page.locator("#viewer .key").inner_text()
+    image = LabelFile(labelled[0])[key]
+    stage = page.locator(".stage img").bounding_box()
+    for button in page.locator(".stage .box").all():
+        number = int(button.get_attribute("aria-label").removeprefix("crop "))
+        top, left, height, width = image.boxes[number] / np.tile(image.image_size, 2)
+        drawn = button.bounding_box()
+        expected = (stage["x"] + left * stage["width"], stage["y"] + top * stage["height"],
+                    width * stage["width"], height * stage["height"])  # fmt: skip
+        assert (
+            np.abs(np.subtract((drawn["x"], drawn["y"], drawn["width"], drawn["height"]), expected)).max()
+            < 1.5
+        )
+
+
+def test_a_click_on_a_box_shows_its_crop(visit, page_path):
+    page = visit(page_path.as_uri())
+    first = page.locator("#crop img").get_attribute("src")
+    page.locator(".viewer select").select_option(index=3)
+    assert page.locator("#crop img").get_attribute("src") != first
+    assert page.locator('.stage .box[aria-pressed="true"]').count() == 1
+    page.locator("#crop svg").first.wait_for()
+
+
+def test_a_hostile_key_runs_no_script(visit, page_path):
+    page = visit(page_path.as_uri())
+    assert page.locator("#table tbody td", has_text="onerror").count() == 1
+    assert page.locator("img[src=x]").count() == 0
+    assert page.title() != "1"
+
+
+def test_a_phone_needs_no_sideways_scrolling(visit, page_path):
+    page = visit(page_path.as_uri(), viewport={"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_dark_pixels_are_dark(visit, page_path):
+    page = visit(page_path.as_uri(), color_scheme="dark")
+    pixels = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L"))
+    assert np.median(pixels) < 60

@@ -1,0 +1,135 @@
+"""Pages of labels and of runs: whole, escaped, and honest about what they cannot show."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fkdx import LabelFile, LabelWriter, cli
+from fkdx.report.runs import read_run, seeds
+
+from label_draws import write_labels  # isort: skip
+
+
+def data_of(page: Path) -> dict:
+    text = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.S)[1]
+    return json.loads(text)
+
+
+def test_the_page_holds_everything(labelled, tmp_path):
+    labels, images = labelled
+    page = tmp_path / "page.html"
+    assert cli.main(["report", str(labels), "--images", str(images), "-o", str(page)]) == 0
+    text, data = page.read_text(), data_of(page)
+    assert len(data["rows"]) == 9
+    assert not re.search(
+        r'(?:src|href)="(?!data:|#)[^"]', text.split("<script>")[0]
+    )  # nothing from elsewhere
+    assert {"thresholds", "coverage", "entropy", "confusion", "balance", "area", "sizes"} <= set(
+        data["charts"]
+    )
+    detail = next(iter(data["details"].values()))
+    assert detail["picture"].startswith("data:image/jpeg;base64,")
+    assert all(box["picture"] and box["classes"] for box in detail["boxes"])
+    assert page.stat().st_size < 15e6
+
+
+def test_a_hostile_name_stays_text(labelled, tmp_path):
+    labels, _ = labelled
+    page = tmp_path / "page.html"
+    assert cli.main(["report", str(labels), "-o", str(page)]) == 0
+    text = page.read_text()
+    assert "<img src=x" not in text
+    assert "<b>cat" not in text
+    assert "<i>me</i>" not in text
+    assert "No pictures" in text
+
+
+@pytest.mark.parametrize("kind", ["hard", "dense_logits", "topk_logits", "smoothing"])
+def test_every_kind_has_a_page(rng, tmp_path, kind):
+    write_labels(tmp_path / "a.fkdl", rng, kind, images=4)
+    assert cli.main(["report", str(tmp_path / "a.fkdl"), "-o", str(tmp_path / "page.html")]) == 0
+    assert "True classes are unknown" in (tmp_path / "page.html").read_text()
+
+
+def test_one_image_and_none(tmp_path, capsys):
+    for count in (1, 0):
+        path = tmp_path / f"{count}.fkdl"
+        with LabelWriter(path, num_classes=3, k=1, crops=1) as writer:
+            for number in range(count):
+                writer.add(f"a/{number}", [[0, 0, 9, 9]], [False], [[1]], [[0.5]], (10, 10))
+    assert cli.main(["report", str(tmp_path / "1.fkdl"), "-o", str(tmp_path / "page.html")]) == 0
+    assert cli.main(["report", str(tmp_path / "0.fkdl"), "-o", str(tmp_path / "page.html")]) == 1
+    assert "holds no images" in capsys.readouterr().err
+
+
+def test_images_that_are_gone_or_broken_are_named(labelled, tmp_path):
+    labels, images = labelled
+    keys = list(LabelFile(labels).keys)
+    for number, key in enumerate(keys):
+        path = tmp_path / "images" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number % 2:
+            path.write_bytes(b"\xff\xd8\xff no image" if number % 4 == 1 else (images / key).read_bytes())
+    page = tmp_path / "page.html"
+    assert cli.main(["report", str(labels), "--images", str(tmp_path / "images"), "-o", str(page)]) == 0
+    faults = {detail["fault"] for detail in data_of(page)["details"].values()}
+    assert any(fault and "is not in the folder" in fault for fault in faults)
+    assert any(fault and "cannot be decoded" in fault for fault in faults)
+    assert None in faults
+
+
+def test_two_label_files(labelled, tmp_path, capsys):
+    labels, _ = labelled
+    other = tmp_path / "other.fkdl"
+    assert cli.main(["slice", str(labels), "-o", str(other), "--crops", "6"]) == 0
+    page = tmp_path / "page.html"
+    assert cli.main(["report", str(labels), "--against", str(other), "-o", str(page)]) == 0
+    assert "100.00%" in page.read_text()
+    assert next(iter(data_of(page)["details"].values()))["boxes"][0]["other"]
+    assert cli.main(["slice", str(labels), "-o", str(tmp_path / "fewer.fkdl"), "--crops", "5"]) == 0
+    assert cli.main(["report", str(labels), "--against", str(tmp_path / "fewer.fkdl"), "-o", str(page)]) == 1
+    assert "differ" in capsys.readouterr().err
+
+
+def write_run(folder: Path, seed: int, top1: list[float], torn: bool = False) -> Path:
+    folder.mkdir(parents=True)
+    lines = [
+        {
+            "kind": "step",
+            "step": s,
+            "time": s,
+            "loss": 2 / s,
+            "lr": 0.1,
+            "crops_per_second": 9.0,
+            "data_wait": 0.01,
+        }
+        for s in range(1, 9)
+    ]
+    lines += [{"kind": "evaluation", "step": 8, "time": 9, "top1": value, "epoch": 1} for value in top1]
+    lines.append({"kind": "event", "step": 8, "time": 9, "text": "<script>stopped</script>"})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "log.jsonl").write_text(text + ('{"kind": "st' if torn else ""))
+    (folder / "args.yaml").write_text(f"seed: {seed}\nlr: {0.1 if seed < 9 else 0.2}\nstudent: resnet18\n")
+    return folder
+
+
+def test_runs_side_by_side(tmp_path):
+    runs = [write_run(tmp_path / f"run{seed}", seed, [50.0 + seed], torn=seed == 2) for seed in (1, 2, 9)]
+    page = tmp_path / "page.html"
+    assert cli.main(["report", *map(str, runs), "-o", str(page)]) == 0
+    text, data = page.read_text(), data_of(page)
+    assert set(data["charts"]) == {"loss", "top1", "lr", "crops_per_second", "data_wait"}
+    assert "&lt;script&gt;stopped" in text
+    assert re.search(r">lr</th><td>0.1</td><td>0.1</td><td>0.2<", text)
+    rows = seeds([read_run(run) for run in runs])
+    assert [(row[0], row[1]) for row in rows] == [("run1, run2", 2)]
+    np.testing.assert_allclose(rows[0][2:], [51.5, np.std([51, 52], ddof=1)])
+
+
+def test_what_is_neither_labels_nor_a_run_is_refused(labelled, tmp_path, capsys):
+    run = write_run(tmp_path / "run", 1, [])
+    assert cli.main(["report", str(run), str(labelled[0]), "-o", str(tmp_path / "page.html")]) == 1
+    assert "expected one label file, or folders of runs" in capsys.readouterr().err
