@@ -6,7 +6,6 @@ import timm
 import torch
 
 import fkdx
-from fkdx.batch import prepare
 
 if len(sys.argv) != 5:
     sys.exit(__doc__)
@@ -18,7 +17,8 @@ optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_d
 for epoch in range(0, epochs, loader.crops_per_image):
     loader.set_epoch(epoch)
     for batch in loader:
-        loss = fkdx.soft_cross_entropy(student(prepare(batch.images, mix=batch.mix)), batch.target)
+        crops, target = batch.prepared()
+        loss = fkdx.soft_cross_entropy(student(crops), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

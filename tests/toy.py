@@ -48,7 +48,7 @@ def write_labels(
 ) -> None:
     """Stored crops of every image; the teacher is fairly sure of the class.
 
-    Of kind topk, topk_logits (the same probabilities), hard or dense_logits.
+    Of kind topk, topk_logits (the same probabilities), smoothing, hard, dense or dense_logits.
     """
     kept = {"k": 2} if kind.startswith("topk") else {}
     if kind != "dense_logits" and outputs == len(CLASSES):
@@ -69,7 +69,11 @@ def draw_answers(rng: np.random.Generator, kind: str, truth: int, outputs: int) 
     if kind == "dense_logits":
         values = rng.normal(0, 1, (CROPS, outputs)) + 3 * np.eye(outputs)[truth]
         return {"values": values.astype(np.float32)}
+    if kind == "dense":
+        return {"values": rng.dirichlet(0.2 + 3 * np.eye(outputs)[truth], CROPS).astype(np.float32)}
     sure = rng.uniform(0.6, 0.9, CROPS)
+    if kind == "smoothing":
+        return {"ids": np.full(CROPS, truth), "values": sure.astype(np.float32)}
     if kind == "hard":
         return {"ids": np.full(CROPS, truth)}
     ids = np.array([[truth, (truth + 1) % 4]] * CROPS)

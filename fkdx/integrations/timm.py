@@ -14,7 +14,7 @@ import torch
 from timm.task import ClassificationTask
 from torch import Tensor, nn
 
-from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
+from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD
 from fkdx.loader import CropLoader
 from fkdx.loss import soft_cross_entropy
 from fkdx.loss.target import SparseTarget
@@ -32,7 +32,10 @@ class StoredLabelTask(ClassificationTask):
 
 
 class TimmLoader:
-    """A CropLoader as timm's loop wants its loaders: (images, target) pairs, images ready for the model."""
+    """A CropLoader as timm's loop wants its loaders: pairs (images, target), see `Batch.prepared`.
+
+    mean, std, dtype: of the images; teacher_temperature: divides stored logits of kind dense_logits.
+    """
 
     def __init__(
         self,
@@ -40,8 +43,9 @@ class TimmLoader:
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         dtype: torch.dtype = torch.float32,
+        teacher_temperature: float = 1.0,
     ) -> None:
-        self.loader, self.mean, self.std, self.dtype = loader, mean, std, dtype
+        self.loader, self._inputs = loader, (mean, std, dtype, None, teacher_temperature)
         self.sampler = loader  # timm calls loader.sampler.set_epoch
 
     def __len__(self) -> int:
@@ -49,4 +53,4 @@ class TimmLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, SparseTarget | Tensor]]:
         for batch in self.loader:
-            yield prepare(batch.images, self.mean, self.std, self.dtype, batch.mix), batch.target
+            yield batch.prepared(*self._inputs)

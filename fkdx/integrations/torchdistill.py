@@ -21,7 +21,7 @@ import torchvision  # noqa: F401 (torchdistill looks for it among the modules th
 from torch import Tensor, distributed, nn
 from torch.utils.data import Dataset, get_worker_info
 
-from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
+from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD
 from fkdx.loader import CropLoader
 from fkdx.loss import soft_cross_entropy
 from fkdx.loss.target import SparseTarget
@@ -56,14 +56,16 @@ Item = tuple[Tensor, SparseTarget | Tensor]
 class StoredCrops(Dataset):
     """A data set whose items are whole batches of a CropLoader: (images, target).
 
-    Images are (B, 3, size, size) float32, normalised; targets are a `SparseTarget` of B rows, or (B, C) of
-    dense labels. Which item is asked for is of no account: the loader knows the order, and divides every
-    batch among the processes. A pass over it shows `crops_per_image` crops of every image.
+    Images are (B, 3, size, size) float32, normalised and mixed; targets are a `SparseTarget` of B rows, or
+    probabilities (B, C) of dense labels; see `Batch.prepared`. The index of an item does not matter: the
+    loader knows the order, and divides every batch among the processes. A pass shows `crops_per_image` crops
+    of every image.
 
     Args:
         root, labels, batch_size: as for CropLoader; the batch is that of all processes.
         mean, std: of the pixels, in units of [0, 1].
-        device: where batches are made: cuda, cpu, or auto (cuda where there is a GPU).
+        device: where batches are made: cuda, cpu, or auto (cuda if there is a GPU).
+        teacher_temperature: divides stored logits of kind dense_logits.
         (others): as for CropLoader.
 
     Raises:
@@ -78,12 +80,13 @@ class StoredCrops(Dataset):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         device: str = "auto",
+        teacher_temperature: float = 1.0,
         **others: Any,
     ) -> None:
         if distributed.is_initialized():
             others = {"rank": distributed.get_rank(), "world_size": distributed.get_world_size(), **others}
         self.loader = CropLoader(root, labels, batch_size, device=pick_device(device), **others)
-        self.mean, self.std = mean, std
+        self._mean, self._std, self._temperature = mean, std, teacher_temperature
         self._batches = iter(())
 
     def set_epoch(self, epoch: int) -> None:
@@ -103,7 +106,7 @@ class StoredCrops(Dataset):
         if batch is None:
             self._batches = iter(self.loader)
             batch = next(self._batches)
-        return prepare(batch.images, self.mean, self.std), batch.target
+        return batch.prepared(self._mean, self._std, teacher_temperature=self._temperature)
 
 
 @register_collate_func(key="fkdx_batch")

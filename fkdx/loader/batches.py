@@ -1,9 +1,11 @@
 """What every loader yields, and how a global batch is divided among processes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
 from fkdx.batch.mix import Mix
 from fkdx.loss.target import SparseTarget
 
@@ -22,6 +24,7 @@ class Batch:
         crops: (B,) int64, which of its image's stored crops each row is.
         mix: how the crops are mixed with those of other images, on the loader's device: an argument of
             `fkdx.batch.prepare`. None if they are not mixed.
+        bare: whether the target is a teacher's logits, not probabilities.
     """
 
     images: torch.Tensor
@@ -30,6 +33,44 @@ class Batch:
     keys: list[str]
     crops: torch.Tensor
     mix: Mix | None = None
+    bare: bool = False
+
+    def prepared(
+        self,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        dtype: torch.dtype = torch.float32,
+        mix: Mix | None = None,
+        teacher_temperature: float | None = 1.0,
+    ) -> tuple[torch.Tensor, SparseTarget | torch.Tensor]:
+        """The network's input and its target, with all that the batch holds applied to both.
+
+        Args:
+            mean, std, dtype: of the input, as for `fkdx.batch.prepare`.
+            mix: further mixing, from `Mixer.draw`.
+            teacher_temperature: divides a teacher's bare logits, which become probabilities; None: they stay
+                logits, for `soft_cross_entropy(..., teacher_temperature=...)`.
+
+        Returns:
+            Images (B, 3, size, size) of `dtype`, and a SparseTarget of B rows or probabilities (B, C).
+
+        Raises:
+            ValueError: more mixing of crops that are mixed already, mixing of targets that are logits, or a
+                teacher's temperature for labels that are probabilities.
+        """
+        if mix is not None and self.mix is not None:
+            raise ValueError("Batch.prepared: mix, got one for crops that are mixed already, expected None")
+        if mix is not None and self.bare and teacher_temperature is None:
+            raise ValueError("Batch.prepared: mix, got one for bare logits, expected a teacher_temperature")
+        if not self.bare and teacher_temperature not in (None, 1):
+            got = f"got {teacher_temperature} for labels that are probabilities, expected 1"
+            raise ValueError(f"Batch.prepared: teacher_temperature, {got}")
+        mix, images, target = mix or self.mix, self.images, self.target
+        if not images.is_floating_point():
+            images = prepare(images, mean, std, dtype, mix)
+        if self.bare and teacher_temperature is not None:
+            target = torch.softmax(target / teacher_temperature, dim=1)
+        return images, target if mix is None else mix.of(target)
 
 
 def check_shares(batch_size: int, crops_per_image: int, rank: int, world_size: int) -> None:

@@ -289,7 +289,7 @@ class CropLoader:
         keys = [self.pool.source.keys[file] for file in plan.work.images for _ in range(self.crops_per_image)]
         crops = torch.from_numpy(plan.crops.reshape(-1))
         images = self._slots.deliver(pixels, self._rows)
-        return Batch(images, target, classes, keys, crops, mix)
+        return Batch(images, target, classes, keys, crops, mix, self._crops.bare)
 
 
 @dataclass

@@ -19,9 +19,12 @@ class DrawnCrops:
         stored: (N,) number of crops that a batch draws of each of the source's images.
         classes: names of the images' folders, sorted.
         view: the fields of a `View` that say where boxes come from.
+        bare: False; targets are probabilities.
 
     Raises ValueError if an image does not lie in the folder of a class.
     """
+
+    bare = False
 
     def __init__(self, source: Source, crops_per_image: int, seed: int, rule: _C.RandomCrops) -> None:
         self._keys, self._seed = source.keys, seed

@@ -37,6 +37,7 @@ class LabelledCrops:
         stored: (N,) number of crops of each image that has labels, in the order of their keys.
         classes: the class names, in the label file's order if it has one.
         view: the fields of a `View` that say where boxes come from.
+        bare: whether targets are a teacher's logits, not probabilities.
 
     Raises ValueError if the files do not label the same crops of the same images or cannot be averaged, or if
     images and labels do not match.
@@ -61,6 +62,7 @@ class LabelledCrops:
             self.files = list(calibrated(self.files, calibration))
         self._first = first = self.files[0]
         self._size, self._label_kind = size, label_kind
+        self.bare = first.kind == "dense_logits"
         self._ease = None if score is None else Ease(self.files, score)
         self._image_of, self._label_of = _match(source, first, on_missing)
         if first.mix_size:

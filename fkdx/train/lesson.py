@@ -1,11 +1,10 @@
-"""What a step learns: images as the student sees them, and what teacher and classes say of them."""
+"""What a step learns: images as the student sees them, the teacher's answers and the images' classes."""
 
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from fkdx.batch import prepare
 from fkdx.batch.mix import Mix
 from fkdx.loader import Batch
 from fkdx.loss.target import SparseTarget
@@ -23,8 +22,8 @@ class Lesson:
 
     Attributes:
         images: (B, 3, size, size) normalised and mixed.
-        taught: what the teacher says: targets as stored, or (B, C) logits of online teachers.
-        classes: the images' own classes as targets; None where they are of no account.
+        taught: the teacher's answers: targets as stored, or (B, C) logits of online teachers.
+        classes: the images' own classes as targets; None if the loss does not use them.
     """
 
     images: Tensor
@@ -37,17 +36,12 @@ class Lesson:
 
 
 def make_lesson(stage: Recipe, batch: Batch, mix: Mix | None, teachers: OnlineTeachers | None) -> Lesson:
-    """A batch of either loader, mixed. Online teachers see the very images that the student sees."""
-    if stage.loader == "timm":
-        images, said = batch.images, batch.target
-    else:
-        images = prepare(batch.images, stage.mean, stage.std, stage.dtype, mix)
-        said = mix.of(batch.target) if mix else batch.target
+    """A batch of either loader, with `mix` drawn for it. Online teachers see the student's own images."""
+    images, taught = batch.prepared(stage.mean, stage.std, stage.dtype, mix, teacher_temperature=None)
+    said = taught
     if teachers:
         temperature = stage.teacher_temperature if stage.teacher_loss == "ce" else stage.temperature
         taught = teachers(images, stage.mean, stage.std, temperature)
-    else:
-        taught = said
     if not needs_classes(stage):
         return Lesson(images, taught, None)
     if stage.loader == "timm":

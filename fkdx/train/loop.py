@@ -167,7 +167,7 @@ def train_step(run: Run, stage: Recipe, at: Pass, model: nn.Module, batch: Batch
     torch.manual_seed(((stage.seed * 1_000_003 + run.position.total) * 4099 + run.world.rank) % 2**63)
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    mix = batch.mix or draw_mix(stage, at, batch.images, run.position.total, run.world.rank)
+    mix = None if batch.mix else draw_mix(stage, at, batch.images, run.position.total, run.world.rank)
     lesson = make_lesson(stage, batch, mix, run.teachers)
 
     parts = []

@@ -131,7 +131,7 @@ def start(processes: int, arguments: list[str], *more: str) -> subprocess.Popen:
 
 def wait_for_step(run: Path, step: int) -> None:
     """Until the log tells of this step."""
-    for _ in range(600):
+    for _ in range(1500):
         if (run / "log.jsonl").exists() and len((run / "log.jsonl").read_text().splitlines()) >= step:
             return
         time.sleep(0.1)
