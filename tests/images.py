@@ -67,6 +67,13 @@ def encode(rng: np.random.Generator, kind: str, height: int, width: int) -> byte
     return data
 
 
+def random_boxes(rng: np.random.Generator, height: int, width: int, count: int) -> np.ndarray:
+    """(count, 4) int32: top, left, height and width of boxes inside the image."""
+    sides = rng.integers(1, [height + 1, width + 1], (count, 2))
+    corners = rng.integers(0, [height, width] - sides + 1)
+    return np.concatenate([corners, sides], 1).astype(np.int32)
+
+
 def with_size(data: bytes, height: int, width: int) -> bytes:
     """The same JPEG file, claiming another size in its header."""
     start = next(data.index(marker) for marker in (b"\xff\xc0", b"\xff\xc2") if marker in data)

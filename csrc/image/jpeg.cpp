@@ -71,7 +71,9 @@ void JpegReader::on_error(j_common_ptr jpeg) {
 void JpegReader::on_message(j_common_ptr jpeg, int level) {
   auto* errors = reinterpret_cast<Errors*>(jpeg->err);
   const int code = errors->base.msg_code;
-  if (level == kMarkerTrace && code != JTRC_PARMLESS_MARKER) errors->in_scan = code == JTRC_SOS_PARAMS;
+  if (level == kMarkerTrace && code != JTRC_PARMLESS_MARKER && code != JTRC_UNKNOWN_IDS) {
+    errors->in_scan = code == JTRC_SOS_PARAMS;
+  }
   if (level >= 0) return;
   if (is_harmless(reinterpret_cast<j_decompress_ptr>(jpeg))) {
     ++errors->harmless;
@@ -228,9 +230,8 @@ void JpegReader::finish() {
   if (whole_file_ && took_over_ && !huffman_.finish()) longjmp(errors_.escape, kGaveUp);
   if (whole_file_ && !took_over_) {
     JSAMPROW row = row_.data();
-    const JDIMENSION left = jpeg_.output_height - jpeg_.output_scanline;
-    if (left > 1) jpeg_skip_scanlines(&jpeg_, left - 1);
-    if (left > 0) jpeg_read_scanlines(&jpeg_, &row, 1);
+    // jpeg_skip_scanlines from within an image may read for ever.
+    while (jpeg_.output_scanline < jpeg_.output_height) jpeg_read_scanlines(&jpeg_, &row, 1);
     jpeg_finish_decompress(&jpeg_);
   }
   jpeg_abort_decompress(&jpeg_);

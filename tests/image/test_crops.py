@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from images import JPEG_KINDS, OWN_RULE, encode, photo, with_size
+from images import JPEG_KINDS, OWN_RULE, encode, photo, random_boxes, with_size
 from PIL import Image
 
 import fkdx
@@ -23,12 +23,6 @@ def cpu(request: pytest.FixtureRequest) -> Iterator[str]:
     _C.force_cpu(request.param)
     yield request.param
     _C.force_cpu("")
-
-
-def random_boxes(rng: np.random.Generator, height: int, width: int, count: int) -> np.ndarray:
-    sides = rng.integers(1, [height + 1, width + 1], (count, 2))
-    corners = rng.integers(0, [height, width] - sides + 1)
-    return np.concatenate([corners, sides], 1).astype(np.int32)
 
 
 def pillow_crop(image: Image.Image, box: np.ndarray, flip: bool, size: int, interpolation: str) -> np.ndarray:

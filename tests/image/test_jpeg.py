@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fkdx.commands.verify_images import verify_images
-from images import JPEG_KINDS, encode
+from images import JPEG_KINDS, encode, random_boxes
 from PIL import Image
 
 import fkdx
@@ -141,11 +141,19 @@ def test_warnings_that_change_no_pixel_are_counted(rng: np.random.Generator, nam
     assert harmless_warnings() == 0
 
 
-def test_a_byte_before_the_end_of_the_image(rng: np.random.Generator) -> None:
-    """Behind the last pixel it is seen by nobody but who reads the whole file, and harms nothing there."""
-    data = byte_before(encode(rng, "4:2:0", 64, 48), EOI)
-    np.testing.assert_array_equal(decoded(data), pillow(data))
-    np.testing.assert_array_equal(decoded(data, whole_file=True), pillow(data))
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["4:2:0", "4:4:4", "4:2:2", "gray", "restarts"])
+def test_bytes_before_the_end_of_the_image(rng: np.random.Generator, kind: str) -> None:
+    """Behind the last pixel they are seen by nobody but who reads the whole file, and harm nothing there."""
+    data = byte_before(encode(rng, kind, 100, 72), EOI, 0, 12)
+    whole, decoder = pillow(data), _C.CropDecoder()
+    for top, left, rows, columns in [(0, 0, 100, 72), *random_boxes(rng, 100, 72, 40).tolist()]:
+        for whole_file in (False, True):
+            np.testing.assert_array_equal(
+                decoder.decode_box(data, top, left, rows, columns, False, False, whole_file),
+                whole[top : top + rows, left : left + columns],
+            )
+            assert decoder.harmless_warnings == whole_file
 
 
 def test_loaders_take_and_count_them(rng: np.random.Generator, tmp_path: Path) -> None:

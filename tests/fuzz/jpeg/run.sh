@@ -1,0 +1,15 @@
+#!/bin/sh
+# Build the fuzzer of JPEG streams and run it: run.sh [plain | address,undefined] [SEED [COUNT [FIRST]]]
+# Streams that are judged otherwise than by libjpeg-turbo are kept in build/fuzz/jpeg.
+set -eu
+cd "$(dirname "$0")/../../.."
+sanitizers=${1:-address,undefined} seed=${2:-$(date +%s | tail -c 6)} count=${3:-20000} first=${4:-0}
+folder=build/fuzz/jpeg
+program=$folder/$sanitizers
+mkdir -p "$folder"
+flags="-std=c++17 -g -O2 -Wall -Wextra -Icsrc -Itests/fuzz/jpeg -ffp-contract=off -Wno-uninitialized -Wno-maybe-uninitialized"
+if [ "$sanitizers" != plain ]; then flags="$flags -fsanitize=$sanitizers -fno-sanitize-recover=all"; fi
+# shellcheck disable=SC2086
+${CXX:-c++} $flags tests/fuzz/jpeg/*.cpp csrc/image/crops.cpp csrc/image/huffman.cpp csrc/image/jpeg.cpp \
+    csrc/image/resample.cpp csrc/image/taps.cpp csrc/image/kernels_*.cpp csrc/base/cpu.cpp -ljpeg -o "$program"
+exec "$program" "$seed" "$count" "$first" "$folder"
