@@ -31,6 +31,12 @@ jpeg=libjpeg62-turbo-dev
 if grep -qi ubuntu /etc/os-release 2>/dev/null; then jpeg=libjpeg-turbo8-dev; fi
 need "the libjpeg-turbo headers" "printf '#include <stdio.h>\n#include <jpeglib.h>\nint v = LIBJPEG_TURBO_VERSION_NUMBER;' | c++ -xc++ -fsyntax-only -" $jpeg
 
+# Pages are tested in a browser; without one those tests are skipped.
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium >/dev/null; then
+    echo "setup: installing Chromium for the tests of pages"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; } >/dev/null 2>&1 || true
+fi
+
 echo "setup: installing Python packages into $venv (torch is large: about two minutes)"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 # The build requirements and the test extra of pyproject.toml, without building fkdx itself.

@@ -2,7 +2,8 @@
 
 Every step is a command that you can run yourself on your own images; the demo prints each before it runs it:
 draw scenes, train a teacher, store its labels of many crops, write them as an FKD folder too, pack that and
-check that both files agree, train a student from the labels and the same from the images' classes, compare.
+check that both files agree, train a student from the labels and the same from the images' classes, compare
+them, and write pages about labels and runs for a browser.
 """
 
 import argparse
@@ -80,6 +81,11 @@ def run(root: Path, seed: int, processes: int) -> dict[str, float]:
 
     heading("6. Train the same student from the images' classes, for as many steps")
     train_command(root / "hard", processes, "demo_student", seed, *data, "--hard")
+
+    heading("7. Look at the labels, and at the runs side by side, in a browser")
+    call("fkdx", "report", labels, "--images", train, "-o", root / "labels.html")
+    runs = [root / name for name in ("teacher", "soft", "hard")]
+    call("fkdx", "report", *runs, "-o", root / "runs.html")
 
     crops = TRAIN_IMAGES * CROPS
     return {

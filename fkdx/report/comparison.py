@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import altair as alt
 import numpy as np
 
+from fkdx.errors import refuse
 from fkdx.labels import LabelFile
+from fkdx.labels.comparable import check_plain_crops, check_same_classes, check_same_crops
 from fkdx.report.charts import Spec, spec_of
 from fkdx.report.crops import Crops, read_crops
 
@@ -63,12 +65,9 @@ def compare(first: LabelFile, second: LabelFile) -> Comparison:
 
     Raises ValueError where the files differ in their classes, or their images or crops are others.
     """
-    if first.num_classes != second.num_classes:
-        raise ValueError(
-            f"report: number of classes, got {second.num_classes}, expected {first.num_classes} as in "
-            f"{first.path}, "
-            f"{second.path}"
-        )
+    check_same_classes("report", second, first)
+    for labels in (first, second):
+        check_plain_crops("report", labels)
     chosen = np.unique(np.linspace(0, len(first) - 1, min(IMAGES, len(first))).round().astype(int))
     crops = same = 0
     sums = np.zeros(2)
@@ -87,8 +86,7 @@ def compare(first: LabelFile, second: LabelFile) -> Comparison:
 def _both(first: LabelFile, second: LabelFile, image: int) -> tuple[Crops, Crops]:
     key = first.keys[image]
     if key not in second:
-        raise ValueError(f"report: no labels for '{key}', expected the images of {first.path}, {second.path}")
+        refuse("report", "labels", f"none for '{key}'", f"the images of {first.path}", second.path)
     here, there = read_crops(first, np.array([image])), read_crops(second, np.array([second.find(key)]))
-    if not (np.array_equal(here.boxes, there.boxes) and np.array_equal(here.flips, there.flips)):
-        raise ValueError(f"report: the crops of '{key}' differ from those of {first.path}, {second.path}")
+    check_same_crops("report", (first, second), (here.boxes, there.boxes), (here.flips, there.flips), key)
     return here, there

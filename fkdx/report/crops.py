@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fkdx.labels import LabelFile
+from fkdx.labels.distributions import gather_with_tails, probabilities
 
 
 @dataclass
@@ -42,9 +43,8 @@ def read_crops(labels: LabelFile, images: np.ndarray, part: int = 0) -> Crops:
         np.arange(count) if not part or part >= count else np.linspace(0, count - 1, part).round().astype(int)
     )
     crops = np.broadcast_to(numbers, (len(images), len(numbers)))
-    boxes, flips, ids, values = labels.gather(images, crops)
-    tails = labels.gather_tails(images, crops) if labels.kind == "topk_logits" else None
-    ids, values = _sorted(labels, ids, probabilities(labels, values, tails))
+    boxes, flips, ids, values, tails = gather_with_tails(labels, images, crops)
+    ids, values = _sorted(labels, ids, probabilities(labels.kind, values, tails))
     return Crops(
         images=images,
         crops=crops,
@@ -67,18 +67,6 @@ def entropy(values: np.ndarray, num_classes: int) -> np.ndarray:
         return kept
     rest = np.maximum(1 - values.sum(axis=-1), 1e-12)
     return kept - rest * np.log(rest / others)
-
-
-def probabilities(labels: LabelFile, values: np.ndarray, tails: np.ndarray | None) -> np.ndarray:
-    """(n, m, K) float32 probabilities; logits become those at temperature 1."""
-    if not labels.kind.endswith("logits"):
-        return values.astype(np.float32)
-    top = values.max(axis=2, keepdims=True)
-    powers = np.exp(values - top)
-    total = powers.sum(axis=2, keepdims=True)
-    if tails is not None:
-        total += np.exp(tails[..., None] - top)
-    return powers / total
 
 
 def _sorted(labels: LabelFile, ids: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -91,7 +91,7 @@ def test_two_label_files(labelled, tmp_path, capsys):
     assert next(iter(data_of(page)["details"].values()))["boxes"][0]["other"]
     assert cli.main(["slice", str(labels), "-o", str(tmp_path / "fewer.fkdl"), "--crops", "5"]) == 0
     assert cli.main(["report", str(labels), "--against", str(tmp_path / "fewer.fkdl"), "-o", str(page)]) == 1
-    assert "differ" in capsys.readouterr().err
+    assert "labels of the same crops" in capsys.readouterr().err
 
 
 def write_run(folder: Path, seed: int, top1: list[float], torn: bool = False) -> Path:
