@@ -51,6 +51,16 @@ __device__ __forceinline__ uint32_t float_to_bits(float x) { return __float_as_u
 __device__ __forceinline__ double bits_to_double(uint32_t low, uint32_t high) {
   return __hiloint2double(static_cast<int>(high), static_cast<int>(low));
 }
+// The larger of each half of a and b, two bfloat16 or two float16 each. A NaN gives way to a number.
+__device__ __forceinline__ uint32_t larger_bf16(uint32_t a, uint32_t b) {
+  const __nv_bfloat162 x =
+      __hmax2(reinterpret_cast<__nv_bfloat162&>(a), reinterpret_cast<__nv_bfloat162&>(b));
+  return reinterpret_cast<const uint32_t&>(x);
+}
+__device__ __forceinline__ uint32_t larger_f16(uint32_t a, uint32_t b) {
+  const __half2 x = __hmax2(reinterpret_cast<__half2&>(a), reinterpret_cast<__half2&>(b));
+  return reinterpret_cast<const uint32_t&>(x);
+}
 __device__ __forceinline__ uint16_t to_bf16(float x) { return __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
 __device__ __forceinline__ uint16_t to_f16(float x) { return __half_as_ushort(__float2half_rn(x)); }
 __device__ __forceinline__ float from_f16(uint16_t h) { return __half2float(__ushort_as_half(h)); }
@@ -60,12 +70,16 @@ __device__ __forceinline__ float from_f16(uint16_t h) { return __half2float(__us
 
 namespace fkdx {
 
-// ---- element types of logits and gradients
-// --------------------------------------------------------------------
+// ---- element types of logits and gradients ----------------------------------------------------------------
+// kLowest: four bytes of -infinity. larger: of each element of two words; a NaN gives way to a number.
 
 struct DeviceF32 {
   using Stored = float;
   static constexpr int kPerQuad = 4;
+  static constexpr uint32_t kLowest = 0xff800000;
+  static __device__ __forceinline__ uint32_t larger(uint32_t a, uint32_t b) {
+    return float_to_bits(fmaxf(bits_to_float(a), bits_to_float(b)));
+  }
   static __device__ __forceinline__ float widen(float x) { return x; }
   static __device__ __forceinline__ float narrow(float x) { return x; }
   static __device__ __forceinline__ void unpack(const Quad& q, float* x) {
@@ -83,6 +97,8 @@ struct DeviceF32 {
 struct DeviceBf16 {
   using Stored = uint16_t;
   static constexpr int kPerQuad = 8;
+  static constexpr uint32_t kLowest = 0xff80ff80;
+  static __device__ __forceinline__ uint32_t larger(uint32_t a, uint32_t b) { return larger_bf16(a, b); }
   static __device__ __forceinline__ float widen(uint16_t x) { return bits_to_float(uint32_t(x) << 16); }
   static __device__ __forceinline__ uint16_t narrow(float x) { return to_bf16(x); }
   static __device__ __forceinline__ void unpack(const Quad& q, float* x) {
@@ -103,6 +119,8 @@ struct DeviceBf16 {
 struct DeviceF16 {
   using Stored = uint16_t;
   static constexpr int kPerQuad = 8;
+  static constexpr uint32_t kLowest = 0xfc00fc00;
+  static __device__ __forceinline__ uint32_t larger(uint32_t a, uint32_t b) { return larger_f16(a, b); }
   static __device__ __forceinline__ float widen(uint16_t x) { return from_f16(x); }
   static __device__ __forceinline__ uint16_t narrow(float x) { return to_f16(x); }
   static __device__ __forceinline__ void unpack(const Quad& q, float* x) {
@@ -120,8 +138,26 @@ struct DeviceF16 {
   }
 };
 
-// ---- a row of elements in memory: a few before the first 16-byte boundary, whole quads, a few after
-// ------------
+// The maximum of many quads, four words at a time: the elements stay as they are until the end.
+template <typename T>
+struct QuadMax {
+  Quad top{{T::kLowest, T::kLowest, T::kLowest, T::kLowest}};
+
+  __device__ __forceinline__ void add(const Quad& q) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) top.word[i] = T::larger(top.word[i], q.word[i]);
+  }
+  __device__ __forceinline__ float value() const {
+    float x[T::kPerQuad];
+    T::unpack(top, x);
+#pragma unroll
+    for (int i = 1; i < T::kPerQuad; ++i) x[0] = fmaxf(x[0], x[i]);
+    return x[0];
+  }
+};
+
+// ---- a row in memory: a few elements before the first 16-byte boundary, whole quads, a few elements after
+// ----
 
 template <typename T>
 struct RowSplit {
@@ -142,16 +178,13 @@ struct RowSplit {
   }
 };
 
-// ---- warps and blocks; sums are taken in a fixed order
-// ---------------------------------------------------------
+// ---- warps and blocks; sums are taken in a fixed order ----------------------------------------------------
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-__device__ __forceinline__ float larger(float a, float b) { return a > b ? a : b; }
-
 __device__ __forceinline__ float warp_max(float x) {
 #pragma unroll
-  for (int lane = 16; lane; lane >>= 1) x = larger(x, __shfl_xor_sync(kAllLanes, x, lane));
+  for (int lane = 16; lane; lane >>= 1) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, lane));
   return x;
 }
 
@@ -190,7 +223,7 @@ struct Team {
       __syncthreads();
       x = scratch.max[0];
 #pragma unroll
-      for (int w = 1; w < kWarps; ++w) x = larger(x, scratch.max[w]);
+      for (int w = 1; w < kWarps; ++w) x = fmaxf(x, scratch.max[w]);
     } else {
       __syncwarp();
     }

@@ -12,24 +12,28 @@ struct Launch {
   int per_thread;
 };
 
-template <typename T>
+template <typename T, int kPer>
 Launch choose(const PrepareCall& call) {
+  return {call.partners ? prepare_kernel<T, kPer, true> : prepare_kernel<T, kPer, false>, kPer};
+}
+
+template <typename T>
+Launch choose_width(const PrepareCall& call) {
   const int64_t size = int64_t(call.height) * call.width * 3;
   const uintptr_t places =
       reinterpret_cast<uintptr_t>(call.images) | reinterpret_cast<uintptr_t>(call.others);
   const bool aligned = places % T::kPerQuad == 0 && size % T::kPerQuad == 0;
-  if (aligned) return {prepare_kernel<T, T::kPerQuad>, T::kPerQuad};
-  return {prepare_kernel<T, 1>, 1};
+  return aligned ? choose<T, T::kPerQuad>(call) : choose<T, 1>(call);
 }
 
 Launch choose_type(const PrepareCall& call) {
   switch (call.type) {
     case PixelType::kBf16:
-      return choose<DeviceBf16>(call);
+      return choose_width<DeviceBf16>(call);
     case PixelType::kF16:
-      return choose<DeviceF16>(call);
+      return choose_width<DeviceF16>(call);
     default:
-      return choose<DeviceF32>(call);
+      return choose_width<DeviceF32>(call);
   }
 }
 

@@ -14,11 +14,12 @@ struct Launch {
 
 template <typename T>
 Launch choose(int classes) {
-  constexpr bool kWide = sizeof(typename T::Stored) == 4;
+  constexpr int kQuads = 32 / T::kPerQuad;  // so many a thread, or fewer
+  constexpr int kMostQuads = (kMaxTopkClasses + 512 * T::kPerQuad - 1) / (512 * T::kPerQuad);
   const int quads = classes / T::kPerQuad;
-  if (quads <= 32 * (kWide ? 8 : 4)) return {topk_kernel < T, 32, kWide ? 8 : 4, 4 >, 128, 4};
-  if (quads <= 256 * (kWide ? 8 : 4)) return {topk_kernel < T, 256, kWide ? 8 : 4, 2 >, 256, 1};
-  return {topk_kernel < T, 512, kWide ? 11 : 6, 1 >, 512, 1};
+  if (quads <= 32 * kQuads) return {topk_kernel<T, 32, kQuads, 4>, 128, 4};
+  if (quads <= 256 * kQuads) return {topk_kernel<T, 256, kQuads, 2>, 256, 1};
+  return {topk_kernel<T, 512, kMostQuads, 1>, 512, 1};
 }
 
 Launch choose(const TopkCall& call) {

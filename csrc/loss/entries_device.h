@@ -23,7 +23,8 @@ struct LossArgs {
   Source sources[kMaxSources];
   int classes, num_sources;
   float inv_temperature, scale;
-  bool same_phase;  // a row of logits and its row of gradients lie at the same place within 16 bytes
+  bool same_phase;   // a row of logits and its row of gradients lie at the same place within 16 bytes
+  bool dense_phase;  // where a row of logits is at a 16-byte boundary, so is its row of dense targets
 };
 
 // An id or a value as it lies in memory: 2, 4 or 8 bytes. What is loaded early is converted late, where it is
@@ -66,15 +67,18 @@ __device__ __forceinline__ float value_of(Raw raw, Float type) {
   }
 }
 
-__device__ __forceinline__ float load_value(const void* from, Float type, int64_t index) {
-  return value_of(load_raw(from, type, index), type);
-}
+// The factor of a row's gradient. One thread loads it early, multiplies late and hands it on in shared
+// memory: if all did, the compiler would see that it is the same for all, and wait for it at once.
+struct GradientScale {
+  float raw = 1;
 
-// The factor of row `row`'s gradient.
-__device__ __forceinline__ float gradient_scale(const LossArgs& args, int64_t row) {
-  const float scale = args.scale * args.inv_temperature;
-  return args.scales ? scale * args.scales[row * args.scale_stride] : scale;
-}
+  __device__ __forceinline__ GradientScale(const LossArgs& args, int64_t row, bool mine) {
+    if (mine && args.scales) raw = args.scales[row * args.scale_stride];
+  }
+  __device__ __forceinline__ float value(const LossArgs& args) const {
+    return args.scale * args.inv_temperature * raw;
+  }
+};
 
 // A product that is 0 where the first factor is: 0 * log 0 = 0.
 __device__ __forceinline__ float product(float y, float t) { return y == 0.f ? 0.f : y * t; }
@@ -82,12 +86,13 @@ __device__ __forceinline__ float product(float y, float t) { return y == 0.f ? 0
 struct Entries {
   int ids[kMaxEntries];
   float deltas[kMaxEntries];
-  float base, mass;
+  float base, mass, scale;  // scale: the factor of the row's gradient
   int count;
 
   // Called by all lanes of one warp; others may read after the next barrier. A class or a row that does not
-  // exist makes base and mass NaN, and so the whole row's loss and gradient.
-  __device__ __forceinline__ void read(const LossArgs& args, int64_t row, int lane) {
+  // exist makes base and mass NaN, and so the whole row's loss and gradient. Returns the number of entries.
+  __device__ __forceinline__ int read(const LossArgs& args, int64_t row, int lane) {
+    const GradientScale gradient_scale(args, row, lane == 0);
     float all_base = 0, all_mass = 0;
     int n = 0;
     bool wrong = false;
@@ -134,9 +139,11 @@ struct Entries {
     if (lane == 0) {
       base = wrong ? NAN : all_base;
       mass = wrong ? NAN : all_mass;
+      scale = gradient_scale.value(args);
       count = n;
     }
     __syncwarp();
+    return n;
   }
 
   // The sum of the deltas of entry e's class; `first` says whether e is the first that names the class.
@@ -159,7 +166,7 @@ __device__ __forceinline__ float softmax_loss(const Entries& target, const Sums&
 
 // Writes the gradients of the classes that the target names, over what the quads wrote. z, t: of entry e.
 template <typename T>
-__device__ __forceinline__ void put_entry(const Entries& target, const Sums& s, int e, float t, float scale,
+__device__ __forceinline__ void put_entry(const Entries& target, const Sums& s, int e, float t,
                                           typename T::Stored* grad) {
   bool first;
   const float y = target.base + target.merged(e, &first);
@@ -168,7 +175,7 @@ __device__ __forceinline__ void put_entry(const Entries& target, const Sums& s, 
   const bool only_max = s.ties == 1.f && t == 0.f;  // p = 1 - others / total keeps its digits near 1
   const float p = target.mass * (only_max ? -s.others : exp2_fast(t)) / total;
   const float rest = only_max ? target.mass - y : -y;
-  grad[target.ids[e]] = T::narrow(scale * (p + rest));
+  grad[target.ids[e]] = T::narrow(target.scale * (p + rest));
 }
 
 }  // namespace fkdx

@@ -6,6 +6,7 @@
 #include "loss/dense_kernel.h"
 #include "loss/loop_kernel.h"
 #include "loss/row_kernel.h"
+#include "loss/sigmoid_kernel.h"
 
 namespace fkdx {
 namespace {
@@ -26,10 +27,18 @@ Launch row_launch() {
           kThreads == 32 ? 4 : 1};
 }
 
+template <typename T, typename D>
+Launch dense_launch(Link link) {
+  if (link == Link::kSigmoid) return {sigmoid_kernel<T, D>, kSigmoidThreads, 1};
+  return {dense_kernel<T, D>, kDenseThreads, 1};
+}
+
 template <typename T>
 Launch choose(const LossArgs& args, Link link, LossKernel wish) {
-  if (link == Link::kSigmoid) return {sigmoid_kernel<T>, kDenseThreads, 1};
-  if (args.dense.values) return {dense_kernel<T>, kDenseThreads, 1};
+  if (args.dense.values) {
+    return args.dense.type == Float::kF32 ? dense_launch<T, DeviceF32>(link) : dense_launch<T, T>(link);
+  }
+  if (link == Link::kSigmoid) return {sigmoid_kernel<T, NoDense>, kSigmoidThreads, 1};
   const Launch loop{loop_kernel<T>, kLoopThreads, 1};
   if (wish == LossKernel::kLoop || (args.grad && !args.same_phase)) return loop;
   constexpr bool kWide = sizeof(typename T::Stored) == 4;
@@ -85,6 +94,12 @@ LossArgs args_of(const LossCall& call) {
   const auto phase = [&](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16; };
   args.same_phase = phase(call.logits) == phase(call.grad) &&
                     (call.rows == 1 || (call.logits_stride - call.grad_stride) * size % 16 == 0);
+  if (!call.dense.values) return args;
+  check<std::invalid_argument>(call.dense.type == Float::kF32 || call.dense.type == call.type,
+                               "loss_cuda: dense target, expected float32 or the logits' type");
+  const int64_t wide = call.dense.type == Float::kF32 ? 4 : 2, per = 16 / wide;
+  args.dense_phase = phase(call.logits) / size % per == phase(call.dense.values) / wide &&
+                     (call.rows == 1 || (call.logits_stride - call.dense.stride) % per == 0);
   return args;
 }
 

@@ -33,29 +33,27 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
   }
   const int edge = split.edge(rank);
   const Stored raw_edge = edge >= 0 ? z[edge] : Stored{};
-  if (rank < 32) target.read(args, row, rank);
+  const int count =
+      rank < 32 ? target.read(args, row, rank) : 0;  // other warps may not read target.count yet
   Stored raw_entries[2] = {};
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (rank < 32 && rank + 32 * half < target.count) {
+    if (rank + 32 * half < count) {
       raw_entries[half] = z[target.ids[rank + 32 * half]];
     }
   }
 
-  float x[kQuads][kPer];  // z, then exp(t)
-  float edge_x = edge >= 0 ? T::widen(raw_edge) : -INFINITY;
-  float max = edge_x;
+  QuadMax<T> quad_max;
 #pragma unroll
   for (int i = 0; i < kQuads; ++i) {
-    if (rank + i * kThreads >= split.quads) continue;
-    T::unpack(quads[i], x[i]);
-#pragma unroll
-    for (int j = 0; j < kPer; ++j) max = larger(max, x[i][j]);
+    if (rank + i * kThreads < split.quads) quad_max.add(quads[i]);
   }
-  max = Row::max(max, rank, scratches[team]);
+  float edge_x = edge >= 0 ? T::widen(raw_edge) : -INFINITY;
+  const float max = Row::max(fmaxf(edge_x, quad_max.value()), rank, scratches[team]);
 
   const float per_z = args.inv_temperature * kLog2E;
   Sums sums{0, 0, 0};
+  float x[kQuads][kPer];  // z, then exp(t)
   const auto add = [&](float& at) {
     const float t = (at - max) * per_z;
     at = exp2_fast(t);
@@ -66,6 +64,7 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
 #pragma unroll
   for (int i = 0; i < kQuads; ++i) {
     if (rank + i * kThreads >= split.quads) continue;
+    T::unpack(quads[i], x[i]);
 #pragma unroll
     for (int j = 0; j < kPer; ++j) add(x[i][j]);
   }
@@ -74,7 +73,7 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
   float entry_t[2] = {0, 0};
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (rank >= 32 || rank + 32 * half >= target.count) continue;
+    if (rank + 32 * half >= count) continue;
     entry_t[half] = (T::widen(raw_entries[half]) - max) * per_z;
     sums.linear += product(target.deltas[rank + 32 * half], entry_t[half]);
   }
@@ -82,9 +81,9 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
   if (rank == kThreads - 1) scratches[team].total = sums;  // for the loss; until then registers are short
 
   Stored* grad = static_cast<Stored*>(args.grad) + row * args.grad_stride;
-  const float scale = gradient_scale(args, row);
   if (args.grad) {
-    const float slope = scale * target.mass / (sums.ties + sums.others), floor = scale * target.base;
+    const float slope = target.scale * target.mass / (sums.ties + sums.others);
+    const float floor = target.scale * target.base;
 #pragma unroll
     for (int i = 0; i < kQuads; ++i) {
       if (rank + i * kThreads >= split.quads) continue;
@@ -97,8 +96,8 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
   Row::sync();  // the named classes are written again, by other threads
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (args.grad && rank < 32 && rank + 32 * half < target.count) {
-      put_entry<T>(target, sums, rank + 32 * half, entry_t[half], scale, grad);
+    if (args.grad && rank + 32 * half < count) {
+      put_entry<T>(target, sums, rank + 32 * half, entry_t[half], grad);
     }
   }
   // At the end and beside the threads of the named classes, because logarithms take long.

@@ -52,7 +52,8 @@ void compare_prepare(PixelType type, int height, int width, bool mixed, bool apa
   call.out = got.data;
   const unsigned per_block = kPrepareThreads * kChunks * kPer;
   const unsigned parts = unsigned(count / rows + per_block - 1) / per_block;
-  cuda_on_cpu::launch(prepare_kernel<T, kPer>, {rows, parts}, kPrepareThreads, call);
+  cuda_on_cpu::launch(mixed ? prepare_kernel<T, kPer, true> : prepare_kernel<T, kPer, false>, {rows, parts},
+                      kPrepareThreads, call);
   expect(got.bytes == want.bytes, "prepare", int(type), height, width);
 }
 

@@ -34,6 +34,11 @@ struct Index {
 };
 inline thread_local Index threadIdx, blockIdx;
 
+struct dim3 {
+  unsigned x, y;
+  dim3(unsigned across, unsigned down = 1) : x(across), y(down) {}
+};
+
 namespace cuda_on_cpu {
 
 #if defined(__SANITIZE_THREAD__)
@@ -229,5 +234,17 @@ inline uint16_t to_bf16(float x) {
 }
 inline uint16_t to_f16(float x) { return float_to_half(x); }
 inline float from_f16(uint16_t h) { return half_to_float(h); }
+
+template <typename Widen, typename Narrow>
+uint32_t larger_halves(uint32_t a, uint32_t b, Widen widen, Narrow narrow) {
+  const auto larger = [&](uint32_t x, uint32_t y) -> uint32_t {
+    return narrow(std::fmax(widen(uint16_t(x)), widen(uint16_t(y))));
+  };
+  return larger(a >> 16, b >> 16) << 16 | larger(a, b);
+}
+inline uint32_t larger_bf16(uint32_t a, uint32_t b) {
+  return larger_halves(a, b, [](uint16_t x) { return bits_to_float(uint32_t(x) << 16); }, to_bf16);
+}
+inline uint32_t larger_f16(uint32_t a, uint32_t b) { return larger_halves(a, b, from_f16, to_f16); }
 
 }  // namespace fkdx

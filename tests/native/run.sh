@@ -8,7 +8,7 @@ sanitizers=${1:-plain}
 seed=${2:-$(date +%s | tail -c 6)}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-flags="-std=c++17 -g -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -Wno-uninitialized -Wno-maybe-uninitialized -Icsrc -Itests/native"
+flags="-std=c++17 -g -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -Wno-uninitialized -Wno-maybe-uninitialized -Itests/native/on_cpu -Icsrc -Itests/native"
 cxx=${CXX:-c++} emulator='' quick=${3:-}
 case $sanitizers in
 plain) flags="$flags -O2" ;;
