@@ -4,7 +4,19 @@
 #pragma once
 
 #include <string>
+#include <type_traits>
 #include <vector>
+
+#if defined(__x86_64__)
+#define FKDX_ON_X86(variant) variant
+#else
+#define FKDX_ON_X86(variant) nullptr
+#endif
+#if defined(__aarch64__)
+#define FKDX_ON_ARM(variant) variant
+#else
+#define FKDX_ON_ARM(variant) nullptr
+#endif
 
 namespace fkdx {
 
@@ -21,5 +33,16 @@ Cpu selected_cpu();
 
 // For tests and benchmarks: a name as in FKDX_CPU, or "" to go back to the default.
 void force_cpu(const std::string& name);
+
+// Of something that is compiled several times, the variant that selected_cpu() names. They are pointers;
+// where there is none for this machine, the next slower one is taken.
+template <typename Variant>
+Variant choose(Variant scalar, std::common_type_t<Variant> avx2, std::common_type_t<Variant> avx512,
+               std::common_type_t<Variant> neon = nullptr) {
+  const Cpu cpu = selected_cpu();
+  if (cpu == Cpu::kAvx512 && avx512) return avx512;
+  if ((cpu == Cpu::kAvx512 || cpu == Cpu::kAvx2) && avx2) return avx2;
+  return cpu == Cpu::kNeon && neon ? neon : scalar;
+}
 
 }  // namespace fkdx

@@ -222,8 +222,7 @@ inline Lanes<double> exp2_lanes(Lanes<double> x) {
   return x;
 }
 
-// log(1 + x) for 0 <= x <= 1: the series 2 (s + s^3/3 + s^5/5 ...) with s = x /
-// (2 + x) <= 1/3.
+// log(1 + x) for 0 <= x <= 1: the series 2 (s + s^3/3 + s^5/5 ...) with s = x / (2 + x) <= 1/3.
 template <typename Real>
 inline Lanes<Real> log1p_lanes(Lanes<Real> x) {
   const Lanes<Real> s = x / (x + Real(2));

@@ -22,7 +22,7 @@ constexpr int kVectorBytes = 32;
 
 }  // namespace
 
-PrepareRange prepare_avx2() { return prepare_any_type; }
+const PrepareVariant kPrepareAvx2 = {prepare_any_type};
 
 }  // namespace fkdx
 

@@ -22,7 +22,7 @@ constexpr int kVectorBytes = 64;
 
 }  // namespace
 
-PrepareRange prepare_avx512() { return prepare_any_type; }
+const PrepareVariant kPrepareAvx512 = {prepare_any_type};
 
 }  // namespace fkdx
 

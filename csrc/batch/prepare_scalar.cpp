@@ -20,6 +20,6 @@ constexpr int kVectorBytes = 16;
 
 }  // namespace
 
-PrepareRange prepare_scalar() { return prepare_any_type; }
+const PrepareVariant kPrepareScalar = {prepare_any_type};
 
 }  // namespace fkdx

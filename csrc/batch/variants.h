@@ -6,10 +6,10 @@
 
 namespace fkdx {
 
-using PrepareRange = void (*)(const PrepareCall& call, int64_t begin, int64_t end);
+struct PrepareVariant {
+  void (*rows)(const PrepareCall& call, int64_t begin, int64_t end);
+};
 
-PrepareRange prepare_scalar();
-PrepareRange prepare_avx2();
-PrepareRange prepare_avx512();
+extern const PrepareVariant kPrepareScalar, kPrepareAvx2, kPrepareAvx512;
 
 }  // namespace fkdx

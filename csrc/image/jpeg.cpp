@@ -17,7 +17,7 @@ namespace fkdx {
 namespace {
 
 constexpr uint64_t kMaxPixels =
-    178956970;  // twice Pillow's MAX_IMAGE_PIXELS: from there on Pillow refuses too
+    178956970;  // twice Pillow's MAX_IMAGE_PIXELS, from where on Pillow refuses too
 constexpr int kMaxScans = 100;
 constexpr long kMaxMemory = 256L << 20;
 constexpr int kMarkerTrace = 1;  // the level at which libjpeg tells of each marker

@@ -65,15 +65,9 @@ void with_constants(int number, bool clamp, Run run) {
   clamp ? run(Number(), std::true_type()) : run(Number(), std::false_type());
 }
 
-extern const Kernels kScalarKernels;
-#if defined(__x86_64__)
-extern const Kernels kAvx2Kernels;
-extern const Kernels kAvx512Kernels;
+extern const Kernels kScalarKernels, kAvx2Kernels, kAvx512Kernels, kNeonKernels;
 
-// The AVX-512 kernels need VNNI and VBMI, which not every AVX-512 CPU has.
-bool avx512_kernels_run_here();
-#elif defined(__aarch64__)
-extern const Kernels kNeonKernels;
-#endif
+// The AVX-512 kernels, or null: they need VNNI and VBMI, which not every AVX-512 CPU has.
+const Kernels* avx512_kernels();
 
 }  // namespace fkdx

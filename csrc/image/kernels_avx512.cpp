@@ -71,8 +71,9 @@ void write(uint8_t* out, __m512i bytes, int count) {
 const Kernels kAvx512Kernels = {kRows,      kDigits,  &kAvx2Kernels, pack_weights,
                                 fill_table, row_pass, interleave,    column_pass};
 
-bool avx512_kernels_run_here() {
-  return __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+const Kernels* avx512_kernels() {
+  const bool run_here = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+  return run_here ? &kAvx512Kernels : nullptr;
 }
 
 }  // namespace fkdx

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Random crops with torchvision's RandomResizedCrop distribution, from counters instead of a stateful
 // generator: a box depends on (stream, crop index, image size) alone. Only operations that IEEE 754 rounds
-// exactly are used
-// (+ - * / sqrt, no exp or log), so every machine draws the same integers.
+// exactly are used (+ - * / sqrt, no exp or log), so every machine draws the same integers.
 #pragma once
 
 #include <array>

@@ -8,17 +8,6 @@
 namespace fkdx {
 namespace {
 
-const Kernels& selected_kernels() {
-#if defined(__x86_64__)
-  const Cpu cpu = selected_cpu();
-  if (cpu == Cpu::kAvx512 && avx512_kernels_run_here()) return kAvx512Kernels;
-  if (cpu != Cpu::kScalar) return kAvx2Kernels;
-#elif defined(__aarch64__)
-  if (selected_cpu() == Cpu::kNeon) return kNeonKernels;
-#endif
-  return kScalarKernels;
-}
-
 // Pillow 12 turns the order round for sources that are more than a hundred times taller than wide, Pillow 13
 // where the height shrinks by more than twice as many pixels as the width.
 bool columns_go_first(const Axis& vertical, const Axis& horizontal, ResampleRule rule) {
@@ -44,7 +33,8 @@ Box Resampler::plan(const Axis& vertical, const Axis& horizontal, bool flip, Int
   if (flip) reverse(&horizontal_);
   const Span rows = rebase(&vertical_);
   const Span columns = rebase(&horizontal_);
-  kernels_ = &selected_kernels();
+  kernels_ = choose(&kScalarKernels, FKDX_ON_X86(&kAvx2Kernels), FKDX_ON_X86(avx512_kernels()),
+                    FKDX_ON_ARM(&kNeonKernels));
   table_.clamp = clamp_;
   if (!kernels_->fill_table(horizontal_, &table_)) {
     kernels_ = kernels_->fallback;

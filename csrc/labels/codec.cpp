@@ -123,8 +123,7 @@ void decode_log8(const RecordFields& fields, const Record& record, uint32_t kept
   }
 }
 
-// ---- floats and boxes
-// ----------------------------------------------------------------------------------------
+// ---- floats and boxes -------------------------------------------------------------------------------------
 
 void decode_values(const Layout& layout, const RecordFields& fields, const Record& record, float* values) {
   switch (layout.value_type) {

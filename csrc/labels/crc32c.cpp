@@ -40,7 +40,7 @@ constexpr Table make_table() {
 constexpr Table kTable = make_table();
 
 // Eight bytes a turn ("slicing by 8"), on the raw register (no initial or final xor).
-uint32_t extend_scalar(uint32_t crc, const uint8_t* data, size_t size) {
+uint32_t extend_by_table(uint32_t crc, const uint8_t* data, size_t size) {
   for (; size >= 8; data += 8, size -= 8) {
     uint64_t word;
     std::memcpy(&word, data, 8);
@@ -82,7 +82,7 @@ struct Shift {
     static const uint8_t zeros[Lane] = {};
     for (int byte = 0; byte < 4; ++byte) {
       for (uint32_t value = 0; value < 256; ++value) {
-        part[byte][value] = extend_scalar(value << (8 * byte), zeros, Lane);
+        part[byte][value] = extend_by_table(value << (8 * byte), zeros, Lane);
       }
     }
   }
@@ -119,17 +119,20 @@ FKDX_WITH_CRC uint32_t extend_by_instruction(uint32_t crc, const uint8_t* data, 
   return crc;
 }
 
+#else
+
+constexpr decltype(&extend_by_table) extend_by_instruction = nullptr;
+
 #endif
 
 }  // namespace
 
 uint32_t crc32c(uint32_t crc, const void* data, size_t size) {
   const auto* bytes = static_cast<const uint8_t*>(data);
-#if defined(FKDX_WITH_CRC)
   // Every CPU with AVX2 has SSE4.2, every one with ARMv8.2's dot products ARMv8.1's checksums.
-  if (selected_cpu() != Cpu::kScalar) return ~extend_by_instruction(~crc, bytes, size);
-#endif
-  return ~extend_scalar(~crc, bytes, size);
+  const auto extend =
+      choose(&extend_by_table, extend_by_instruction, extend_by_instruction, extend_by_instruction);
+  return ~extend(~crc, bytes, size);
 }
 
 }  // namespace fkdx

@@ -186,8 +186,7 @@ int64_t LabelFile::find(std::string_view wanted) const {
   return low < images() && key(low) == wanted ? static_cast<int64_t>(low) : -1;
 }
 
-// ---- blocks
-// ---------------------------------------------------------------------------------------------------
+// ---- blocks -----------------------------------------------------------------------------------------------
 
 IndexEntry LabelFile::entry(uint64_t image) const {
   check<std::out_of_range>(image < images(), "LabelFile: image, got ", image, ", expected less than ",

@@ -20,6 +20,10 @@ T element(const void* from, int64_t index) {
   return x;
 }
 
+const char* name_of(Link link) {
+  return link == Link::kSoftmax ? "soft_cross_entropy" : "binary_cross_entropy";
+}
+
 }  // namespace
 
 double load_float(const void* from, Float type, int64_t index) {
@@ -51,20 +55,20 @@ int64_t load_int(const void* from, Int type, int64_t index) {
 void RowTarget::read(const LossCall& call, int64_t row) {
   base = mass = 0;
   entries.clear();
-  for (int i = 0; i < call.num_sources; ++i) add(call.sources[i], row, call.classes);
+  for (int i = 0; i < call.num_sources; ++i) add(call, call.sources[i], row);
   merge();
 }
 
-void RowTarget::add(const Source& source, int64_t row, int64_t classes) {
-  const int64_t from = source.rows ? source.rows[row] : row;
-  check<std::out_of_range>(from >= 0 && from < source.num_rows, "soft_cross_entropy: permutation of row ",
-                           row, ", got ", from, ", expected 0 <= entry < ", source.num_rows);
+void RowTarget::add(const LossCall& call, const Source& source, int64_t row) {
+  const int64_t from = source.rows ? source.rows[row] : row, classes = call.classes;
+  check<std::out_of_range>(from >= 0 && from < source.num_rows, name_of(call.link), ": partner of row ", row,
+                           ", got ", from, ", expected 0 <= entry < ", source.num_rows);
   const double weight = source.weights ? source.weight * double(source.weights[row]) : source.weight;
   const size_t start = entries.size();
   double sum = 0;
   for (int k = 0; k < source.k; ++k) {
     const int64_t id = load_int(source.ids, source.ids_type, from * source.ids_stride + k);
-    check<std::out_of_range>(id >= 0 && id < classes, "soft_cross_entropy: class id in row ", row, ", got ",
+    check<std::out_of_range>(id >= 0 && id < classes, name_of(call.link), ": class id in row ", row, ", got ",
                              id, ", expected 0 <= id < ", classes);
     const double value =
         source.values ? load_float(source.values, source.values_type, from * source.values_stride + k) : 1.0;

@@ -21,7 +21,7 @@ struct RowTarget {
   void read(const LossCall& call, int64_t row);
 
  private:
-  void add(const Source& source, int64_t row, int64_t classes);
+  void add(const LossCall& call, const Source& source, int64_t row);
   bool named_twice() const;
   void merge();
 };

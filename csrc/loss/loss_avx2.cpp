@@ -24,7 +24,7 @@ constexpr int kVectorBytes = 32;
 
 }  // namespace
 
-LossVariant loss_avx2() { return {loss_any_type, exp2_of}; }
+const LossVariant kLossAvx2 = {loss_any_type, exp2_of};
 
 }  // namespace fkdx
 

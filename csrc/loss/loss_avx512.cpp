@@ -24,7 +24,7 @@ constexpr int kVectorBytes = 64;
 
 }  // namespace
 
-LossVariant loss_avx512() { return {loss_any_type, exp2_of}; }
+const LossVariant kLossAvx512 = {loss_any_type, exp2_of};
 
 }  // namespace fkdx
 

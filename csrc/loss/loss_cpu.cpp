@@ -11,12 +11,8 @@ constexpr int64_t kLogitsPerThread = 1 << 16;  // fewer are not worth another th
 
 }  // namespace
 
-LossVariant selected_loss() {
-#if defined(__x86_64__)
-  if (selected_cpu() == Cpu::kAvx512) return loss_avx512();
-  if (selected_cpu() == Cpu::kAvx2) return loss_avx2();
-#endif
-  return loss_scalar();
+const LossVariant& selected_loss() {
+  return *choose(&kLossScalar, FKDX_ON_X86(&kLossAvx2), FKDX_ON_X86(&kLossAvx512));
 }
 
 void loss_cpu(const LossCall& call, int threads) {

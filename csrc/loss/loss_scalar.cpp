@@ -22,6 +22,6 @@ constexpr int kVectorBytes = 16;
 
 }  // namespace
 
-LossVariant loss_scalar() { return {loss_any_type, exp2_of}; }
+const LossVariant kLossScalar = {loss_any_type, exp2_of};
 
 }  // namespace fkdx

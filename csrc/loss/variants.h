@@ -8,16 +8,13 @@
 
 namespace fkdx {
 
-using LossRange = void (*)(const LossCall& call, int64_t begin, int64_t end);
-
 struct LossVariant {
-  LossRange rows;
+  void (*rows)(const LossCall& call, int64_t begin, int64_t end);
   float (*exp2)(float);  // the vector exponential, for tests
 };
 
-LossVariant selected_loss();  // as base/cpu.h says
-LossVariant loss_scalar();
-LossVariant loss_avx2();
-LossVariant loss_avx512();
+extern const LossVariant kLossScalar, kLossAvx2, kLossAvx512;
+
+const LossVariant& selected_loss();
 
 }  // namespace fkdx
