@@ -42,13 +42,13 @@ def eager(
     """What a training script does without fkdx."""
     pixels = images.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
     if kind == "Mixup":
-        pixels = torch.lerp(pixels, pixels[mix.permutation], mix.blend[:, None, None, None])
+        pixels = torch.lerp(pixels, pixels[mix.partners], mix.blend[:, None, None, None])
     elif kind == "CutMix":
         y = torch.arange(images.shape[1], device=images.device)[:, None]
         x = torch.arange(images.shape[2], device=images.device)
         top, left, height, width = (part[:, None, None, None] for part in mix.boxes.unbind(1))
         inside = (y >= top) & (y < top + height) & (x >= left) & (x < left + width)
-        pixels = torch.where(inside, pixels[mix.permutation], pixels)
+        pixels = torch.where(inside, pixels[mix.partners], pixels)
     return pixels.to(dtype, memory_format=torch.channels_last)
 
 

@@ -14,7 +14,8 @@ void cuda_check(int error, const char* what) {
 
 int cuda_device_count() {
   int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+  cuda_check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  return count;
 }
 
 DeviceGuard::DeviceGuard(int device) {

@@ -7,7 +7,8 @@ namespace fkdx {
 // Throws std::runtime_error with CUDA's own text unless error is cudaSuccess.
 void cuda_check(int error, const char* what);
 
-// 0 without a driver; never throws.
+// Devices that this build's CUDA can use. Throws std::runtime_error with CUDA's own text where there is no
+// driver or it is too old.
 int cuda_device_count();
 
 // Makes `device` the current one, and the former one again at the end.

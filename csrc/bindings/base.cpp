@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/cpu.h"
+#include "base/cuda.h"
 #include "bindings/rooms.h"
 
 namespace py = pybind11;
@@ -52,6 +53,10 @@ void bind_base(py::module_& m) {
   });
   m.def("selected_cpu", [] { return cpu_name(selected_cpu()); });
   m.def("force_cpu", &force_cpu, py::arg("name"));
+#ifdef FKDX_WITH_CUDA
+  m.def("cuda_device_count", &cuda_device_count,
+        "GPUs that this build's CUDA can use, or an error with the reason.");
+#endif
 }
 
 }  // namespace fkdx

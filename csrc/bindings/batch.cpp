@@ -56,11 +56,13 @@ void on_cpu(uintptr_t images, uintptr_t out, const std::array<uintptr_t, 3>& mix
 void on_cuda(uintptr_t images, uintptr_t out, const std::array<uintptr_t, 3>& mix,
              const std::array<int64_t, 3>& shape, const Factors& scale, const Factors& bias, int type,
              int device, uintptr_t stream, const Others& others) {
+  const py::gil_scoped_release unlocked;
   prepare_cuda(prepare_call(images, out, mix, shape, scale, bias, type, others), device, stream);
 }
 
 void topk(uintptr_t logits, int type, int64_t rows, int64_t stride, int classes, int k, float inv_temperature,
           uintptr_t ids, uintptr_t values, bool half_values, int device, uintptr_t stream) {
+  const py::gil_scoped_release unlocked;
   topk_cuda({pointer<const void>(logits), pointer<int32_t>(ids), pointer<void>(values), rows, stride, classes,
              k, inv_temperature, static_cast<LogitType>(type), half_values},
             device, stream);

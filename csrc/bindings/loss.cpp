@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pointers and sizes from fkdx/loss.py, which has checked them.
+// Pointers and sizes from fkdx/loss/cross_entropy.py, which has checked them.
 #include "loss/loss.h"
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <vector>
 
@@ -15,89 +16,97 @@ namespace py = pybind11;
 namespace fkdx {
 namespace {
 
+using namespace py::literals;
+
 template <typename T>
-T* pointer(const py::handle& address) {
-  return reinterpret_cast<T*>(address.cast<uintptr_t>());
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
 }
 
-// (ids, ids type, ids stride, values, values type, values stride, rows of the table, k, rows, weights,
-// weight, tail)
-Source source_of(const py::tuple& t) {
+Source source_of(uintptr_t ids, int ids_type, int64_t ids_stride, uintptr_t values, int values_type,
+                 int64_t values_stride, int64_t num_rows, int k, uintptr_t rows, uintptr_t weights,
+                 float weight, bool tail) {
   Source s{};
-  s.ids = pointer<const void>(t[0]);
-  s.ids_type = static_cast<Int>(t[1].cast<int>());
-  s.ids_stride = t[2].cast<int64_t>();
-  s.values = pointer<const void>(t[3]);
-  s.values_type = static_cast<Float>(t[4].cast<int>());
-  s.values_stride = t[5].cast<int64_t>();
-  s.num_rows = t[6].cast<int64_t>();
-  s.k = t[7].cast<int>();
-  s.rows = pointer<const int64_t>(t[8]);
-  s.weights = pointer<const float>(t[9]);
-  s.weight = t[10].cast<float>();
-  s.tail = t[11].cast<bool>();
+  s.ids = pointer<const void>(ids);
+  s.ids_type = static_cast<Int>(ids_type);
+  s.ids_stride = ids_stride;
+  s.values = pointer<const void>(values);
+  s.values_type = static_cast<Float>(values_type);
+  s.values_stride = values_stride;
+  s.num_rows = num_rows;
+  s.k = k;
+  s.rows = pointer<const int64_t>(rows);
+  s.weights = pointer<const float>(weights);
+  s.weight = weight;
+  s.tail = tail;
   return s;
 }
 
-// A call and the sources it points to.
-struct Parsed {
-  std::vector<Source> sources;
+DenseTarget dense_of(uintptr_t values, int type, int64_t stride, float inv_temperature) {
+  return {pointer<const void>(values), stride, inv_temperature, static_cast<Float>(type)};
+}
+
+LossCall call_of(uintptr_t logits, int type, int64_t rows, int64_t classes, int64_t logits_stride,
+                 const std::vector<Source>& sources, const DenseTarget* dense, int link,
+                 double inv_temperature, double scale, uintptr_t scales, int64_t scale_stride, uintptr_t loss,
+                 uintptr_t grad, int64_t grad_stride) {
   LossCall call{};
-
-  // logits: (address, type, rows, classes, stride); dense: () or (address, type, stride, 1 / temperature);
-  // scale: (factor, address of factors, stride); grad: (address, stride)
-  Parsed(const py::tuple& logits, const py::tuple& table, const py::tuple& dense, int link,
-         double inv_temperature, const py::tuple& scale, uintptr_t loss, const py::tuple& grad) {
-    sources.reserve(table.size());
-    for (const py::handle& source : table) {
-      sources.push_back(source_of(py::reinterpret_borrow<py::tuple>(source)));
-    }
-    call.logits = pointer<const void>(logits[0]);
-    call.type = static_cast<Float>(logits[1].cast<int>());
-    call.rows = logits[2].cast<int64_t>();
-    call.classes = logits[3].cast<int64_t>();
-    call.logits_stride = logits[4].cast<int64_t>();
-    call.sources = sources.data();
-    call.num_sources = static_cast<int>(sources.size());
-    if (!dense.empty()) {
-      call.dense = {pointer<const void>(dense[0]), dense[2].cast<int64_t>(), dense[3].cast<float>(),
-                    static_cast<Float>(dense[1].cast<int>())};
-    }
-    call.link = static_cast<Link>(link);
-    call.inv_temperature = inv_temperature;
-    call.scale = scale[0].cast<double>();
-    call.scales = pointer<const void>(scale[1]);
-    call.scale_stride = scale[2].cast<int64_t>();
-    call.loss = reinterpret_cast<void*>(loss);
-    call.grad = pointer<void>(grad[0]);
-    call.grad_stride = grad[1].cast<int64_t>();
-  }
-};
-
-void on_cpu(const py::tuple& logits, const py::tuple& sources, const py::tuple& dense, int link,
-            double inv_temperature, const py::tuple& scale, uintptr_t loss, const py::tuple& grad,
-            int threads) {
-  const Parsed parsed(logits, sources, dense, link, inv_temperature, scale, loss, grad);
-  const py::gil_scoped_release unlocked;
-  loss_cpu(parsed.call, threads);
+  call.logits = pointer<const void>(logits);
+  call.type = static_cast<Float>(type);
+  call.rows = rows;
+  call.classes = classes;
+  call.logits_stride = logits_stride;
+  call.sources = sources.data();
+  call.num_sources = static_cast<int>(sources.size());
+  if (dense) call.dense = *dense;
+  call.link = static_cast<Link>(link);
+  call.inv_temperature = inv_temperature;
+  call.scale = scale;
+  call.scales = pointer<const void>(scales);
+  call.scale_stride = scale_stride;
+  call.loss = pointer<void>(loss);
+  call.grad = pointer<void>(grad);
+  call.grad_stride = grad_stride;
+  return call;
 }
 
+// Both functions take what call_of takes, and then say where the call runs.
+template <typename... Args>
+void bind_calls(py::module_& m, LossCall (*make)(Args...)) {
+  const auto define = [&](const char* name, auto function, auto... more) {
+    m.def(name, function, "logits"_a, "type"_a, "rows"_a, "classes"_a, "logits_stride"_a, "sources"_a,
+          "dense"_a.none(true), "link"_a, "inv_temperature"_a, "scale"_a, "scales"_a, "scale_stride"_a,
+          "loss"_a, "grad"_a, "grad_stride"_a, more...);
+  };
+  define(
+      "loss_cpu",
+      [make](Args... args, int threads) {
+        const LossCall call = make(args...);
+        const py::gil_scoped_release unlocked;
+        loss_cpu(call, threads);
+      },
+      "threads"_a, "Soft or binary cross-entropy of every row; see LossCall in csrc/loss/loss.h.");
 #ifdef FKDX_WITH_CUDA
-void on_cuda(const py::tuple& logits, const py::tuple& sources, const py::tuple& dense, int link,
-             double inv_temperature, const py::tuple& scale, uintptr_t loss, const py::tuple& grad,
-             int device, uintptr_t stream, int kernel) {
-  const Parsed parsed(logits, sources, dense, link, inv_temperature, scale, loss, grad);
-  loss_cuda(parsed.call, device, stream, static_cast<LossKernel>(kernel));
-}
+  define(
+      "loss_cuda",
+      [make](Args... args, int device, uintptr_t stream, int kernel) {
+        const LossCall call = make(args...);
+        const py::gil_scoped_release unlocked;
+        loss_cuda(call, device, stream, static_cast<LossKernel>(kernel));
+      },
+      "device"_a, "stream"_a, "kernel"_a, "The same on a GPU; see csrc/loss/loss_cuda.h.");
 #endif
+}
 
 }  // namespace
 
 void bind_loss(py::module_& m) {
-  m.def("loss_cpu", &on_cpu, "Soft or binary cross-entropy of every row; see csrc/loss/loss.h.");
-#ifdef FKDX_WITH_CUDA
-  m.def("loss_cuda", &on_cuda, "The same on a GPU; see csrc/loss/loss_cuda.h.");
-#endif
+  py::class_<Source>(m, "LossSource", "A table of labels in memory; see Source in csrc/loss/target.h.")
+      .def(py::init(&source_of), "ids"_a, "ids_type"_a, "ids_stride"_a, "values"_a, "values_type"_a,
+           "values_stride"_a, "num_rows"_a, "k"_a, "rows"_a, "weights"_a, "weight"_a, "tail"_a);
+  py::class_<DenseTarget>(m, "LossDense", "A dense target in memory; see DenseTarget in csrc/loss/loss.h.")
+      .def(py::init(&dense_of), "values"_a, "type"_a, "stride"_a, "inv_temperature"_a);
+  bind_calls(m, &call_of);
   m.def(
       "vector_exp2", [](float x) { return selected_loss().exp2(x); },
       "2^x, x <= 0, as the loss computes it.");

@@ -19,19 +19,19 @@ from fkdx.loss.target import SparseTarget
 class Mix:
     """Row b becomes itself outside its box, and ``(1 - blend) * itself + blend * partner`` inside.
 
-    permutation: (B,) int64, the partners: rows of the batch, or of `partners`
-    boxes:       (B, 4) int32 top, left, height, width in pixels of the crop
-    blend:       (B,) float32, 1 for CutMix and SelfMix
-    lam:         (B,) float32, share of the row's own target: 1 - blend * area of the box / area of the crop;
-                 None where the labels are those of the mixed crops already
-    partners:    (P, H, W, 3) uint8 crops that are not rows of the batch; None: the partners are
+    partners: (B,) int64, rows of the batch, or of `others`
+    boxes:    (B, 4) int32 top, left, height, width in pixels of the crop
+    blend:    (B,) float32, 1 for CutMix and SelfMix
+    lam:      (B,) float32, share of the row's own target: 1 - blend * area of the box / area of the crop;
+              None where the labels are those of the mixed crops already
+    others:   (P, H, W, 3) uint8 crops outside the batch; None: partners are rows of the batch
     """
 
-    permutation: Tensor
+    partners: Tensor
     boxes: Tensor
     blend: Tensor
     lam: Tensor | None
-    partners: Tensor | None = None
+    others: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Mix:
         """The same parameters on another device."""
@@ -47,9 +47,9 @@ class Mix:
         if self.lam is None:
             return target
         if isinstance(target, SparseTarget):
-            return target.mix(self.permutation, self.lam)
+            return target.mix(self.partners, self.lam)
         lam = self.lam.to(target.dtype)[:, None]
-        return lam * target + (1 - lam) * target[self.permutation]
+        return lam * target + (1 - lam) * target[self.partners]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class StoredMix:
             torch.from_numpy(np.where(mixed[:, None], whole, 0).astype(np.int32)),
             torch.from_numpy(np.where(mixed, np.float32(1) - self.lambdas, 0).astype(np.float32)),
             lam=None,
-            partners=torch.from_numpy(others),
+            others=torch.from_numpy(others),
         )
 
 

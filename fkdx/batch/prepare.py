@@ -79,8 +79,8 @@ def prepare(
         _DTYPES.index(dtype),
     )
     others = {}
-    if mix is not None and mix.partners is not None:
-        others["others"] = mix.partners.data_ptr(), len(mix.partners)
+    if mix is not None and mix.others is not None:
+        others["others"] = mix.others.data_ptr(), len(mix.others)
     if images.is_cuda:
         device = images.device.index
         _C.prepare_cuda(*arguments, device, torch._C._cuda_getCurrentRawStream(device), **others)
@@ -90,13 +90,13 @@ def prepare(
 
 
 def _addresses(mix: Mix) -> tuple[int, int, int]:
-    return mix.permutation.data_ptr(), mix.boxes.data_ptr(), mix.blend.data_ptr()
+    return mix.partners.data_ptr(), mix.boxes.data_ptr(), mix.blend.data_ptr()
 
 
 def _check_mix(mix: Mix, images: Tensor) -> None:
     rows = len(images)
     for name, shape, dtype in (
-        ("permutation", (rows,), torch.int64),
+        ("partners", (rows,), torch.int64),
         ("boxes", (rows, 4), torch.int32),
         ("blend", (rows,), torch.float32),
     ):
@@ -108,10 +108,10 @@ def _check_mix(mix: Mix, images: Tensor) -> None:
             got,
             (shape, dtype, images.device, True),
         )
-    if mix.partners is not None:
-        got = (tuple(mix.partners.shape[1:]), *_memory(mix.partners))
+    if mix.others is not None:
+        got = (tuple(mix.others.shape[1:]), *_memory(mix.others))
         expected = (tuple(images.shape[1:]), torch.uint8, images.device, True)
-        _expect(got == expected, "mix.partners", got, expected)
+        _expect(got == expected, "mix.others", got, expected)
 
 
 def _memory(tensor: Tensor) -> tuple:

@@ -217,7 +217,7 @@ class Feed:
             for shape, crops in chunk.crops.items():
                 others = group.others[shape][needed]
                 mixup = mix.apply(crops.numpy(), others.numpy())
-                chunk.mixes[shape] = mixup and self._pin(replace(mixup, partners=others))
+                chunk.mixes[shape] = mixup and self._pin(replace(mixup, others=others))
         return chunk
 
     def _pin(self, mixup: Mix) -> Mix:

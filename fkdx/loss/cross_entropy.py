@@ -14,14 +14,12 @@ from torch import Tensor
 
 from fkdx import _C
 from fkdx.errors import refuse
-from fkdx.loss.target import Source, SparseTarget
+from fkdx.loss.target import FLOATS, Source, SparseTarget
 
 Target = tuple[Source, ...] | Tensor  # checked: the sources of a SparseTarget, or dense
 
 SOFTMAX, SIGMOID = 0, 1
 REDUCTIONS = ("mean", "sum", "none")
-_FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
-_INTS = {torch.int16: 0, torch.int32: 1, torch.int64: 2}
 # A target travels through the operators as a list of tensors, one layout and one constant a source.
 _IDS, _VALUES, _ROWS, _WEIGHTS, _TAIL, _DENSE = 1, 2, 4, 8, 16, 32
 _FUSED_ENTRIES, _FUSED_SOURCES = 64, 8  # more on CUDA: the target is made dense first; the answer is the same
@@ -192,26 +190,25 @@ class _OnePass(torch.autograd.Function):
 
 def _save(ctx, logits: Tensor, target: Target) -> None:
     """Keep both for the backward pass; autograd then refuses tensors that were written to in between."""
-    tensors, *ctx.layout = _flat(target, None)
-    ctx.save_for_backward(logits, *tensors)
+    ctx.target = target
+    ctx.save_for_backward(logits, *_flat(target, None)[0])
 
 
 def _saved(ctx) -> tuple[Tensor, Target]:
-    logits, *tensors = ctx.saved_tensors
-    return logits, _unflat(tensors, *ctx.layout)[0]
+    return ctx.saved_tensors[0], ctx.target
 
 
 def _native(
-    logits,
-    target,
-    link,
-    temperature,
-    teacher_temperature=None,
-    factor=None,
-    scales=None,
-    want_loss=True,
-    kernel=0,
-):
+    logits: Tensor,
+    target: Target,
+    link: int,
+    temperature: float,
+    teacher_temperature: float | None = None,
+    factor: float | None = None,
+    scales: Tensor | None = None,
+    want_loss: bool = True,
+    kernel: int = 0,
+) -> tuple[Tensor | None, Tensor | None]:
     """(loss rows or None, gradient or None); there is a gradient where there is a factor for it.
 
     kernel: which CUDA kernel, as csrc/loss/loss_cuda.h numbers them; 0 lets the shape decide.
@@ -222,22 +219,35 @@ def _native(
     grad = None if factor is None else _empty_grad(logits)
     if rows == 0:
         return loss, grad
-    dense = isinstance(target, Tensor)
-    arguments = (
-        (logits.data_ptr(), _FLOATS[logits.dtype], rows, classes, logits.stride()[0]),
-        () if dense else tuple(map(_source, target)),
-        (*_matrix(target), 1.0 / teacher_temperature if teacher_temperature else 0.0) if dense else (),
-        link,
-        1.0 / temperature,
-        (0.0 if factor is None else factor, _address(scales), 0 if scales is None else scales.stride()[0]),
-        _address(loss),
-        (0, 0) if grad is None else (grad.data_ptr(), grad.stride()[0]),
-    )
+    dense, sources = None, ()
+    if isinstance(target, Tensor):
+        inverse = 1.0 / teacher_temperature if teacher_temperature else 0.0
+        dense = _C.LossDense(target.data_ptr(), FLOATS[target.dtype], target.stride()[0], inverse)
+    else:
+        sources = [source.native() for source in target]
     if logits.is_cuda:
         device = logits.get_device()
-        _C.loss_cuda(*arguments, device, torch._C._cuda_getCurrentRawStream(device), kernel)
+        run, where = _C.loss_cuda, (device, torch._C._cuda_getCurrentRawStream(device), kernel)
     else:
-        _C.loss_cpu(*arguments, torch.get_num_threads())
+        run, where = _C.loss_cpu, (torch.get_num_threads(),)
+    run(  # by place, because names would cost a microsecond
+        logits.data_ptr(),
+        FLOATS[logits.dtype],
+        rows,
+        classes,
+        logits.stride()[0],
+        sources,
+        dense,
+        link,
+        1.0 / temperature,
+        0.0 if factor is None else factor,
+        0 if scales is None else scales.data_ptr(),
+        0 if scales is None else scales.stride()[0],
+        0 if loss is None else loss.data_ptr(),
+        0 if grad is None else grad.data_ptr(),
+        0 if grad is None else grad.stride()[0],
+        *where,
+    )
     return loss, grad
 
 
@@ -252,32 +262,11 @@ def _row_major(logits: Tensor) -> Tensor:
 
 def _empty_grad(logits: Tensor) -> Tensor:
     """Uninitialised (B, C) whose rows start at the same place within 16 bytes as the logits' rows do."""
-    rows, classes = logits.shape
     if logits.is_contiguous():
         return torch.empty_like(logits)
+    rows, classes = logits.shape
     stride = classes + (logits.stride(0) - classes) % (16 // logits.element_size())
     return logits.new_empty_strided((rows, classes), (stride, 1))
-
-
-def _source(source: Source) -> tuple:
-    """Addresses, types, strides and numbers of a source, as csrc/bindings/loss.cpp reads them."""
-    ids, weight = source.ids, source.weight
-    rows, k = ids.shape
-    return (
-        *(ids.data_ptr(), _INTS[ids.dtype], ids.stride()[0]),
-        *((0, 0, 0) if source.values is None else _matrix(source.values)),
-        *(rows, k, _address(source.rows)),
-        *((weight.data_ptr(), 1.0) if isinstance(weight, Tensor) else (0, weight)),
-        source.tail,
-    )
-
-
-def _matrix(tensor: Tensor) -> tuple[int, int, int]:
-    return tensor.data_ptr(), _FLOATS[tensor.dtype], tensor.stride()[0]
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _loss_dtype(logits: Tensor) -> torch.dtype:
@@ -379,51 +368,52 @@ def _checked(name, logits, target, temperature, teacher_temperature, check) -> T
     """The target, after all checks that need no look at the data."""
     if objection := _objection(logits, target, temperature, teacher_temperature):
         refuse(name, *objection)
+    cuda = logits.is_cuda
     if isinstance(target, Tensor):
+        if cuda and target.dtype not in (torch.float32, logits.dtype):
+            target = target.float()
         return target if target.stride()[1] == 1 else target.contiguous()
-    if logits.is_cuda:
+    if cuda:
         if check:
             _check_ids(name, target)
-        entries = sum(source.ids.shape[1] for source in target.sources)
-        if len(target.sources) > _FUSED_SOURCES or entries > _FUSED_ENTRIES:
+        if len(target.sources) > _FUSED_SOURCES or target.entries > _FUSED_ENTRIES:
             return target.to_dense()
     return target.sources
 
 
 def _objection(logits, target, temperature, teacher_temperature) -> tuple[str, object, object] | None:
     """What is wrong with the arguments, as (what, got, expected)."""
-    if _kind(logits) not in _FLOATS:
+    if _kind(logits) not in FLOATS:
         return "logits", _kind(logits), "a float32, bfloat16, float16 or float64 tensor"
-    if logits.ndim != 2 or logits.shape[1] < 1:
-        return "logits' shape", tuple(logits.shape), "(B, C), C >= 1"
+    shape, device = logits.shape, logits.device
+    if len(shape) != 2 or shape[1] < 1:
+        return "logits' shape", tuple(shape), "(B, C), C >= 1"
     if logits.is_cuda:
         if logits.dtype == torch.float64:
             return "logits' dtype", logits.dtype, "float32, bfloat16 or float16 on CUDA"
         if not hasattr(_C, "loss_cuda"):
-            return "logits' device", logits.device, "cpu: fkdx was built without CUDA"
+            return "logits' device", device, "cpu: fkdx was built without CUDA"
     elif not logits.is_cpu:
-        return "logits' device", logits.device, "cpu or cuda"
+        return "logits' device", device, "cpu or cuda"
     if not temperature > 0:
         return "temperature", temperature, "a positive number"
     if isinstance(target, SparseTarget):
         if teacher_temperature is not None:
             return "teacher_temperature", teacher_temperature, "None: a SparseTarget holds probabilities"
-        shape = (len(target), target.num_classes)
-        devices = [source.ids.device for source in target.sources]
+        there = target.device
     else:
-        if _kind(target) not in _FLOATS:
+        if _kind(target) not in FLOATS:
             expected = "a SparseTarget (from_classes makes one of classes) or a floating (B, C) tensor"
             return "target", _kind(target), expected
         if target.requires_grad:
             return "target", "a tensor that requires a gradient", "target.detach()"
         if teacher_temperature is not None and not teacher_temperature > 0:
             return "teacher_temperature", teacher_temperature, "a positive number or None"
-        shape, devices = target.shape, [target.device]
-    if logits.shape != shape:
-        return "shapes", (tuple(logits.shape), tuple(shape)), "equal"
-    for device in devices:
-        if device != logits.device:
-            return "target's device", device, logits.device
+        there = target.device
+    if shape != target.shape:
+        return "shapes", (tuple(shape), tuple(target.shape)), "equal"
+    if there != device:
+        return "target's device", there, device
     return None
 
 

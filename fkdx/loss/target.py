@@ -8,7 +8,7 @@ stored; the loss recovers base and deltas itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, get_args
 
@@ -16,10 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fkdx import _C
 from fkdx.errors import expect
 
 _expect = partial(expect, "SparseTarget")
 
+FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}  # as csrc/loss/target.h
+_INTS = {torch.int16: 0, torch.int32: 1, torch.int64: 2}
 LabelKind = Literal["marginal_smoothing", "marginal_renorm", "smoothing", "hard"]
 KINDS = get_args(LabelKind)
 _SMALLEST = 1e-12  # a row whose values sum to less is divided by this
@@ -44,9 +47,39 @@ class Source:
     tail: bool
     rows: Tensor | None = None
     weight: float | Tensor = 1.0
+    _native: tuple[tuple[int, ...], _C.LossSource] | None = field(default=None, init=False, repr=False)
 
     def __len__(self) -> int:
         return (self.ids if self.rows is None else self.rows).shape[0]
+
+    def native(self) -> _C.LossSource:
+        """What csrc/loss reads; made once, and again if a tensor was moved (`Tensor.set_`, `resize_`)."""
+        places = (
+            self.ids.data_ptr(),
+            0 if self.values is None else self.values.data_ptr(),
+            0 if self.rows is None else self.rows.data_ptr(),
+            self.weight.data_ptr() if isinstance(self.weight, Tensor) else 0,
+        )
+        if self._native is None or self._native[0] != places:
+            object.__setattr__(self, "_native", (places, self._describe(*places)))
+        return self._native[1]
+
+    def _describe(self, ids: int, values: int, rows: int, weights: int) -> _C.LossSource:
+        table = self.values
+        return _C.LossSource(
+            ids=ids,
+            ids_type=_INTS[self.ids.dtype],
+            ids_stride=self.ids.stride()[0],
+            values=values,
+            values_type=0 if table is None else FLOATS[table.dtype],
+            values_stride=0 if table is None else table.stride()[0],
+            num_rows=self.ids.shape[0],
+            k=self.ids.shape[1],
+            rows=rows,
+            weights=weights,
+            weight=1.0 if weights else self.weight,
+            tail=self.tail,
+        )
 
 
 class SparseTarget:
@@ -71,6 +104,13 @@ class SparseTarget:
         self.sources = tuple(sources)
         self.num_classes = num_classes
         self.kind = kind
+        self.shape = (len(self.sources[0]), num_classes)
+        self.device = self.sources[0].ids.device
+        self.entries = self.sources[0].ids.shape[1]  # classes that a row names
+        for source in self.sources[1:]:
+            there = source.ids.device
+            _expect(there == self.device, "devices", (self.device, there), "one device")
+            self.entries += source.ids.shape[1]
 
     # ---- making ----------------------------------------------------------------------------------------
 
@@ -159,19 +199,19 @@ class SparseTarget:
         """The mean of several teachers' targets of the same crops (FerKD, section 3.4)."""
         return cls.weighted_sum(targets, [1.0 / len(targets)] * len(targets))
 
-    def mix(self, permutation: Tensor | np.ndarray, lam: float | Tensor | np.ndarray) -> SparseTarget:
-        """``lam * self + (1 - lam) * self[permutation]``: Mixup, CutMix and SelfMix of targets.
+    def mix(self, partners: Tensor | np.ndarray, lam: float | Tensor | np.ndarray) -> SparseTarget:
+        """``lam * self + (1 - lam) * self[partners]``: Mixup, CutMix and SelfMix of targets.
 
-        permutation (B,) integers, lam a number or (B,), both on the target's device.
+        partners (B,) integers, rows of this target; lam a number or (B,); both on the target's device.
         """
-        permutation = _integers(permutation).to(torch.int64).contiguous()
-        _expect(permutation.shape == (len(self),), "permutation", tuple(permutation.shape), (len(self),))
-        _expect(permutation.device == self.device, "permutation's device", permutation.device, self.device)
+        partners = _integers(partners).to(torch.int64).contiguous()
+        _expect(partners.shape == (len(self),), "partners", tuple(partners.shape), (len(self),))
+        _expect(partners.device == self.device, "partners' device", partners.device, self.device)
         other = [
             replace(
                 source,
-                rows=permutation if source.rows is None else source.rows[permutation],
-                weight=source.weight[permutation] if isinstance(source.weight, Tensor) else source.weight,
+                rows=partners if source.rows is None else source.rows[partners],
+                weight=source.weight[partners] if isinstance(source.weight, Tensor) else source.weight,
             )
             for source in self.sources
         ]
@@ -188,7 +228,7 @@ class SparseTarget:
     # ---- reading ---------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self.sources[0])
+        return self.shape[0]
 
     def __getitem__(self, rows: slice) -> SparseTarget:
         """The targets of some rows."""
@@ -219,10 +259,6 @@ class SparseTarget:
         """(B, K) values of a target that is not composed; ValueError otherwise."""
         source = self._only()
         return torch.ones(source.ids.shape, device=self.device) if source.values is None else source.values
-
-    @property
-    def device(self) -> torch.device:
-        return self.sources[0].ids.device
 
     def to_dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The target as a (B, C) matrix; for reference and for what has no sparse path.

@@ -13,7 +13,7 @@ from fkdx.batch.topk import topk_probabilities
 
 
 def expected(images, mix) -> np.ndarray:
-    arguments = () if mix is None else (mix.permutation.numpy(), mix.boxes.numpy(), mix.blend.numpy())
+    arguments = () if mix is None else (mix.partners.numpy(), mix.boxes.numpy(), mix.blend.numpy())
     return reference.prepare(images.numpy(), IMAGENET_MEAN, IMAGENET_STD, *arguments)
 
 
@@ -47,8 +47,8 @@ def test_every_cpu_variant_gives_the_same_bits(rng, mixer):
 def test_a_partner_outside_the_batch_is_an_error(rng):
     images = random_images(rng)
     mix = draw_mix(MIXERS[1], images, rng)
-    mix.permutation[4] = 6
-    with pytest.raises(IndexError, match="permutation of row 4, got 6"):
+    mix.partners[4] = 6
+    with pytest.raises(IndexError, match="partner of row 4, got 6"):
         prepare(images, mix=mix)
 
 
@@ -62,9 +62,9 @@ def test_partners_beside_the_batch(rng):
     np.testing.assert_allclose(prepare(images, mix=mix), want, atol=1e-5)
     assert mix.of(rows) is rows
     rows[1] = 9
-    with pytest.raises(IndexError, match="permutation of row 1, got 9, expected 0 <= entry < 9"):
+    with pytest.raises(IndexError, match="partner of row 1, got 9, expected 0 <= entry < 9"):
         prepare(images, mix=mix)
-    with pytest.raises(ValueError, match=r"mix\.partners"):
+    with pytest.raises(ValueError, match=r"mix\.others"):
         prepare(images[:, 1:], mix=mix)
 
 
@@ -82,7 +82,7 @@ def test_lam_is_the_share_of_own_pixels(rng, mixer):
     for row in range(60):
         pixels[:] = 255
         pixels[row] = 0
-        partner = mix.permutation.numpy().copy()
+        partner = mix.partners.numpy().copy()
         mixed = reference.prepare(pixels, [0] * 3, [1] * 3, partner, mix.boxes.numpy(), mix.blend.numpy())
         share = 1 - mixed[row].mean() if partner[row] != row else mix.lam[row]
         np.testing.assert_allclose(mix.lam[row], share, atol=1e-6)
@@ -105,7 +105,7 @@ def test_a_mixer_repeats_itself_and_takes_each_kind():
         assert (first is None) == (second is None)
         assert first is None or all(
             torch.equal(getattr(first, name), getattr(second, name))
-            for name in ("permutation", "boxes", "blend", "lam")
+            for name in ("partners", "boxes", "blend", "lam")
         )
     mixed = [mix for mix in draws if mix is not None]
     assert 60 < len(mixed) < 140

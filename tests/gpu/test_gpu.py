@@ -299,7 +299,7 @@ def test_partners_beside_the_batch_give_the_same_bits_as_the_cpu(rng, dtype):
         drawn = MIXERS[2].draw(6, height, width, rng)
         rows = torch.from_numpy(rng.integers(0, 9, 6))
         mix = Mix(rows, drawn.boxes, torch.from_numpy(rng.random(6, np.float32)), None, others)
-        for own in (mix, replace(mix, partners=others[1:], permutation=rows.clamp(max=7))):
+        for own in (mix, replace(mix, others=others[1:], partners=rows.clamp(max=7))):
             got = prepare(images.cuda(), dtype=dtype, mix=own.to("cuda"))
             assert torch.equal(got.cpu(), prepare(images, dtype=dtype, mix=own))
 
@@ -315,7 +315,7 @@ def test_a_channels_last_model_trains_on_a_prepared_batch(rng):
         torch.nn.Linear(16, 50),
     ).to("cuda", memory_format=torch.channels_last)
     target = SparseTarget.from_topk(*random_labels(rng, 8, 50, 5), 50).to("cuda")
-    target = target.mix(mix.permutation, mix.lam)
+    target = target.mix(mix.partners, mix.lam)
     with torch.autocast("cuda", torch.bfloat16):
         loss = soft_cross_entropy(model(prepare(images, dtype=torch.bfloat16, mix=mix)), target)
     loss.backward()

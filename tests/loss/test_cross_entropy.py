@@ -336,7 +336,7 @@ def test_a_class_that_does_not_exist_is_an_error_with_its_row(rng, wrong):
 
 def test_a_permutation_that_leaves_the_batch_is_an_error(rng):
     target = SparseTarget.from_topk(*random_labels(rng, 4, 10, 3), 10).mix(np.array([0, 1, 2, 4]), 0.5)
-    with pytest.raises(IndexError, match="permutation of row 3, got 4"):
+    with pytest.raises(IndexError, match="partner of row 3, got 4"):
         soft_cross_entropy(random_logits(rng, 4, 10), target)
 
 

@@ -101,7 +101,7 @@ def test_from_topk_refuses(arguments, words):
 
 def test_composing_refuses_what_does_not_fit(rng):
     target = SparseTarget.from_topk(*random_labels(rng, 4, 9, 3), 9)
-    with pytest.raises(ValueError, match="permutation"):
+    with pytest.raises(ValueError, match="partners"):
         target.mix(np.arange(3), 0.5)
     with pytest.raises(ValueError, match="weight"):
         target.mix(np.arange(4), np.ones(3))

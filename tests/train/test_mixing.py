@@ -22,7 +22,7 @@ EVERY = [Mixer(mixup=0.8), Mixer(cutmix=1.0), Mixer(selfmix=1.0)]
 
 
 def same(a: Mix, b: Mix) -> bool:
-    return all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("permutation", "boxes", "blend", "lam"))
+    return all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("partners", "boxes", "blend", "lam"))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_targets_and_pixels_equal_the_reference(images, rng, mixer):
     for first in range(0, 8, 3):
         colours = np.roll(pixels, first, axis=0).astype(np.uint8)
         shares = reference.prepare(
-            colours, [0] * 3, [1] * 3, mix.permutation.numpy(), mix.boxes.numpy(), mix.blend.numpy()
+            colours, [0] * 3, [1] * 3, mix.partners.numpy(), mix.boxes.numpy(), mix.blend.numpy()
         ).mean((2, 3))
         rows = [row for row in (first, first + 1, first + 2) if row < 8]
         np.testing.assert_allclose(target[:, rows], shares[:, : len(rows)], atol=1e-6)
@@ -82,7 +82,7 @@ def test_probabilities_are_those_of_timm(rng):
     draws = [mixer.draw(8, 16, 16, rng, 4) for _ in range(1000)]
     mixed = [mix for mix in draws if mix is not None]
     cut = [mix for mix in mixed if bool((mix.blend == 1).all())]
-    own = [mix for mix in cut if bool((mix.permutation // 4 == torch.arange(8) // 4).all())]
+    own = [mix for mix in cut if bool((mix.partners // 4 == torch.arange(8) // 4).all())]
     inside = 1 / 70  # of the permutations of two images' four crops each
     assert likely(len(mixed), 1000, 0.8)
     assert likely(len(cut), len(mixed), 0.75)

@@ -119,7 +119,7 @@ def test_a_teacher_sees_what_is_mixed(toy, rng):
     torch.testing.assert_close(lesson.images, prepare(batch.images, MEAN, STD, mix=mix))
     smooth = functional.one_hot(batch.classes, 4) * 0.9 + 0.1 / 4
     lam = mix.lam[:, None]
-    expected = lam * smooth + (1 - lam) * smooth[mix.permutation]
+    expected = lam * smooth + (1 - lam) * smooth[mix.partners]
     torch.testing.assert_close(lesson.classes.to_dense(), expected)
 
 
