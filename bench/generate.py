@@ -55,7 +55,8 @@ def main() -> None:
 def measure(args: argparse.Namespace, folder: Path) -> None:
     teacher = make_teacher(args)
     source = take(open_source(args.images or draw_noise(folder / "noise", args.count)), args.count)
-    run_job(args, folder / "warm", teacher, take(source, 2))
+    # Long enough for every buffer: the first turn shall not pay for pinned memory.
+    run_job(args, folder / "warm", teacher, take(source, max(2, 4 * args.batch_size // args.crops)))
     check(folder / "warm", teacher, source)
     alone, job, busy = [], [], []
     for turn in range(args.turns):

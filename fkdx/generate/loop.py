@@ -2,8 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -19,6 +20,7 @@ from fkdx.generate.shards import Job, Lock, Shard
 from fkdx.models.teacher import Answer, Teacher, answer, combined
 
 RUNNING_AHEAD = 2  # batches that a GPU may be given before it is done with the one before
+WRITING_BEHIND = 4  # shards that may wait to be written
 
 
 class Labelling:
@@ -44,6 +46,7 @@ class Labelling:
         self._beside = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.busy = 0.0  # seconds in which teachers worked
         self._locks: dict[Shard, Lock] = {}
+        self._under_way: deque[Stopwatch] = deque()
 
     def run(self, shards: list[Shard]) -> bool:
         """Do all shards that can be claimed; whether every shard is done then, by whomever."""
@@ -53,13 +56,14 @@ class Labelling:
             chunks = self.feed.chunks(self._claim(shards))
             for shard, own in groupby(chunks, key=lambda chunk: chunk.shard):
                 before = time.perf_counter()
-                answers = list(self._answers(own, bar))
+                batches = [self._label(chunk, bar) for chunk in own]
                 facts = {"seconds": round(time.perf_counter() - before, 3), "device": self._device_name()}
-                writing.append(writer.submit(self._write, shard, answers, facts))
-                while len(writing) > 1:
+                writing.append(writer.submit(self._write, shard, batches, facts))
+                while len(writing) > WRITING_BEHIND:
                     writing.popleft().result()
             for task in writing:
                 task.result()
+            self._wait_until_left(0)
         return all(map(self.job.done, shards))
 
     def _claim(self, shards: list[Shard]) -> Iterator[Shard]:
@@ -67,29 +71,33 @@ class Labelling:
             self._locks[shard] = lock
             yield shard
 
-    def _write(self, shard: Shard, answers: list[tuple[Chunk, list[Answer]]], facts: dict) -> None:
+    def _write(self, shard: Shard, batches: list["Labelled"], facts: dict) -> None:
+        for batch in batches:
+            batch.stopwatch.wait()
+        answers = [(batch.chunk, batch.answers) for batch in batches]
         write_shard(self.job, shard, self.outputs, answers, facts)
         self._locks.pop(shard).release()
 
-    def _answers(self, chunks: Iterable[Chunk], bar: tqdm) -> Iterator[tuple[Chunk, list[Answer]]]:
-        under_way: deque[Stopwatch] = deque()
-        for chunk in chunks:
-            failure = next((image for image in chunk.images if image.failure), None)
-            if failure and self.strict:
-                raise ValueError(f"generate: {failure.failure}, {failure.key}")
-            crops = {shape: self._on_device(crops) for shape, crops in chunk.crops.items()}
-            mixes = {shape: mix and mix.to(self.device, True) for shape, mix in chunk.mixes.items()}
-            chunk.crops.clear()
-            chunk.mixes.clear()
-            with Stopwatch(self.device) as stopwatch:
-                answers = self._ask(crops, mixes, chunk.places, bar)
-            yield chunk, answers
-            under_way.append(stopwatch)
-            while len(under_way) > RUNNING_AHEAD:
-                self.busy += under_way.popleft().seconds()
-            bar.set_postfix_str(f"teacher busy {self.busy_share():.0%}", refresh=False)
-            bar.update(len(chunk.images) * (chunk.last - chunk.first))
-        self.busy += sum(stopwatch.seconds() for stopwatch in under_way)
+    def _label(self, chunk: Chunk, bar: tqdm) -> "Labelled":
+        """Give the device a chunk, and wait until it is done with all but the last few, of whatever shard."""
+        failure = next((image for image in chunk.images if image.failure), None)
+        if failure and self.strict:
+            raise ValueError(f"generate: {failure.failure}, {failure.key}")
+        crops = {shape: self._on_device(crops) for shape, crops in chunk.crops.items()}
+        mixes = {shape: mix and mix.to(self.device, True) for shape, mix in chunk.mixes.items()}
+        chunk.crops.clear()
+        chunk.mixes.clear()
+        with Stopwatch(self.device) as stopwatch:
+            answers = [one.on_host() for one in self._ask(crops, mixes, chunk.places, bar)]
+        self._under_way.append(stopwatch)
+        self._wait_until_left(RUNNING_AHEAD)
+        bar.set_postfix_str(f"teacher busy {self.busy_share():.0%}", refresh=False)
+        bar.update(len(chunk.images) * (chunk.last - chunk.first))
+        return Labelled(chunk, answers, stopwatch)
+
+    def _wait_until_left(self, batches: int) -> None:
+        while len(self._under_way) > batches:
+            self.busy += self._under_way.popleft().seconds()
 
     def busy_share(self) -> float:
         """The part of the time so far in which teachers worked."""
@@ -161,9 +169,20 @@ class Stopwatch:
     def __exit__(self, *_: object) -> None:
         self._mark()
 
+    def wait(self) -> None:
+        if self._stream:
+            self._marks[1].synchronize()
+
     def seconds(self) -> float:
+        self.wait()
         start, end = self._marks
-        if not self._stream:
-            return end - start
-        end.synchronize()
-        return start.elapsed_time(end) / 1000
+        return start.elapsed_time(end) / 1000 if self._stream else end - start
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A batch, the answers to it in host memory, and the stopwatch that says when they are there."""
+
+    chunk: Chunk
+    answers: list[Answer]
+    stopwatch: Stopwatch

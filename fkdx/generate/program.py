@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 import time
-from pathlib import Path
 
 from fkdx.generate.collect import Output, finish
 from fkdx.generate.forecast import evaluate, forecast, status
@@ -14,7 +13,7 @@ from fkdx.generate.loop import Labelling
 from fkdx.generate.options import parse
 from fkdx.generate.plan import Plan, load_teachers, make_plan, name_classes
 from fkdx.generate.settings import Settings
-from fkdx.generate.shards import Job, Shard, write_json
+from fkdx.generate.shards import Job, Shard, beside, write_json
 from fkdx.stores.sources import open_source
 
 WAIT_SECONDS = 600  # that processes wait for the one of rank 0
@@ -117,10 +116,6 @@ def already_made(outputs: list[Output], settings: dict) -> bool:
     if there and not (ours and len(there) == len(outputs)):
         raise FileExistsError(f"generate: the output exists; remove it or choose another, {there[0]}")
     return bool(there)
-
-
-def beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
 
 
 def rank() -> int:

@@ -33,13 +33,18 @@ class Shard:
     last: int
 
 
-def plan_shards(images: int, crops: int, batch_size: int, shard_crops: int = 32768) -> list[Shard]:
-    """Cut `images` into shards of whole batches: `shard_crops` crops each, or 64 shards if those are less.
+def plan_shards(
+    images: int, crops: int, batch_size: int, shard_crops: int = 32768, whole_batches: bool = True
+) -> list[Shard]:
+    """Cut `images` into shards of about `shard_crops` crops each, or 64 shards if those are less.
 
-    Depends on the job alone, never on how many processes work on it.
+    All shards but the last hold whole batches; without `whole_batches` only as many images as a batch, which
+    is how the first version cut its jobs. Depends on the job alone, never on how many processes work on it.
     """
-    size = min(shard_crops // crops, -(-images // 64))
-    size = max(size, batch_size // crops, 1)
+    group = max(1, batch_size // crops)
+    size = max(min(shard_crops // crops, -(-images // 64)), group)
+    if whole_batches:
+        size = -(-size // group) * group
     return [Shard(n, first, min(first + size, images)) for n, first in enumerate(range(0, images, size))]
 
 
@@ -95,8 +100,17 @@ class Job:
         for output in range(outputs):
             (folder / str(output)).mkdir(parents=True, exist_ok=True)
         if not (folder / "job.json").exists():
-            write_json(folder / "job.json", {"settings": settings, "notes": notes})
+            job = {"settings": settings, "notes": notes, "whole_batches": True}
+            write_json(folder / "job.json", job)
         return cls(folder, settings)
+
+    @staticmethod
+    def has_whole_batches(folder: Path) -> bool:
+        """Whether shards hold whole batches: of a job that is begun now, but not of the first version's."""
+        try:
+            return json.loads((folder / "job.json").read_text()).get("whole_batches", False)
+        except FileNotFoundError:
+            return True
 
     def lock(self) -> Lock:
         try:
@@ -134,6 +148,10 @@ class Job:
                 lock.release()
             else:
                 yield shard, lock
+
+
+def beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -135,6 +135,11 @@ class Answer:
     tails: Tensor | None
     finite: Tensor
 
+    def on_host(self) -> "Answer":
+        """The same in host memory; from a GPU a copy that comes after all work it was given so far."""
+        parts = (self.ids, self.values, self.tails, self.finite)
+        return Answer(*(part if part is None else part.to("cpu", non_blocking=True) for part in parts))
+
 
 def answer(logits: Tensor, kind: str, k: int, temperature: float) -> Answer:
     """What a label file of `kind` stores of logits (n, C). The temperature divides logits before the softmax.
