@@ -1,15 +1,16 @@
 #!/bin/sh
-# Everything that needs a GPU, in under ten minutes: build for this GPU, check, time, test, sanitize.
+# Everything that needs a GPU, in two calls of 330 and 400 seconds: build for this GPU, check, time; test, sanitize.
 #
-#     bench/gpu.sh [OUT [STEP...]]    all steps, or some: build check loss batch tests generate train
-#                                     memcheck racecheck initcheck synccheck
+#     bench/gpu.sh [OUT [STEP...]]
 #
-# OUT (default: build/gpu) gets log.txt, one JSON file a benchmark, and gpu.json with all numbers beside their
-# goals, the table that is printed last. A step that fails, hangs or lacks something costs no other its result: each
-# has a limit, and all together SECONDS_IN_ALL (default: 570). Two calls are safer than one; the build is kept:
+#     bench/gpu.sh build/gpu first     build check loss batch generate train
+#     bench/gpu.sh build/gpu second    build tests memcheck racecheck initcheck synccheck compile
 #
-#     bench/gpu.sh build/gpu build check loss batch generate train
-#     bench/gpu.sh build/gpu tests memcheck racecheck initcheck synccheck
+# Each step's name is a STEP too; without one both calls' steps are run. OUT (default: build/gpu) gets log.txt, one
+# JSON file a benchmark, and gpu.json with all numbers beside their goals. A step that fails, hangs or lacks something
+# costs no other its result: each has a limit, and all together SECONDS_IN_ALL (default: 330, 400 or their sum).
+# The tables of steps and numbers come last, also where the script is told to end (INT, TERM). The build is kept for
+# the next call. PREBUILT=1 builds nothing: the extension, and FKDX_BUILD_DIR with gpu_check, were brought along.
 #
 # Needs nvcc, a C++ compiler, the libjpeg-turbo headers and a Python with torch, numpy, Pillow, pybind11, cmake, ninja,
 # setuptools, PyYAML, tqdm; some steps also timm, torchvision, safetensors, pytest. PYTHON names it (default:
@@ -24,10 +25,17 @@ cd "$(dirname "$0")/.."
 root=$(pwd)
 out=${1:-build/gpu}
 [ $# -gt 0 ] && shift
+case ${1:-} in
+first) set -- build check loss batch generate train; seconds=330 ;;
+second) set -- build tests memcheck racecheck initcheck synccheck compile; seconds=400 ;;
+*) seconds=730 ;;
+esac
 wanted=" $* "
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+child=
+trap finish EXIT
+trap 'exit 143' INT TERM HUP
 PYTHON=${PYTHON:-python3}
 export PATH="$(dirname "$(command -v "$PYTHON")"):$PATH:/usr/local/cuda/bin" PYTHONUNBUFFERED=1
 export PYTHONPATH="$root:$root/tests${PYTHONPATH:+:$PYTHONPATH}"
@@ -39,7 +47,7 @@ if [ -n "${LIBJPEG:-}" ]; then
     export CMAKE_INCLUDE_PATH="$LIBJPEG/usr/include" CPATH="$LIBJPEG/usr/include:$LIBJPEG/usr/include/$(uname -m)-linux-gnu"
     export CMAKE_LIBRARY_PATH="$libraries" LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 fi
-ends=$(($(date +%s) + ${SECONDS_IN_ALL:-570}))
+ends=$(($(date +%s) + ${SECONDS_IN_ALL:-$seconds}))
 failed=
 
 # lacking WORD...: those that are neither a module of this Python nor a program here
@@ -75,13 +83,46 @@ step() {
     elif [ "$limit" -le 0 ]; then
         state=LATE
         echo "no time was left" >>"$out/log.txt"
-    elif timeout -k 5 "$limit" "$@" >>"$out/log.txt" 2>&1; then
-        state=ok
     else
-        [ $? -eq 124 ] && state=SLOW || state=FAILED
+        now=$name since=$start  # for `finish`, should this script end meanwhile
+        timeout -k 5 "$limit" "$@" >>"$out/log.txt" 2>&1 &
+        child=$!
+        wait $child
+        case $? in
+        0) state=ok ;;
+        124 | 137) state=SLOW ;;
+        *) state=FAILED ;;
+        esac
+        child=
     fi
-    [ $state = ok ] || failed="$failed $name"
-    printf '%-10s %-6s %4d s   %s\n' "$name" $state $(($(date +%s) - start)) "$(tail -n 1 "$out/log.txt")" | cut -c1-150
+    done_with "$name" $state "$start"
+}
+
+# done_with NAME STATE START: a line of the table of steps, shown now and once more at the end
+done_with() {
+    [ "$2" = ok ] || failed="$failed $1"
+    last=$(tail -n 1 "$out/log.txt")
+    printf '%-10s %-6s %4d s   %s\n' "$1" "$2" $(($(date +%s) - $3)) "$last" | cut -c1-150 | tee -a "$work/steps"
+}
+
+# The last words, however this script ends.
+finish() {
+    code=$?
+    trap '' INT TERM HUP
+    if [ -n "$child" ]; then
+        kill "$child" 2>/dev/null
+        wait "$child" 2>/dev/null
+        done_with "$now" CUT "$since"
+    fi
+    printf '\nsteps\n'
+    cat "$work/steps" 2>/dev/null
+    printf '\n'
+    "$PYTHON" bench/gpu_table.py "$out"
+    printf '\n'
+    rm -rf "$work"
+    [ "$code" = 0 ] || exit "$code"
+    if [ -n "$failed" ]; then echo "FAILED:$failed (see $out/log.txt)"; exit 1; fi
+    echo "all steps ok; numbers in $out/gpu.json"
 }
 
 native() {
@@ -107,29 +148,34 @@ for i in range(512):
 PY
 }
 
-: >"$out/log.txt"
-nvidia-smi --query-gpu=name,driver_version --format=csv,noheader || failed="$failed gpu"
+echo "card   $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>&1 | head -n 1)" |
+    tee "$out/log.txt" "$out/card.txt"
+command -v nvidia-smi >/dev/null || failed="$failed gpu"
 check=$FKDX_BUILD_DIR/gpu_check
 mkdir -p "$FKDX_BUILD_DIR"
-if wants check; then native "$check" >"$work/native.log" 2>&1 & fi
-if wants generate train; then pictures "$work/images" >"$work/pictures.log" 2>&1 & fi
-step build 200 "nvcc cmake ninja pybind11 setuptools" "$PYTHON" setup.py -q build_ext --inplace
-wait
+if [ -n "${PREBUILT:-}" ]; then
+    step build 30 "" "$PYTHON" -c "from fkdx import _C; print('brought along:', _C.build_info())"
+else
+    if ! [ -x "$check" ] && wants check memcheck racecheck initcheck synccheck; then
+        native "$check" >"$work/native.log" 2>&1 &
+    fi
+    if wants generate train; then pictures "$work/images" >"$work/pictures.log" 2>&1 & fi
+    step build 200 "nvcc cmake ninja pybind11 setuptools" "$PYTHON" setup.py -q build_ext --inplace
+    wait
+fi
+if wants generate train && ! [ -d "$work/images" ]; then pictures "$work/images" >"$work/pictures.log" 2>&1; fi
 cat "$work"/*.log >>"$out/log.txt" 2>/dev/null
 step check 30 "" "$check"
-step loss 180 torch "$PYTHON" bench/loss.py --device cuda --json "$out/loss.json"
-step batch 60 torch "$PYTHON" bench/batch.py --device cuda --json "$out/batch.json"
-step tests 240 "pytest timm torchvision" "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider \
-    --continue-on-collection-errors $(grep -rl "mark\.gpu" tests --include="test_*.py")
-step generate 90 timm "$PYTHON" bench/generate.py --images "$work/images" --count 400 --turns 2 --teacher resnet50 \
+step loss 140 torch "$PYTHON" bench/loss.py --device cuda --json "$out/loss.json"
+step batch 45 torch "$PYTHON" bench/batch.py --device cuda --json "$out/batch.json"
+step generate 70 timm "$PYTHON" bench/generate.py --images "$work/images" --count 400 --turns 3 --teacher resnet50 \
     --device cuda --precision bfloat16 --batch-size 256 --json "$out/generate.json"
-step train 120 "timm torchvision" "$PYTHON" bench/train.py --images "$work/images" --stored 50 --student resnet50 \
-    --batch 256 --threads "$(nproc)" --json "$out/train.json"
+step train 90 "timm torchvision" "$PYTHON" bench/train.py --images "$work/images" --stored 50 --student resnet50 \
+    --batch 256 --threads "$(nproc)" --seconds 4 --json "$out/train.json"
+pytest="$PYTHON -m pytest -v -m gpu -p no:cacheprovider --continue-on-collection-errors --durations=15"
+step tests 170 "pytest timm torchvision" $pytest -k "not compile" $(grep -rl "mark\.gpu" tests)
 for tool in memcheck racecheck initcheck synccheck; do
     step $tool 60 compute-sanitizer compute-sanitizer --tool $tool --error-exitcode 1 "$check" quick
 done
-echo
-"$PYTHON" bench/gpu_table.py "$out"
-echo
-if [ -n "$failed" ]; then echo "FAILED:$failed (see $out/log.txt)"; exit 1; fi
-echo "all steps ok; numbers in $out/gpu.json"
+step compile 170 "pytest timm torchvision" $pytest -k compile $(grep -rl "mark\.gpu" tests)
+exit 0

@@ -23,11 +23,16 @@ from torch import Tensor
 from fkdx import SparseTarget, loss_and_grad, soft_cross_entropy
 
 CPU_CASES = [(1024, 1000, 5, torch.float32), (1024, 1000, 5, torch.bfloat16), (128, 21841, 10, torch.float32)]
-GPU_CASES = [  # rows, classes, K, dtype, microseconds that we want
+GPU_CASES = [  # rows, classes, K, dtype, microseconds that we want of an H200
     (1024, 1000, 5, torch.bfloat16, 3.5),
     (4096, 1000, 5, torch.float32, 10.5),
     (4096, 21841, 10, torch.bfloat16, 95.0),
     (4096, 21848, 10, torch.bfloat16, 95.0),
+]
+DENSE_CASES = [
+    (1024, 1000, torch.bfloat16, "probabilities"),
+    (1024, 1000, torch.bfloat16, "teacher's logits"),
+    (4096, 21841, torch.bfloat16, "probabilities"),
 ]
 
 
@@ -123,54 +128,90 @@ def cpu_results() -> Iterator[dict]:
 
 
 def cuda_results() -> Iterator[dict]:
+    yield host_result()  # first: it is quick, and nothing else measures it
+    for case in GPU_CASES:
+        yield from sparse_results(*case)
+    for case in DENSE_CASES:
+        yield dense_result(*case)
+
+
+def sparse_results(rows: int, classes: int, k: int, dtype: torch.dtype, goal: float) -> Iterator[dict]:
+    """One case of GPU_CASES: time on the GPU, fkdx and the copy first, then wall time of a step."""
     compiled = torch.compile(dense_loss, dynamic=False)
-    for rows, classes, k, dtype, goal in GPU_CASES:
-        labels = Labels(rows, classes, k, "cuda")
-        size = rows * classes * torch.empty((), dtype=dtype).element_size()
+    labels = Labels(rows, classes, k, "cuda")
+    size = rows * classes * torch.empty((), dtype=dtype).element_size()
 
-        def logits_of(seed: int, rows=rows, classes=classes, dtype=dtype) -> Tensor:
-            generator = torch.Generator("cuda").manual_seed(seed)
-            logits = torch.randn(rows, classes, device="cuda", generator=generator) * 3
-            return logits.to(dtype).requires_grad_()
+    logits_of = partial(random_logits, rows, classes, dtype)
+    one = torch.ones((), device="cuda")
+    systems = {
+        "fkdx": lambda z: fused(z, labels.target),
+        "copy of the same bytes": lambda z: z.detach().clone(),
+        "fkdx, backward()": lambda z: with_gradient(soft_cross_entropy, z, labels.target),
+        "fkdx, scale=tensor": lambda z: loss_and_grad(z, labels.target, scale=one),
+        "torch dense": lambda z: with_gradient(dense_loss, z, *labels.wide),
+        "torch.compile dense": lambda z: with_gradient(compiled, z, *labels.wide),
+    }
+    if importlib.util.find_spec("triton"):
+        from triton_loss import triton_loss_and_grad
 
-        systems = {
-            "fkdx": lambda z, labels=labels: fused(z, labels.target),
-            "torch dense": lambda z, labels=labels: with_gradient(dense_loss, z, *labels.wide),
-            "torch.compile dense": lambda z, labels=labels: with_gradient(compiled, z, *labels.wide),
-            "copy of the same bytes": lambda z: z.detach().clone(),
-        }
-        if importlib.util.find_spec("triton"):
-            from triton_loss import triton_loss_and_grad
+        systems["triton"] = lambda z: triton_loss_and_grad(
+            z.detach(), labels.target.ids, labels.target.values
+        )
+    want = truth(logits_of(0), labels)
+    times, failed = {}, {}
+    for name, system in systems.items():
 
-            systems["triton"] = lambda z, labels=labels: triton_loss_and_grad(
-                z.detach(), labels.target.ids, labels.target.values
-            )
-        want = truth(logits_of(0), labels)
-        times, failed = {}, {}
-        for name, system in systems.items():
+        def make(i: int, system=system):
+            logits = logits_of(i)
+            return lambda: system(logits)
 
-            def make(i: int, system=system, logits_of=logits_of):
-                logits = logits_of(i)
-                return lambda: system(logits)
+        try:  # one that fails shall not take the others' numbers along
+            if "copy" not in name:
+                check(name, system(logits_of(0)), want)
+            times[name] = gpu_time(make, 2 * size)
+        except Exception as error:
+            failed[name] = str(error)
+    for name, kernel in (("fkdx, warp a row", 1), ("fkdx, block a row", 2), ("fkdx, loop", 3)):
+        call = partial(forced, labels, kernel, logits_of)
+        times[name] = gpu_time(call, 2 * size)
+    del want
+    held = live_bytes(partial(fused, logits_of(1), labels.target)) / (rows * classes)
+    print(f"goal {goal} us on an H200; loss and gradient need {held:.2f} bytes a logit")
+    for name, reason in failed.items():
+        print(f"    {name} FAILED: {reason}")
+    yield {**report(rows, classes, dtype, times, "fkdx", "GPU time"), "bytes": held, "failed": failed}
+    times = step_times(labels, logits_of(0))
+    yield report(rows, classes, dtype, times, "fkdx", "wall, labels on the host")
 
-            try:  # one that fails shall not take the others' numbers along
-                if "copy" not in name:
-                    check(name, system(logits_of(0)), want)
-                times[name] = gpu_time(make, 2 * size)
-            except Exception as error:
-                failed[name] = str(error)
-        for name, kernel in (("fkdx, warp a row", 1), ("fkdx, block a row", 2), ("fkdx, loop", 3)):
-            call = partial(forced, labels, kernel, logits_of)
-            times[name] = gpu_time(call, 2 * size)
-        del want
-        held = live_bytes(partial(fused, logits_of(1), labels.target)) / (rows * classes)
-        print(f"goal {goal} us; loss and gradient need {held:.2f} bytes a logit")
-        for name, reason in failed.items():
-            print(f"    {name} FAILED: {reason}")
-        yield {**report(rows, classes, dtype, times, "fkdx", "GPU time"), "bytes": held, "failed": failed}
-        times = step_times(labels, logits_of(0))
-        yield report(rows, classes, dtype, times, "fkdx", "wall, labels on the host")
-    yield host_result()
+
+def dense_result(rows: int, classes: int, dtype: torch.dtype, kind: str) -> dict:
+    """GPU time against a dense target: probabilities of the student's dtype, or a teacher's logits."""
+    teacher = 3 * torch.randn(rows, classes, device="cuda")
+    target = teacher if kind == "teacher's logits" else torch.softmax(teacher, 1).to(dtype)
+    more = {"teacher_temperature": 1.0} if kind == "teacher's logits" else {}
+
+    def eager(logits: Tensor) -> tuple[Tensor, Tensor]:
+        soft = torch.softmax(target, 1) if more else target
+        return with_gradient(lambda z: -(soft * torch.log_softmax(z.float(), 1)).sum(1).mean(), logits)
+
+    logits = random_logits(rows, classes, dtype, 0)
+    got, want = loss_and_grad(logits, target, **more), eager(logits)
+    check("dense", (got[0].mean(), got[1]), want)
+    moved = 2 * logits.numel() * logits.element_size() + target.numel() * target.element_size()
+    half = torch.empty(moved // 2, dtype=torch.uint8, device="cuda")
+    calls = {
+        "fkdx": lambda i: partial(loss_and_grad, random_logits(rows, classes, dtype, i), target, **more),
+        "torch dense": lambda i: partial(eager, random_logits(rows, classes, dtype, i)),
+        "copy of the same bytes": lambda i: half.clone,
+    }
+    times = {name: gpu_time(make, moved) for name, make in calls.items()}
+    return report(rows, classes, dtype, times, "fkdx", f"GPU time, dense {kind}")
+
+
+def random_logits(rows: int, classes: int, dtype: torch.dtype, seed: int) -> Tensor:
+    generator = torch.Generator("cuda").manual_seed(seed)
+    logits = torch.randn(rows, classes, device="cuda", generator=generator) * 3
+    return logits.to(dtype).requires_grad_()
 
 
 def forced(labels: Labels, kernel: int, logits_of: Callable[[int], Tensor], i: int) -> Callable[[], object]:
