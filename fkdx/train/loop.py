@@ -233,6 +233,7 @@ def set_machine(recipe: Recipe, world: World) -> torch.device:
     if recipe.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(recipe.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # every output of ours is written whole
     torch.backends.cudnn.benchmark = not recipe.deterministic
     device = world.device(recipe.device)
     if recipe.sync_bn and device.type == "cpu":
