@@ -445,3 +445,11 @@ def test_labels_of_other_images_or_sorts_are_refused(toy, tmp_path, rng):
             CropLoader(toy.images, [first, other], 16, 2, 16)
     with pytest.raises(ValueError, match="calibration: images, got others than in"):
         calibrated([LabelFile(first), LabelFile(fewer)], RULE)
+
+
+def test_a_view_hides_the_bytes_of_its_file(toy, tmp_path, rng):
+    """Copying blocks would write the labels of the file, not those of the view."""
+    view = calibrated([LabelFile(write(tmp_path / "a.fkdl", toy, rng))], RULE)[0]
+    assert view.kind == "topk"
+    with pytest.raises(AttributeError, match="_native"):
+        view._native  # noqa: B018
