@@ -12,6 +12,7 @@ from tqdm import tqdm
 from fkdx.commands.options import progress
 from fkdx.errors import refuse
 from fkdx.image import INTERPOLATIONS, decode_crops, image_size
+from fkdx.image.crops import Interpolation
 from fkdx.labels import LabelFile, boxes_from_ratios, fingerprint
 from fkdx.labels.distributions import image_probabilities
 from fkdx.loader.verify_images import verify_images
@@ -76,7 +77,7 @@ def verify_teacher(
     root: str | os.PathLike,
     teacher: Callable[..., np.ndarray],
     size: int,
-    interpolation: str = "bilinear",
+    interpolation: Interpolation = "bilinear",
     sample: int = 64,
     crops: int = 4,
     seed: int = 0,
@@ -125,7 +126,7 @@ def _verify_changed(
     root: str | os.PathLike,
     teacher: Callable[..., np.ndarray],
     size: int,
-    interpolation: str,
+    interpolation: Interpolation,
     sample: int,
     crops: int,
     seed: int,

@@ -1,14 +1,14 @@
-"""Crops of one image, exactly as Pillow makes them, decoded once for all crops of the image.
+"""Crops of one image, exactly as Pillow makes them, with the image decoded once for all of them.
 
 The pixels are those of `Image.open(file).convert("RGB")`, cut by `crop(box)`, resized by
-`resize((size, size))` and mirrored where the flip says so, bit for bit; EXIF orientation is ignored.
-JPEG goes through libjpeg-turbo and no further than the crops need; everything else goes through Pillow.
+`resize((size, size))` and mirrored if the flip is set, bit for bit; EXIF orientation is ignored.
+libjpeg-turbo decodes JPEG, and only as far as the crops need; Pillow decodes everything else.
 `docs/images.md` says which files are refused.
 
-`resample` names the order of the two passes of the resize: "pillow12" (rows before columns, what every
-published label was made with; columns first for boxes over a hundred times taller than wide, as in Pillow
-12.3) or "pillow13" (columns first where the height shrinks by more than twice as many pixels as the width, as
-Pillow does from version 13 on).
+`resample` is the order of the two passes of the resize. "pillow12": rows before columns, which all published
+labels were made with (columns first only for boxes over a hundred times taller than wide, as in Pillow 12.3).
+"pillow13": columns first if the height shrinks by more than twice as many pixels as the width, as Pillow does
+from version 13 on.
 """
 
 import io
@@ -25,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from fkdx import _C
+from fkdx.errors import refuse
 
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS = get_args(Interpolation)
@@ -50,19 +51,20 @@ def decode_crops(
         data: the encoded image, or the path of its file.
         boxes: (m, 4) integers: top, left, height, width in pixels of the decoded image.
         flips: (m,) bool: mirror left and right.
-        size: pixels of a side of the result.
+        size: side of the result in pixels.
         interpolation: "bilinear" or "bicubic", both antialiased.
         resample: "pillow12" or "pillow13", see the module.
-        allow_warnings: accept what libjpeg calls corrupt but decodes somehow. What it only wonders at (an
-            unknown JFIF version, bytes between markers) changes no pixel and is always accepted; see
+        allow_warnings: accept damaged images that libjpeg decodes with a warning. Warnings that change no
+            pixel (an unknown JFIF version, bytes between markers) are always accepted; see
             `harmless_warnings`.
-        whole_file: read on behind the boxes, so that a cut or damaged file is refused whatever the boxes.
+        whole_file: read the file to its end even if the boxes do not need it, so that truncated or damaged
+            files are always refused.
 
     Returns:
         (m, size, size, 3) uint8 RGB.
 
     Raises:
-        ImageError: a broken or oversized image, or a box outside of it; the text has the path.
+        ImageError: a broken or oversized image, or a box outside of it; the text includes the path.
         OSError: the file cannot be read.
         ValueError: any other bad argument.
 
@@ -118,7 +120,7 @@ def resize_crops(
     boxes, flips = _checked_crops("resize_crops", boxes, flips)
     bicubic, pillow13 = _checked_options("resize_crops", size, interpolation, resample)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"resize_crops: image, got {image.dtype} {image.shape}, expected uint8 (H, W, 3)")
+        refuse("resize_crops", "image", f"{image.dtype} {image.shape}", "uint8 (H, W, 3)")
     out = np.empty((len(boxes), size, size, 3), np.uint8)
     _decoder().resize_crops(np.ascontiguousarray(image), boxes, flips, size, bicubic, pillow13, out)
     return out
@@ -154,9 +156,7 @@ def validation_crop(
     """
     bicubic, pillow13 = _checked_options("validation_crop", size, interpolation, resample)
     if not (math.isfinite(crop_ratio) and 0 < crop_ratio <= size):
-        raise ValueError(
-            f"validation_crop: crop_ratio, got {crop_ratio}, expected above 0 and at most {size}"
-        )
+        refuse("validation_crop", "crop_ratio", crop_ratio, f"above 0 and at most {size}")
     resize = math.floor(size / crop_ratio)
     out = np.empty((size, size, 3), np.uint8)
     with _path_in_errors(data):
@@ -194,13 +194,13 @@ def image_size(data: bytes | str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def harmless_warnings() -> int:
-    """How often libjpeg wondered at the JPEG that this thread read last, without a change to any pixel."""
+    """The number of warnings about the last JPEG that this thread read that changed no pixel."""
     return _decoder().harmless_warnings
 
 
 @contextmanager
 def _path_in_errors(data: bytes | str | os.PathLike[str]) -> Iterator[None]:
-    """Puts the path into the text of errors that know only what is wrong with the bytes."""
+    """Adds the path to errors that only know what is wrong with the bytes."""
     try:
         yield
     except _C.ImageError as error:
@@ -246,21 +246,19 @@ def _checked_crops(name: str, boxes: npt.ArrayLike, flips: npt.ArrayLike) -> tup
     boxes = np.asarray(boxes)
     flips = np.asarray(flips)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.issubdtype(boxes.dtype, np.integer):
-        raise ValueError(f"{name}: boxes, got {boxes.dtype} {boxes.shape}, expected integers (m, 4)")
+        refuse(name, "boxes", f"{boxes.dtype} {boxes.shape}", "integers (m, 4)")
     if flips.shape != boxes.shape[:1]:
-        raise ValueError(f"{name}: flips, got {flips.shape}, expected {boxes.shape[:1]}")
+        refuse(name, "flips", flips.shape, boxes.shape[:1])
     if boxes.size and (boxes.min() < -(2**31) or boxes.max() >= 2**31):
-        raise ValueError(f"{name}: boxes, got {boxes.min()} .. {boxes.max()}, expected 32-bit integers")
+        refuse(name, "boxes", f"{boxes.min()} .. {boxes.max()}", "32-bit integers")
     return np.ascontiguousarray(boxes, np.int32), np.ascontiguousarray(flips, bool).view(np.uint8)
 
 
 def _checked_options(name: str, size: int, interpolation: str, resample: str) -> tuple[bool, bool]:
     if not 1 <= size <= 16384:
-        raise ValueError(f"{name}: size, got {size}, expected 1 .. 16384")
+        refuse(name, "size", size, "1 .. 16384")
     if interpolation not in INTERPOLATIONS:
-        raise ValueError(
-            f"{name}: interpolation, got {interpolation!r}, expected {' or '.join(INTERPOLATIONS)}"
-        )
+        refuse(name, "interpolation", repr(interpolation), " or ".join(INTERPOLATIONS))
     if resample not in RESAMPLES:
-        raise ValueError(f"{name}: resample, got {resample!r}, expected {' or '.join(RESAMPLES)}")
+        refuse(name, "resample", repr(resample), " or ".join(RESAMPLES))
     return interpolation == "bicubic", resample == "pillow13"
