@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fkdx.commands.options import TAIL_HELP, progress
+from fkdx.commands.options import TAIL_HELP, progress, purpose
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_plain_crops, check_same_classes, check_same_crops
 from fkdx.labels.distributions import TAILS, Distributions, Tail, recover, union
@@ -92,7 +92,7 @@ def _best(distributions: Distributions) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fkdx compare", description=__doc__.split(": ", 1)[1])
+    parser = argparse.ArgumentParser(prog="fkdx compare", description=purpose(__doc__))
     parser.add_argument("a", help="label file or folder of shards")
     parser.add_argument("b", help="another label file with the same crops")
     parser.add_argument(

@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from fkdx.commands.options import progress
+from fkdx.commands.options import progress, purpose
 from fkdx.importers.fkd_export import export_fkd
 from fkdx.labels import LabelFile
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fkdx export", description=__doc__.split(": ", 1)[1])
+    parser = argparse.ArgumentParser(prog="fkdx export", description=purpose(__doc__))
     parser.add_argument("labels", help="label file or folder of shards")
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="folder to write")
     args = parser.parse_args(argv)

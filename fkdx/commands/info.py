@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fkdx.commands.options import progress
+from fkdx.commands.options import progress, purpose
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import image_probabilities
 
@@ -68,7 +68,7 @@ def describe(labels: LabelFile) -> dict[str, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fkdx info", description=__doc__.split(": ", 1)[1])
+    parser = argparse.ArgumentParser(prog="fkdx info", description=purpose(__doc__))
     parser.add_argument("labels", help="label file or folder of shards")
     parser.add_argument(
         "--sample",

@@ -11,12 +11,18 @@ from fkdx.labels import ENCODINGS, VALUE_TYPES, LabelFile
 TAIL_HELP = "what classes outside the top K get: equal shares of the rest, or nothing (default: %(default)s)"
 
 
+def purpose(about: str) -> str:
+    """What a verb does, as a sentence, from the docstring of its module: "`fkdx VERB`: do this."."""
+    text = about.split(": ", 1)[1]
+    return text[0].upper() + text[1:]
+
+
 def make_parser(verb: str, about: str, several: bool = False) -> argparse.ArgumentParser:
     """Options of a verb that makes one label file out of another one, or out of several.
 
     about: the docstring of its module.
     """
-    parser = argparse.ArgumentParser(prog=f"fkdx {verb}", description=about.split(": ", 1)[1])
+    parser = argparse.ArgumentParser(prog=f"fkdx {verb}", description=purpose(about))
     if several:
         parser.add_argument("labels", nargs="+", help="label files or folders of shards")
     else:
