@@ -21,9 +21,10 @@ from fkdx.generate.collect import Output
 from fkdx.generate.draw import RandomCrops
 from fkdx.generate.feed import Feed
 from fkdx.generate.loop import Labelling
-from fkdx.generate.shards import Job, plan_shards
+from fkdx.generate.shards import plan_shards
 from fkdx.image import decode_crops
 from fkdx.labels import LabelFile
+from fkdx.labels.parts import Parts
 from fkdx.models.machine import PRECISIONS
 from fkdx.models.teacher import Preprocess, Teacher
 from fkdx.stores.sources import FileList, Source, open_source
@@ -118,7 +119,7 @@ def run_job(args: argparse.Namespace, folder: Path, teacher: Teacher, source: So
     options = {"kind": "topk", "num_classes": teacher.num_outputs, "k": 5, "crops": args.crops, "mix_size": 0}
     pinned = args.device.startswith("cuda")
     draw = RandomCrops(args.crops)
-    job = Job.begin(folder, {}, {})
+    job = Parts.begin(folder, {}, "generate")
     shards = plan_shards(len(source), args.crops, args.batch_size)
     started = time.perf_counter()
     with Feed(source, draw, args.batch_size, [teacher.shape], args.threads, pinned) as feed:

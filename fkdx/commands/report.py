@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from fkdx.files import write_whole
 from fkdx.labels import LabelFile
-from fkdx.labels.atomic import AtomicFile
 from fkdx.stores.sources import open_source
 
 WATCH_SECONDS = 20
@@ -72,10 +72,5 @@ def report_runs(args: argparse.Namespace) -> None:
 
 
 def write(path: Path, page: str) -> None:
-    file = AtomicFile(path, overwrite=True)
-    try:
-        file.write(page.encode())
-        file.commit()
-    finally:
-        file.abort()
+    write_whole(path, page.encode())
     print(f"{path}  {len(page.encode()) / 1e6:.1f} MB")

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from fkdx.generate.feed import Chunk, ImageCrops
-from fkdx.generate.shards import Job, Shard, write_json
+from fkdx.generate.shards import Shard
 from fkdx.image.augment import encode
 from fkdx.labels import LabelFile, LabelWriter, write_manifest
+from fkdx.labels.parts import Parts
 from fkdx.models.teacher import Answer
 
 
@@ -29,14 +30,14 @@ class Output:
 
 
 def write_shard(
-    job: Job, shard: Shard, outputs: list[Output], answers: list[tuple[Chunk, list[Answer]]], facts: dict
+    job: Parts, shard: Shard, outputs: list[Output], answers: list[tuple[Chunk, list[Answer]]], facts: dict
 ) -> None:
     """Write a shard's label files, one an output, then its report, to which `facts` are added.
 
     RuntimeError, naming the image, where a teacher's outputs were not finite.
     """
     failed = []
-    paths = [job.labels_path(shard, number) for number in range(len(outputs))]
+    paths = [job.labels_path(shard.number, number) for number in range(len(outputs))]
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
@@ -55,7 +56,7 @@ def write_shard(
                     writer.add(image.key, image.boxes, image.flips, image_size=image.image_size, **row)
     digests = [LabelFile(path).digest for path in paths]
     done = shard.last - shard.first - len(failed)
-    write_json(job.report_path(shard), {"images": done, "failed": failed, "digests": digests, **facts})
+    job.set_done(shard.number, {"images": done, "failed": failed, "digests": digests, **facts})
 
 
 def _by_image(
@@ -92,18 +93,19 @@ def _check_finite(finite: np.ndarray, image: ImageCrops) -> None:
         raise RuntimeError(f"generate: the teacher's outputs for crop {crop} are not finite, {image.key}")
 
 
-def finish(job: Job, shards: list[Shard], output: Output, number: int) -> None:
-    """Make an output of a finished job from its shards; does nothing where that has been done."""
+def finish(job: Parts, shards: list[Shard], output: Output, number: int) -> None:
+    """Make an output of a finished job from its shards; does nothing if that has been done."""
     if output.path.exists():
         return
-    paths = [job.labels_path(shard, number) for shard in shards]
+    numbers = [shard.number for shard in shards]
     if output.path.suffix != ".fkdl":
-        write_manifest(paths[0].parent, paths)
-        paths[0].parent.rename(output.path)
+        folder = job.labels_path(0, number).parent
+        write_manifest(folder, [job.labels_path(shard, number) for shard in numbers])
+        folder.rename(output.path)
         return
-    parts = [LabelFile(path) for path in paths]
-    names = {"images": sorted(set().union(*(part.keys for part in parts)))} if parts[0].mix_size else {}
-    with LabelWriter(output.path, **output.options, **names) as writer:
-        for part in parts:
-            for number in np.flatnonzero(part.crop_counts).tolist():  # the others are only partners
-                writer.add_image(part[number])
+    options = dict(output.options)
+    if options["mix_size"]:
+        options["images"] = sorted(
+            set().union(*(LabelFile(job.labels_path(shard, number)).keys for shard in numbers))
+        )
+    job.join(numbers, output.path, options, number)

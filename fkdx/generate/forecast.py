@@ -1,11 +1,11 @@
 """What can be known before, beside and without a run: the teacher's accuracy, a job's cost, how far it is."""
 
-import fcntl
 import itertools
 import json
 import time
 from pathlib import Path
 
+from fkdx.files import is_held
 from fkdx.generate.collect import Output
 from fkdx.generate.feed import Feed
 from fkdx.generate.shards import Shard
@@ -84,16 +84,6 @@ def status(output: Path) -> str:
         seconds = sum(report["seconds"] for report in reports) / len(reports)
         lines.append(f"  about {duration(seconds * (total - len(reports)) / running)} to go")
     return "\n".join(lines)
-
-
-def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock."""
-    with open(path) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def duration(seconds: float) -> str:

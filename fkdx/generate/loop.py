@@ -13,10 +13,12 @@ from tqdm import tqdm
 
 from fkdx.batch import prepare
 from fkdx.batch.mix import Mix
+from fkdx.files import Lock
 from fkdx.generate.collect import Output, write_shard
 from fkdx.generate.cut import Shape
 from fkdx.generate.feed import Chunk, Feed
-from fkdx.generate.shards import Job, Lock, Shard
+from fkdx.generate.shards import Shard
+from fkdx.labels.parts import Parts
 from fkdx.models.teacher import Answer, Teacher, answer, combined
 
 RUNNING_AHEAD = 2  # batches that a GPU may be given before it is done with the one before
@@ -32,7 +34,7 @@ class Labelling:
 
     def __init__(
         self,
-        job: Job,
+        job: Parts,
         feed: Feed,
         teachers: list[Teacher],
         outputs: list[Output],
@@ -64,12 +66,12 @@ class Labelling:
             for task in writing:
                 task.result()
             self._wait_until_left(0)
-        return all(map(self.job.done, shards))
+        return all(self.job.is_done(shard.number) for shard in shards)
 
     def _claim(self, shards: list[Shard]) -> Iterator[Shard]:
-        for shard, lock in self.job.claim(shards):
-            self._locks[shard] = lock
-            yield shard
+        for number, lock in self.job.claim(shard.number for shard in shards):
+            self._locks[shards[number]] = lock
+            yield shards[number]
 
     def _write(self, shard: Shard, batches: list["Labelled"], facts: dict) -> None:
         for batch in batches:
@@ -144,7 +146,7 @@ class Labelling:
         def crops(some: list[Shard]) -> int:
             return self.feed.crops * sum(shard.last - shard.first for shard in some)
 
-        done = crops([shard for shard in shards if self.job.done(shard)])
+        done = crops([shard for shard in shards if self.job.is_done(shard.number)])
         hidden = True if self.quiet else None  # None: shown on a terminal only
         return tqdm(total=crops(shards), initial=done, unit=" crops", unit_scale=True, disable=hidden)
 

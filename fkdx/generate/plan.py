@@ -12,10 +12,11 @@ from fkdx.generate.draw import CropsOfFile, Draw, Policy, RandomCrops
 from fkdx.generate.feed import Feed
 from fkdx.generate.pairs import Pairs
 from fkdx.generate.settings import Settings
-from fkdx.generate.shards import Job, Shard, beside, plan_shards
+from fkdx.generate.shards import Shard, beside, plan_shards
 from fkdx.generate.stored import StoredAugment, StoredPairs
 from fkdx.image.augment import Augment
 from fkdx.labels import fingerprint
+from fkdx.labels.parts import version_of
 from fkdx.models.build import load_teacher
 from fkdx.models.machine import pick_device
 from fkdx.models.teacher import Teacher
@@ -84,7 +85,7 @@ def make_plan(settings: Settings, source: Source, teachers: list[Teacher], class
     for output in outputs:
         output.options["mix_size"] = pairs.size if pairs else 0
         output.options["extra"] = augment.extra() if augment else None
-    whole_batches = Job.has_whole_batches(beside(outputs[0].path, ".parts"))
+    whole_batches = version_of(beside(outputs[0].path, ".parts")) > 1
     shards = plan_shards(len(source), draw.crops, settings.batch_size, whole_batches=whole_batches)
     return Plan(settings, source, teachers, classes, draw, pairs, augment, outputs, shards)
 

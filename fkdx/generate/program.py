@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -13,7 +12,8 @@ from fkdx.generate.loop import Labelling
 from fkdx.generate.options import parse
 from fkdx.generate.plan import Plan, load_teachers, make_plan, name_classes
 from fkdx.generate.settings import Settings
-from fkdx.generate.shards import Job, Shard, beside, write_json
+from fkdx.generate.shards import Shard, beside
+from fkdx.labels.parts import Parts, clear_removed, write_json
 from fkdx.stores.sources import open_source
 
 WAIT_SECONDS = 600  # that processes wait for the one of rank 0
@@ -73,17 +73,17 @@ def label(plan: Plan) -> None:
             conclude(job, shards, outputs)
 
 
-def find_job(outputs: list[Output], facts: dict, command: str) -> Job | None:
-    """The job, begun by rank 0, for which the others wait; None where its outputs are there already."""
+def find_job(outputs: list[Output], facts: dict, command: str) -> Parts | None:
+    """The job, begun by rank 0, for which the others wait; None if its outputs are there already."""
     folder = beside(outputs[0].path, ".parts")
     if rank() == 0:
-        shutil.rmtree(beside(outputs[0].path, ".done"), ignore_errors=True)  # of an end that was cut off
+        clear_removed(folder)
         if not folder.exists() and already_made(outputs, facts):
             return None
-        return Job.begin(folder, facts, {"command": command}, len(outputs))
+        return Parts.begin(folder, facts, "generate", {"command": command}, len(outputs))
     for _ in range(10 * WAIT_SECONDS):
         try:
-            return Job(folder, facts)
+            return Parts(folder, facts, "generate")
         except FileNotFoundError:
             if already_made(outputs, facts):
                 return None
@@ -91,16 +91,15 @@ def find_job(outputs: list[Output], facts: dict, command: str) -> Job | None:
     raise TimeoutError(f"generate: no job was begun by rank 0 within {WAIT_SECONDS} s, {folder}")
 
 
-def conclude(job: Job, shards: list[Shard], outputs: list[Output]) -> None:
+def conclude(job: Parts, shards: list[Shard], outputs: list[Output]) -> None:
     """Make the outputs and the report of a finished job, and remove its folder."""
     for number, output in enumerate(outputs):
         finish(job, shards, output, number)
-    reports = [job.report(shard) for shard in shards]
+    reports = [job.report(shard.number) for shard in shards]
     failed = [entry for report in reports for entry in report["failed"]]
     report = beside(outputs[0].path, ".report.json")
     write_json(report, {"settings": job.settings, **job.notes, "failed": failed, "shards": reports})
-    done = job.folder.rename(beside(outputs[0].path, ".done"))  # half removed, it must not look like a job
-    shutil.rmtree(done)
+    job.remove()
     if failed:
         print(f"{len(failed)} images could not be read; see {report}", file=sys.stderr)
     images = sum(report["images"] for report in reports)

@@ -1,7 +1,6 @@
 """Label files written as FKD's folder of one `.tar` per image, for tools that read those."""
 
 import io
-import os
 import pickle
 import zipfile
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fkdx.errors import refuse
+from fkdx.files import write_whole
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that the same labels give the same bytes
 
@@ -64,7 +64,9 @@ def export_fkd(images: Iterable, kind: str, folder: str | Path) -> int:
             refuse("export_fkd", f"images for '{name}'", got, "one", folder)
         owners[name] = image.key
         data = fkd_bytes(kind, image.boxes, image.flips, image.ids, image.values, image.image_size)
-        _write_whole(Path(folder, "train", name), data)
+        path = Path(folder, "train", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)
     return len(owners)
 
 
@@ -74,10 +76,3 @@ def _torch_zip(pickled: bytes) -> bytes:
         for name, data in (("data.pkl", pickled), ("byteorder", b"little"), ("version", b"3\n")):
             archive.writestr(zipfile.ZipInfo(f"archive/{name}", _EPOCH), data)
     return file.getvalue()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_bytes(data)
-    os.replace(unfinished, path)

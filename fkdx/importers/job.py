@@ -1,26 +1,24 @@
 """A foreign label set on its way into a label file: in parts of consecutive images, then as one file.
 
-Parts are what makes packing parallel and resumable: a part that is there is complete. Which images it
-holds depends on the source alone, so the file is the same whoever works on it and however often it is
-interrupted.
+Parts make packing parallel and resumable, see `fkdx.labels.parts`. Which images a part holds depends on the
+source alone, so the file is the same whoever works on it and however often it is interrupted.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from fkdx.importers.foreign_labels import ForeignLabels, Unreadable
-from fkdx.labels import ImageLabels, LabelFile, LabelWriter, is_complete, shard_path
+from fkdx.labels import ImageLabels, LabelWriter
+from fkdx.labels.parts import Parts, clear_removed
 
 IMAGES_A_PART = 2048
 PARTS_OF_MIXED = 16  # at most
@@ -48,10 +46,6 @@ class Job:
     options: dict[str, Any]  # of LabelWriter
     images_a_part: int
 
-    @property
-    def folder(self) -> Path:
-        return Path(f"{self.target}.parts")
-
     def parts(self) -> list[range]:
         """Numbers of the images of each part; they do not depend on who works on it."""
         images, size = range(len(self.source.keys)), self.images_a_part
@@ -59,32 +53,29 @@ class Job:
             size = max(size, -(-len(images) // PARTS_OF_MIXED))
         return [images[first : first + size] for first in images[::size]]
 
-    def begin(self) -> None:
-        """Makes the folder of parts. Raises ValueError where it was begun with other sources or options."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        plan = {**self.options, "layout": asdict(self.source.layout), "images_a_part": self.images_a_part}
-        text = json.dumps(plan, sort_keys=True, indent=1)
-        path = self.folder / "job.json"
-        if not path.exists():
-            path.write_text(text)
-        elif path.read_text() != text:
-            raise ValueError(
-                f"pack: unfinished work, got parts of other labels or options, expected the same as when it "
-                f"was begun; repeat that command or remove {self.folder}"
-            )
+    def begin(self) -> Parts:
+        """The folder of parts. Raises ValueError if it was begun with other sources or options."""
+        plan = {
+            **self.options,
+            "layout": asdict(self.source.layout),
+            "images_a_part": self.images_a_part,
+            "keys": blake2b("\n".join(self.source.keys).encode(), digest_size=16).hexdigest(),
+        }
+        return Parts.begin(Path(f"{self.target}.parts"), json.loads(json.dumps(plan)), "pack")
 
-    def pack_part(self, number: int) -> list[Unreadable]:
-        """Writes one part, unless it is there already with all its images."""
-        path, images = shard_path(self.folder, number), self.parts()[number]
-        if is_complete(path) and np.count_nonzero(LabelFile(path).crop_counts) == len(images):
+    def pack_part(self, number: int, folder: Parts) -> list[Unreadable]:
+        """Write one part, unless it is there already with all its images."""
+        if folder.is_done(number) and not folder.report(number)["failed"]:
             return []
-        unreadable = []
-        with LabelWriter(path, **self.options, overwrite=True) as writer:
+        unreadable, images = [], self.parts()[number]
+        with LabelWriter(folder.labels_path(number), **self.options, overwrite=True) as writer:
             for labels in self.source.read(images):
                 if isinstance(labels, ImageLabels):
                     labels = _add(writer, labels)
                 if labels is not None:
                     unreadable.append(labels)
+        failed = [{"key": one.key, "reason": one.reason} for one in unreadable]
+        folder.set_done(number, {"images": len(images) - len(failed), "failed": failed})
         return unreadable
 
     def expected_bytes(self) -> int:
@@ -99,23 +90,6 @@ class Job:
                             _add(writer, labels)
                 sizes.append(path.stat().st_size)
         return sizes[0] + (sizes[1] - sizes[0]) * len(self.source.keys)
-
-    def finish(self) -> None:
-        """Joins the parts into the target and removes them."""
-        paths = [shard_path(self.folder, number) for number in range(len(self.parts()))]
-        if len(paths) == 1:
-            os.replace(paths[0], self.target)
-        else:
-            with LabelWriter(self.target, **self.options, overwrite=True) as writer:
-                for part in map(LabelFile, paths):
-                    for image in np.flatnonzero(part.crop_counts).tolist():
-                        if part.mix_size:
-                            writer.add_image(part[image])
-                        else:
-                            writer.copy_image(part, image)
-                    for sort, count in part.header.get("repairs", {}).items():
-                        writer.repairs[sort] += count
-        shutil.rmtree(self.folder)
 
 
 def pack(
@@ -143,20 +117,27 @@ def pack(
     job = Job(
         source, target, {**_options(source, provenance or {}), **options}, images_a_part or IMAGES_A_PART
     )
-    job.begin()
-    parts, report = job.parts(), Report()
-    by_part: dict[int, list[Unreadable]] = {}
-    told = f"{source.name} -> {job.expected_bytes() / 1e9:.3g} GB"
-    with tqdm(total=len(source.keys), unit=" images", desc=told, disable=None) as bar:
-        for number, unreadable in _pack_parts(job, workers):
-            by_part[number] = unreadable
-            bar.update(len(parts[number]))
-    report.unreadable = [one for number in sorted(by_part) for one in by_part[number]]
-    _list_unreadable(report.unreadable, target, allow_missing)
-    job.finish()
-    report.images = len(source.keys) - len(report.unreadable)
+    clear_removed(Path(f"{target}.parts"))
+    expected, folder = job.expected_bytes(), job.begin()
+    with folder.lock():
+        report = _pack_all(job, folder, workers, f"{source.name} -> {expected / 1e9:.3g} GB")
+        _list_unreadable(report.unreadable, target, allow_missing)
+        folder.join(range(len(job.parts())), target, job.options)
+    folder.remove()
     report.bytes = target.stat().st_size
     return report
+
+
+def _pack_all(job: Job, folder: Parts, workers: int, title: str) -> Report:
+    """Write all parts that are not there yet."""
+    images, parts = len(job.source.keys), job.parts()
+    by_part: dict[int, list[Unreadable]] = {}
+    with tqdm(total=images, unit=" images", desc=title, disable=None) as bar:
+        for number, unreadable in _pack_parts(job, folder, workers):
+            by_part[number] = unreadable
+            bar.update(len(parts[number]))
+    unreadable = [one for number in sorted(by_part) for one in by_part[number]]
+    return Report(images=images - len(unreadable), unreadable=unreadable)
 
 
 def _options(source: ForeignLabels, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -183,17 +164,17 @@ def _add(writer: LabelWriter, labels: ImageLabels) -> Unreadable | None:
     return None
 
 
-_job: Job  # in a worker process
+_work: tuple[Job, Parts]  # in a worker process
 
 
-def _pack_parts(job: Job, workers: int) -> Iterator[tuple[int, list[Unreadable]]]:
+def _pack_parts(job: Job, folder: Parts, workers: int) -> Iterator[tuple[int, list[Unreadable]]]:
     """(part, what could not be read) of all parts, in any order."""
     numbers = range(len(job.parts()))
     if min(workers, len(numbers)) <= 1:
         for number in numbers:
-            yield number, job.pack_part(number)
+            yield number, job.pack_part(number, folder)
         return
-    with ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (job,)) as pool:
+    with ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (job, folder)) as pool:
         futures = [pool.submit(_pack_part, number) for number in numbers]
         try:
             for future in as_completed(futures):
@@ -202,13 +183,14 @@ def _pack_parts(job: Job, workers: int) -> Iterator[tuple[int, list[Unreadable]]
             pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(job: Job) -> None:
-    global _job
-    _job = job
+def _start_worker(job: Job, folder: Parts) -> None:
+    global _work
+    _work = job, folder
 
 
 def _pack_part(number: int) -> tuple[int, list[Unreadable]]:
-    return number, _job.pack_part(number)
+    job, folder = _work
+    return number, job.pack_part(number, folder)
 
 
 def _list_unreadable(unreadable: list[Unreadable], target: Path, allowed: int) -> None:

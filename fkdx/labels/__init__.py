@@ -4,7 +4,7 @@ from fkdx.labels.boxes import boxes_from_ratios
 from fkdx.labels.dataset import check_key, fingerprint
 from fkdx.labels.file import ImageLabels, LabelFile, Mixes
 from fkdx.labels.layout import ENCODINGS, KINDS, VALUE_TYPES
-from fkdx.labels.shards import is_complete, shard_path, write_manifest
+from fkdx.labels.shards import shard_path, write_manifest
 from fkdx.labels.writer import LabelWriter
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "boxes_from_ratios",
     "check_key",
     "fingerprint",
-    "is_complete",
     "shard_path",
     "write_manifest",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fkdx import _C
-from fkdx.labels.atomic import AtomicFile
+from fkdx.files import write_whole
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "fkdl-shards", 1
@@ -16,14 +16,6 @@ FORMAT, VERSION = "fkdl-shards", 1
 def shard_path(folder: str | os.PathLike, number: int) -> Path:
     """The path of shard `number` of a set."""
     return Path(folder) / f"{number:05d}.fkdl"
-
-
-def is_complete(path: str | os.PathLike) -> bool:
-    """Whether a complete label file lies at `path`. Raises FormatError if something else does."""
-    if not os.path.exists(path):
-        return False
-    _C.LabelSet([os.fspath(path)], "mmap")
-    return True
 
 
 def write_manifest(folder: str | os.PathLike, shards: Sequence[str | os.PathLike]) -> Path:
@@ -47,13 +39,7 @@ def write_manifest(folder: str | os.PathLike, shards: Sequence[str | os.PathLike
         ],
         "seal": _seal(digests),
     }
-    target = AtomicFile(folder / MANIFEST, overwrite=True)
-    try:
-        target.write(json.dumps(manifest, indent=1).encode() + b"\n")
-        target.commit()
-    except BaseException:
-        target.abort()
-        raise
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
     return folder / MANIFEST
 
 

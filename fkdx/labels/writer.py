@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 
 from fkdx import _C
 from fkdx._version import __version__
+from fkdx.files import AtomicFile
 from fkdx.labels import layout
-from fkdx.labels.atomic import AtomicFile
 from fkdx.labels.dataset import check_key
 from fkdx.labels.file import ImageLabels, LabelFile, Mixes
 from fkdx.labels.layout import align64

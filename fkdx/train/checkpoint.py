@@ -1,50 +1,17 @@
-"""Checkpoints that are whole or absent: written under another name, flushed to the disk, then renamed."""
+"""Checkpoints, written whole or not at all."""
 
 import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from fkdx.files import write_whole
 from fkdx.models.weights import encode_weights
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`; it gets its name when its bytes are on the disk.
-
-    Raises OSError where that fails, with the space that is left; then `path` is what it was.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.unlink(missing_ok=True)
-    try:
-        write(temporary)
-        _flush(temporary)
-        os.replace(temporary, path)
-        _flush(path.parent)
-    except (OSError, RuntimeError) as error:  # torch says the latter of a full disk
-        raise unwritable(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def unwritable(path: Path, error: Exception) -> OSError:
-    """What to raise where writing failed."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-    free = shutil.disk_usage(path.parent).free
-    return OSError(f"train: cannot write ({reason}), {free} bytes are free there, {path}")
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -56,12 +23,14 @@ def give_name(path: Path, name: Path) -> None:
     """Let `name` be the same file as `path`: a hard link, or a copy where there are none."""
 
     def link(temporary: Path) -> None:
+        temporary.unlink()  # a link is made, not filled
         try:
             os.link(path, temporary)
         except OSError:
             shutil.copyfile(path, temporary)
 
-    write_whole(name, link)
+    if not (name.exists() and name.samefile(path)):
+        write_whole(name, link)
 
 
 def load(path: str | Path) -> dict[str, Any]:

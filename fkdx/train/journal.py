@@ -1,15 +1,14 @@
 """What a run leaves to be read: log.jsonl, summary.csv, curves.png, and TensorBoard or W&B if asked for."""
 
 import csv
-import fcntl
 import hashlib
 import json
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from fkdx.train.checkpoint import unwritable, write_whole
+from fkdx.files import Lock, unwritable, write_whole
 from fkdx.train.recipe import Recipe
 
 
@@ -30,7 +29,12 @@ class Journal:
         if not main:
             return
         self._log = (self.folder / "log.jsonl").open("a", buffering=1)
-        _lock(self._log, self.folder)
+        try:
+            self._lock = Lock(self.folder / "log.jsonl", self._log.fileno())
+        except BlockingIOError:  # two runs would tear each other's checkpoints
+            raise BlockingIOError(
+                f"train: another run writes there, expected another --output, {self.folder}"
+            ) from None
         self._log.truncate(self._end_of(step, midway))
         if recipe.tensorboard:
             self._boards.append(_tensorboard(self.folder / "tensorboard", step))
@@ -73,22 +77,11 @@ class Journal:
         """Draw the whole run."""
         if not self.main:
             return
+        self._lock.release()
         self._log.close()
         lines = self.lines()
         if find_spec("matplotlib") and any(line["kind"] == "step" for line in lines):
             write_whole(self.folder / "curves.png", lambda path: _curves(path, lines))
-
-
-def _lock(log: TextIO, folder: Path) -> None:
-    """Two runs would tear each other's checkpoints. The lock dies with its process."""
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BlockingIOError(
-            f"train: another run writes there, expected another --output, {folder}"
-        ) from None
-    except OSError:
-        pass  # a file system without locks
 
 
 def _table(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from fkdx.files import write_whole
 from fkdx.labels import LabelFile
 from fkdx.models.online import OnlineTeachers
 from fkdx.models.weights import differing
@@ -83,7 +84,7 @@ def begin(
         Path(recipe.output).mkdir(parents=True, exist_ok=True)
     journal = Journal(recipe, position.total, position.step > 0, world.main)
     if world.main:
-        checkpoint.write_whole(Path(recipe.output) / "args.yaml", recipe.save)
+        write_whole(Path(recipe.output) / "args.yaml", recipe.save)
     watch = Watch(journal, world, recipe.nonfinite_limit)
     return Run(recipe, world, stop, device, student, ema, scaler, teachers, journal, watch, position, labels)
 

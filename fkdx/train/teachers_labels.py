@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from fkdx.calibration import Calibration, calibrated
+from fkdx.files import write_whole
 from fkdx.labels import LabelFile
-from fkdx.train.checkpoint import write_whole
 from fkdx.train.distributed import World
 from fkdx.train.recipe import Recipe
 

@@ -68,9 +68,18 @@ def test_an_interrupted_run_goes_on(folder: Path, tmp_path: Path, monkeypatch: p
         pack(source, tmp_path / "stopped", images_a_part=10)
     assert not (tmp_path / "stopped").exists()
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=r"remove .*stopped\.parts"):
+    with pytest.raises(
+        ValueError, match=r"stopped\.parts holds unfinished work .*value_type was .*remove it"
+    ):
         pack(source, tmp_path / "stopped", images_a_part=10, value_type="float32")
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "stopped.parts").glob("*.fkdl")}
+    old = tmp_path / "old.parts"
+    old.mkdir()
+    (old / "job.json").write_text(
+        '{"kind": "topk", "images_a_part": 10}'
+    )  # as versions before 0.1.0 wrote it
+    with pytest.raises(ValueError, match="holds unfinished work of an earlier version of fkdx; remove it"):
+        pack(source, tmp_path / "old", images_a_part=10)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "stopped.parts/0").glob("*.fkdl")}
     assert sorted(before) == ["00000.fkdl", "00001.fkdl", "00002.fkdl"]
     pack(source, tmp_path / "stopped", images_a_part=10)
     assert (tmp_path / "stopped").read_bytes() == (tmp_path / "whole").read_bytes()

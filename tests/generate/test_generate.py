@@ -171,7 +171,7 @@ def test_output_is_never_overwritten(options: list[str], capsys: pytest.CaptureF
 def test_other_settings_do_not_continue_a_job(broken: list[str], capsys) -> None:
     refusal(["--strict", *broken], capsys)  # leaves a job behind
     line = refusal(["--strict", "--seed", "7", *broken], capsys)
-    assert "seed, got 7, expected 0" in line
+    assert "seed was 0, is now 7" in line
 
 
 def test_teacher_of_other_classes(options: list[str], tmp_path: Path, capsys) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from toy import COMMON, draw_images, environment, log_of, same_end, steps_of, write_labels
 
+from fkdx.files import write_whole
 from fkdx.train import checkpoint
 from fkdx.train.loop import main
 
@@ -146,7 +147,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match=r"cannot write \(disk full\), \d+ bytes are free there, .*last.pt"):
-        checkpoint.write_whole(path, write)
+        write_whole(path, write)
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
     assert path.read_text() == "old"
 

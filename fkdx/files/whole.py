@@ -1,0 +1,119 @@
+"""Files that are whole or absent: written under a temporary name, flushed to the disk, then renamed."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from fkdx.files.lock import Lock
+
+
+class AtomicFile:
+    """A file with a temporary name beside its target until `commit` puts it in place.
+
+    Even if the process is killed, the power fails or the disk is full, the target is either what it was
+    before or complete.
+
+    Raises FileExistsError if the target exists (unless `overwrite`), BlockingIOError if another process
+    writes it.
+    """
+
+    def __init__(self, path: str | os.PathLike, overwrite: bool = False) -> None:
+        self.path = Path(path)
+        self.temporary = self.path.with_name(self.path.name + ".tmp")
+        if self.path.exists() and not overwrite:
+            raise FileExistsError(
+                f"write: {self.path} exists; remove it, or ask to overwrite it (--overwrite)"
+            )
+        self._file, self._lock = self._open_locked()
+        os.ftruncate(self._file, 0)
+
+    def _open_locked(self) -> tuple[int, Lock]:
+        """The temporary file under a lock that dies with the process, so that leftovers are taken over."""
+        while True:
+            file = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                lock = Lock(self.temporary, file)
+            except BaseException as error:
+                os.close(file)
+                if isinstance(error, BlockingIOError):
+                    raise BlockingIOError(f"write: {self.path} is being written by another process") from None
+                raise
+            try:
+                # The former owner may have renamed the file between our two calls: then this is its result.
+                if os.path.samestat(os.fstat(file), os.stat(self.temporary)):
+                    return file, lock
+            except FileNotFoundError:
+                pass
+            lock.release()
+            os.close(file)
+
+    def write(self, data: bytes) -> None:
+        """Appends. If the disk is full, raises OSError with the space that is left."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._file, view) :]
+            except OSError as error:
+                free = shutil.disk_usage(self.temporary.parent).free
+                text = f"{error.strerror}; {free} bytes are free"
+                raise OSError(error.errno, text, str(self.temporary)) from None
+
+    def sync(self) -> None:
+        """Waits until all that was written is on the disk."""
+        _flush(self.temporary)
+
+    def commit(self) -> None:
+        """Puts the file in place, permanently."""
+        self.sync()
+        os.replace(self.temporary, self.path)
+        self._close()
+        _flush(self.path.parent)
+
+    def abort(self) -> None:
+        """Removes the temporary file; does nothing after `commit`."""
+        if self._file >= 0:
+            self.temporary.unlink(missing_ok=True)
+            self._close()
+
+    def _close(self) -> None:
+        self._lock.release()
+        os.close(self._file)
+        self._file = -1
+
+
+def write_whole(path: str | os.PathLike, content: bytes | Callable[[Path], object]) -> None:
+    """Make or replace the file at `path`, which is whole or what it was before, whatever happens.
+
+    `content` is its bytes, or a function that fills the temporary file whose path it is given. Raises OSError
+    with the space that is left if that fails, BlockingIOError if another process writes the file.
+    """
+    path = Path(path)
+    file = AtomicFile(path, overwrite=True)
+    try:
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            content(file.temporary)
+        file.commit()
+    except (OSError, RuntimeError) as error:  # torch raises the latter if the disk is full
+        if isinstance(content, bytes):
+            raise
+        raise unwritable(path, error) from error
+    finally:
+        file.abort()
+
+
+def unwritable(path: Path, error: Exception) -> OSError:
+    """What to raise if writing `path` failed."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    free = shutil.disk_usage(path.parent).free
+    return OSError(f"cannot write ({reason}), {free} bytes are free there, {path}")
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,137 @@
+"""One lock for all programs, with flock and on file systems without it; files are whole or absent."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+
+from fkdx.files import AtomicFile, Lock, is_held, lock, owner
+
+NAMES = ("ENOSYS", "ENOLCK", "EOPNOTSUPP")
+
+
+@pytest.fixture(params=[None, *NAMES])
+def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """One with flock (None), or one that answers with an error of this name."""
+    monkeypatch.setattr(lock, "_said", True)
+    if request.param:
+        without_flock(monkeypatch, request.param)
+    return request.param
+
+
+def without_flock(monkeypatch: pytest.MonkeyPatch, name: str = "ENOSYS") -> None:
+    def flock(file: int, operation: int) -> None:
+        raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def holder(path: Path, file_system: str | None) -> subprocess.Popen:
+    """Another process that holds the lock."""
+    program = (
+        "import errno, fcntl, sys, time\nfrom fkdx.files import Lock\nname = sys.argv[2]\n"
+        "def flock(file, operation):\n    raise OSError(getattr(errno, name), 'none')\n"
+        "if name != 'None': fcntl.flock = flock\n"
+        "held = Lock(sys.argv[1])\nprint('held', flush=True)\ntime.sleep(100)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program, str(path), str(file_system)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_only_one_process_holds_it_until_it_dies(tmp_path: Path, file_system: str | None) -> None:
+    path = tmp_path / "job.lock"
+    process = holder(path, file_system)
+    assert is_held(path)
+    with pytest.raises(BlockingIOError, match=f"held by process {process.pid} on .*, {path}"):
+        Lock(path)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not is_held(path)
+    with Lock(path):
+        assert is_held(path)
+        with pytest.raises(BlockingIOError, match=f"held by process {os.getpid()}"):
+            Lock(path)
+    assert not is_held(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["job.lock"]
+
+
+def test_a_dead_process_is_told_from_one_with_its_number(tmp_path: Path, monkeypatch) -> None:
+    without_flock(monkeypatch)
+    path = tmp_path / "x"
+    facts = {"token": "t", "machine": owner._machine(), "pid": os.getpid(), "started": "1"}
+    (tmp_path / "x.owner").write_text(str(facts).replace("'", '"'))
+    assert not owner.OwnerFile(path).is_alive()
+    Lock(path).release()
+
+
+def test_another_machine_counts_as_dead_without_a_heartbeat(tmp_path: Path, monkeypatch) -> None:
+    without_flock(monkeypatch)
+    path, theirs = tmp_path / "x", tmp_path / "x.owner"
+    theirs.write_text('{"owner": "process 3 on far", "token": "t", "machine": "far", "pid": 3}')
+    with pytest.raises(BlockingIOError, match="held by process 3 on far"):
+        Lock(path)
+    old = time.time() - owner.STALE - 5
+    os.utime(theirs, (old, old))
+    held = Lock(path)
+    assert '"token": "t"' not in theirs.read_text()
+    held.release()
+    assert not theirs.exists()
+
+
+def test_the_owner_beats_and_does_not_touch_what_it_lost(tmp_path: Path, monkeypatch) -> None:
+    without_flock(monkeypatch)
+    held = Lock(tmp_path / "x")
+    theirs = tmp_path / "x.owner"
+    os.utime(theirs, (1, 1))
+    held._owner.beat()
+    assert theirs.stat().st_mtime > 1
+    theirs.write_text('{"token": "another"}')
+    os.utime(theirs, (1, 1))
+    held._owner.beat()
+    assert theirs.stat().st_mtime == 1
+    held.release()
+    assert theirs.exists()
+
+
+def test_it_says_so_once(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(lock, "_said", False)
+    without_flock(monkeypatch, "ENOLCK")
+    with pytest.warns(UserWarning, match=r"has no flock \(ENOLCK\)"):
+        Lock(tmp_path / "x").release()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Lock(tmp_path / "y").release()
+
+
+def test_other_errors_are_errors(tmp_path: Path, monkeypatch) -> None:
+    without_flock(monkeypatch, "EIO")
+    with pytest.raises(OSError, match="Input/output error"):
+        Lock(tmp_path / "x")
+
+
+def test_one_writer_at_a_time(tmp_path: Path, file_system: str | None) -> None:
+    path = tmp_path / "file"
+    first = AtomicFile(path)
+    first.write(b"one")
+    with pytest.raises(BlockingIOError, match="is being written by another process"):
+        AtomicFile(path)
+    first.commit()
+    second = AtomicFile(path, overwrite=True)
+    second.write(b"two")
+    second.abort()
+    assert path.read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [path]
