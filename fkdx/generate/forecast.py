@@ -12,6 +12,7 @@ from fkdx.generate.shards import Shard
 from fkdx.image.augment import encode
 from fkdx.labels.layout import TWO_VIEWS, record_dtype
 from fkdx.loader import ValidationLoader
+from fkdx.models.accuracy import as_percentages, count_right, guesses
 from fkdx.models.teacher import Teacher
 
 TRIALS = 3  # batches timed for a forecast
@@ -23,13 +24,10 @@ def evaluate(teacher: Teacher, root: str, classes: list[str] | None, batch_size:
     loader = ValidationLoader(
         root, batch_size, wants.size, wants.crop_ratio, classes, interpolation=wants.interpolation
     )
-    first = five = images = 0
-    for batch in loader:
-        guesses = teacher(batch.images).topk(min(5, teacher.num_outputs), dim=1).indices.cpu()
-        right = guesses == batch.classes[:, None].cpu()
-        first, five, images = first + int(right[:, 0].sum()), five + int(right.sum()), images + len(right)
-    accuracy = f"top-1 {first / images:.2%}, top-5 {five / images:.2%}"
-    return f"{teacher.name}: {accuracy} of {images} images, {root}"
+    found = [(guesses(teacher(batch.images)).cpu(), batch.classes.cpu()[:, None]) for batch in loader]
+    score = as_percentages(sum(count_right(ids == classes) for ids, classes in found).tolist())
+    accuracy = f"top-1 {score['top1']:.2f}%, top-5 {score['top5']:.2f}%"
+    return f"{teacher.name}: {accuracy} of {score['images']} images, {root}"
 
 
 def forecast(teachers: list[Teacher], feed: Feed, outputs: list[Output], shards: int) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +26,16 @@ class ValidationLoader:
         root: where the images are, see `fkdx.stores.sources.open_source`.
         batch_size: images in a batch of this process; the last one may be smaller.
         classes: class names in order (default: the folders' names, sorted).
+        on_error: "raise", or "skip": leave out images that cannot be read or have no class, and keep the
+            reasons in `skipped`.
         others: as for CropLoader.
+
+    Attributes:
+        skipped: key of every image of this rank that was left out: the reason.
+
+    Raises:
+        ValueError: an image's class is not among the classes, or it has none.
+        ImageError, OSError: while iterating, an image that cannot be read, with its path.
 
     Example:
         >>> from pathlib import Path
@@ -52,6 +62,7 @@ class ValidationLoader:
         world_size: int = 1,
         interpolation: Interpolation = "bilinear",
         resample: Resample = "pillow12",
+        on_error: Literal["raise", "skip"] = "raise",
         allow_warnings: bool = False,
         prefetch: int = 2,
         cache_bytes: int = 0,
@@ -60,8 +71,18 @@ class ValidationLoader:
         check_shares(batch_size * world_size, 1, rank, world_size)
         source = open_source(root)
         self.batch_size, self.prefetch, self._device = batch_size, prefetch, device
-        self._files = np.arange(rank, len(source), world_size)
+        self.on_error = on_error
         self.classes, self._class_of = class_numbers(source, classes)
+        bare = np.flatnonzero(self._class_of < 0)
+        if len(bare) and on_error == "raise":
+            named = ", ".join(source.keys[image] for image in bare[:4].tolist())
+            raise ValueError(
+                f"ValidationLoader: {len(bare)} images are in no class folder ({named}), expected "
+                "<class>/<name>; move them, or leave them out with on_error skip"
+            )
+        own = bare[rank::world_size].tolist()
+        self.skipped = {source.keys[image]: "it is in no class folder" for image in own}
+        self._files = np.flatnonzero(self._class_of >= 0)[rank::world_size]
         view = View(size, interpolation, resample, allow_warnings, "centre", crop_ratio)
         self.pool = ImagePool(source, view, threads, cache_bytes)
         self._slots = make_slots((batch_size, size, size, 3), device, prefetch + 2)
@@ -76,11 +97,13 @@ class ValidationLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for pending in run_ahead(self._begin, range(len(self)), self.prefetch):
-            if errors := pending.finish():
+            errors = pending.finish()
+            if errors and self.on_error == "raise":
                 raise errors.pop(min(errors))
-            batch = self._deliver(pending)
+            batch = self._deliver(pending, errors)
             del pending
-            yield batch
+            if len(batch.keys):
+                yield batch
             del batch
 
     def _begin(self, step: int) -> Pending:
@@ -89,9 +112,13 @@ class ValidationLoader:
         work = Work(files.tolist(), [1] * n, np.zeros((n, 4), np.int32), np.zeros(n, np.uint8))
         return self.pool.submit(work, self._slots.take())
 
-    def _deliver(self, pending: Pending) -> Batch:
-        files = pending.work.images
+    def _deliver(self, pending: Pending, errors: dict[int, Exception]) -> Batch:
+        files, keys = np.array(pending.work.images), self.pool.source.keys
+        self.skipped |= {keys[files[place]]: str(error) for place, error in errors.items()}
+        good = [place for place in range(len(files)) if place not in errors]
         classes = send(torch.from_numpy(self._class_of[files]), self._device)
         images = self._slots.deliver(pending.slot, len(files))
-        keys = [self.pool.source.keys[i] for i in files]
-        return Batch(images, None, classes, keys, torch.zeros(len(files), dtype=torch.int64))
+        if errors:
+            images, classes, files = images[good], classes[good], files[good]
+        batch_keys = [keys[image] for image in files.tolist()]
+        return Batch(images, None, classes, batch_keys, torch.zeros(len(files), dtype=torch.int64))

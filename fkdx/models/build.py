@@ -65,7 +65,9 @@ def load_teacher(
 
     ValueError if the name is unknown or the weights do not fit, OSError if they cannot be read.
     """
-    overrides = {**(trained_facts(checkpoint) if checkpoint else {}), **(overrides or {})}
+    trained = trained_facts(checkpoint) if checkpoint else {}
+    trained.pop("classes", None)
+    overrides = {**trained, **(overrides or {})}
     wanted = Wanted(name, checkpoint, pretrained, num_classes, overrides, head)
     if Path(name).suffix in EXPORTED:
         model, preprocess = _exported(Path(name)), Preprocess()

@@ -94,8 +94,8 @@ def hash_weights(model: nn.Module) -> str:
 def encode_weights(model: nn.Module, facts: dict[str, Any] | None = None) -> bytes:
     """A model's weights as safetensors under the model's own names, as `timm.create_model` loads them.
 
-    facts: what the weights expect, for `trained_facts`: size, mean and std of the images. The same weights
-    and facts give the same bytes.
+    facts: what the weights expect, for `trained_facts`: size, mean and std of the images, and names of the
+    classes. The same weights and facts give the same bytes.
     """
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     about = {"format": "pt", **({"inputs": json.dumps(facts, sort_keys=True)} if facts else {})}
@@ -113,14 +113,15 @@ def _in_order(file: bytes) -> bytes:
 
 
 def trained_facts(path: str | Path) -> dict[str, Any]:
-    """What `fkdx train` wrote beside weights (size, mean, std); nothing if another program wrote the file."""
+    """What `fkdx train` wrote beside weights: size, mean and std of images, names of the classes, if any."""
     try:
         if str(path).endswith(".safetensors"):
             with safe_open(path, "pt") as file:
                 facts = json.loads((file.metadata() or {}).get("inputs", "{}"))
         else:
-            facts = torch.load(path, "cpu", weights_only=True, mmap=True)["recipe"]
+            state = torch.load(path, "cpu", weights_only=True, mmap=True)
+            facts = {**state["recipe"], "classes": state.get("classes")}
     except Exception:  # `read_weights` reports files that are no checkpoints
         return {}
-    found = {name: facts.get(name) for name in ("size", "mean", "std")}
+    found = {name: facts.get(name) for name in ("size", "mean", "std", "classes")}
     return {name: tuple(v) if isinstance(v, list) else v for name, v in found.items() if v}

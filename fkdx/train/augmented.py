@@ -23,7 +23,7 @@ from fkdx.batch import prepare
 from fkdx.loader import Batch
 from fkdx.loader.pool import default_threads
 from fkdx.loader.slots import send
-from fkdx.stores.sources import Source, class_numbers, open_source
+from fkdx.stores.sources import Source, class_numbers
 from fkdx.train.distributed import World
 from fkdx.train.recipe import Recipe
 
@@ -38,8 +38,10 @@ class AugmentedLoader:
 
     crops_per_image = 1
 
-    def __init__(self, recipe: Recipe, classes: list[str], world: World, device: torch.device) -> None:
-        self.source = open_source(recipe.data)
+    def __init__(
+        self, recipe: Recipe, source: Source, classes: list[str], world: World, device: torch.device
+    ) -> None:
+        self.source = source
         self._recipe, self._device = recipe, device
         _, self._class_of = class_numbers(self.source, classes)
         self._images = _AugmentedImages(self.source, recipe)

@@ -1,38 +1,34 @@
 """What must hold between a recipe and its data before the first step: nothing may fail days later."""
 
-from dataclasses import replace
-
-import torch
+from tqdm import tqdm
 
 from fkdx.labels import LabelFile, fingerprint
-from fkdx.stores.sources import Source
-from fkdx.train.data import classes_of, folders_of, open_labels, training_loader, validation_loader
+from fkdx.stores.sources import Source, class_numbers
+from fkdx.train.data import Data, folders_of, rule_of, training_loader, validation_loader
 from fkdx.train.distributed import World
 from fkdx.train.evaluate import read_real
 from fkdx.train.objective import check_objective, needs_classes
 from fkdx.train.recipe import Recipe
 from fkdx.train.schedule import passes
-from fkdx.train.teachers_labels import rule_of
 
 
-def check_data(recipe: Recipe, world: World) -> int:
+def check_data(stages: list[Data], world: World) -> int:
     """How many outputs the student needs, after a look at the data of every stage: none may fail days later.
 
     Raises ValueError or OSError for what does not fit: batch and processes, crops, classes, folders.
     """
-    outputs = {stage.labels: check_stage(stage, world) for stage in recipe.in_stages()}
+    outputs = {data.stage.labels: check_stage(data, world) for data in stages}
     if len(set(outputs.values())) > 1:
         raise ValueError(f"train: classes, got {outputs} in the stages, expected the same number in all")
     return next(iter(outputs.values()))
 
 
-def check_stage(stage: Recipe, world: World) -> int:
+def check_stage(data: Data, world: World) -> int:
     """The number of outputs that the data of one stage asks for."""
-    labels = open_labels(stage)
+    stage, labels, classes = data.stage, data.labels, data.classes
     rule_of(stage)
     if stage.ensemble and not stage.labels:
-        raise ValueError("train: ensemble, got no labels, expected those of the first teacher in labels")
-    classes = classes_of(stage, labels)
+        raise ValueError("train: ensemble needs `labels` to be set, the label file of the first teacher")
     m, parts = stage.crops_per_image, stage.accumulate
     if stage.batch_size % (m * world.size) or stage.batch_size % (parts * world.size):
         raise ValueError(
@@ -56,8 +52,7 @@ def check_stage(stage: Recipe, world: World) -> int:
     check_objective(stage, labels)
     check_loader(stage, labels)
     outputs = labels.num_classes if labels else len(classes)
-    bare = labels is not None and labels.kind == "dense_logits" and not stage.val
-    if outputs != len(classes) and not bare:
+    if outputs != len(classes) and not (data.bare and not stage.val):
         raise ValueError(
             f"train: classes, got {len(classes)} in {stage.data}, expected the {outputs} of {stage.labels}"
         )
@@ -68,25 +63,52 @@ def check_stage(stage: Recipe, world: World) -> int:
     return outputs
 
 
-def check_batches(recipe: Recipe, world: World) -> None:
-    """ValueError where the images of a stage, of a later one too, do not fill one batch of its every pass, or
-    where its validation images are none or not of its classes."""
-    for stage in recipe.in_stages():
-        labels = open_labels(stage)
-        files = labels and [labels, *map(LabelFile, stage.ensemble)]
-        fewest = min(at.crops for at in passes(stage))
-        loader = training_loader(replace(stage, threads=1), files, fewest, world, torch.device("cpu"))
+def check_batches(stages: list[Data], world: World) -> None:
+    """ValueError if the images of a stage, of a later one too, do not fill one batch of its every pass, or if
+    its validation images are none, or not of its classes; with `check_images`, if one cannot be read."""
+    for data in stages:
+        stage = data.stage
+        check_classes(data)
+        fewest = min(this_pass.crops for this_pass in passes(stage))
+        loader = training_loader(data, data.files, fewest, world, threads=1)
         if not len(loader):  # CropLoader says so itself
-            got = len(loader.source)
+            got = len(data.images)
             raise ValueError(f"train: one batch needs {stage.batch_size} images, got {got}, {stage.data}")
         if stage.val:
-            alone, classes = replace(stage, threads=1), classes_of(stage, labels)
-            if not len(validation_loader(alone, classes, world, torch.device("cpu")).pool.source):
+            if not len(validation_loader(data, world, threads=1).pool.source):
                 raise ValueError(f"train: no image to evaluate on, {stage.val}")
+            if stage.check_images:
+                check_images(data, world)
+
+
+def check_classes(data: Data) -> None:
+    """ValueError if an image has no class and the loss asks for it."""
+    _, classes = class_numbers(data.images, data.classes)
+    bare = (classes < 0).nonzero()[0].tolist()
+    if bare and needs_classes(data.stage):
+        named = ", ".join(data.images.keys[image] for image in bare[:4])
+        raise ValueError(
+            f"train: {len(bare)} images are in no class folder ({named}), expected <class>/<name>: "
+            f"the loss uses the images' classes, {data.stage.data}"
+        )
+
+
+def check_images(data: Data, world: World) -> None:
+    """Decode every validation image once. ValueError if some cannot be read, unless on_error is skip."""
+    loader, hidden = validation_loader(data, world, on_error="skip"), None if world.main else True
+    for _ in tqdm(loader, desc="validation images", unit="batch", disable=hidden, leave=False):
+        pass
+    loader.close()
+    reasons = world.gather([f"{key}: {reason}" for key, reason in sorted(loader.skipped.items())])
+    if reasons and data.stage.on_error == "raise":
+        raise ValueError(
+            f"train: {len(reasons)} validation images cannot be used, the first is {reasons[0]}; "
+            f"remove them, or leave them out with --on-error skip, {data.stage.val}"
+        )
 
 
 def check_loader(stage: Recipe, labels: LabelFile | None) -> None:
-    """ValueError where a recipe asks a loader for what only the other one has."""
+    """ValueError if a recipe asks a loader for what only the other one has."""
     if stage.loader == "crops":
         for name in ("auto_augment", "color_jitter", "random_erasing"):
             if getattr(stage, name):
@@ -108,7 +130,7 @@ def check_loader(stage: Recipe, labels: LabelFile | None) -> None:
 
 
 def check_fingerprint(labels: LabelFile, source: Source) -> None:
-    """ValueError where the label file says that it was made for other images under the same names."""
+    """ValueError if the label file was made for other images of the same names."""
     expected = labels.header.get("dataset")
     if not expected or len(source) != expected["images"]:
         return

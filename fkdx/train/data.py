@@ -1,107 +1,204 @@
-"""What a stage learns from and is examined on: its labels, its classes and its two loaders."""
+"""What a stage learns from and is evaluated on: labels, images, classes, all opened once; and its loaders."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
 
+from fkdx.calibration import Calibration, calibrated
+from fkdx.files import write_whole
 from fkdx.labels import LabelFile
 from fkdx.loader import CropLoader, ValidationLoader
+from fkdx.models.weights import trained_facts
+from fkdx.stores.sources import Source, open_source
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.distributed import World
 from fkdx.train.recipe import Recipe
 
 
-def open_labels(recipe: Recipe) -> LabelFile | None:
-    """The label file; None where the images' own classes are learned.
+@dataclass(frozen=True)
+class Data:
+    """The data of one stage. Stages that name the same file or folder share what is opened.
 
-    Raises ValueError where the recipe does not say what to learn from.
+    Attributes:
+        labels: the label file; None if the images' own classes are learned.
+        others: label files of further teachers.
+        classes: the names of all classes in order.
     """
-    if recipe.labels and not recipe.hard:
-        return LabelFile(recipe.labels)
-    if not (recipe.hard or recipe.teacher or recipe.evaluate):
-        raise ValueError(
-            "train: nothing to learn from, expected --labels FILE, or --hard for the images' own classes"
-        )
-    return None
+
+    stage: Recipe
+    labels: LabelFile | None
+    others: list[LabelFile]
+    classes: list[str]
+    open_images: Callable[[str], Source]
+
+    @cached_property
+    def images(self) -> Source:
+        """The training images, listed on first use."""
+        return self.open_images(self.stage.data)
+
+    @cached_property
+    def validation(self) -> Source:
+        """The validation images, listed on first use."""
+        return self.open_images(self.stage.val)
+
+    @property
+    def files(self) -> list[LabelFile] | None:
+        """One label file a teacher; None if there are none."""
+        return None if self.labels is None else [self.labels, *self.others]
+
+    @property
+    def identity(self) -> str:
+        """What distinguishes label files, wherever they lie: the digests of their contents."""
+        return "classes" if self.labels is None else " ".join(file.digest for file in self.files)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the student's outputs; none if its outputs are no classes."""
+        return [] if self.bare and self.labels.num_classes != len(self.classes) else self.classes
+
+    @property
+    def bare(self) -> bool:
+        """Whether the labels are a teacher's logits, whose outputs need not be classes."""
+        return self.labels is not None and self.labels.kind == "dense_logits"
 
 
-def identity(labels: LabelFile | None, *others: LabelFile) -> str:
-    """What tells label files from others, wherever they lie: the digests of their contents."""
-    return "classes" if labels is None else " ".join(file.digest for file in (labels, *others))
+def open_data(recipe: Recipe) -> list[Data]:
+    """The data of every stage. ValueError if a recipe does not say what to learn from."""
+    open_labels, open_images = cache(LabelFile), cache(open_source)
+    stages = []
+    for stage in recipe.in_stages():
+        labels = open_labels(stage.labels) if stage.labels and not stage.hard else None
+        if labels is None and not (stage.hard or stage.teacher or stage.evaluate):
+            raise ValueError(
+                "train: nothing to learn from, expected --labels FILE, or --hard for the images' own classes"
+            )
+        others = list(map(open_labels, stage.ensemble))
+        stages.append(Data(stage, labels, others, classes_of(stage, labels), open_images))
+    return stages
 
 
-def classes_of(recipe: Recipe, labels: LabelFile | None) -> list[str]:
-    """The names of all classes in order: the label file's, or the folders'.
+def classes_of(stage: Recipe, labels: LabelFile | None) -> list[str]:
+    """The names of all classes in order: those of weights to evaluate, or the label file's, or the folders'.
 
-    Where there are validation images alone, folders that are numbers come in the order of these.
+    With validation images alone, folders that are numbers come in the order of numbers.
     """
+    if stage.evaluate and stage.init and (names := trained_facts(stage.init).get("classes")):
+        return list(names)
     if labels and labels.classes:
         return list(labels.classes)
-    folders = folders_of(recipe.data or recipe.val)
-    numbers = not recipe.data and all(map(str.isdecimal, folders))
+    folders = folders_of(stage.data or stage.val)
+    numbers = not stage.data and all(map(str.isdecimal, folders))
     return sorted(folders, key=int) if numbers else folders
 
 
 def folders_of(data: str) -> list[str]:
     """The names of the folders in a folder, sorted."""
     if not data:
-        raise ValueError("train: no images, expected --data DIR with one folder a class")
+        raise ValueError("train: no images, expected --data DIR with one folder for each class")
     if not Path(data).is_dir():
-        raise FileNotFoundError(f"train: no such folder, expected one folder a class, {data}")
+        raise FileNotFoundError(f"train: no such folder, expected one folder for each class, {data}")
     folders = sorted(entry.name for entry in Path(data).iterdir() if entry.is_dir())
     if not folders:
-        raise ValueError(f"train: no class folders, expected one folder a class, {data}")
+        raise ValueError(f"train: no class folders, expected one folder for each class, {data}")
     return folders
 
 
+# ---- calibration ------------------------------------------------------------------------------------------
+
+
+def rule_of(stage: Recipe) -> Calibration | None:
+    """FerKD's rule; an image keeps as many crops as a pass draws of it. None without `calibrate`."""
+    if not stage.calibrate:
+        return None
+    return Calibration(*stage.calibrate, stage.epsilon, stage.score, stage.crops_per_image)
+
+
+def calibrated_files(data: Data, world: World) -> list[LabelFile] | None:
+    """The label files as the student learns from them: calibrated if the stage asks for it.
+
+    What calibration did is printed, and written for every class to output/calibration.csv (.1.csv, ... for
+    further teachers).
+    """
+    rule, files = rule_of(data.stage), data.files
+    if rule is None or files is None:
+        return files
+    views = calibrated(files, rule, progress=None if world.main else False)
+    for number, view in enumerate(views):
+        world.say(f"calibration of {view.path}: {view.statistics}")
+        if world.main:
+            name = f"calibration.{number}.csv" if number else "calibration.csv"
+            write_whole(Path(data.stage.output) / name, view.statistics.write_csv)
+    return list(views)
+
+
+# ---- loaders ----------------------------------------------------------------------------------------------
+
+
 def training_loader(
-    recipe: Recipe, labels: list[LabelFile] | None, crops: int, world: World, device: torch.device
+    data: Data,
+    labels: list[LabelFile] | None,
+    crops: int,
+    world: World,
+    device: torch.device | str = "cpu",
+    threads: int | None = None,
 ) -> CropLoader | AugmentedLoader:
-    """Training batches with `crops` crops an image."""
-    if recipe.loader == "timm":
-        return AugmentedLoader(recipe, folders_of(recipe.data), world, device)
+    """Training batches with `crops` crops an image; `labels` are the stage's files, calibrated or not."""
+    stage = data.stage
+    if stage.loader == "timm":
+        return AugmentedLoader(stage, data.images, folders_of(stage.data), world, torch.device(device))
     return CropLoader(
-        recipe.data,
+        data.images,
         labels,
-        recipe.batch_size,
+        stage.batch_size,
         crops,
-        recipe.size,
-        seed=recipe.seed,
-        threads=recipe.threads,
+        stage.size,
+        seed=stage.seed,
+        threads=threads or stage.threads,
         rank=world.rank,
         world_size=world.size,
-        label_kind=recipe.label_kind,
-        interpolation=recipe.interpolation,
-        choice=recipe.choice,
-        window=tuple(recipe.window),
-        epochs=recipe.epochs,
-        score=recipe.score,
-        on_error=recipe.on_error,
-        on_missing=recipe.on_missing,
-        cache_bytes=recipe.cache_bytes,
+        label_kind=stage.label_kind,
+        interpolation=stage.interpolation,
+        choice=stage.choice,
+        window=tuple(stage.window),
+        epochs=stage.epochs,
+        score=stage.score,
+        on_error=stage.on_error,
+        on_missing=stage.on_missing,
+        allow_warnings=stage.allow_warnings,
+        cache_bytes=stage.cache_bytes,
         device=device,
-        scale=tuple(recipe.scale),
-        ratio=tuple(recipe.ratio),
+        scale=tuple(stage.scale),
+        ratio=tuple(stage.ratio),
     )
 
 
 def validation_loader(
-    recipe: Recipe, classes: list[str], world: World, device: torch.device
+    data: Data, world: World, device: torch.device | str = "cpu", threads: int | None = None, **more: str
 ) -> ValidationLoader:
     """Every validation image once over all processes.
 
     Folders named 0, 1, 2, ... (ImageNetV2) are class numbers, unless the classes themselves are named so.
     """
-    folders, numbers = set(folders_of(recipe.val)), [str(number) for number in range(len(classes))]
+    stage, classes = data.stage, data.classes
+    folders, numbers = set(folders_of(stage.val)), [str(number) for number in range(len(classes))]
+    options = {
+        "interpolation": stage.eval_interpolation,
+        "on_error": stage.on_error,
+        "allow_warnings": stage.allow_warnings,
+        **more,
+    }
     return ValidationLoader(
-        recipe.val,
-        max(1, recipe.batch_size // world.size),
-        recipe.eval_size or recipe.size,
-        recipe.crop_ratio,
+        data.validation,
+        max(1, stage.batch_size // world.size),
+        stage.eval_size or stage.size,
+        stage.crop_ratio,
         classes=numbers if folders <= set(numbers) and not folders <= set(classes) else classes,
-        interpolation=recipe.eval_interpolation,
-        threads=recipe.threads,
+        threads=threads or stage.threads,
         rank=world.rank,
         world_size=world.size,
         device=device,
+        **options,
     )

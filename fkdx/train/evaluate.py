@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fkdx.batch import prepare
 from fkdx.loader import ValidationLoader
+from fkdx.models.accuracy import as_percentages, count_right, guesses
 from fkdx.train.distributed import Stop, World
 from fkdx.train.recipe import Recipe
 
@@ -16,31 +17,28 @@ from fkdx.train.recipe import Recipe
 def evaluate(
     model: nn.Module, loader: ValidationLoader, recipe: Recipe, world: World, stop: Stop
 ) -> dict[str, float]:
-    """{"top1", "top5" in percent, "images"} of `model` over all processes.
+    """{"top1", "top5" in percent, "images"} of `model` over all processes, and "skipped" images if any.
 
     With ReaL labels only images that have any count, and a guess is right if it is among them.
-    Raises Interrupted on every process if one was told to stop, and ValueError where nothing can be counted.
+    Raises Interrupted on every process if one of them got a signal, and ValueError if nothing can be counted.
     """
-    device = next(model.parameters()).device
-    dtype = recipe.dtype
+    device, dtype = next(model.parameters()).device, recipe.dtype
     real = read_real(recipe.real_labels) if recipe.real_labels else None
-    totals = torch.zeros(3, dtype=torch.int64, device=device)  # right at first, right in five, images
+    totals = torch.zeros(3, dtype=torch.int64, device=device)
     model.eval()
     for batch in loader:
         images = prepare(batch.images, recipe.mean, recipe.std, dtype)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            guesses = model(images).topk(min(5, len(loader.classes)), dim=1).indices
-        right = (
-            guesses == batch.classes.to(device)[:, None] if real is None else among(guesses, batch.keys, real)
-        )
-        totals += torch.stack([right[:, 0].sum(), right.any(1).sum(), right.new_ones(len(right)).sum()])
+            found = guesses(model(images))
+        classes = batch.classes.to(device)[:, None]
+        totals += count_right(found == classes if real is None else among(found, batch.keys, real))
         if stop.signal:
             break
     stop.agree(int(world.max([stop.signal])[0]))
-    top1, top5, images = world.sum(totals.tolist())
-    if not images:
+    *counts, skipped = world.sum([*totals.tolist(), len(loader.skipped)])
+    if not counts[-1]:
         raise ValueError(f"evaluate: no image to count, expected some with labels, {recipe.val}")
-    return {"top1": 100 * top1 / images, "top5": 100 * top5 / images, "images": int(images)}
+    return as_percentages(counts) | ({"skipped": int(skipped)} if skipped else {})
 
 
 def read_real(path: str) -> list[list[int]]:
@@ -56,13 +54,13 @@ def read_real(path: str) -> list[list[int]]:
     return real
 
 
-def among(guesses: Tensor, keys: list[str], real: list[list[int]]) -> Tensor:
+def among(found: Tensor, keys: list[str], real: list[list[int]]) -> Tensor:
     """Which guesses (n, 5) are among their image's classes, for images that have any: (at most n, 5) bool."""
     rows = []
-    for row, key in zip(guesses.tolist(), keys):
+    for row, key in zip(found.tolist(), keys):
         if answers := real[image_number(key, len(real)) - 1]:
             rows.append([guess in answers for guess in row])
-    return torch.tensor(rows, dtype=torch.bool, device=guesses.device).view(-1, guesses.shape[1])
+    return torch.tensor(rows, dtype=torch.bool, device=found.device).view(-1, found.shape[1])
 
 
 def image_number(key: str, images: int) -> int:

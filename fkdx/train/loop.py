@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,9 +24,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fkdx.loader import Batch, CropLoader, ValidationLoader
+from fkdx.models.weights import trained_facts
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.checks import check_batches, check_data, check_fingerprint
-from fkdx.train.data import classes_of, open_labels, training_loader, validation_loader
+from fkdx.train.data import Data, calibrated_files, open_data, training_loader, validation_loader
 from fkdx.train.distributed import Interrupted, Stop, World
 from fkdx.train.evaluate import evaluate
 from fkdx.train.lesson import Lesson, make_lesson, open_teachers
@@ -36,7 +38,6 @@ from fkdx.train.recipe import Recipe
 from fkdx.train.run import Run, begin, export, find_checkpoint, save
 from fkdx.train.schedule import Pass, passes, step_learning_rate
 from fkdx.train.student import check_gradients, create_optimizer, create_student, freeze, set_training
-from fkdx.train.teachers_labels import teachers_labels
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,7 +55,8 @@ def train(recipe: Recipe, world: World) -> int:
     if not (recipe.output or recipe.evaluate):
         raise ValueError("train: nowhere to write, expected --output DIR")
     device = set_machine(recipe, world)
-    outputs = check_data(recipe, world)
+    data = open_data(recipe)
+    outputs = check_data(data, world)
     state = find_checkpoint(recipe)
     torch.manual_seed(recipe.seed)
     student, recipe = create_student(recipe, outputs, fresh=state is None)
@@ -62,21 +64,20 @@ def train(recipe: Recipe, world: World) -> int:
         student = convert_sync_batchnorm(student)
     student.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
     if recipe.evaluate:
-        return examine(student, recipe, world)
-    check_batches(recipe, world)
+        return examine(student, data[0], recipe, world)
+    data = [replace(stage_data, stage=stage) for stage_data, stage in zip(data, recipe.in_stages())]
+    check_batches(data, world)
     if world.main and (idle := recipe.without_effect()):
         named = ", ".join(f"{name} (needs {needs})" for name, needs in idle.items())
         print(f"fkdx train: keys that have no effect here: {named}", file=sys.stderr)
     teachers = open_teachers(recipe, outputs, device) if recipe.teacher else None
 
     with Stop(world) as stop:
-        run = begin(recipe, world, stop, device, student, teachers, state)
+        run = begin(recipe, world, stop, device, student, teachers, data, state)
         position = run.position
         try:
-            for number, stage in enumerate(recipe.in_stages()):
-                if number < position.stage:
-                    continue
-                if not train_stage(run, stage, state):
+            for number in range(position.stage, len(data)):
+                if not train_stage(run, data[number], state):
                     break
                 position.stage, position.number, position.step, state = number + 1, 0, 0, None
         except Interrupted:
@@ -90,7 +91,7 @@ def train(recipe: Recipe, world: World) -> int:
             return 128 + stop.signal
     run.watch.check_end()
     if world.main:
-        export(run, "last.safetensors", recipe.in_stages()[-1])
+        export(run, "last.safetensors", len(data) - 1)
     run.journal.close()
     world.wait()
     return 0
@@ -99,13 +100,11 @@ def train(recipe: Recipe, world: World) -> int:
 # ---- stage, pass, step ------------------------------------------------------------------------------------
 
 
-def train_stage(run: Run, stage: Recipe, state: dict[str, Any] | None) -> bool:
-    """Every pass of a stage from the run's position on; False where `max_steps` ended it before."""
-    position, world = run.position, run.world
-    labels = open_labels(stage)
-    classes = classes_of(stage, labels)
-    validation = validation_loader(stage, classes, world, run.device) if stage.val else None
-    run.bare = run.teachers is not None or (labels is not None and labels.kind == "dense_logits")
+def train_stage(run: Run, data: Data, state: dict[str, Any] | None) -> bool:
+    """Every pass of a stage from the run's position on; False if `max_steps` ended it early."""
+    stage, position, world = data.stage, run.position, run.world
+    validation = validation_loader(data, world, run.device) if stage.val else None
+    run.bare = run.teachers is not None or data.bare
     freeze(run.student, stage.freeze)
     run.optimizer = create_optimizer(stage, run.student)
     if state and (position.number or position.step):
@@ -113,14 +112,14 @@ def train_stage(run: Run, stage: Recipe, state: dict[str, Any] | None) -> bool:
     model = wrap(run, stage)
 
     plan = list(passes(stage))
-    files = teachers_labels(stage, labels, world)
+    files = calibrated_files(data, world)
     loader = None
     while position.number < len(plan):
         at = plan[position.number]
         if loader is None or loader.crops_per_image != at.crops:
-            begun, loader = loader is not None, training_loader(stage, files, at.crops, world, run.device)
-            if labels and world.main and not begun:
-                check_fingerprint(labels, loader.pool.source)
+            if data.labels and world.main and loader is None:
+                check_fingerprint(data.labels, data.images)
+            loader = training_loader(data, files, at.crops, world, run.device)
             world.wait()
         train_pass(run, stage, at, model, loader)
         cut_short = 0 < stage.max_steps <= position.total
@@ -213,14 +212,16 @@ def score(run: Run, stage: Recipe, at: Pass, loader: ValidationLoader) -> bool:
     return better
 
 
-def examine(student: nn.Module, recipe: Recipe, world: World) -> int:
+def examine(student: nn.Module, data: Data, recipe: Recipe, world: World) -> int:
     """`--evaluate`: print the accuracy of given weights and do nothing else."""
     if not (recipe.val and (recipe.init or recipe.pretrained)):
         raise ValueError("train: nothing to evaluate, expected --val DIR and --init FILE or --pretrained")
     with Stop(world) as stop:
-        classes = classes_of(recipe, open_labels(recipe))
-        loader = validation_loader(recipe, classes, world, next(student.parameters()).device)
+        loader = validation_loader(replace(data, stage=recipe), world, next(student.parameters()).device)
         result = evaluate(student, loader, recipe, world, stop)
+    if world.main and recipe.init and trained_facts(recipe.init).get("classes"):
+        names = ", ".join(data.classes[:4]) + (", ..." if len(data.classes) > 4 else "")
+        print(f"fkdx train: classes as the weights name them: {names}", file=sys.stderr)
     world.say(json.dumps(result))
     return 0
 

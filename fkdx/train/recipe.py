@@ -104,6 +104,13 @@ class Recipe:
         "what to do with an unreadable image: raise an error, or skip and count it",
         choices=("raise", "skip"),
     )
+    allow_warnings: bool = key(
+        False,
+        "accept JPEG files that libjpeg finds damaged but decodes in some way",
+    )
+    check_images: bool = key(
+        False, "read every validation image once before the first step", movable=True, needs="val"
+    )
     on_missing: str = key(
         "raise",
         "what to do with images without labels and labels without images: raise an error, or ignore them",

@@ -10,11 +10,10 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from fkdx.files import write_whole
-from fkdx.labels import LabelFile
 from fkdx.models.online import OnlineTeachers
 from fkdx.models.weights import differing
 from fkdx.train import checkpoint
-from fkdx.train.data import identity, open_labels
+from fkdx.train.data import Data
 from fkdx.train.distributed import Stop, World
 from fkdx.train.journal import Journal
 from fkdx.train.recipe import Recipe, differences
@@ -47,7 +46,7 @@ class Run:
     journal: Journal
     watch: Watch
     position: Position
-    labels: list[str]  # which label file each stage learns from
+    data: list[Data]  # of each stage
     optimizer: torch.optim.Optimizer | None = None
     bare: bool = False  # what is taught is logits, not probabilities
     saved_at: float = field(default_factory=time.monotonic)
@@ -65,6 +64,7 @@ def begin(
     device: torch.device,
     student: nn.Module,
     teachers: OnlineTeachers | None,
+    data: list[Data],
     state: dict[str, Any] | None,
 ) -> Run:
     """A run at its first step, or where the checkpoint's `state` was, with its folder and its journal open.
@@ -74,7 +74,7 @@ def begin(
     ema = ModelEmaV3(student, decay=recipe.ema, use_warmup=True) if recipe.ema else None
     scaled = any(stage.amp == "fp16" for stage in recipe.in_stages())
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
-    labels = [identity(open_labels(s), *map(LabelFile, s.ensemble)) for s in recipe.in_stages()]
+    labels = [stage.identity for stage in data]
     position = resume(state, recipe, labels, student, ema, scaler) if state else Position()
     if world.max([position.total, -position.total]) != [position.total, -position.total]:
         raise ValueError(
@@ -86,7 +86,7 @@ def begin(
     if world.main:
         write_whole(Path(recipe.output) / "args.yaml", recipe.save)
     watch = Watch(journal, world, recipe.nonfinite_limit)
-    return Run(recipe, world, stop, device, student, ema, scaler, teachers, journal, watch, position, labels)
+    return Run(recipe, world, stop, device, student, ema, scaler, teachers, journal, watch, position, data)
 
 
 def save(run: Run, better: bool = False) -> None:
@@ -100,7 +100,8 @@ def save(run: Run, better: bool = False) -> None:
     state = {
         "recipe": asdict(run.recipe),
         "position": asdict(run.position),
-        "labels": run.labels,
+        "labels": [stage.identity for stage in run.data],
+        "classes": run.data[run.position.stage].class_names,
         "state_dict": run.student.state_dict(),
         "state_dict_ema": run.ema.module.state_dict() if run.ema else None,
         "optimizer": run.optimizer.state_dict(),
@@ -111,17 +112,18 @@ def save(run: Run, better: bool = False) -> None:
     if run.recipe.save_every and position.step == 0 and position.number % run.recipe.save_every == 0:
         names.insert(0, output / f"step_{position.total}.pt")
     if better:
-        export(run, "best.safetensors", run.recipe.in_stages()[position.stage])
+        export(run, "best.safetensors", position.stage)
         names.insert(0, output / "best.pt")
     checkpoint.save(names[0], state)
     for name in names[1:]:
         checkpoint.give_name(names[0], name)
 
 
-def export(run: Run, name: str, stage: Recipe) -> None:
-    """Write what was learned, with the inputs that `stage` gave it."""
-    inputs = {"size": stage.size, "mean": list(stage.mean), "std": list(stage.std)}
-    checkpoint.save_weights(Path(run.recipe.output) / name, run.learned, inputs)
+def export(run: Run, name: str, number: int) -> None:
+    """Write what was learned by the end of a stage, with the images and classes that it learned from."""
+    stage, classes = run.recipe.in_stages()[number], run.data[number].class_names
+    facts = {"size": stage.size, "mean": list(stage.mean), "std": list(stage.std), "classes": classes}
+    checkpoint.save_weights(Path(run.recipe.output) / name, run.learned, facts)
 
 
 def find_checkpoint(recipe: Recipe) -> dict[str, Any] | None:

@@ -1,9 +1,12 @@
 """Validation batches are torchvision's crops, every image once."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from images import OWN_RULE
 from loading import CLASSES, Data, draw_data
+from PIL import Image
 from torchvision.transforms import functional as F
 
 from fkdx import ValidationLoader
@@ -42,3 +45,37 @@ def test_validation_classes(data: Data) -> None:
     assert [names[number] for number in batch.classes] == [key.split("/")[0] for key in batch.keys]
     with pytest.raises(ValueError, match=r"1 class folders are not among the 2 classes, for example 'cat'"):
         ValidationLoader(data.root, 23, 8, classes=["ant", "bee"])
+
+
+def test_images_without_a_class_are_named_or_left_out(tmp_path):
+    draw(tmp_path, ["a/0.jpg", "b/1.jpg", "stray.jpg", "z.jpg"])
+    with pytest.raises(ValueError, match=r"2 images are in no class folder \(stray.jpg, z.jpg\)"):
+        ValidationLoader(tmp_path, 2, 16)
+    parts = [ValidationLoader(tmp_path, 2, 16, on_error="skip", rank=rank, world_size=2) for rank in (0, 1)]
+    assert sorted(key for part in parts for batch in part for key in batch.keys) == ["a/0.jpg", "b/1.jpg"]
+    skipped = [list(part.skipped) for part in parts]
+    assert skipped == [["stray.jpg"], ["z.jpg"]]
+
+
+def test_unreadable_images_are_left_out_and_counted(tmp_path):
+    names = [f"a/{number}.jpg" for number in range(5)]
+    draw(tmp_path, names)
+    for number in (1, 4):  # the last is alone in its batch
+        (tmp_path / names[number]).write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"a/1\.jpg"):
+        list(ValidationLoader(tmp_path, 2, 16))
+    loader = ValidationLoader(tmp_path, 2, 16, on_error="skip")
+    for _ in range(2):
+        batches = list(loader)
+        assert [batch.keys for batch in batches] == [["a/0.jpg"], ["a/2.jpg", "a/3.jpg"]]
+        assert [len(batch.images) for batch in batches] == [len(batch.classes) for batch in batches] == [1, 2]
+        assert loader.skipped.keys() == {"a/1.jpg", "a/4.jpg"}
+    whole = ValidationLoader(tmp_path, 2, 16, on_error="skip")
+    kept = next(iter(whole)).images
+    assert kept.shape == (1, 16, 16, 3)
+
+
+def draw(folder: Path, names: list[str]) -> None:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (24, 20), (number * 9, 50, 90)).save(folder / name)

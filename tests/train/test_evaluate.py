@@ -1,15 +1,17 @@
 """`--evaluate`: exact totals on a validation folder, on numbered folders and with ImageNet-ReaL's labels."""
 
 import json
+import shutil
 from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 from PIL import Image
-from toy import CLASSES, COMMON, make_toy, torchrun
+from toy import CLASSES, COMMON, log_of, make_toy, torchrun
 
 from fkdx.loader import ValidationLoader
+from fkdx.models.weights import trained_facts
 from fkdx.train.checkpoint import save_weights
 from fkdx.train.loop import main
 
@@ -160,3 +162,61 @@ def test_what_cannot_be_evaluated_is_refused(toy, tmp_path, capsys):
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1
         assert words in lines[0]
+
+
+def test_weights_bring_their_class_names(toy, score, tmp_path, capsys):
+    """--evaluate alone: the names of classes come with the weights, in the order of the training."""
+    val = tmp_path / "val"
+    shutil.copytree(toy / "data" / "val", val)
+    (val / "blue").rename(tmp_path / "blue")  # a folder fewer than classes
+    capsys.readouterr()
+    found = score("--val", str(val), "--data", "")
+    assert found["images"] == IMAGES * (len(CLASSES) - 1)
+    shutil.move(tmp_path / "blue", val / "blue")
+    assert score("--val", str(val), "--data", "") == score()
+    assert main(arguments(toy, "--val", str(val), "--data", "")) == 0
+    assert "classes as the weights name them: blue, gray, green, red" in capsys.readouterr().err
+    assert trained_facts(toy / "run" / "last.safetensors")["classes"] == tuple(CLASSES)
+    assert trained_facts(toy / "run" / "last.pt")["classes"] == tuple(CLASSES)
+
+
+@pytest.fixture
+def spoilt(toy, tmp_path) -> Path:
+    """The validation images with one that cannot be read and one outside of the class folders."""
+    val = tmp_path / "val"
+    shutil.copytree(toy / "data" / "val", val)
+    (val / "red" / "3.jpg").write_bytes(b"no image")
+    shutil.copy(val / "red" / "0.jpg", val / "stray.jpg")
+    return val
+
+
+def test_images_that_cannot_be_used_are_errors_or_counted(toy, spoilt, score, capsys):
+    capsys.readouterr()
+    assert main(arguments(toy, "--val", str(spoilt))) == 1
+    assert "1 images are in no class folder (stray.jpg)" in capsys.readouterr().err
+    found = score("--val", str(spoilt), "--on-error", "skip")
+    assert (found["images"], found["skipped"]) == (IMAGES * len(CLASSES) - 1, 2)
+    (spoilt / "stray.jpg").unlink()
+    assert main(arguments(toy, "--val", str(spoilt))) == 1
+    assert "red/3.jpg" in capsys.readouterr().err
+
+
+def test_validation_images_are_read_before_the_first_step(toy, spoilt, capsys):
+    (spoilt / "stray.jpg").unlink()
+    run = spoilt.parent / "run"
+    data = ["--data", str(toy / "data" / "train"), "--val", str(spoilt), "--labels", str(toy / "labels.fkdl")]
+    train = [*COMMON, *data, "--max-steps", "1", "--output", str(run), "--check-images"]
+    capsys.readouterr()
+    assert main(train) == 1
+    line = capsys.readouterr().err.strip()
+    assert "1 validation images cannot be used, the first is red/3.jpg" in line
+    assert not run.exists()
+    assert main([*train, "--on-error", "skip"]) == 0
+    assert log_of(run)[-1]["skipped"] == 1
+
+
+def test_two_processes_agree_on_what_is_skipped(toy, spoilt):
+    more = ["--val", str(spoilt), "--on-error", "skip"]
+    done = torchrun(2, arguments(toy, *more))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["skipped"] == 2
