@@ -73,7 +73,9 @@ def check_batches(stages: list[Data], world: World) -> None:
         loader = training_loader(data, data.files, fewest, world, threads=1)
         if not len(loader):  # CropLoader says so itself
             got = len(data.images)
-            raise ValueError(f"train: one batch needs {stage.batch_size} images, got {got}, {stage.data}")
+            raise ValueError(
+                f"train: a batch needs {stage.batch_size} images, but there are only {got}, {stage.data}"
+            )
         if stage.val:
             if not len(validation_loader(data, world, threads=1).pool.source):
                 raise ValueError(f"train: no image to evaluate on, {stage.val}")

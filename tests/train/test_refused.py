@@ -35,10 +35,13 @@ def refused(arguments: list[str], capsys) -> str:
     [
         (["--batch-size", "15"], "batch_size, got 15, expected a multiple of crops_per_image x processes"),
         (["--crops-per-image", "8"], "crops_per_image, got 8, expected at most the 6 in"),
-        (["--batch-size", "512"], "one batch needs 512 images, got 48"),
-        (["--batch-size", "96"], "one batch needs 96 images, got 48"),  # of the last epochs, of single crops
-        (["--stages", "[{}, {batch_size: 64}]"], "one batch needs 64 images, got 48"),
-        ([*TIMM, "--stages", "[{}, {batch_size: 64}]"], "one batch needs 64 images, got 48"),
+        (["--batch-size", "512"], "a batch needs 512 images, but there are only 48"),
+        (
+            ["--batch-size", "96"],
+            "a batch needs 96 images, but there are only 48",
+        ),  # of the last epochs, of single crops
+        (["--stages", "[{}, {batch_size: 64}]"], "a batch needs 64 images, but there are only 48"),
+        ([*TIMM, "--stages", "[{}, {batch_size: 64}]"], "a batch needs 64 images, but there are only 48"),
         (["--data", "/nowhere"], "no such folder"),
         (["--labels", "/nowhere.fkdl"], "/nowhere.fkdl"),
         (["--val", "/nowhere"], "/nowhere"),
@@ -218,3 +221,11 @@ def test_a_run_that_ends_on_a_loss_that_is_not_finite_fails(soft, tmp_path, caps
     arguments = [*soft, "--lr", "1e30", "--nonfinite-limit", "99", "--max-steps", "4"]
     assert "the last loss is not finite" in refused(arguments, capsys).splitlines()[-1]
     assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("more", [["--hard"], ["--class-weight", "0.5"], [*TIMM, "--class-weight", "0.5"]])
+def test_training_images_without_a_class_are_named(soft, toy_root, tmp_path, capsys, rng, more):
+    images = shutil.copytree(toy_root / "data" / "train", tmp_path / "train")
+    shutil.copy(images / "red" / "0.jpg", images / "stray.jpg")
+    more = [*more, "--data", str(images), "--on-missing", "ignore"]
+    assert "1 images are in no class folder (stray.jpg)" in refused([*soft, *more], capsys)
