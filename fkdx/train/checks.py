@@ -71,11 +71,9 @@ def check_batches(stages: list[Data], world: World) -> None:
         check_classes(data)
         fewest = min(this_pass.crops for this_pass in passes(stage))
         loader = training_loader(data, data.files, fewest, world, threads=1)
-        if not len(loader):  # CropLoader says so itself
-            got = len(data.images)
-            raise ValueError(
-                f"train: a batch needs {stage.batch_size} images, but there are only {got}, {stage.data}"
-            )
+        if not len(loader):  # CropLoader raises this itself
+            size, there = stage.batch_size, len(data.images)
+            raise ValueError(f"train: a batch needs {size} images, but there are only {there}, {stage.data}")
         if stage.val:
             if not len(validation_loader(data, world, threads=1).pool.source):
                 raise ValueError(f"train: no image to evaluate on, {stage.val}")
@@ -85,9 +83,10 @@ def check_batches(stages: list[Data], world: World) -> None:
 
 def check_classes(data: Data) -> None:
     """ValueError if an image has no class and the loss asks for it."""
+    if not needs_classes(data.stage):
+        return
     _, classes = class_numbers(data.images, data.classes)
-    bare = (classes < 0).nonzero()[0].tolist()
-    if bare and needs_classes(data.stage):
+    if bare := (classes < 0).nonzero()[0].tolist():
         named = ", ".join(data.images.keys[image] for image in bare[:4])
         raise ValueError(
             f"train: {len(bare)} images are in no class folder ({named}), expected <class>/<name>: "
