@@ -9,7 +9,7 @@ NATIVE  = $(shell find csrc -type f) CMakeLists.txt setup.py fkdx/_version.py
 export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
 export FKDX_BUILD_DIR  ?= build/dev
 
-.PHONY: demo test quick faults fuzz-labels sanitize neon build fmt clean
+.PHONY: demo test quick faults fuzz-labels fuzz-jpeg sanitize neon build fmt clean
 demo: build            ## draw scenes, train a teacher, store its labels, train students
 	$(BIN)/python -m fkdx demo
 
@@ -30,6 +30,10 @@ fuzz-labels:           ## ten minutes of libFuzzer on the reader of label files 
 	mkdir -p build/fuzz/label_file
 	$(SANITIZE) tests/fuzz/label_file.cpp csrc/labels/*.cpp csrc/base/cpu.cpp -o build/fuzz/label_file.bin
 	build/fuzz/label_file.bin -max_total_time=600 -max_len=8192 -rss_limit_mb=1024 build/fuzz/label_file tests/fuzz/label_file
+
+SEED ?= $(shell date +%s)
+fuzz-jpeg:             ## a million random JPEG streams (or COUNT) under ASan + UBSan; SEED=1 repeats
+	sh tests/fuzz/jpeg/run.sh address,undefined $(SEED) $(or $(COUNT),1000000)
 
 SANITIZED ?= $(addprefix tests/image/test_,crops.py jpeg.py) $(addprefix tests/loader/test_,pool.py crop_loader.py bad_images.py validation_loader.py)
 sanitize: build        ## the tests of native code under ASan + UBSan, then under TSan: about ten minutes

@@ -8,22 +8,31 @@
 
 namespace {
 
-// Lengths of n codes of a complete tree but for its last leaf: no code may be all ones.
-std::vector<int> random_lengths(Random& random, int n) {
+// How many of n codes have each length: the leaves of a complete tree but for the last, for no code may be
+// all ones.
+std::array<uint8_t, 17> random_counts(Random& random, int n) {
   const int depth = random.below(3);  // 0: split any leaf, 1: mostly the deepest, 2: always the deepest
-  std::vector<int> leaves{0};
-  while (static_cast<int>(leaves.size()) < n + 1) {
-    const bool deepest = depth == 2 || (depth == 1 && random.chance(70));
-    int leaf = static_cast<int>(leaves.size()) - 1;
-    if (!deepest || leaves[leaf] >= 16) leaf = random.below(static_cast<int>(leaves.size()));
-    if (leaves[leaf] >= 16) continue;
-    const int length = leaves[leaf] + 1;
-    leaves.erase(leaves.begin() + leaf);
-    leaves.insert(leaves.end(), 2, length);
-    std::sort(leaves.begin(), leaves.end());
+  std::array<int, 17> leaves{1};
+  const auto deepest = [&](int most) {
+    while (leaves[most] == 0) --most;
+    return most;
+  };
+  for (int total = 1; total <= n;) {
+    int length = 0;
+    if (depth == 2 || (depth == 1 && random.chance(70))) {
+      length = deepest(15);
+    } else {
+      for (int leaf = random.below(total); leaf >= leaves[length]; ++length) leaf -= leaves[length];
+    }
+    if (length == 16) continue;
+    --leaves[length];
+    leaves[length + 1] += 2;
+    ++total;
   }
-  leaves.pop_back();
-  return leaves;
+  --leaves[deepest(16)];
+  std::array<uint8_t, 17> counts{};
+  for (int length = 1; length <= 16; ++length) counts[length] = static_cast<uint8_t>(leaves[length]);
+  return counts;
 }
 
 // The symbols that a decoder of 8-bit samples has to know; a few beyond where `odd`.
@@ -57,24 +66,24 @@ void Codes::assign() {
 
 Codes random_codes(Random& random, bool ac) {
   Codes codes;
-  const int shape = random.below(40);
-  if (shape == 0) return codes;  // sixteen zero counts
-  if (shape <= 8) return standard_codes(ac, random.chance(50));
-  Bytes symbols = alphabet(ac, /*odd=*/random.chance(10));
+  const int shape = random.below(400);
+  if (shape < 4) return codes;  // sixteen zero counts
+  if (shape >= 320) return standard_codes(ac, random.chance(50));
+  Bytes symbols = alphabet(ac, /*odd=*/random.chance(4));
   for (size_t i = symbols.size(); i > 1; --i) {
     std::swap(symbols[i - 1], symbols[random.below(static_cast<int>(i))]);
   }
   const int most = static_cast<int>(symbols.size());
-  const int n = shape == 9 ? 1 : random.chance(30) ? most : random.between(1, most);
+  const int n = shape < 12 ? 1 : random.chance(30) ? most : random.between(1, most);
   symbols.resize(n);
   if (ac && random.chance(95)) {  // a block has to end
     std::replace(symbols.begin(), symbols.end(), uint8_t{0}, symbols[0]);
     symbols[random.chance(50) ? 0 : random.below(n)] = 0;
   }
-  for (const int length : random_lengths(random, n)) ++codes.counts[length];
+  codes.counts = random_counts(random, n);
   codes.values = symbols;
-  if (shape == 10) ++codes.counts[random.between(1, 16)];              // more codes than values, or than fit
-  if (shape == 11) codes.values[random.below(n)] = random.below(256);  // twice, or of no meaning
+  if (shape == 12) ++codes.counts[random.between(1, 16)];              // more codes than values, or than fit
+  if (shape == 13) codes.values[random.below(n)] = random.below(256);  // twice, or of no meaning
   codes.assign();
   return codes;
 }

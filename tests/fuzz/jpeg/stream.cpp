@@ -80,7 +80,7 @@ class Maker {
     height_ = random_.between(1, largest);
     width_ = random_.between(1, largest);
     const int count = random_.chance(2) ? 2 : random_.pick({1, 3, 3, 3, 4});
-    const bool usual = random_.chance(60), same = random_.chance(15), shared = random_.chance(25);
+    const bool usual = random_.chance(80), same = random_.chance(15), shared = random_.chance(25);
     const int chroma = random_.pick({0x11, 0x21, 0x12, 0x22, 0x41, 0x14, 0x42, 0x24});
     const int all = random_.pick({0x11, 0x22, 0x21, 0x44, 0x33});
     for (int i = 0; i < count; ++i) {
@@ -240,7 +240,9 @@ class Maker {
     for (const int i : members) {
       Component& component = components_[i];
       const auto number = [&](int usual) {
-        return shared ? one : random_.chance(70) ? usual : random_.below(random_.chance(98) ? 4 : 16);
+        if (shared) return one;
+        const int any = random_.below(random_.chance(99) ? 4 : 16);
+        return random_.chance(70) || (!table(any, false) && random_.chance(98)) ? usual : any;
       };
       component.dc = number(i > 0);
       component.ac = number(i > 0);
