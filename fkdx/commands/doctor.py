@@ -55,9 +55,29 @@ def _extension() -> list[tuple[str, str]]:
         ("cpu variant", f"{_C.selected_cpu()} (this machine can: {', '.join(_C.supported_cpus())})"),
         (
             "cuda part",
-            f"built for {targets}" if targets else "not built (no nvcc, or FKDX_CUDA=0)",
+            f"{cuda_state()}, built for {targets}" if targets else "not built (no nvcc, or FKDX_CUDA=0)",
         ),
     ]
+
+
+def cuda_state() -> str:
+    """Whether the CUDA part works here: it computes one loss, which must be that of the CPU."""
+    try:
+        import torch
+
+        from fkdx import _C, SparseTarget, loss_and_grad
+
+        if not _C.cuda_device_count():
+            return "idle (no GPU)"
+        logits = torch.arange(8.0).reshape(2, 4)
+        target = SparseTarget.from_classes(torch.tensor([1, 3]), 4)
+        for got, want in zip(loss_and_grad(logits.cuda(), target.to("cuda")), loss_and_grad(logits, target)):
+            torch.testing.assert_close(got.cpu(), want)
+    except ImportError as error:
+        return f"not tried ({error})"
+    except Exception as error:  # whatever a driver or a GPU does, the report goes on
+        return f"does not run here ({str(error).splitlines()[0]})"
+    return "works"
 
 
 def _installed(package: str) -> str:

@@ -190,3 +190,14 @@ def test_cpu_variant_can_be_forced() -> None:
     assert shown.stdout.strip() == "scalar"
     refused = subprocess.run(run, cwd=ROOT, env={"FKDX_CPU": "sse9"}, capture_output=True, text=True)
     assert "FKDX_CPU, got 'sse9', expected one of scalar" in refused.stderr
+
+
+def test_doctor_says_why_the_cuda_part_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_old() -> int:
+        raise RuntimeError("cudaGetDeviceCount: CUDA driver version is insufficient\nmore")
+
+    monkeypatch.setattr(_C, "cuda_device_count", too_old, raising=False)
+    reason = "cudaGetDeviceCount: CUDA driver version is insufficient"
+    assert doctor.cuda_state() == f"does not run here ({reason})"
+    monkeypatch.setattr(_C, "cuda_device_count", lambda: 0)
+    assert doctor.cuda_state() == "idle (no GPU)"
