@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -30,6 +32,16 @@ def _gpu_present() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was() -> Iterator[None]:
+    """A run with --deterministic changes torch for the whole process; the next test shall not see that."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = True
+        torch.backends.cudnn.benchmark = False
 
 
 @pytest.fixture(scope="session")

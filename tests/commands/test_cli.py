@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fkdx
-from fkdx import cli
+from fkdx import _C, cli
 from fkdx.commands import doctor
 from fkdx.errors import error_text
 from fkdx.labels import LabelWriter

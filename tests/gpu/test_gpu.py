@@ -22,6 +22,7 @@ from fkdx import SparseTarget, loss_and_grad, soft_cross_entropy
 from fkdx.batch import prepare
 from fkdx.batch.mix import Mix
 from fkdx.batch.topk import topk_probabilities
+from fkdx.commands.doctor import cuda_state
 from fkdx.loss.cross_entropy import SOFTMAX, _native, binary_cross_entropy
 from fkdx.loss.target import KINDS
 from fkdx.train.loop import main as train
@@ -173,7 +174,26 @@ def test_loss_and_gradient_are_one_launch(rng):
             loss_and_grad(logits, target)
             torch.cuda.synchronize()
         on_gpu = [e.name for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-        assert len(on_gpu) == 1, on_gpu
+        launched = [name for name in on_gpu if "Sync" not in name]
+        assert len(launched) == 1, on_gpu
+        assert "fkdx" in launched[0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", [*DTYPES, torch.float64])
+@pytest.mark.parametrize(("classes", "first"), [(1000, 0), (1001, 0), (333, 3), (21841, 1)])
+def test_dense_targets_of_every_type_and_place(rng, dtype, kind, classes, first):
+    logits = random_logits(rng, 4, classes, dtype)
+    wide = torch.softmax(random_logits(rng, 4, classes + 5), 1).to(kind)
+    target = wide[:, first : first + classes]
+    on_gpu = wide.cuda()[:, first : first + classes]
+    for link_loss, options in ((loss_and_grad, {}), (loss_and_grad, {"teacher_temperature": 0.5})):
+        got = link_loss(logits.cuda(), on_gpu, **options)
+        assert_twins(got, logits, target, 0.25, **options)
+
+
+def test_doctor_says_that_the_cuda_part_works():
+    assert cuda_state() == "works"
 
 
 def test_a_side_stream_waits_for_nobody_else(rng):
