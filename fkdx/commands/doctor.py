@@ -65,7 +65,8 @@ def cuda_state() -> str:
     try:
         import torch
 
-        from fkdx import _C, SparseTarget, loss_and_grad
+        from fkdx import _C
+        from fkdx.loss import SparseTarget, loss_and_grad
 
         if not _C.cuda_device_count():
             return "idle (no GPU)"
