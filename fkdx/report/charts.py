@@ -73,7 +73,7 @@ def thresholds(tally: Tally, low: float, middle: float, top: float) -> Spec:
     lines = alt.layer(
         *(
             alt.Chart(alt.Data(values=[{}]))
-            .mark_rule(strokeWidth=2, strokeDash=[5, 3])
+            .mark_rule(strokeWidth=2, strokeDash=[5, 3], aria=False)
             .encode(x=alt.XDatum(alt.expr(name), type="quantitative", scale=alt.Scale(domain=[0, 1])))
             for name in ("low", "middle", "top")
         )

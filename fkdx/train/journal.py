@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fkdx.files import Lock, unwritable, write_whole
+from fkdx.train.curves import draw_curves
 from fkdx.train.recipe import Recipe
 
 
@@ -23,6 +24,7 @@ class Journal:
     """
 
     def __init__(self, recipe: Recipe, step: int, midway: bool, main: bool) -> None:
+        self.recipe = recipe
         self.folder = Path(recipe.output)
         self.main = main
         self._boards: list[Any] = []
@@ -81,7 +83,7 @@ class Journal:
         self._log.close()
         lines = self.lines()
         if find_spec("matplotlib") and any(line["kind"] == "step" for line in lines):
-            write_whole(self.folder / "curves.png", lambda path: _curves(path, lines))
+            write_whole(self.folder / "curves.png", lambda path: draw_curves(path, lines, self.recipe))
 
 
 def _table(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -98,29 +100,6 @@ def _table(path: Path, lines: list[dict[str, Any]]) -> None:
                 mean = sum(losses) / len(losses) if losses else None
                 table.writerow((line["epoch"], mean, line["top1"], line["top5"], rate))
                 losses = []
-
-
-def _curves(path: Path, lines: list[dict[str, Any]]) -> None:
-    """Loss, accuracy, learning rate, throughput and data-wait share over steps."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels = [
-        ("step", "loss"),
-        ("evaluation", "top1"),
-        ("step", "lr"),
-        ("step", "crops_per_second"),
-        ("step", "data_wait"),
-    ]
-    figure = Figure(figsize=(10, 12), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (kind, name) in zip(figure.subplots(len(panels), sharex=True), panels):
-        points = [(line["step"], line[name]) for line in lines if line["kind"] == kind and name in line]
-        axes.plot(*zip(*points) if points else ((), ()), marker="." if kind == "evaluation" else "")
-        axes.set_ylabel(name)
-        axes.grid(alpha=0.3)
-    axes.set_xlabel("step")
-    figure.savefig(path, format="png", dpi=100)
 
 
 def _tensorboard(folder: Path, step: int) -> Any:

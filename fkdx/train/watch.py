@@ -73,6 +73,9 @@ class Watch:
             "crops_per_second": round(steps * crops * self.world.size / seconds, 1),
             "data_wait": round(waited / self.world.size, 4),
         }
+        device = self._losses[0].device
+        if device.type == "cuda":
+            values["memory"] = round(torch.cuda.max_memory_allocated(device) / 1e9, 2)  # GB
         if any(bad):
             values["not_finite"] = int(sum(bad))
         self.journal.write("step", step, **values, **more)

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from fkdx import LabelFile, cli
@@ -97,3 +98,11 @@ def test_dark_pixels_are_dark(visit, page_path):
     page = visit(page_path.as_uri(), color_scheme="dark")
     pixels = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("L"))
     assert np.median(pixels) < 60
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(visit, page_path, scheme):
+    page = visit(page_path.as_uri(), color_scheme=scheme)
+    found = Axe().run(page).response["violations"]
+    serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
+    assert not serious, "\n".join(f"{f['id']}: {[n['target'] for n in f['nodes'][:3]]}" for f in serious)
