@@ -10,7 +10,7 @@ A configuration that names this module among its `dependencies` may use
 as examples/torchdistill/stored_labels.yaml does. Losses on features, with their hooks and auxiliary modules,
 stay torchdistill's; they may stand beside this one.
 
-Raises RuntimeError on import where torchdistill is missing or of a version that is not known.
+Raises RuntimeError on import if torchdistill is missing or of an unknown version.
 """
 
 from collections.abc import Sequence
@@ -111,7 +111,7 @@ class StoredCrops(Dataset):
 
 @register_collate_func(key="fkdx_batch")
 def only_batch(items: list[tuple]) -> tuple:
-    """The one item, which is a batch already. ValueError where there are more."""
+    """The one item, which is a batch already. ValueError if there are more."""
     if len(items) != 1:
         raise ValueError(f"fkdx_batch: batches, got {len(items)}, expected one: batch_size: 1 in the YAML")
     return items[0]

@@ -9,7 +9,7 @@ AMP = {"none": "float32", "bf16": "bfloat16", "fp16": "float16"}  # the same in 
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device by that name, and an index with it: `auto` is a GPU where there is one, otherwise the CPU.
+    """The device by that name, and an index with it: `auto` is a GPU if there is one, otherwise the CPU.
 
     Of several GPUs, "cuda" is the one that torchrun gives to this process, or else torch's current one.
     ValueError for an unknown name, and for a GPU that torch does not see.

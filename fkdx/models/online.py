@@ -1,4 +1,4 @@
-"""Teachers that are asked on the spot: they answer for the very images that the student sees."""
+"""Online teachers: they answer for the very images that the student sees."""
 
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -13,7 +13,7 @@ from fkdx.models.teacher import Preprocess, Teacher, combined
 class OnlineTeachers:
     """The answer of one or several frozen teachers, each at its own resolution.
 
-    ValueError where they have different numbers of outputs.
+    ValueError if they have different numbers of outputs.
     """
 
     def __init__(self, teachers: Iterable[Teacher]) -> None:
@@ -44,7 +44,7 @@ def _channels(numbers: tuple[tuple[float, ...], ...], device: torch.device) -> T
 
 
 def seen_by(wanted: Preprocess, images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Normalised images as another model wants them. What is mixed in them or erased stays so."""
+    """Normalised images as another model expects them. Mixed or erased parts stay as they are."""
     if (*mean, *std) != (*wanted.mean, *wanted.std):
         numbers = tuple(mean), tuple(std), tuple(wanted.mean), tuple(wanted.std)
         ours, spread, theirs, wanted_spread = _channels(numbers, images.device)

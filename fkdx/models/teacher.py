@@ -1,4 +1,4 @@
-"""A teacher: a model, what it wants its images to be, and what it says of a batch of crops.
+"""A teacher: a model, the images that it expects, and its answers for a batch of crops.
 
 `fkdx.models.build` makes the model; here is what every teacher has in common.
 """
@@ -17,9 +17,10 @@ from fkdx.models.machine import PRECISIONS
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What a model wants: square crops of `size` pixels, normalised by `mean` and `std` of the range [0, 1].
+    """The images that a model expects: square crops of `size` pixels, normalised by `mean` and `std`.
 
-    `crop_ratio` is the part of the resized image that the centre crop of an evaluation keeps.
+    These are in units of [0, 1]. `crop_ratio` is the part of the resized image that the centre crop of an
+    evaluation keeps.
     """
 
     size: int = 224
@@ -31,10 +32,10 @@ class Preprocess:
 
 class Teacher:
     """A frozen model on its device. Calling it maps uint8 crops (n, size, size, 3), or floating images
-    (n, 3, size, size) that are normalised as it wants them, to float32 logits (n, C).
+    (n, 3, size, size) that are normalised as it expects them, to float32 logits (n, C).
 
     Batches that do not fit into the memory of the GPU are halved, and stay halved: `limit` is the largest
-    batch that still fits, None before anything went wrong.
+    batch that fits, None as long as every batch did.
     """
 
     answers = "(crops, classes)"
@@ -64,7 +65,7 @@ class Teacher:
         return self.preprocess.size, self.preprocess.interpolation
 
     def provenance(self) -> dict:
-        """What a label file's header says of this teacher."""
+        """This teacher's entry in a label file's header."""
         return {"name": self.name, **self.origin, **asdict(self.preprocess), "precision": self.precision}
 
     def __call__(self, crops: Tensor) -> Tensor:
@@ -94,9 +95,9 @@ class Teacher:
             return self._features(pixels).float()
 
     def _halves(self, model: nn.Module) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-        """What runs at the chosen precision and what follows in float32.
+        """The part that runs at the chosen precision, and the part that follows in float32.
 
-        Of 16 bits a logit would keep 8 or 11, and timm's classifiers are cheap enough to be exact.
+        16 bits would leave 8 or 11 bits of a logit, and timm's classifiers are cheap enough to be exact.
         """
         if (
             self.precision != "float32"
@@ -107,7 +108,7 @@ class Teacher:
         return model, nn.Identity()
 
     def _probe(self) -> int:
-        """Number of outputs, learnt from one gray crop; a model that cannot take it is no teacher."""
+        """The number of outputs, found with one gray crop. ValueError if the model cannot take it."""
         size = self.preprocess.size
         try:
             logits = self.run(torch.full((1, size, size, 3), 127, dtype=torch.uint8))
@@ -126,7 +127,7 @@ class Teacher:
 class Answer:
     """What is stored of a teacher's logits (n, C) for n crops, on the device of the logits.
 
-    ids (n, K) and values (n, K), or values (n, C) of dense kinds; tails (n,) of `topk_logits`; None where the
+    ids (n, K) and values (n, K), or values (n, C) of dense kinds; tails (n,) of `topk_logits`; None if the
     kind has none. `finite` (n,) says whether a crop's logits were all finite.
     """
 

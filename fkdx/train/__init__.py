@@ -1,10 +1,11 @@
 """The trainer: `torchrun -m fkdx.train`, or `fkdx train`.
 
-`loop` reads from top to bottom. A run is described by its `recipe` (`read_recipe` has it from the user,
-`checks` holds it against its data); `schedule` says what the student sees when and at which rate, `student`
-who learns, `data` from what (`augmented` by timm), `mixing` which crops are mixed, `lesson` what is said of
-them, `objective` what of that is minimised, `evaluate` how well it went; `run` is what is held on to from
-step to step; `checkpoint`, `distributed`, `journal` and `watch` keep it alive and seen.
+`loop` reads from top to bottom. A run is described by its `recipe`, made of `keys`; `read_recipe` reads it
+from the command line, and `checks` compares it with its data. `schedule` plans passes and learning rates,
+`student` builds the model and its optimiser, `data` opens labels and images (`augmented` lets timm augment
+them). `lesson` prepares a batch, mixed and with its targets, `objective` is the loss on it, `evaluate` the
+accuracy. `run` holds the state from step to step; `checkpoint` saves it, `distributed` connects processes,
+`journal` and `watch` report.
 """
 
 

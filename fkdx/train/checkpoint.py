@@ -20,7 +20,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def give_name(path: Path, name: Path) -> None:
-    """Let `name` be the same file as `path`: a hard link, or a copy where there are none."""
+    """Let `name` be the same file as `path`: a hard link, or a copy if the file system has none."""
 
     def link(temporary: Path) -> None:
         temporary.unlink()  # a link is made, not filled
@@ -36,7 +36,7 @@ def give_name(path: Path, name: Path) -> None:
 def load(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU after checking every record's checksum. No code in it is ever run.
 
-    Raises FileNotFoundError, and ValueError where the file is damaged or is not a checkpoint of a run.
+    Raises FileNotFoundError, and ValueError if the file is damaged or no checkpoint of a run.
     """
     try:
         with zipfile.ZipFile(path) as records:

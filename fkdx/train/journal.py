@@ -1,4 +1,4 @@
-"""What a run leaves to be read: log.jsonl, summary.csv, curves.png, and TensorBoard or W&B if asked for."""
+"""The log of a run: log.jsonl, summary.csv, curves.png, and TensorBoard or W&B on request."""
 
 import csv
 import hashlib
@@ -17,8 +17,8 @@ class Journal:
     """Lines of a run, written by the main process only.
 
     log.jsonl holds one object a line: {"kind": "step" | "evaluation" | "event", "step": ..., "time": ...}.
-    What a resumed run will write again is dropped: lines later than `step`, and where it goes on within a
-    pass (`midway`) the evaluation at `step`.
+    Lines that a resumed run will write again are dropped: those later than `step`, and if it resumes within a
+    pass (`midway`), the evaluation at `step`.
 
     Raises BlockingIOError where another run writes into the folder.
     """

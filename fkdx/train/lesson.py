@@ -1,12 +1,14 @@
-"""What a step learns: images as the student sees them, the teacher's answers and the images' classes."""
+"""What a step learns: images as the student sees them, mixed, the teacher's answers, the images' classes."""
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fkdx.batch.mix import Mix
+from fkdx.batch.mix import Mix, Mixer
 from fkdx.loader import Batch
+from fkdx.loader.slots import send
 from fkdx.loss.target import SparseTarget
 from fkdx.models.build import load_teacher
 from fkdx.models.machine import AMP
@@ -14,6 +16,7 @@ from fkdx.models.online import OnlineTeachers
 from fkdx.models.teacher import Preprocess
 from fkdx.train.objective import Target, needs_classes
 from fkdx.train.recipe import Recipe
+from fkdx.train.schedule import Pass
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,31 @@ class Lesson:
         return Lesson(self.images[rows], self.taught[rows], classes)
 
 
+def mixer_of(recipe: Recipe, this_pass: Pass) -> Mixer:
+    """The mixing of a pass: no SelfMix in single-crop passes, and none at all from `mixup_off_epoch` on."""
+    if 0 < recipe.mixup_off_epoch <= this_pass.epoch:
+        return Mixer()
+    return Mixer(
+        recipe.mixup,
+        recipe.cutmix,
+        recipe.selfmix if this_pass.crops > 1 else 0.0,
+        recipe.mixup_prob,
+        recipe.mixup_switch_prob,
+    )
+
+
+def draw_mix(recipe: Recipe, this_pass: Pass, images: Tensor, step: int, rank: int) -> Mix | None:
+    """How a process mixes its rows (B, H, W, 3) of step `step` of the run; None if it does not, or timm does.
+
+    A pure function of recipe, pass, step and rank.
+    """
+    if recipe.loader == "timm":
+        return None
+    rng = np.random.default_rng([recipe.seed % 2**64, step, rank])
+    mix = mixer_of(recipe, this_pass).draw(*images.shape[:3], rng, this_pass.crops)
+    return mix and send(mix, images.device)
+
+
 def make_lesson(stage: Recipe, batch: Batch, mix: Mix | None, teachers: OnlineTeachers | None) -> Lesson:
     """A batch of either loader, with `mix` drawn for it. Online teachers see the student's own images."""
     images, taught = batch.prepared(stage.mean, stage.std, stage.dtype, mix, teacher_temperature=None)
@@ -53,9 +81,9 @@ def make_lesson(stage: Recipe, batch: Batch, mix: Mix | None, teachers: OnlineTe
 
 
 def open_teachers(recipe: Recipe, outputs: int, device: torch.device) -> OnlineTeachers:
-    """The recipe's teachers, at the student's resolution where the recipe gives them no other.
+    """The recipe's teachers, at the student's resolution unless the recipe gives them another one.
 
-    ValueError where they cannot be loaded, or have not one output for each of the student's.
+    ValueError if they cannot be loaded, or have another number of outputs than the student.
     """
     known = {field.name for field in fields(Preprocess)}
     for each in recipe.each_teacher():

@@ -4,8 +4,8 @@
         --config fkd_resnet50 --data IMAGENET --labels labels.fkdl --output runs/a
     python -m fkdx.train --config my.yaml --data DIR --val DIR --output runs/b --hard    # the baseline
 
-The first learns from stored labels, the second from the images' own classes. The same command resumes a run
-that was cut off, at the step where it was. `--help` lists every key of a recipe.
+The first learns from stored labels, the second from the images' own classes. The same command resumes an
+interrupted run at the step that it had reached. `--help` lists every key of a recipe.
 """
 
 import json
@@ -30,8 +30,7 @@ from fkdx.train.checks import check_batches, check_data, check_fingerprint
 from fkdx.train.data import Data, calibrated_files, open_data, training_loader, validation_loader
 from fkdx.train.distributed import Interrupted, Stop, World
 from fkdx.train.evaluate import evaluate
-from fkdx.train.lesson import Lesson, make_lesson, open_teachers
-from fkdx.train.mixing import draw_mix
+from fkdx.train.lesson import Lesson, draw_mix, make_lesson, open_teachers
 from fkdx.train.objective import losses
 from fkdx.train.read_recipe import read_recipe
 from fkdx.train.recipe import Recipe
@@ -115,18 +114,18 @@ def train_stage(run: Run, data: Data, state: dict[str, Any] | None) -> bool:
     files = calibrated_files(data, world)
     loader = None
     while position.number < len(plan):
-        at = plan[position.number]
-        if loader is None or loader.crops_per_image != at.crops:
+        this_pass = plan[position.number]
+        if loader is None or loader.crops_per_image != this_pass.crops:
             if data.labels and world.main and loader is None:
                 check_fingerprint(data.labels, data.images)
-            loader = training_loader(data, files, at.crops, world, run.device)
+            loader = training_loader(data, files, this_pass.crops, world, run.device)
             world.wait()
-        train_pass(run, stage, at, model, loader)
+        train_pass(run, stage, this_pass, model, loader)
         cut_short = 0 < stage.max_steps <= position.total
         last = cut_short or position.number == len(plan) - 1
         better = False
         if validation is not None and (last or (position.number + 1) % stage.eval_every == 0):
-            better = score(run, stage, at, validation)
+            better = score(run, stage, this_pass, validation)
         if not cut_short:
             position.number, position.step = position.number + 1, 0
         save(run, better)
@@ -136,37 +135,41 @@ def train_stage(run: Run, data: Data, state: dict[str, Any] | None) -> bool:
 
 
 def train_pass(
-    run: Run, stage: Recipe, at: Pass, model: nn.Module, loader: CropLoader | AugmentedLoader
+    run: Run, stage: Recipe, this_pass: Pass, model: nn.Module, loader: CropLoader | AugmentedLoader
 ) -> None:
     """The steps of one pass from the run's position on, to its end or to `max_steps`."""
     position, watch = run.position, run.watch
     steps = len(loader)
     if stage.max_steps:
         steps = min(steps, position.step + stage.max_steps - position.total)
-    loader.load_state_dict({"epoch": at.epoch, "step": position.step})
+    loader.load_state_dict({"epoch": this_pass.epoch, "step": position.step})
     batches = iter(loader)
     set_training(model)
-    with watch.one_pass(f"epoch {at.epoch + at.crops}/{stage.epochs}", len(loader), position.step):
+    with watch.one_pass(f"epoch {this_pass.end}/{stage.epochs}", len(loader), position.step):
         while position.step < steps:
             with watch.waiting():
                 batch = next(batches)
-            lr = step_learning_rate(stage, at, position.step, len(loader))
-            watch.saw(train_step(run, stage, at, model, batch, lr), batch.keys)
+            lr = step_learning_rate(stage, this_pass, position.step, len(loader))
+            watch.saw(train_step(run, stage, this_pass, model, batch, lr), batch.keys)
             position.step, position.total = position.step + 1, position.total + 1
             if position.total % stage.log_every == 0 or position.step == steps:
-                watch.report(position.total, lr=lr, epoch=at.epoch + at.crops * position.step / len(loader))
+                watch.report(
+                    position.total,
+                    lr=lr,
+                    epoch=this_pass.epoch + this_pass.crops * position.step / len(loader),
+                )
                 if time.monotonic() - run.saved_at > 60 * stage.save_minutes:
                     save(run)
             run.stop.check()
 
 
-def train_step(run: Run, stage: Recipe, at: Pass, model: nn.Module, batch: Batch, lr: float) -> Tensor:
+def train_step(run: Run, stage: Recipe, this_pass: Pass, model: nn.Module, batch: Batch, lr: float) -> Tensor:
     """One step of the optimiser; the loss of every crop of this process, (B,), still on the device."""
     # Drop-outs are a function of seed, step and process, so that a resumed run repeats them.
     torch.manual_seed(((stage.seed * 1_000_003 + run.position.total) * 4099 + run.world.rank) % 2**63)
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    mix = None if batch.mix else draw_mix(stage, at, batch.images, run.position.total, run.world.rank)
+    mix = None if batch.mix else draw_mix(stage, this_pass, batch.images, run.position.total, run.world.rank)
     lesson = make_lesson(stage, batch, mix, run.teachers)
 
     parts = []
@@ -198,12 +201,12 @@ def backward(run: Run, stage: Recipe, model: nn.Module, lesson: Lesson) -> Tenso
     return values.detach()
 
 
-def score(run: Run, stage: Recipe, at: Pass, loader: ValidationLoader) -> bool:
+def score(run: Run, stage: Recipe, this_pass: Pass, loader: ValidationLoader) -> bool:
     """Evaluate, write it down, and say whether it was the best so far."""
     if run.world.size > 1:
         distribute_bn(run.learned, run.world.size)  # to all the statistics that rank 0 would save
     result = evaluate(run.learned, loader, stage, run.world, run.stop)
-    position, epoch = run.position, at.epoch + at.crops
+    position, epoch = run.position, this_pass.end
     better = run.watch.healthy and result["top1"] > position.best
     if better:
         position.best = result["top1"]

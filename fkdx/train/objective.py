@@ -14,7 +14,7 @@ from fkdx.train.recipe import Recipe
 Target = SparseTarget | Tensor
 WEIGHTS = {"dkd": {"alpha", "beta"}, "dist": {"beta", "gamma"}}  # teacher_loss_args
 
-# Of which targets labels of a kind know enough; of all others each of them can be made.
+# Targets that can be made of labels of a kind; kinds that are not listed allow all of them.
 RECOVERED = {
     "hard": ("hard",),
     "smoothing": ("smoothing", "marginal_smoothing", "hard"),
@@ -34,7 +34,7 @@ def needs_classes(stage: Recipe) -> bool:
 
 
 def check_objective(stage: Recipe, labels: LabelFile | None) -> None:
-    """ValueError where the losses of a recipe do not fit what it learns from."""
+    """ValueError if the losses of a recipe do not fit its labels or teachers."""
     if stage.teacher_loss != "ce" and not stage.teacher:
         raise ValueError(
             f"train: teacher_loss, got {stage.teacher_loss} without a teacher, expected ce for stored labels"
@@ -60,7 +60,7 @@ def check_objective(stage: Recipe, labels: LabelFile | None) -> None:
 
 
 def check_recovery(stage: Recipe, labels: LabelFile) -> None:
-    """ValueError where labels do not know enough for the targets that a recipe wants of them."""
+    """ValueError if the labels do not hold enough for the targets that a recipe asks for."""
     if stage.teacher_temperature != 1 and labels.kind != "dense_logits":
         raise ValueError(
             f"train: teacher_temperature, got {stage.teacher_temperature} with labels of kind {labels.kind},"
@@ -79,8 +79,8 @@ def losses(
 ) -> Tensor:
     """The loss of every row, (B,).
 
-    taught: the teacher's targets, or if `bare` its logits; classes: the classes', None where they have no
-    share.
+    taught: the teacher's targets, or its logits if `bare`; classes: the targets of the images' own classes,
+    None if the loss does not use them.
     """
     share = class_share(stage)
     total = 0.0

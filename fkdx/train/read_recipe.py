@@ -85,7 +85,7 @@ def load_yaml(config: str) -> dict[str, Any]:
 
 
 def parse(name: str, text: str) -> Any:
-    """A flag's text as YAML, except where the key is a string anyway."""
+    """A flag's text as YAML, unless the key is a string."""
     try:
         return text if TYPES[name] is str else yaml.safe_load(text)
     except yaml.YAMLError:

@@ -1,4 +1,4 @@
-"""What a run holds on to from step to step, how it begins or goes on, and what it saves of itself."""
+"""The state of a run: how it begins or resumes, and what it saves."""
 
 import time
 from dataclasses import asdict, dataclass, field
@@ -33,7 +33,7 @@ class Position:
 
 @dataclass
 class Run:
-    """What a run holds on to. A checkpoint keeps all of it that changes."""
+    """The state of a run. A checkpoint keeps all of it that changes."""
 
     recipe: Recipe
     world: World
@@ -67,9 +67,9 @@ def begin(
     data: list[Data],
     state: dict[str, Any] | None,
 ) -> Run:
-    """A run at its first step, or where the checkpoint's `state` was, with its folder and its journal open.
+    """A run at its first step, or at the step of the checkpoint's `state`, with its folder and journal open.
 
-    ValueError where the checkpoint is of another model, recipe or labels, or not the same for all processes.
+    ValueError if the checkpoint is of another model, recipe or labels, or not the same for all processes.
     """
     ema = ModelEmaV3(student, decay=recipe.ema, use_warmup=True) if recipe.ema else None
     scaled = any(stage.amp == "fp16" for stage in recipe.in_stages())
@@ -142,7 +142,7 @@ def resume(
     ema: ModelEmaV3 | None,
     scaler: torch.amp.GradScaler,
 ) -> Position:
-    """Put a checkpoint's state in place and say where the run was. ValueError where it is another run's."""
+    """Restore a checkpoint's state and return its position. ValueError if it is of another run."""
     if changed := differences(state["recipe"], recipe):
         raise ValueError(
             f"resume: the checkpoint is of another recipe, {'; '.join(changed)}; "

@@ -18,6 +18,11 @@ class Pass(NamedTuple):
     epoch: int
     crops: int
 
+    @property
+    def end(self) -> int:
+        """The epoch at which it ends."""
+        return self.epoch + self.crops
+
 
 def passes(recipe: Recipe) -> Iterator[Pass]:
     """Every pass of a stage in order."""
@@ -46,10 +51,10 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
     if recipe.schedule == "linear":
         return recipe.min_lr + (peak - recipe.min_lr) * (1 - done)
     if recipe.schedule == "step":
-        return peak * recipe.decay_rate ** sum(epoch >= at for at in recipe.decay_epochs)
+        return peak * recipe.decay_rate ** sum(epoch >= fall for fall in recipe.decay_epochs)
     return peak
 
 
-def step_learning_rate(recipe: Recipe, at: Pass, step: int, steps: int) -> float:
+def step_learning_rate(recipe: Recipe, this_pass: Pass, step: int, steps: int) -> float:
     """The learning rate of step `step` of `steps` in a pass: the pass's own, or if `smooth` the curve's."""
-    return learning_rate(recipe, at.epoch + (at.crops * step / steps if recipe.smooth else 0))
+    return learning_rate(recipe, this_pass.epoch + (this_pass.crops * step / steps if recipe.smooth else 0))

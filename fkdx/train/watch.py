@@ -1,4 +1,4 @@
-"""The eye on a run: loss, speed, time spent waiting for data, and a loss that is no longer a number."""
+"""What is reported of a run: loss, speed, time spent waiting for data, and a loss that is not finite."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from fkdx.train.journal import Journal
 
 
 class Watch:
-    """Collects what every step gives and reports it every so often; only a report waits for the device.
+    """Collects the losses of steps and reports them from time to time; only a report waits for the device.
 
     `healthy` is False while the last loss on any process was not finite: then nothing is to be saved.
     """
@@ -34,7 +34,7 @@ class Watch:
     @contextmanager
     def one_pass(self, text: str, steps: int, done: int) -> Iterator[None]:
         """Show the progress of one pass, `done` of its `steps` behind it."""
-        hidden = None if self.world.main else True  # None: hidden where there is no terminal
+        hidden = None if self.world.main else True  # None: hidden without a terminal
         with tqdm(
             total=steps, initial=done, desc=text, unit="step", disable=hidden, leave=False
         ) as self._bar:
@@ -106,7 +106,7 @@ class Watch:
         self.healthy = self._bad_in_a_row == 0
 
     def check_end(self) -> None:
-        """FloatingPointError where the run ended on a loss that is not finite: its weights are not saved."""
+        """FloatingPointError if the run ended on a loss that is not finite: its weights are not saved."""
         if not self.healthy:
             named = ", ".join(self._suspects[:8])
             raise FloatingPointError(

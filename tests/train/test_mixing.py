@@ -11,8 +11,8 @@ from fkdx import reference
 from fkdx.batch import prepare
 from fkdx.batch.mix import Mix, Mixer
 from fkdx.loss.target import SparseTarget
+from fkdx.train.lesson import draw_mix, mixer_of
 from fkdx.train.loop import main
-from fkdx.train.mixing import draw_mix, mixer_of
 from fkdx.train.read_recipe import read_recipe
 from fkdx.train.recipe import Recipe
 from fkdx.train.schedule import Pass

@@ -15,6 +15,7 @@ from toy import log_of, steps_of, write_labels
 
 from fkdx.generate import main as generate
 from fkdx.models import heads
+from fkdx.train import data
 from fkdx.train.loop import main
 
 pytest_plugins = ["toy_runs"]
@@ -210,3 +211,15 @@ def test_labels_of_mixed_crops_are_learned(soft, toy_root, tmp_path):
     assert generate(["--data", images, *teacher, *mixing, "-o", labels]) == 0
     assert main([*soft, "--labels", labels, "--max-steps", "3"]) == 0
     assert steps_of(tmp_path / "run")[-1]["loss"] > 0
+
+
+def test_labels_and_images_are_opened_once(soft, toy_root, monkeypatch):
+    """For all checks, stages and passes together, though the crops of an image change from pass to pass."""
+    opened = []
+    for name in ("LabelFile", "open_source"):
+        real = getattr(data, name)
+        monkeypatch.setattr(data, name, lambda path, real=real: (opened.append(str(path)), real(path))[1])
+    stages = "[{warmup_epochs: 1}, {epochs: 2}, {epochs: 2, crops_per_image: 1}]"
+    assert main([*soft, "--stages", stages]) == 0
+    images = [str(toy_root / "data" / split) for split in ("train", "val")]
+    assert sorted(opened) == sorted([*images, str(toy_root / "labels.fkdl")])
