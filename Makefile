@@ -9,7 +9,7 @@ NATIVE  = $(shell find csrc -type f) CMakeLists.txt setup.py fkdx/_version.py
 export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
 export FKDX_BUILD_DIR  ?= build/dev
 
-.PHONY: demo test quick faults fuzz-labels fuzz-jpeg sanitize neon build fmt clean
+.PHONY: demo test quick faults fuzz-labels fuzz-jpeg sanitize neon build docs fmt clean
 demo: build            ## draw scenes, train a teacher, store its labels, train students
 	$(BIN)/python -m fkdx demo
 
@@ -46,6 +46,10 @@ neon: build            ## what runs on aarch64, under emulation (needs g++-aarch
 	FKDX_REQUIRE_NEON=1 $(BIN)/python -m pytest tests/native/test_kernels.py -k aarch64
 
 build: $(VENV)/built   ## the virtual environment and the extension
+
+docs: build            ## write docs/api.md and the extension's types again; both are committed
+	$(BIN)/python tools/api.py
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/stub.py
 
 fmt: build             ## format all code
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

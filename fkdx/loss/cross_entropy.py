@@ -1,13 +1,13 @@
 """Soft cross-entropy straight from stored labels: no (B, C) target, loss and gradient in one pass.
 
-The native part (csrc/loss) has one entry for the CPU and one for CUDA; both take rows of logits, a target and
-factors for the gradient. Eager mode reaches it through `torch.autograd.Function`, `torch.compile` through the
-custom operators ``fkdx::loss`` and ``fkdx::loss_and_grad``.
+csrc/loss has one entry for the CPU and one for CUDA. Eager mode reaches it through `torch.autograd.Function`,
+`torch.compile` through the custom operators ``fkdx::loss`` and ``fkdx::loss_and_grad``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from fkdx.loss.target import FLOATS, Source, SparseTarget
 Target = tuple[Source, ...] | Tensor  # checked: the sources of a SparseTarget, or dense
 
 SOFTMAX, SIGMOID = 0, 1
-REDUCTIONS = ("mean", "sum", "none")
+Reduction = Literal["mean", "sum", "none"]
+REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 # A target travels through the operators as a list of tensors, one layout and one constant a source.
 _IDS, _VALUES, _ROWS, _WEIGHTS, _TAIL, _DENSE = 1, 2, 4, 8, 16, 32
 _FUSED_ENTRIES, _FUSED_SOURCES = 64, 8  # more on CUDA: the target is made dense first; the answer is the same
@@ -29,7 +30,7 @@ def soft_cross_entropy(
     logits: Tensor,
     target: SparseTarget | Tensor,
     temperature: float = 1.0,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     *,
     teacher_temperature: float | None = None,
     check: bool = False,
@@ -69,7 +70,7 @@ def soft_cross_entropy(
 
 
 def binary_cross_entropy(
-    logits: Tensor, target: SparseTarget | Tensor, reduction: str = "mean", *, check: bool = False
+    logits: Tensor, target: SparseTarget | Tensor, reduction: Reduction = "mean", *, check: bool = False
 ) -> Tensor:
     """Binary cross-entropy with logits of every (row, class); a row's loss is the mean over its classes.
 
@@ -97,15 +98,15 @@ def loss_and_grad(
 ) -> tuple[Tensor, Tensor]:
     """The loss of every row, (B,), and the gradient of ``scale * loss.mean()``, (B, C) in the logits' dtype.
 
-    Each logit is read once and each gradient written once, in one launch on CUDA. ``logits.backward(grad)``
-    goes on from there. scale is a number or a one-element float32 tensor on the logits' device, such as a
-    GradScaler's (`scaler._scale`); None is 1. Other arguments and errors are those of `soft_cross_entropy`.
+    Each logit is read once and each gradient written once, in one launch on CUDA. scale is a number or a
+    one-element float32 tensor on the logits' device, such as a GradScaler's (`scaler._scale`); None is 1.
+    Other arguments and errors are those of `soft_cross_entropy`. Continue with ``logits.backward(grad)``.
 
     Example:
         >>> import fkdx, torch
         >>> target = fkdx.SparseTarget.from_classes(torch.tensor([2, 0]), num_classes=4)
         >>> losses, grad = fkdx.loss_and_grad(torch.zeros(2, 4), target)
-        >>> grad[0].tolist()  # goes on with logits.backward(grad)
+        >>> grad[0].tolist()
         [0.125, 0.125, -0.375, 0.125]
     """
     checked = _checked("loss_and_grad", logits, target, temperature, teacher_temperature, check)

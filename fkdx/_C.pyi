@@ -1,0 +1,294 @@
+"""Types of the extension; written by tools/stub.py."""
+
+import collections.abc
+import numpy
+import numpy.typing
+import typing
+import typing_extensions
+
+class ImageError(ValueError):
+    pass
+
+class FormatError(ValueError):
+    pass
+
+class CropDecoder:
+    """
+    One a thread: decodes an image once for all its crops.
+    """
+    def __init__(self) -> None: ...
+    def decode_box(
+        self,
+        data: bytes,
+        top: int,
+        left: int,
+        height: int,
+        width: int,
+        allow_warnings: bool,
+        plain: bool,
+        whole_file: bool = False,
+    ) -> numpy.typing.NDArray[numpy.uint8]:
+        """
+        Pixels of a box as they are: (height, width, 3). plain: by libjpeg-turbo alone, the judge.
+        """
+    def decode_coefficients_only(self, arg0: bytes) -> None:
+        """
+        Entropy decoding alone, for benchmarks.
+        """
+    def decode_crops(
+        self,
+        arg0: bytes,
+        arg1: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        arg2: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+        arg3: int,
+        arg4: bool,
+        arg5: bool,
+        arg6: bool,
+        arg7: bool,
+        arg8: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+    ) -> None: ...
+    def decode_region_only(
+        self, arg0: bytes, arg1: typing.Annotated[numpy.typing.ArrayLike, numpy.int32]
+    ) -> None:
+        """
+        What libjpeg-turbo alone needs, for benchmarks.
+        """
+    def decode_validation(
+        self,
+        arg0: bytes,
+        arg1: int,
+        arg2: int,
+        arg3: bool,
+        arg4: bool,
+        arg5: bool,
+        arg6: bool,
+        arg7: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+    ) -> None: ...
+    def read_size(self, arg0: bytes) -> tuple: ...
+    def resize_crops(
+        self,
+        arg0: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+        arg1: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        arg2: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+        arg3: int,
+        arg4: bool,
+        arg5: bool,
+        arg6: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+    ) -> None: ...
+    def resize_validation(
+        self,
+        arg0: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+        arg1: int,
+        arg2: int,
+        arg3: bool,
+        arg4: bool,
+        arg5: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+    ) -> None: ...
+    @property
+    def harmless_warnings(self) -> int:
+        """
+        libjpeg's warnings about the last JPEG that can change no pixel.
+        """
+    @property
+    def times(self) -> dict:
+        """
+        Seconds by stage since the decoder was made.
+        """
+
+class LabelSet:
+    def __init__(self, paths: collections.abc.Sequence[str], io: str) -> None: ...
+    def block(self, image: int) -> tuple: ...
+    def facts(self) -> dict: ...
+    def files(self) -> list: ...
+    def find(self, key: str) -> int: ...
+    def gather(
+        self,
+        images: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+        crops: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    ) -> tuple: ...
+    def gather_mixes(
+        self,
+        images: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+        crops: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    ) -> tuple: ...
+    def gather_tails(
+        self,
+        images: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+        crops: typing.Annotated[numpy.typing.ArrayLike, numpy.int64],
+    ) -> numpy.typing.NDArray[numpy.float32]: ...
+    def index_bytes(self, file: int) -> numpy.ndarray: ...
+    def key(self, image: int) -> str: ...
+    def verify(self, file: int) -> None: ...
+    @property
+    def images(self) -> int: ...
+
+class LabelCodec:
+    def __init__(
+        self,
+        kind: int,
+        encoding: int,
+        value_type: int,
+        num_classes: int,
+        k: int,
+        required: int,
+        mix_size: int,
+        images: int,
+    ) -> None: ...
+    def encode(self, height: int, width: int, arrays: dict, extra: bytes, repair: bool) -> tuple: ...
+    def stride(self, height: int, width: int) -> int:
+        """
+        Bits of a record.
+        """
+
+class RandomCrops:
+    def __init__(self, scale: tuple[float, float], ratio: tuple[float, float], flip: float) -> None: ...
+    def draw(self, stream: int, height: int, width: int, first: int, count: int) -> tuple: ...
+
+class View:
+    def __init__(
+        self,
+        size: int,
+        interpolation: str = "bilinear",
+        resample: str = "pillow12",
+        allow_warnings: bool = False,
+        boxes: str = "pixels",
+        resize: int = 256,
+        random: RandomCrops | None = None,
+        whole_file: bool = False,
+    ) -> None: ...
+
+class Pending:
+    def cancel(self) -> None: ...
+    def encoded(self, image: int) -> bytes: ...
+    def failed(self) -> list[int]: ...
+    def foreign(self) -> list[int]: ...
+    def raise_error(self, image: int) -> None: ...
+    def sizes(self) -> numpy.typing.NDArray[numpy.int32]: ...
+    def wait(self, seconds: float) -> bool: ...
+    def waiting(self) -> list[int]: ...
+
+class Pool:
+    def __init__(self, threads: int, cache_bytes: int = 0) -> None: ...
+    def close(self) -> None: ...
+    def stages(self) -> dict: ...
+    def submit(
+        self,
+        view: View,
+        places: collections.abc.Sequence[tuple[str, int, int]],
+        indices: collections.abc.Sequence[int],
+        counts: collections.abc.Sequence[int],
+        images: numpy.typing.NDArray[numpy.uint8],
+        boxes: numpy.typing.NDArray[numpy.int32],
+        flips: numpy.typing.NDArray[numpy.uint8],
+        ratios: typing.Annotated[numpy.typing.ArrayLike, numpy.float32] | None = None,
+        sizes: collections.abc.Sequence[tuple[int, int]] = [],
+        streams: collections.abc.Sequence[int] = [],
+        first_crops: collections.abc.Sequence[int] = [],
+        urgent: bool = False,
+    ) -> Pending: ...
+    @property
+    def threads(self) -> int: ...
+
+def build_info() -> dict:
+    """
+    Facts of this build: version, compiler, libjpeg-turbo, CUDA targets.
+    """
+
+def crc32c(data: typing_extensions.Buffer, crc: int = 0) -> int:
+    """
+    CRC-32C of a buffer, continuing `crc`.
+    """
+
+def force_cpu(name: str) -> None: ...
+def is_jpeg(arg0: bytes) -> bool: ...
+def loss_cpu(
+    arg0: tuple,
+    arg1: tuple,
+    arg2: tuple,
+    arg3: int,
+    arg4: float,
+    arg5: tuple,
+    arg6: int,
+    arg7: tuple,
+    arg8: int,
+) -> None:
+    """
+    Soft or binary cross-entropy of every row; see csrc/loss/loss.h.
+    """
+
+def loss_cuda(
+    arg0: tuple,
+    arg1: tuple,
+    arg2: tuple,
+    arg3: int,
+    arg4: float,
+    arg5: tuple,
+    arg6: int,
+    arg7: tuple,
+    arg8: int,
+    arg9: int,
+    arg10: int,
+) -> None:
+    """
+    The same on a GPU; see csrc/loss/loss_cuda.h.
+    """
+
+def mix_words(arg0: collections.abc.Sequence[int]) -> int: ...
+def prepare_cpu(
+    images: int,
+    out: int,
+    mix: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
+    shape: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
+    scale: typing.Annotated[collections.abc.Sequence[float], "FixedSize(3)"],
+    bias: typing.Annotated[collections.abc.Sequence[float], "FixedSize(3)"],
+    type: int,
+    threads: int,
+    others: tuple[int, int] | None = None,
+) -> None:
+    """
+    Normalise and mix uint8 images; see csrc/batch/prepare.h.
+    """
+
+def prepare_cuda(
+    images: int,
+    out: int,
+    mix: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
+    shape: typing.Annotated[collections.abc.Sequence[int], "FixedSize(3)"],
+    scale: typing.Annotated[collections.abc.Sequence[float], "FixedSize(3)"],
+    bias: typing.Annotated[collections.abc.Sequence[float], "FixedSize(3)"],
+    type: int,
+    device: int,
+    stream: int,
+    others: tuple[int, int] | None = None,
+) -> None:
+    """
+    The same on a GPU.
+    """
+
+def selected_cpu() -> str: ...
+def supported_cpus() -> list[str]: ...
+def topk_cuda(
+    arg0: int,
+    arg1: int,
+    arg2: int,
+    arg3: int,
+    arg4: int,
+    arg5: int,
+    arg6: float,
+    arg7: int,
+    arg8: int,
+    arg9: bool,
+    arg10: int,
+    arg11: int,
+) -> None:
+    """
+    Softmax and top-k of every row on a GPU; see csrc/batch/topk.h.
+    """
+
+def vector_exp2(arg0: float) -> float:
+    """
+    2^x, x <= 0, as the loss computes it.
+    """
+
+max_topk: int = 16
+max_topk_classes: int = 22528

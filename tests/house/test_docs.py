@@ -1,0 +1,54 @@
+"""The pages of docs/ keep their promises: they are up to date, complete, and their commands run."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import fkdx
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / f"{n}.md" for n in ("README", "CONTRIBUTING", "CHANGELOG")),
+]
+
+
+def test_api_is_what_the_docstrings_say() -> None:
+    """`make docs` writes the page."""
+    api = runpy.run_path(str(ROOT / "tools/api.py"))
+    assert (ROOT / "docs/api.md").read_text() == api["page"]()
+    documented = {name for names in api["CHAPTERS"].values() for name in names}
+    assert {f"fkdx.{name}" for name in fkdx.__all__} - documented == {"fkdx.__version__"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_are_wrapped_and_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    prose = re.sub(r"```.*?```", "", text, flags=re.S)  # what programs print is as wide as it is
+    long = [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "    "))]
+    assert long == []
+    for link in re.findall(r"\]\(([\w./-]+\.md)\)", text):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if page.name not in index + "README.md"] == []
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_quick_start_run(tmp_path: Path) -> None:
+    """And print what the page shows, but for numbers; on fewer images and passes."""
+    page = (ROOT / "docs/quickstart.md").read_text()
+    small = page.replace('("train", 100)', '("train", 20)').replace('("val", 30)', '("val", 8)')
+    small = re.sub(r"(--epochs|--eval-every) (\d)0\b", r"\1 \2", small)
+    assert small != page
+    shown = runpy.run_path(str(ROOT / "tools/quickstart.py"))["run_page"](small, tmp_path)
+    assert masked(shown) == masked(small)
+
+
+def masked(text: str) -> str:
+    """Without numbers, and the blanks around them."""
+    return re.sub(r"[\s|#]*-?\d[\d.,e+]*\s*", "#", text)
