@@ -1,7 +1,9 @@
 """The pages of docs/ keep their promises: they are up to date, complete, and their commands run."""
 
+import ast
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,28 @@ def test_lines_are_wrapped_and_links_lead_somewhere(page: Path) -> None:
 def test_the_index_names_every_page() -> None:
     index = (ROOT / "docs/README.md").read_text()
     assert [page.name for page in (ROOT / "docs").glob("*.md") if page.name not in index + "README.md"] == []
+
+
+def test_troubleshooting_quotes_messages_that_exist() -> None:
+    """Every fixed part of a message in a heading is somewhere in the sources."""
+    page, known = (ROOT / "docs/troubleshooting.md").read_text(), "\n".join(literals())
+    headings = re.findall(r"^### (.*)", page, re.M)
+    quotes = [long or short for line in headings for long, short in re.findall(r"``(.+?) ``|`([^`]+)`", line)]
+    assert len(quotes) >= 20
+    parts = [part.strip(" ;,:()'") for quote in quotes for part in quote.split("...")]
+    assert [part for part in parts if len(part) > 3 and part not in known] == []
+
+
+def literals() -> Iterator[str]:
+    """Texts in the sources, with a blank for every value that is put into them."""
+    for path in (ROOT / "fkdx").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+    for path in [ROOT / "CMakeLists.txt", *(ROOT / "csrc").rglob("*.cpp")]:
+        yield re.sub(r'"\s*\n\s*"', "", path.read_text())
 
 
 @pytest.mark.slow
