@@ -134,6 +134,7 @@ class LabelCodec:
         mix_size: int,
         images: int,
     ) -> None: ...
+    def decode_values(self, height: int, width: int, block: bytes, crops: int) -> tuple: ...
     def encode(self, height: int, width: int, arrays: dict, extra: bytes, repair: bool) -> tuple: ...
     def stride(self, height: int, width: int) -> int:
         """
@@ -189,6 +190,32 @@ class Pool:
     @property
     def threads(self) -> int: ...
 
+class LossSource:
+    """
+    A table of labels in memory; see Source in csrc/loss/target.h.
+    """
+    def __init__(
+        self,
+        ids: int,
+        ids_type: int,
+        ids_stride: int,
+        values: int,
+        values_type: int,
+        values_stride: int,
+        num_rows: int,
+        k: int,
+        rows: int,
+        weights: int,
+        weight: float,
+        tail: bool,
+    ) -> None: ...
+
+class LossDense:
+    """
+    A dense target in memory; see DenseTarget in csrc/loss/loss.h.
+    """
+    def __init__(self, values: int, type: int, stride: int, inv_temperature: float) -> None: ...
+
 def build_info() -> dict:
     """
     Facts of this build: version, compiler, libjpeg-turbo, CUDA targets.
@@ -202,32 +229,46 @@ def crc32c(data: typing_extensions.Buffer, crc: int = 0) -> int:
 def force_cpu(name: str) -> None: ...
 def is_jpeg(arg0: bytes) -> bool: ...
 def loss_cpu(
-    arg0: tuple,
-    arg1: tuple,
-    arg2: tuple,
-    arg3: int,
-    arg4: float,
-    arg5: tuple,
-    arg6: int,
-    arg7: tuple,
-    arg8: int,
+    logits: int,
+    type: int,
+    rows: int,
+    classes: int,
+    logits_stride: int,
+    sources: collections.abc.Sequence[LossSource],
+    dense: LossDense,
+    link: int,
+    inv_temperature: float,
+    scale: float,
+    scales: int,
+    scale_stride: int,
+    loss: int,
+    grad: int,
+    grad_stride: int,
+    threads: int,
 ) -> None:
     """
-    Soft or binary cross-entropy of every row; see csrc/loss/loss.h.
+    Soft or binary cross-entropy of every row; see LossCall in csrc/loss/loss.h.
     """
 
 def loss_cuda(
-    arg0: tuple,
-    arg1: tuple,
-    arg2: tuple,
-    arg3: int,
-    arg4: float,
-    arg5: tuple,
-    arg6: int,
-    arg7: tuple,
-    arg8: int,
-    arg9: int,
-    arg10: int,
+    logits: int,
+    type: int,
+    rows: int,
+    classes: int,
+    logits_stride: int,
+    sources: collections.abc.Sequence[LossSource],
+    dense: LossDense,
+    link: int,
+    inv_temperature: float,
+    scale: float,
+    scales: int,
+    scale_stride: int,
+    loss: int,
+    grad: int,
+    grad_stride: int,
+    device: int,
+    stream: int,
+    kernel: int,
 ) -> None:
     """
     The same on a GPU; see csrc/loss/loss_cuda.h.

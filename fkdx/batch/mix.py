@@ -5,7 +5,8 @@ Images and targets mix alike: ``images = prepare(pixels, ..., mix=mix)`` and ``t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,12 +36,14 @@ class Mix:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Mix:
         """The same parameters on another device."""
-        parts = vars(self).values()
-        return Mix(*(None if part is None else part.to(device, non_blocking=non_blocking) for part in parts))
+        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Mix:
         """The same parameters in page-locked memory, from which `to` copies without waiting."""
-        return Mix(*(part if part is None else part.pin_memory() for part in vars(self).values()))
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Mix:
+        return replace(self, **{name: change(part) for name, part in vars(self).items() if part is not None})
 
     def of(self, target: SparseTarget | Tensor) -> SparseTarget | Tensor:
         """The targets of the mixed rows; a dense target (B, C) holds probabilities."""

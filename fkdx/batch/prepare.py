@@ -78,14 +78,12 @@ def prepare(
         bias,
         _DTYPES.index(dtype),
     )
-    others = {}
-    if mix is not None and mix.others is not None:
-        others["others"] = mix.others.data_ptr(), len(mix.others)
+    others = None if mix is None or mix.others is None else (mix.others.data_ptr(), len(mix.others))
     if images.is_cuda:
         device = images.device.index
-        _C.prepare_cuda(*arguments, device, torch._C._cuda_getCurrentRawStream(device), **others)
+        _C.prepare_cuda(*arguments, device, torch._C._cuda_getCurrentRawStream(device), others)
     else:
-        _C.prepare_cpu(*arguments, torch.get_num_threads(), **others)
+        _C.prepare_cpu(*arguments, torch.get_num_threads(), others)
     return out.permute(0, 3, 1, 2)
 
 

@@ -89,7 +89,7 @@ def true_classes(labels: LabelFile) -> tuple[list[str], np.ndarray]:
     """
     folders = [folder_of(key) for key in labels.keys]
     names = labels.classes or sorted({folder for folder in folders if folder is not None})
-    number_of = {name: number for number, name in enumerate(names)}
+    number_of: dict[str | None, int] = {name: number for number, name in enumerate(names)}
     bare = next((i for i, folder in enumerate(folders) if folder not in number_of), None)
     if bare is not None or len(names) != labels.num_classes:
         got = f"'{labels.keys[bare]}'" if bare is not None else f"{len(names)} class folders"

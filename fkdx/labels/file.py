@@ -160,7 +160,7 @@ class LabelFile(Sequence[ImageLabels]):
     def __len__(self) -> int:
         return self._native.images
 
-    def __getitem__(self, image: int | str) -> ImageLabels:
+    def __getitem__(self, image: int | str) -> ImageLabels:  # type: ignore[override]  # keys, but no slices
         """KeyError or IndexError if there is no such image."""
         if isinstance(image, str):
             image = self.find(image)

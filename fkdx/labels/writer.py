@@ -351,7 +351,7 @@ def _kept(kind: str, num_classes: int, k: int | None) -> int:
     raise ValueError(f"LabelWriter: k, expected for {kind} labels")
 
 
-def _default_value_type(kind: str, encoding: str) -> str:
+def _default_value_type(kind: str, encoding: str) -> layout.ValueType:
     if kind == "hard":
         return "none"
     return "log8" if encoding == "compact" and kind in ("topk", "smoothing") else "float16"

@@ -60,9 +60,11 @@ class Source:
             0 if self.rows is None else self.rows.data_ptr(),
             self.weight.data_ptr() if isinstance(self.weight, Tensor) else 0,
         )
-        if self._native is None or self._native[0] != places:
-            object.__setattr__(self, "_native", (places, self._describe(*places)))
-        return self._native[1]
+        native = self._native
+        if native is None or native[0] != places:
+            native = places, self._describe(*places)
+            object.__setattr__(self, "_native", native)
+        return native[1]
 
     def _describe(self, ids: int, values: int, rows: int, weights: int) -> _C.LossSource:
         table = self.values
@@ -77,7 +79,7 @@ class Source:
             k=self.ids.shape[1],
             rows=rows,
             weights=weights,
-            weight=1.0 if weights else self.weight,
+            weight=1.0 if isinstance(self.weight, Tensor) else self.weight,
             tail=self.tail,
         )
 
