@@ -24,21 +24,25 @@ def slice_labels(
     """Writes a part of `labels` to `output`.
 
     Args:
-        crops: keep at most this many of each image's crops, the first ones.
+        crops: keep this many of each image's crops, the first ones; images with fewer keep all of theirs.
         k: keep the K most probable classes of each crop; what `topk_logits` lose goes into their tail.
         folders: keep the images whose first folder is one of these. Class ids do not change.
         options: further arguments of LabelWriter.
 
-    Raises ValueError if K is larger than the file's, if it would cut dense labels, or if nothing is left.
+    Raises ValueError if no image has as many crops, if K is larger than the file's, if it would cut dense
+    labels, or if nothing is left.
     """
     if k is not None and (labels.kind.startswith("dense") or not 1 <= k <= labels.k):
         refuse("slice", "k", k, f"1 to {labels.k} of top-K labels", labels.path)
+    most = int(labels.crop_counts.max(initial=0))
+    if crops is not None and not 1 <= crops <= most:
+        refuse("slice", "crops", crops, f"1 to {most}, the most that an image has", labels.path)
     keys = [key for key in labels.keys if folders is None or key.split("/")[0] in folders]
     if not keys:
         raise ValueError(f"slice: no image lies in {', '.join(sorted(folders or []))}, {labels.path}")
     changes: dict[str, Any] = {"k": k or labels.k, **options}
     if crops is not None:
-        changes["crops"] = min(crops, labels.crops) if labels.crops else None
+        changes["crops"] = crops if labels.crops else None
     if folders is not None:
         changes["dataset"] = None  # the fingerprint was that of all images
     with writer_like(labels, output, **changes) as writer:

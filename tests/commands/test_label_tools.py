@@ -70,6 +70,8 @@ def test_slice(tmp_path: Path, rng, kind: str) -> None:
             np.testing.assert_allclose(after, before, rtol=1e-5)
     with pytest.raises(ValueError, match="k, got 6"):
         slice_labels(whole, tmp_path / "c", k=6)
+    with pytest.raises(ValueError, match=f"crops, got {whole.crops + 1}, expected 1 to {whole.crops}"):
+        slice_labels(whole, tmp_path / "c", crops=whole.crops + 1)
     with pytest.raises(ValueError, match="no image lies in n9"):
         slice_labels(whole, tmp_path / "c", folders=["n9"])
 
