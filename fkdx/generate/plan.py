@@ -1,8 +1,10 @@
 """What the settings of a job come to: its images, teachers and crops, and the label files that it makes."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
@@ -15,7 +17,7 @@ from fkdx.generate.settings import Settings
 from fkdx.generate.shards import Shard, beside, plan_shards
 from fkdx.generate.stored import StoredAugment, StoredPairs
 from fkdx.image.augment import Augment
-from fkdx.labels import fingerprint
+from fkdx.labels import check_key, fingerprint
 from fkdx.labels.parts import version_of
 from fkdx.models.build import load_teacher
 from fkdx.models.machine import pick_device
@@ -70,7 +72,7 @@ class Plan:
             "resample": "pillow12",
             "batch_size": settings.batch_size,
             "shards": len(self.shards),
-            "dataset": fingerprint(self.source.files()),
+            "dataset": fingerprint(checked_files(self.source)),
             "versions": {"fkdx": __version__, **{name: metadata.version(name) for name in LIBRARIES}},
         }
         return json.loads(json.dumps(facts))  # tuples become lists, as in the job's folder
@@ -88,6 +90,21 @@ def make_plan(settings: Settings, source: Source, teachers: list[Teacher], class
     whole_batches = version_of(beside(outputs[0].path, ".parts")) > 1
     shards = plan_shards(len(source), draw.crops, settings.batch_size, whole_batches=whole_batches)
     return Plan(settings, source, teachers, classes, draw, pairs, augment, outputs, shards)
+
+
+def checked_files(source: Source) -> Iterator[tuple[str, int]]:
+    """`source.files()`, checked before the first crop is cut.
+
+    Raises ValueError for a name that a label file cannot hold, and for what is no file (a pipe, a device);
+    FileNotFoundError for a link that leads nowhere.
+    """
+    for image, (key, size) in enumerate(source.files()):
+        check_key(key)
+        if size == 0:  # so are pipes, which a reader would wait for
+            path, _, length = source.place(image)
+            if length < 0 and not Path(path).is_file():
+                raise ValueError(f"generate: an image is a pipe or a device, expected files, {path}")
+        yield key, size
 
 
 def load_teachers(settings: Settings, num_classes: int) -> list[Teacher]:
@@ -127,9 +144,10 @@ def name_classes(settings: Settings, teachers: list[Teacher], folders: list[str]
             )
     strangers = sorted(set(folders) - set(names))
     if strangers:
+        some = f"{strangers[0]}, ..." if len(strangers) > 1 else strangers[0]
         raise ValueError(
-            f"generate: folders that are no class of it, got {len(strangers)} ({strangers[0]}, ...), "
-            f"expected names of {origin}, {settings.data}"
+            f"generate: class folders that the teacher does not know: {len(strangers)} ({some}); its classes "
+            f"are those of {origin}, {settings.data}"
         )
     return names
 

@@ -1,6 +1,7 @@
 """Labels are what the teacher says of the stored crops; what is wrong is said; nothing half done is left."""
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -188,7 +189,7 @@ def test_class_names_given_in_a_file(options: list[str], tmp_path: Path, capsys)
     line = refusal(
         ["--classes", str(tmp_path / "names.txt"), *changed(options, output=tmp_path / "b.fkdl")], capsys
     )
-    assert "no class of it, got 1 (ant, ...)" in line
+    assert "class folders that the teacher does not know: 1 (ant)" in line
 
 
 def test_images_without_class_folders(options: list[str], data: Path, tmp_path: Path, capsys) -> None:
@@ -203,6 +204,30 @@ def test_images_without_class_folders(options: list[str], data: Path, tmp_path: 
         "bee",
         "cat",
     ]
+
+
+@pytest.mark.parametrize("kind", ["backslash", "tab", "newline", "pipe", "link"])
+def test_what_cannot_be_labelled_is_found_before_the_first_crop(
+    options: list[str], data: Path, tmp_path: Path, kind: str, capsys
+) -> None:
+    folder = tmp_path / "data" / "ant"
+    folder.mkdir(parents=True)
+    for name in ("bee", "cat"):
+        (folder.parent / name).mkdir()
+        (folder.parent / name / "1.jpg").write_bytes((data / name / "1.jpg").read_bytes())
+    names = {"backslash": "a\\b.jpg", "tab": "a\tb.jpg", "newline": "a\nb.jpg"}
+    path = folder / names.get(kind, "z.jpg")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(tmp_path / "nowhere.jpg")
+    else:
+        path.write_bytes((data / "ant/1.jpg").read_bytes())
+    line = refusal(changed(options, data=folder.parent), capsys)
+    expected = {"pipe": "a pipe or a device", "link": "No such file"}.get(kind, "control character")
+    assert expected in line
+    assert kind in names or str(path) in line
+    assert not Path(options[-1] + ".parts").exists()
 
 
 def test_checkpoint_of_another_model(options: list[str], capsys) -> None:
