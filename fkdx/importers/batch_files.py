@@ -1,4 +1,4 @@
-"""Labels stored batch by batch: what SRe2L, CDA, LPLD, G-VBSM and EDC have in common.
+"""Labels stored batch by batch: what SRe2L, CDA, CV-DD, FADRM, LPLD, G-VBSM and EDC have in common.
 
     <root>/epoch_<e>/batch_<b>.tar, a torch.save of
     [0] coords  float32 (B, 4)   (top/H, left/W, height/H, width/W)
@@ -34,6 +34,7 @@ _refuse = partial(refuse, "read_batch", error=FormatError)
 
 BLOCK_BYTES = 1 << 30  # labels gathered at a time
 UNMIXED = 0
+USUAL_SIZE = 224  # pixels of the crops' side, if no CutMix box tells it
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,9 @@ class BatchLabels(ForeignLabels):
             )
         self.root, self.images = path, settings.images
         self.files = _batch_files(path)
-        self.mix_size = settings.mix_size
         self._sizes: dict[int, tuple[int, int]] = {}
-        self._check_batches()
+        self._check_batches(settings.mix_size)
+        self.mix_size, self.notes = _mix_size(settings.mix_size, self.largest_edge, self.mixed)
         self.keys = self.images.keys
         self.classes = settings.classes or self.images.classes
         if len(self.classes) != self.num_classes:
@@ -134,10 +135,10 @@ class BatchLabels(ForeignLabels):
         """For every epoch, the image of each stored row, as its number in the order of an image folder."""
         raise NotImplementedError
 
-    def _check_batches(self) -> None:
-        """Reads all files once and checks checksums, widths and batch sizes."""
+    def _check_batches(self, mix_size: int | None) -> None:
+        """Reads all files once: checks checksums, widths, batch sizes; finds the largest CutMix edge."""
         self.rows: list[list[int]] = []
-        self.mixed, self.row = False, None
+        self.mixed, self.row, self.largest_edge = False, None, 0
         total = sum(len(epoch) for epoch in self.files)
         with tqdm(total=total, unit=" batches", desc=f"{self.name}: checking", disable=None) as bar:
             for epoch in self.files:
@@ -153,8 +154,9 @@ class BatchLabels(ForeignLabels):
                         )
                     self.mixed = self.mixed or batch.operation != UNMIXED
                     top, left, height, width = batch.mix_box
-                    if max(top + height, left + width) > self.mix_size:
-                        expected = f"one inside {self.mix_size} pixels (--mix-size)"
+                    self.largest_edge = max(self.largest_edge, top + height, left + width)
+                    if mix_size and self.largest_edge > mix_size:
+                        expected = f"one inside {mix_size} pixels (--mix-size)"
                         _refuse("box", str(batch.mix_box), expected, self.root / file)
                     self.rows[-1].append(len(batch.logits))
                     bar.update()
@@ -265,6 +267,24 @@ class BatchLabels(ForeignLabels):
             lambdas=rows["lam"],
             mix_boxes=rows["mix_box"],
         )
+
+
+def _mix_size(given: int | None, largest_edge: int, mixed: bool) -> tuple[int, list[str]]:
+    """The side of the crops that were mixed, and what to say of it.
+
+    CutMix boxes are clipped at the crop's edge, so that the largest edge of many boxes is the side.
+    """
+    if not mixed or not largest_edge:
+        return given or USUAL_SIZE, []
+    if given is None:
+        return largest_edge, [
+            f"crops of {largest_edge} pixels were mixed, as the largest CutMix edge says (--mix-size)"
+        ]
+    if given > largest_edge:
+        return given, [
+            f"no CutMix box reaches beyond {largest_edge} pixels, but --mix-size is {given}: is it right?"
+        ]
+    return given, []
 
 
 def _row_dtype(logits: np.ndarray) -> np.dtype:

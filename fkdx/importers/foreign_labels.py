@@ -30,7 +30,7 @@ class Settings:
     images: Images | None = None
     image_suffix: str = ".JPEG"
     label_type: str | None = None  # fkd: what the labels mean
-    mix_size: int = 224  # batch files, dataset reinforcement: side of the crops that were mixed, in pixels
+    mix_size: int | None = None  # batch files, reinforcement: side in pixels of the crops that were mixed
     seed: int = 42  # sre2l: seed of the sampler; label maps: seed of the crops
     lost_operations: Literal["none", "accept"] | None = None  # tinyvit: none were applied, or accept the loss
     scale: tuple[float, float] = (0.08, 1.0)  # tinyvit, label maps: share of the image's area
@@ -51,6 +51,7 @@ class Layout:
     ratios: bool = False
     mix_size: int = 0  # side of mixed images in pixels
     operations: tuple[str, ...] = ()  # further operations with parameters stored for each image
+    form: Literal["json", "steps"] = "json"  # of those parameters; the loader repeats steps
 
 
 @dataclass(frozen=True)

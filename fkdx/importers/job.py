@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from fkdx.errors import refuse
 from fkdx.importers.foreign_labels import ForeignLabels, Unreadable
 from fkdx.labels import ImageLabels, LabelWriter
 from fkdx.labels.parts import Parts, clear_removed
@@ -114,6 +115,13 @@ def pack(
     target = Path(target)
     if target.exists() and not overwrite:
         raise FileExistsError(f"pack: {target} exists; remove it, or ask to overwrite it (--overwrite)")
+    if source.layout.kind == "hard" and options.get("value_type"):
+        refuse(
+            "pack",
+            "value type (--value-type)",
+            options["value_type"],
+            "none: hard labels are class ids without values",
+        )
     job = Job(
         source, target, {**_options(source, provenance or {}), **options}, images_a_part or IMAGES_A_PART
     )
@@ -152,7 +160,7 @@ def _options(source: ForeignLabels, provenance: dict[str, Any]) -> dict[str, Any
         "ratios": layout.ratios,
         "images": list(source.keys) if layout.mix_size else None,
         "mix_size": layout.mix_size,
-        "extra": {"operations": list(layout.operations), "form": "json"} if layout.operations else None,
+        "extra": {"operations": list(layout.operations), "form": layout.form} if layout.operations else None,
     }
 
 

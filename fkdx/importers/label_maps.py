@@ -7,6 +7,11 @@ The label of a crop is the softmax of the logits averaged over it by RoI-align (
 sampling); classes that a cell does not name have logit 0 there. Crops are drawn here, once, so that training
 needs no maps.
 
+ReLabel's maps show the whole image. TokenLabeling's were made of timm's Resize and CenterCrop and show the
+centre crop only, although its crops are those of the whole image; `corrected` does not change that. It also
+flipped image and map before it cut the crop, so that with exchanged axes the rows of a flipped crop are those
+of the mirrored left and right.
+
 Both projects gave the box to RoI-align as (top, left, bottom, right), but it expects (left, top, right,
 bottom), so they pooled the transposed region. `as-upstream` repeats that, `corrected` does not. (Yun et
 al., "Re-labeling ImageNet", CVPR 2021; Jiang et al., "All Tokens Matter", NeurIPS 2021.)
@@ -28,9 +33,10 @@ _refuse = partial(refuse, "LabelMaps", error=FormatError)
 
 
 class LabelMaps(ForeignLabels):
-    """Both formats; a subclass sets the type of its maps."""
+    """Both formats; a subclass sets the type of its maps, and whether they were flipped before the cut."""
 
     dtype: np.dtype
+    flips_maps = False
 
     @classmethod
     def matches(cls, path: Path) -> bool:
@@ -65,6 +71,8 @@ class LabelMaps(ForeignLabels):
             _refuse("labels", got, "at most 2049: float16 cannot represent all larger ids", path)
         self.layout = Layout("topk", num_classes, min(settings.k, num_classes), settings.crops)
         self.notes = [f"boxes are pooled {settings.map_axes} (--map-axes)"]
+        if self.flips_maps:
+            self.notes.append("the maps show the centre crop of each image, not the whole of it")
         crop = {"scale": settings.scale, "ratio": settings.ratio, "seed": settings.seed, "flip": 0.5}
         self.provenance = {
             "source": {"format": self.name, "map_axes": settings.map_axes, **fingerprint(files.items())},
@@ -77,17 +85,27 @@ class LabelMaps(ForeignLabels):
         key, settings = self.keys[number], self.settings
         path = self.root / self.files[key]
         ids, logits = _read_map(path, self.dtype, self.layout.num_classes)
-        height, width = size = self.images.size(key)
+        size = self.images.size(key)
         boxes, flips = random_boxes(
             size, settings.seed, key, settings.crops, scale=settings.scale, ratio=settings.ratio
         )
-        ends = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-        regions = ends / np.array([height, width, height, width])
-        if settings.map_axes == "as-upstream":
-            regions = regions[:, [1, 0, 3, 2]]
-        classes, pooled = pool_regions(ids, logits, regions)
+        classes, pooled = self._pool(ids, logits, boxes, flips, size)
         kept, values = _top(classes, pooled, self.layout.num_classes, self.layout.k)
         return ImageLabels(key, boxes, flips, kept, values, size)
+
+    def _pool(
+        self, ids: np.ndarray, logits: np.ndarray, boxes: np.ndarray, flips: np.ndarray, size: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The classes of a map (U,), and their logits (M, U) in the boxes (M, 4)."""
+        upstream = self.settings.map_axes == "as-upstream"
+        classes, pooled = pool_regions(ids, logits, _regions(boxes, size, swapped=upstream))
+        if upstream and self.flips_maps:
+            mirrored = boxes.copy()
+            mirrored[:, 1] = size[1] - boxes[:, 1] - boxes[:, 3]
+            regions = _regions(mirrored, size, swapped=True)
+            _, flipped = pool_regions(ids[:, :, ::-1], logits[:, :, ::-1], regions)
+            pooled = np.where(flips[:, None], flipped, pooled)
+        return classes, pooled
 
 
 class RelabelMaps(LabelMaps):
@@ -100,6 +118,15 @@ class TokenLabelingMaps(LabelMaps):
     name = "token-labeling"
     about = "TokenLabeling: <class>/<image>.pt, float16 maps (2, 5, H, W)"
     dtype = np.dtype(np.float16)
+    flips_maps = True
+
+
+def _regions(boxes: np.ndarray, size: tuple[int, int], swapped: bool) -> np.ndarray:
+    """Boxes (M, 4) as float32 fractions (M, 4) top, left, bottom, right of the image, computed as upstream;
+    `swapped`: with rows and columns exchanged."""
+    parts = (boxes / np.array([*size, *size])).astype(np.float32)
+    regions = np.concatenate([parts[:, :2], parts[:, :2] + parts[:, 2:]], axis=1)
+    return regions[:, [1, 0, 3, 2]] if swapped else regions
 
 
 def pool_regions(ids: np.ndarray, logits: np.ndarray, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +134,7 @@ def pool_regions(ids: np.ndarray, logits: np.ndarray, regions: np.ndarray) -> tu
 
     Args:
         ids, logits: (5, H, W), class and logit of the map's cells.
-        regions: (M, 4) top, left, bottom, right as fractions of the map.
+        regions: (M, 4) float32 top, left, bottom, right as fractions of the map.
 
     Returns:
         classes (U,) that the map names, ascending; pooled (M, U) float64, their logits. Classes that a cell
@@ -127,14 +154,16 @@ def _bin_weights(start: np.ndarray, end: np.ndarray, cells: int) -> np.ndarray:
     """(M, cells): the weight of each cell in the average over start ... end (fractions of the map).
 
     RoI-align samples a bin at ceil(length) evenly spaced points and interpolates between cell centres; a bin
-    is at least one cell long. Points more than a cell outside have no weight.
+    is at least one cell long. Points more than a cell outside have no weight. Places are float32, as
+    torchvision's: their rounding may add a point.
     """
-    start, end = start * cells - 0.5, end * cells - 0.5
-    length = np.maximum(end - start, 1.0)
+    scale, half, one = np.float32(cells), np.float32(0.5), np.float32(1)
+    start, end = np.float32(start) * scale - half, np.float32(end) * scale - half
+    length = np.maximum(end - start, one)
     weights = np.zeros((len(start), cells))
     for row, (first, size) in enumerate(zip(start, length)):
         points = int(np.ceil(size))
-        at = first + (np.arange(points) + 0.5) * size / points
+        at = first + (np.arange(points, dtype=np.float32) + half) * size / np.float32(points)
         inside = (at >= -1) & (at <= cells)
         at = np.clip(at[inside], 0, cells - 1)
         low = at.astype(np.int64)

@@ -8,8 +8,10 @@ holds one entry for each operation of the settings, in a fixed order: the second
 in pixels, the flip, RandAugment, erasing, mixup, cutmix. With a second image, entries before mixup are
 pairs.
 
-RandAugment and erasing are stored as they are; fkdx cannot apply them, so it refuses to train on such labels.
-(Faghri et al., "Reinforce Data, Multiply Impact", ICCV 2023.)
+RandAugment and erasing become stored steps, which the loader repeats with Pillow (the labels were made with
+tensors on a GPU, which differ from it in the last digit). In mixed sets they changed the partner too; there
+they are stored as they are, and fkdx refuses to train on such labels. (Faghri et al., "Reinforce Data,
+Multiply Impact", ICCV 2023.)
 """
 
 import json
@@ -21,6 +23,8 @@ import numpy as np
 
 from fkdx._C import FormatError
 from fkdx.errors import refuse
+from fkdx.image.augment import OPERATIONS, Step, encode
+from fkdx.importers.batch_files import USUAL_SIZE
 from fkdx.importers.foreign_labels import ForeignLabels, Layout, Settings, number_samples
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, Mixes
@@ -32,6 +36,22 @@ _refuse = partial(refuse, "ReinforcementLabels", error=FormatError)
 REPLAYED = ("random_resized_crop", "random_horizontal_flip")
 KEPT = ("rand_augment", "random_erase")
 MIXING = ("mixup", "cutmix")
+OPERATIONS_OF_RAND_AUGMENT = (  # by their number; the names of `fkdx.image.augment.OPERATIONS`
+    "identity",
+    "shear x",
+    "shear y",
+    "translate x",
+    "translate y",
+    "rotate",
+    "brightness",
+    "saturation",
+    "contrast",
+    "sharpness",
+    "posterize",
+    "solarize",
+    "autocontrast",
+    "equalize",
+)
 SILENT = ("uint8", "center_crop", "to_tensor", "normalize")
 
 
@@ -57,6 +77,10 @@ class ReinforcementLabels(ForeignLabels):
             got = f"{', '.join(unknown) or 'no random_resized_crop'}"
             _refuse("operations", got, f"{', '.join((*REPLAYED, *KEPT, *MIXING))}", path / "config.pth.tar")
         self.mixed = any(name in operations for name in MIXING)
+        self.kept = tuple(name for name in KEPT if name in operations)
+        self.size = settings.mix_size or operations[REPLAYED[0]].get("size") or USUAL_SIZE
+        if type(self.size) is not int:
+            _refuse("size", f"a {type(self.size).__name__}", "a whole number; give --mix-size", path)
         self.keys = self.images.keys
         self.sample_of = np.argsort(number_samples(self.images))
         self.classes = settings.classes or self.images.classes
@@ -69,11 +93,14 @@ class ReinforcementLabels(ForeignLabels):
             num_classes,
             self.k,
             self.crops,
-            mix_size=settings.mix_size if self.mixed else 0,
-            operations=tuple(name for name in KEPT if name in operations),
+            mix_size=self.size if self.mixed else 0,
+            operations=self.kept if self.mixed or not self.kept else tuple(OPERATIONS),
+            form="json" if self.mixed else "steps",
         )
-        if self.layout.operations:
-            self.notes = [f"labels need {' and '.join(self.layout.operations)}; training on them is refused"]
+        if self.kept and self.mixed:
+            self.notes = [
+                f"labels need {' and '.join(self.kept)} of mixed crops; training on them is refused"
+            ]
         self.provenance = {"source": {"format": self.name}, "tail": "uniform", "temperature": 1.0}
 
     def read_image(self, number: int) -> ImageLabels:
@@ -88,22 +115,21 @@ class ReinforcementLabels(ForeignLabels):
             views = [self._view(sample) for sample in samples]
             ids, values = _sorted_labels(samples, self.k)
             mixes = self._mixes(views) if self.mixed else None
+            extra = self._extra(views) if self.kept else b""
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             _refuse("sample", f"one of unknown form ({error})", "params and prob as its settings say", path)
         key = self.keys[number]
         boxes = np.array([view["random_resized_crop"][0] for view in views], np.int64).reshape(-1, 4)
         flips = np.array([view["random_horizontal_flip"][0] for view in views], bool)
-        kept = [{name: view[name] for name in self.layout.operations} for view in views]
-        extra = json.dumps(kept).encode() if self.layout.operations else b""
         return ImageLabels(key, boxes, flips, ids, values, self.images.size(key), mixes=mixes, extra=extra)
 
     def _view(self, sample: dict[str, Any]) -> dict[str, Any]:
         """{operation: (of the image, of its partner)}, with the partner's number under "partner"."""
         params = sample["params"]
         if type(params) is dict:
-            if self.mixed:
-                raise ValueError("params by name say no second image")
-            return {name: (params[name][0], None) for name in self.operations} | {"partner": None}
+            return {name: params[name] for name in self.operations} | {
+                "partner": params["id2"] if self.mixed else None
+            }
         partner, *entries = params if self.mixed else (None, *params)
         if len(entries) != len(self.operations):
             raise ValueError(f"{len(entries)} entries of params")
@@ -114,6 +140,12 @@ class ReinforcementLabels(ForeignLabels):
             else:
                 view[name] = (entry[0], entry[1]) if partner is not None else (entry, None)
         return view
+
+    def _extra(self, views: list[dict[str, Any]]) -> bytes:
+        """RandAugment and erasing of every crop."""
+        if self.mixed:
+            return json.dumps([{name: view[name] for name in self.kept} for view in views]).encode()
+        return encode([_steps(view, self.size) for view in views])
 
     def _mixes(self, views: list[dict[str, Any]]) -> Mixes:
         partners, boxes, flips, operations, lambdas, mix_boxes = [], [], [], [], [], []
@@ -138,6 +170,35 @@ class ReinforcementLabels(ForeignLabels):
             lambdas=np.array(lambdas, np.float32) * (np.array(operations) > 0),
             mix_boxes=np.array(mix_boxes, np.int64).reshape(-1, 4),
         )
+
+
+def _steps(view: dict[str, Any], size: int) -> list[Step]:
+    """RandAugment and erasing of a crop of `size` pixels as steps of `fkdx.image.augment`."""
+    drawn = view.get("rand_augment", (None,))[0] or []
+    steps = [step for number, magnitude in drawn for step in _rand_augment(number, float(magnitude), size)]
+    top, left, height, width = view.get("random_erase", (None,))[0] or (-1, 0, 0, 0)
+    if top >= 0:
+        steps.append(["erase", *(edge / size for edge in map(int, (top, left, height, width)))])
+    return steps
+
+
+def _rand_augment(number: int, magnitude: float, size: int) -> list[Step]:
+    """One operation of torchvision's RandAugment, whose magnitude has its sign already."""
+    name, _, axis = OPERATIONS_OF_RAND_AUGMENT[number].partition(" ")
+    if name == "identity":
+        return []
+    if name in ("autocontrast", "equalize"):
+        return [[name]]
+    if name in ("brightness", "saturation", "contrast", "sharpness"):
+        return [[name, 1 + magnitude]]
+    if name == "posterize":
+        return [[name, int(magnitude)]]
+    if name == "translate":  # whole pixels, kept as the middle of the range that gives them
+        pixels = int(magnitude)
+        magnitude = (pixels + 0.5 * (pixels > 0) - 0.5 * (pixels < 0)) / size
+    if axis:
+        return [[name, magnitude, 0] if axis == "x" else [name, 0, magnitude]]
+    return [[name, magnitude]]
 
 
 def _sorted_labels(samples: list, k: int) -> tuple[np.ndarray, np.ndarray]:
