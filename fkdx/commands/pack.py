@@ -150,8 +150,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=defaults.mix_size,
         metavar="PIXELS",
-        help="side of the crops that were mixed, for sre2l, lpld, g-vbsm, reinforcement (default: "
-        "%(default)s)",
+        help="side of the crops that were mixed, for sre2l, lpld, g-vbsm (default: the largest CutMix edge) "
+        "and reinforcement (default: 224)",
     )
     add(
         "--seed",

@@ -90,7 +90,28 @@ class FkdLabels(ForeignLabels):
         if is_half and kind != "dense" and num_classes > 2049:
             got = f"class ids kept as float16, of {num_classes} classes"
             _refuse("labels", got, "at most 2049: float16 cannot represent all larger ids", path)
+        if kind != "dense":
+            self._check_count(label, kind, k, num_classes, settings, path)
         return Layout(kind, num_classes, k, crops, ratios=self.images is None)
+
+    def _check_count(
+        self, label: np.ndarray, kind: str, k: int, num_classes: int, settings: Settings, path: Path
+    ) -> None:
+        """Raises FormatError if the number of classes is too small for the labels."""
+        largest = _split(label, kind)[0].max()
+        too_large = num_classes <= largest < 1 << 31  # what is no class at all is refused when it is read
+        if not too_large and k <= num_classes:
+            return
+        names = f"class {int(largest)}" if too_large else f"{k} classes for each crop"
+        if settings.num_classes or settings.classes:
+            known = f"--{'num-classes' if settings.num_classes else 'classes'} gives {num_classes}"
+            remedy = "correct it"
+        else:
+            known = f"only {num_classes} class folders are known"
+            remedy = (
+                "give the number of the teacher's classes with --num-classes, or their names with --classes"
+            )
+        raise FormatError(f"FkdLabels: the labels name {names}, but {known}; {remedy}, {path}")
 
     def _first_label(self) -> tuple[Path, np.ndarray]:
         """The first readable label array."""
@@ -131,7 +152,9 @@ class FkdLabels(ForeignLabels):
         # If FKD left out an incomplete last segment, it did so in the labels only.
         coords, flips = coords[:crops], flips[:crops]
         size = self.images.size(key) if self.images else None
-        ids, values = _split(label, kind, layout.num_classes, path)
+        ids, values = _split(label, kind)
+        if ids is not None:
+            ids = _whole_ids(ids, layout.num_classes, path)
         return ImageLabels(key, _boxes(coords, size, path), flips, ids, values, size)
 
 
@@ -164,18 +187,15 @@ def _boxes(coords: np.ndarray, size: tuple[int, int] | None, path: Path) -> np.n
     return np.rint(coords * np.array([*size, *size], np.float64)).astype(np.int32)
 
 
-def _split(
-    label: np.ndarray, kind: str, num_classes: int, path: Path
-) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _split(label: np.ndarray, kind: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Class ids, as they are stored, and values."""
     if kind == "dense":
         return None, label
     if kind == "hard":
-        ids, values = label[:, None], None
-    elif kind == "smoothing":
-        ids, values = label[:, :1], label[:, 1:]
-    else:
-        ids, values = label[:, 0], label[:, 1]
-    return _whole_ids(ids, num_classes, path), values
+        return label[:, None], None
+    if kind == "smoothing":
+        return label[:, :1], label[:, 1:]
+    return label[:, 0], label[:, 1]
 
 
 def _whole_ids(ids: np.ndarray, num_classes: int, path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""SRe2L and CDA: batch files that do not name their images; the order of the images is drawn again.
+"""SRe2L, CDA, CV-DD and FADRM: batch files that do not name their images; their order is drawn again.
 
 The generator visited the images in the order of torch's `RandomSampler` with a generator of seed 42. That
 sampler draws two permutations an epoch and uses the first, so epoch e has the (2 e)-th permutation of the
@@ -17,7 +17,7 @@ from fkdx.importers.lpld import ORDER_FILE
 
 class Sre2lLabels(BatchLabels):
     name = "sre2l"
-    about = "SRe2L and CDA: epoch_<e>/batch_<b>.tar of 6 parts"
+    about = "SRe2L, CDA, CV-DD and FADRM: epoch_<e>/batch_<b>.tar of 6 parts"
 
     @classmethod
     def matches(cls, path: Path) -> bool:

@@ -85,6 +85,18 @@ def test_an_interrupted_run_goes_on(folder: Path, tmp_path: Path, monkeypatch: p
     assert (tmp_path / "stopped").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
+def test_hard_labels_have_no_value_type(folder: Path, tmp_path: Path, capsys) -> None:
+    boxes = np.full((2, 4), 0.5, np.float32)
+    for path in folder.rglob("*.tar"):
+        path.write_bytes(fkd_bytes("hard", boxes, np.zeros(2, bool), np.ones((2, 1), int), None, None))
+    target = tmp_path / "out.fkdl"
+    command = [str(folder), "-o", str(target), "--num-classes", str(CLASSES), "--workers", "1"]
+    assert cli.run("pack", [*command, "--value-type", "float16"]) == 1
+    assert "--value-type" in capsys.readouterr().err
+    assert not Path(f"{target}.parts").exists()
+    assert cli.run("pack", command) == 0
+
+
 @pytest.mark.slow
 def test_killed_again_and_again(folder: Path, tmp_path: Path, rng: np.random.Generator) -> None:
     pack(opened(folder), tmp_path / "whole")

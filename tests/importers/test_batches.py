@@ -149,6 +149,22 @@ def test_sre2l_replays_the_sampler(
     check(LabelFile(tmp_path / "out.fkdl"), expected)
 
 
+def test_the_largest_cutmix_edge_is_the_size(
+    rng: np.random.Generator, tmp_path: Path, images: Images
+) -> None:
+    write_batches(rng, images, tmp_path / "labels", live_orders(), "cutmix")
+    boxes = [torch.load(path, weights_only=False)[4] for path in (tmp_path / "labels").rglob("batch_*.tar")]
+    largest = max(edge for box in boxes for edge in box)
+    found = open_foreign(tmp_path / "labels", Settings(images=images))
+    assert found.layout.mix_size == largest
+    told = f"crops of {largest} pixels were mixed, as the largest CutMix edge says (--mix-size)"
+    assert found.notes == [told]
+    (note,) = open_foreign(tmp_path / "labels", Settings(images=images, mix_size=largest + 1)).notes
+    assert f"beyond {largest} pixels, but --mix-size is {largest + 1}" in note
+    with pytest.raises(FormatError, match="--mix-size"):
+        open_foreign(tmp_path / "labels", Settings(images=images, mix_size=largest - 1))
+
+
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_a_student_sees_what_the_generator_showed(
     rng: np.random.Generator, tmp_path: Path, images: Images, mix: str

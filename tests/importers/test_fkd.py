@@ -144,6 +144,18 @@ def test_without_images_boxes_stay_ratios(rng: np.random.Generator, tmp_path: Pa
         np.testing.assert_array_equal(labels[key].boxes, coordinates(boxes, SIZES[key]))
 
 
+def test_a_forgotten_number_of_classes_is_named(rng: np.random.Generator, tmp_path: Path, images) -> None:
+    """Labels of a teacher with more classes than the images have folders."""
+    expected = write_set(rng, tmp_path / "labels")
+    largest, folders = int(expected[min(expected)][2][:, 0].max()), len(images.classes)
+    assert largest >= folders
+    told = (
+        f"the labels name class {largest}, but only {folders} class folders are known; give .*--num-classes"
+    )
+    with pytest.raises(FormatError, match=told):
+        open_foreign(tmp_path / "labels", Settings(images=images))
+
+
 def test_boxes_come_back_at_every_size(rng: np.random.Generator, tmp_path: Path) -> None:
     """float32 ratios name the generator's pixels at any size, float16 below 2,048 pixels."""
     for dtype, largest in ((np.float32, 65_535), (np.float16, 2047)):
@@ -231,7 +243,7 @@ GOOD = (np.full((2, 4), 0.5, np.float32), np.zeros(2, bool), np.array([1, 2]))
         (2, np.zeros(0, np.int64), "at most 2"),
         (2, np.zeros((2, 3, 5), np.float32), "label"),
         (2, np.zeros(2, np.float32), "label"),
-        (2, np.array([1, CLASSES]), "class ids"),
+        (2, np.array([1, CLASSES]), f"name class {CLASSES}, but --num-classes gives {CLASSES}"),
         (2, np.array([1, -1]), "class ids"),
         (2, np.array([[[1, 2.5], [0.5, 0.1]]] * 2, np.float32), "fractions"),
         (2, np.array([[[1, np.nan], [0.5, 0.1]]] * 2, np.float32), "class ids"),
