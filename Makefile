@@ -1,4 +1,4 @@
-# Two commands do everything: `make demo` and `make test`. Each sets up what it needs, once.
+# `make demo` and `make test` do everything; each sets up what it needs, once.
 VENV   ?= .venv
 PYTHON ?= python3
 BIN     = $(VENV)/bin
@@ -13,20 +13,20 @@ export FKDX_BUILD_DIR  ?= build/dev
 demo: build            ## draw scenes, train a teacher, store its labels, train students
 	$(BIN)/python -m fkdx demo
 
-test: build            ## all tests and the linters
+test: build            ## linters and all tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(PYTEST)
 
-quick: build           ## what no change may break, without the slow tests: two minutes on two cores
+quick: build           ## the linter and all tests but the slow ones: about two minutes on two cores
 	$(BIN)/ruff check .
 	$(PYTEST) -m "not slow"
 
-faults: build          ## label files and jobs cut, flipped, killed and on full disks, in full: a quarter of an hour
+faults: build          ## cut, flip and kill label files and jobs, and fill their disk: a quarter of an hour
 	FKDX_FAULTS=full $(BIN)/python -m pytest tests/labels/test_faults.py tests/generate/test_faults.py --timeout 3600
 
 SANITIZE = clang++-19 -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Icsrc
-fuzz-labels:           ## ten minutes of libFuzzer on the reader of label files (needs clang-19, libclang-rt-19-dev)
+fuzz-labels:           ## fuzz the reader of label files for ten minutes (needs clang-19, libclang-rt-19-dev)
 	mkdir -p build/fuzz/label_file
 	$(SANITIZE) tests/fuzz/label_file.cpp csrc/labels/*.cpp csrc/base/cpu.cpp -o build/fuzz/label_file.bin
 	build/fuzz/label_file.bin -max_total_time=600 -max_len=8192 -rss_limit_mb=1024 build/fuzz/label_file tests/fuzz/label_file
@@ -36,18 +36,18 @@ fuzz-jpeg:             ## a million random JPEG streams (or COUNT) under ASan + 
 	sh tests/fuzz/jpeg/run.sh address,undefined $(SEED) $(or $(COUNT),1000000)
 
 SANITIZED ?= $(addprefix tests/image/test_,crops.py jpeg.py) $(addprefix tests/loader/test_,pool.py crop_loader.py bad_images.py validation_loader.py)
-sanitize: build        ## the tests of native code under ASan + UBSan, then under TSan: about ten minutes
+sanitize: build        ## tests of native code under ASan + UBSan, then TSan: about ten minutes
 	sh tools/sanitize.sh $(VENV) address,undefined $(SANITIZED)
 	sh tools/sanitize.sh $(VENV) thread $(SANITIZED)
 	sh tests/native/run.sh address,undefined
 	sh tests/native/run.sh thread
 
-neon: build            ## what runs on aarch64, under emulation (needs g++-aarch64-linux-gnu, qemu-user)
+neon: build            ## native tests of aarch64 under emulation (needs g++-aarch64-linux-gnu, qemu-user)
 	FKDX_REQUIRE_NEON=1 $(BIN)/python -m pytest tests/native/test_kernels.py -k aarch64
 
 build: $(VENV)/built   ## the virtual environment and the extension
 
-docs: build            ## write docs/api.md and the extension's types again; both are committed
+docs: build            ## write docs/api.md and fkdx/_C.pyi again; both are committed
 	$(BIN)/python tools/api.py
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/stub.py
 

@@ -1,4 +1,4 @@
-"""Batches on the GPU against eager torch, answers checked first; a teacher's top K against softmax + topk.
+"""Batches on the GPU against eager torch, a teacher's top K against softmax + topk; answers checked first.
 
 python bench/batch.py [--device cpu|cuda] [--json FILE]
 """

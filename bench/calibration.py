@@ -1,8 +1,8 @@
-"""What calibration and curricula cost: the pass before training, and every batch of it.
+"""What calibration and curricula cost: the pass before training, and each batch.
 
     python bench/calibration.py [--images N]
 
-Labels are drawn, 500 crops an image, K = 5 of 1,000 classes; a batch is 256 images with 4 crops each.
+Labels are random, 500 crops per image, K = 5 of 1,000 classes; a batch is 256 images with 4 crops each.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""The whole road on CIFAR-10 as JPEG files: teacher, stored labels, and four students of one kind.
+"""CIFAR-10 as JPEG files from start to end: a teacher, its stored labels, and four students of one kind.
 
     python bench/cifar.py --data CIFAR --output runs/cifar [--seeds 0 1 2]
 
 CIFAR holds train/<class>/*.jpg and test/<class>/*.jpg. Trains a teacher, stores its labels (top 5)
 of 8 crops of every image, and trains one kind of student from the stored labels, from the classes, and from
-the teacher itself on the same crops. Before that it checks that both losses of a batch are the same.
+the teacher itself on the same crops. It first checks that both losses of a batch are the same.
 """
 
 import argparse

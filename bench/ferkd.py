@@ -1,11 +1,12 @@
-"""FKD and FerKD at home: what each part of the road brings to one kind of student, several seeds each.
+"""FKD and FerKD at small scale: what each part of the method brings to a student, several seeds each.
 
     python bench/ferkd.py cifar --data CIFAR --output runs/ferkd_cifar --seeds 3
     python bench/ferkd.py scenes --output runs/ferkd_scenes --seeds 3
 
 CIFAR holds train/<class>/*.jpg and test/<class>/*.jpg; scenes are drawn. Trains four teachers on all images,
 stores their labels of the same crops of some of them, and trains students on those, seed after seed. Finished
-runs are kept: the same command goes on where it was cut off, or adds seeds, and prints the table again.
+runs are kept: repeat the command to continue after an interruption, or to add seeds and print the table
+again.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """How busy a job keeps its teacher: python bench/generate.py [--images DIR] [--teacher resnet50]
 
-The same teacher labels synthetic batches that are in memory already, and images through `fkdx generate`'s own
-loop, in turns; the share is the ratio of their crops a second. First the job's labels are checked against
-what the teacher says of one image alone.
+The teacher labels synthetic batches that are already in memory and, in turns, images through the loop of
+`fkdx generate`; the share is the ratio of their crops per second. First the job's labels are checked against
+the teacher's answers for one image alone.
 """
 
 import argparse

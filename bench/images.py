@@ -1,8 +1,8 @@
-"""Crops a second of one core against the ceiling: decoding the union of the boxes and throwing it away.
+"""Crops per second on one core against the ceiling: decoding the union of the boxes and dropping it.
 
     python bench/images.py --images DIR [--m 1,4,8] [--size 224]
 
-Crops are compared with Pillow first. The systems take turns in one run: read the ratios, not the times.
+Crops are first compared with Pillow. The systems take turns in one run, so read the ratios, not the times.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""What a label file costs: bytes a crop, time to read, time to open, error of the compact encoding.
+"""What a label file costs: bytes per crop, time to read and to open, error of the compact encoding.
 
     python bench/labels.py [--labels FILE]
 
-Beside fkdx's file stand the same labels as FKD keeps them, one `torch.load` an image. Answers are compared
-first. With `--labels`, the error of the compact encoding is measured on those labels instead of drawn ones.
+The same labels in FKD's format, read by one `torch.load` per image, are measured beside fkdx's file. Answers
+are compared first. With `--labels`, the error of the compact encoding is measured on those labels instead of
+drawn ones.
 """
 
 import argparse

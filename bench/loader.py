@@ -1,12 +1,12 @@
-"""Measure CropLoader against what people use: python bench/loader.py --images DIR [--m 1,4,8] [--threads 1,2]
+"""Measure CropLoader against other loaders: python bench/loader.py --images DIR [--m 1,4,8] [--threads 1,2]
 
 Every system cuts the same stored crops (200 an image, top-5 labels) out of the same images in the page cache,
-pinned to as many cores as it has threads. Few images are listed several times, as real epochs are long. First
-the pixels are checked against Pillow; then all systems and numbers of threads take turns, and the median of
-their turns is printed: uint8 batches with sparse targets, float32 batches with dense ones. `ceiling` is
-libjpeg-turbo alone decoding the union of an image's boxes. More peers take part where they are installed:
-`pip install simplejpeg nvidia-dali-cuda130` (DALI runs on the CPU and needs no GPU; its crops are 0.16 of 255
-off in the mean, the others' 0.003).
+pinned to as many cores as it has threads. A small folder is listed several times, because real epochs are
+long. First the pixels are checked against Pillow; then all systems and numbers of threads take turns, and the
+median of their turns is printed: uint8 batches with sparse targets, float32 batches with dense ones.
+`ceiling` is libjpeg-turbo alone decoding the union of an image's boxes. More peers take part if they are
+installed: `pip install simplejpeg nvidia-dali-cuda130` (DALI runs on the CPU and needs no GPU; its crops
+differ from Pillow's by 0.16 of 255 on average, the others' by 0.003).
 """
 
 import argparse

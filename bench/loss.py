@@ -1,4 +1,4 @@
-"""The fused loss against what people write today, answers checked first.
+"""The fused loss against the usual ways to write it; answers are checked first.
 
     python bench/loss.py [--device cpu|cuda] [--threads N] [--json FILE]
 

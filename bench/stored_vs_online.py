@@ -1,13 +1,13 @@
-"""One student, one teacher, two ways: labels stored once, or the teacher asked at every step.
+"""One student and one teacher: labels stored once, or computed by the teacher at every step.
 
     python bench/stored_vs_online.py --data IMAGES/train --val IMAGES/val --teacher resnet152 \
         --checkpoint teacher.safetensors --config fkd_resnet50 --output runs/compare [--epochs 100 ...]
 
 Stores the teacher's labels (top K of M random crops an image), trains the recipe's student from them, and
-trains it again on fresh random crops that the teacher labels on the spot; further flags are keys of the
-recipe and go to both. Prints seconds of training, the teacher's share of them, seconds to a top-1 that both
-reach (or `--target`), bytes stored, final top-1, and the ratio of both trainings, also with the labelling
-counted in, which is paid once for all students.
+trains it again on fresh random crops that the teacher labels during training; further flags are keys of the
+recipe and apply to both. Prints seconds of training, the teacher's share of them, seconds to a top-1 that
+both reach (or `--target`), bytes stored, final top-1, and the ratio of both training times, also including
+the time of labelling, which is needed only once for all students.
 """
 
 import argparse

@@ -1,14 +1,15 @@
 """Measure whole training steps: python bench/train.py --images DIR [--student NAME] [--size 224]
 
-The student is so tiny by default that a CPU measures more than the student; give a GPU `--student resnet50`.
+By default the student is so tiny that a CPU measures more than the student; on a GPU, use `--student
+resnet50`.
 
-Three ways to feed the same student take turns, and the median of each is printed, in crops a second:
+Three ways to feed the same student take turns, and the median of each is printed in crops per second:
 
-    resident   one batch that is already there: what the student alone can do
+    resident   the same batch again and again: what the student alone can do
     fkdx       stored crops through CropLoader, prepare and soft_cross_entropy
-    fkd        FKD as published: one pickled label file an image, PIL, dense targets, a torch DataLoader
+    fkd        FKD as published: one pickled label file per image, PIL, dense targets, a torch DataLoader
 
-`waits` is the share of the time in which a step waits for its batch. The losses are compared before.
+`waits` is the share of time that steps wait for their batch. The losses are compared first.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""fkdx in a training loop of one's own: python examples/plain_loop.py IMAGES LABELS BATCH_SIZE EPOCHS"""
+"""fkdx in your own training loop: python examples/plain_loop.py IMAGES LABELS BATCH_SIZE EPOCHS"""
 
 import sys
 

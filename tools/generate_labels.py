@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run a teacher over stored crops of every image and write a label file: `fkdx generate` by another name."""
+"""Run a teacher over stored crops of every image and write a label file: the same as `fkdx generate`."""
 
 import sys
 

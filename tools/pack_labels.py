@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The same as `fkdx pack`."""
+"""Pack existing soft labels into a label file: the same as `fkdx pack`."""
 
 import sys
 

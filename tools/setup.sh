@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make the project's own virtual environment: setup.sh PYTHON VENV. Called by the Makefile.
+# Create the project's virtual environment: setup.sh PYTHON VENV. Called by the Makefile.
 # As root it installs missing system packages with apt; otherwise it says in one line which to install.
 set -eu
 python=$1
@@ -10,7 +10,7 @@ stop() {
     exit 1
 }
 
-# need WHAT "TEST" DEBIAN-PACKAGES...: install the packages if the test fails, or say how.
+# need WHAT "TEST" DEBIAN-PACKAGES...: if the test fails, install the packages or print how to.
 need() {
     what=$1 test=$2
     shift 2
