@@ -406,7 +406,7 @@ def test_random_crops_are_not_calibrated(toy):
 def test_an_ensemble_needs_labels_and_stays_what_it_was(toy, tmp_path, rng, capsys):
     paths = [write(tmp_path / f"{i}.fkdl", toy, rng, provenance={"teacher": f"number {i}"}) for i in range(3)]
     run = [*COMMON, "--data", str(toy.images), "--output", str(tmp_path / "run"), "--max-steps", "1"]
-    assert "ensemble, got no labels" in refused(
+    assert "ensemble needs `labels` to be set" in refused(
         [*run, "--teacher", "x", "--ensemble", f"[{paths[1]}]"], capsys
     )
     labels = ["--labels", str(paths[0]), "--ensemble"]

@@ -130,7 +130,7 @@ def test_crops_may_differ_in_number() -> None:
         ({"choice": "best"}, "choice"),
         ({"images": 0}, "no images"),
         ({"m": 11}, "100 of 100 images have fewer"),
-        ({"images": 7}, "needs 8 images, got 7"),
+        ({"images": 7}, "needs 8 images, but there are only 7"),
         ({"choice": "range", "window": (0.5, 0.5)}, "window"),
         ({"choice": "range", "window": (0.5, 1.5)}, "window"),
         ({"choice": "range", "window": (0.5,)}, "window"),
