@@ -23,7 +23,7 @@ need() {
     stop "missing $what; install it with: sudo apt-get install $*"
 }
 
-need "Python 3.10 or newer" "$python -c 'import sys; sys.exit(sys.version_info < (3, 10))'" python3
+need "Python 3.11 or newer" "$python -c 'import sys; sys.exit(sys.version_info < (3, 11))'" python3
 need "Python's venv module" "$python -c 'import ensurepip, venv'" python3-venv
 need "Python's headers" "test -f \$($python -c 'import sysconfig; print(sysconfig.get_path(\"include\"))')/Python.h" python3-dev
 need "a C++ compiler" "command -v c++" g++
@@ -41,10 +41,7 @@ echo "setup: installing Python packages into $venv (torch is large: about two mi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 # The build requirements and the test extra of pyproject.toml, without building fkdx itself.
 requirements=$("$venv/bin/python" - <<'EOF'
-try:
-    import tomllib
-except ImportError:  # Python 3.10
-    from pip._vendor import tomli as tomllib
+import tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))
 extras = project["project"]["optional-dependencies"]
 wanted = project["build-system"]["requires"] + project["project"]["dependencies"]
