@@ -36,13 +36,14 @@ class Mix:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Mix:
         """The same parameters on another device."""
-        return self._map(lambda part: part.to(device, non_blocking=non_blocking))
+        return self.mapped(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Mix:
         """The same parameters in page-locked memory, from which `to` copies without waiting."""
-        return self._map(Tensor.pin_memory)
+        return self.mapped(Tensor.pin_memory)
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Mix:
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Mix:
+        """The same parameters with every tensor changed."""
         return replace(self, **{name: change(part) for name, part in vars(self).items() if part is not None})
 
     def of(self, target: SparseTarget | Tensor) -> SparseTarget | Tensor:

@@ -7,8 +7,9 @@ is reused only after the last reference to it is gone.
 
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from fkdx.labels.distributions import SCORES, Score
 from fkdx.loader.batches import Batch, check_shares
 from fkdx.loader.drawn_crops import DrawnCrops
 from fkdx.loader.labelled_crops import LabelledCrops, Labels
+from fkdx.loader.partners import Partners
 from fkdx.loader.plan import Plan
 from fkdx.loader.pool import ImagePool, Pending, View, run_ahead
 from fkdx.loader.sampler import CURRICULA, Choice, Sampler
@@ -171,7 +173,7 @@ class CropLoader:
         self.pool = ImagePool(source, view, threads, cache_bytes)
         shape = (self._rows, size, size, 3)
         self._slots = make_slots(shape, device, prefetch + 2)
-        self._partner_slots = make_slots(shape, None, prefetch + 2)
+        self._partner_slots = make_slots(shape, device, prefetch + 2)
         self._device = device
         self.skipped: dict[str, str] = {}  # key of an image that could not be read: the reason
         self._epoch = self._step = self._start = 0
@@ -220,9 +222,18 @@ class CropLoader:
         epoch, self._step, self._start = self._epoch, self._start, 0
         order = self.sampler.order(epoch)
         steps = range(self._step, len(self))
-        for part in run_ahead(lambda step: self._begin(epoch, order, step), steps, self.prefetch):
+        begun: deque[_Part] = deque()  # after the one that is handed out
+
+        def begin(step: int) -> _Part:
+            begun.append(self._begin(epoch, order, step))
+            return begun[-1]
+
+        for part in run_ahead(begin, steps, self.prefetch):
+            begun.popleft()
             self._replace_bad(part, epoch, order)
             batch = self._deliver(part)
+            if begun and begun[0].whole():  # its copy shall not wait until the caller comes back
+                self._slots.begin(begun[0].pending.slot, self._rows)
             self._step += 1
             del part  # the slot belongs to the caller now
             yield batch
@@ -241,7 +252,8 @@ class CropLoader:
         images = order[turns]
         plan = self._crops.plan(epoch, images, self.sampler.crops(epoch, images, laps))
         if partners := plan.partners:
-            partners.pixels = self._partner_slots.take()[: len(partners.work.images)]
+            partners.slot = self._partner_slots.take()
+            partners.pixels = partners.slot[: len(partners.work.images)]
             if len(partners.pixels):
                 partners.pending = self.pool.submit(partners.work, partners.pixels, urgent)
         return _Part(self.pool.submit(plan.work, slot, urgent), positions, plan)
@@ -284,12 +296,20 @@ class CropLoader:
         if plan.steps:
             augment_rows(pixels, plan.steps, self.pool.threads)
         mix = plan.partners and plan.partners.mix.apply(pixels, plan.partners.pixels)
-        mix = mix and send(mix, self._device)
-        target, classes = send(target, self._device), send(classes, self._device)
+        others = mix and self._others(plan.partners)
+        mix = mix and replace(mix, others=None)
+        target, classes, mix = send((target, classes, mix), self._device)
+        mix = mix and replace(mix, others=others)
         keys = [self.pool.source.keys[file] for file in plan.work.images for _ in range(self.crops_per_image)]
         crops = torch.from_numpy(plan.crops.reshape(-1))
         images = self._slots.deliver(pixels, self._rows)
         return Batch(images, target, classes, keys, crops, mix, self._crops.bare)
+
+    def _others(self, partners: Partners) -> torch.Tensor:
+        """The partners' crops on the device."""
+        if partners.slot is None:
+            return send((torch.from_numpy(partners.pixels),), self._device)[0]
+        return self._partner_slots.deliver(partners.slot, len(partners.pixels))
 
 
 @dataclass
@@ -299,6 +319,10 @@ class _Part:
     pending: Pending
     positions: np.ndarray
     plan: Plan
+
+    def whole(self) -> bool:
+        """Whether the pixels are what the caller will see, with nothing to wait for or to do."""
+        return not self.plan.partners and not self.plan.steps and self.pending.ready()
 
     def finish(self) -> dict[int, Exception]:
         """Wait for all crops; returns the errors by the image's place, in order."""

@@ -19,6 +19,7 @@ class Partners:
         owners: (P,) the place of the image that each is mixed with.
         mix: how the n m crops are mixed.
         pending, pixels: set once decoding has begun; (P, S, S, 3) uint8.
+        slot: what pixels are the first rows of; None if they lie elsewhere.
     """
 
     work: Work
@@ -26,6 +27,7 @@ class Partners:
     mix: StoredMix
     pending: Pending | None = None
     pixels: np.ndarray | None = None
+    slot: np.ndarray | None = None
 
     def finish(self) -> dict[int, Exception]:
         """Wait for all of them; returns the errors by the place of the image that is mixed with a bad one."""
@@ -40,7 +42,7 @@ class Partners:
         self.mix.operations[rows] = other.mix.operations
         self.mix.lambdas[rows] = other.mix.lambdas
         self.mix.boxes[rows] = other.mix.boxes
-        self.pixels = np.concatenate([self.pixels, other.pixels])
+        self.pixels, self.slot = np.concatenate([self.pixels, other.pixels]), None
 
 
 def find_partners(

@@ -186,6 +186,10 @@ class Pending:
                     raise error
         return dict(sorted(errors.items()))
 
+    def ready(self) -> bool:
+        """Whether all rows are written already, with no error and nothing left for Pillow."""
+        return self._native.wait(0) and not self._native.failed() and not self._native.foreign()
+
     def sizes(self) -> np.ndarray:
         """(n, 2) int32 height and width of the images; (0, 0) for unreadable ones."""
         sizes = self._native.sizes()

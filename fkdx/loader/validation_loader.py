@@ -116,7 +116,7 @@ class ValidationLoader:
         files, keys = np.array(pending.work.images), self.pool.source.keys
         self.skipped |= {keys[files[place]]: str(error) for place, error in errors.items()}
         good = [place for place in range(len(files)) if place not in errors]
-        classes = send(torch.from_numpy(self._class_of[files]), self._device)
+        (classes,) = send((torch.from_numpy(self._class_of[files]),), self._device)
         images = self._slots.deliver(pending.slot, len(files))
         if errors:
             images, classes, files = images[good], classes[good], files[good]

@@ -274,11 +274,11 @@ class SparseTarget:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SparseTarget:
         """The same target on another device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> SparseTarget:
         """The same target in page-locked memory, from which `to` copies without waiting."""
-        return self._map(Tensor.pin_memory)
+        return self.mapped(Tensor.pin_memory)
 
     def _only(self) -> Source:
         _expect(
@@ -296,7 +296,8 @@ class SparseTarget:
             _expect(weight.device == self.device, "weight's device", weight.device, self.device)
         return [replace(source, weight=source.weight * weight) for source in self.sources]
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> SparseTarget:
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> SparseTarget:
+        """The same target with every tensor changed."""
         changed: dict[int, Tensor] = {}  # tables that two sources share stay shared
 
         def once(tensor):

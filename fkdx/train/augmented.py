@@ -96,7 +96,7 @@ class AugmentedLoader:
         return [rows[step * self._rows : (step + 1) * self._rows] for step in range(self._start, len(self))]
 
     def _deliver(self, pixels: Tensor, images: Tensor) -> Batch:
-        classes = send(torch.from_numpy(self._class_of[images]), self._device)
+        (classes,) = send((torch.from_numpy(self._class_of[images]),), self._device)
         mixed, target = self._mixup(self._erase(pixels), classes)
         keys = [self.source.keys[image] for image in images.tolist()]
         return Batch(mixed, target, classes, keys, torch.zeros_like(images))

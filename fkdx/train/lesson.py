@@ -60,7 +60,7 @@ def draw_mix(recipe: Recipe, this_pass: Pass, images: Tensor, step: int, rank: i
         return None
     rng = np.random.default_rng([recipe.seed % 2**64, step, rank])
     mix = mixer_of(recipe, this_pass).draw(*images.shape[:3], rng, this_pass.crops)
-    return mix and send(mix, images.device)
+    return send((mix,), images.device)[0]
 
 
 def make_lesson(stage: Recipe, batch: Batch, mix: Mix | None, teachers: OnlineTeachers | None) -> Lesson:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from fkdx import CropLoader
-from fkdx.loader.slots import DeviceSlots
+from fkdx.loader.slots import DeviceSlots, in_one_piece
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +215,9 @@ class SlowCopies(DeviceSlots):
         self.events.append(event)
         return pinned, event
 
+    def _wait_for(self, images: torch.Tensor, copied: SimpleNamespace) -> None:
+        pass
+
 
 def test_a_slot_is_not_taken_before_its_copy_is_done() -> None:
     slots = SlowCopies((4, 3))
@@ -234,6 +237,47 @@ def test_a_dropped_slot_comes_back() -> None:
     address = one.ctypes.data
     del one
     assert slots.take().ctypes.data == address
+
+
+def test_a_copy_that_nobody_waits_for_ends_before_its_slot_comes_back() -> None:
+    slots = SlowCopies((4, 3))
+    one = slots.take()
+    address = one.ctypes.data
+    slots.begin(one, 4)
+    del one
+    assert slots.take().ctypes.data != address
+    slots.events[0].passed = True
+    assert slots.take().ctypes.data == address
+
+
+@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
+def test_the_next_copy_begins_before_a_batch_is_handed_out(root: Path) -> None:
+    expected = [batch.images.clone() for batch in make_loader(root)]
+    loader = make_loader(root, prefetch=2)
+    loader._slots = slots = SlowCopies(loader._slots._shape)
+    early = 0
+    for step, batch in enumerate(loader):
+        early += len(slots.events) == step + 2
+        assert torch.equal(batch.images, expected[step])
+        time.sleep(0.3)  # the next one is decoded meanwhile
+    assert len(slots.events) == len(loader) == 10
+    assert early >= 5  # never where the next one holds the corrupt image, nor at the end
+
+
+def test_parts_of_a_batch_travel_in_one_piece(rng: np.random.Generator) -> None:
+    given = [
+        torch.from_numpy(rng.integers(0, 100, (7, 5), np.int16)),
+        torch.from_numpy(rng.random((7, 5)).astype(np.float16)),
+        torch.from_numpy(rng.integers(0, 100, 7)),
+        torch.zeros(0, 4),
+        torch.from_numpy(rng.random(3)),
+    ]
+    came = in_one_piece(given, "cpu", pinned=False)
+    for got, want in zip(came, given, strict=True):
+        assert got.dtype == want.dtype
+        assert torch.equal(got, want)
+        assert got.data_ptr() % 16 == 0 or not got.numel()
+    assert len({part.untyped_storage().data_ptr() for part in came}) == 1
 
 
 @pytest.mark.gpu
