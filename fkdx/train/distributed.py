@@ -129,7 +129,9 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """SIGTERM and SIGINT ask for an end; every process agrees on the step after which it comes.
+    """Signals ask for an end; every process agrees on the step after which it comes.
+
+    They are SIGTERM, SIGINT, SIGUSR1 (a batch system's warning), and SIGHUP unless `nohup` ignores it.
 
     The agreement is one tiny all-reduce between the hosts every CHECK_SECONDS, so no step waits for a GPU.
     """
@@ -143,7 +145,9 @@ class Stop:
         self._checked_at = time.monotonic()
 
     def __enter__(self) -> "Stop":
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._old[number] = signal.signal(number, self._note)
         return self
 

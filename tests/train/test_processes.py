@@ -286,3 +286,21 @@ def test_a_closed_output_does_not_end_a_run(data, tmp_path, how):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert log_of(tmp_path / "run")[-1]["kind"] == "evaluation"
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGHUP", "nohup"])
+def test_signals_of_batch_systems_and_terminals(data, tmp_path, name):
+    """They end a run with a checkpoint, but for SIGHUP under nohup, which changes nothing."""
+    run = tmp_path / "run"
+    words = [sys.executable, "-m", "fkdx.train", *COMMON, *data, "--epochs", "4000", "--output", str(run)]
+    words = ["nohup", *words] if name == "nohup" else words
+    process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_for_step(run, 2)
+    process.send_signal(signal.SIGHUP if name == "nohup" else signal.Signals[name])
+    if name == "nohup":
+        steps = len(steps_of(run))
+        wait_for_step(run, steps + 3)
+        process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=100)[1].decode()
+    assert f"stopped by {'SIGTERM' if name == 'nohup' else name}" in said
+    assert (run / "last.pt").exists()
