@@ -90,7 +90,7 @@ def draw_crops(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def torchrun(
-    processes: int, arguments: list[str], timeout: float = 120, program: Sequence[str] = ("-m", "fkdx.train")
+    processes: int, arguments: list[str], timeout: float = 240, program: Sequence[str] = ("-m", "fkdx.train")
 ) -> subprocess.CompletedProcess:
     """torchrun of `fkdx.train` or another program, waited for."""
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
