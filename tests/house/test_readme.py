@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import fkdx
 from fkdx.image import scenes
@@ -58,6 +59,14 @@ def test_paths_in_the_table_of_questions_exist() -> None:
     paths = re.findall(r"`([\w/.]+)`", table)
     assert len(paths) >= 8
     assert all((ROOT / path).is_file() for path in paths)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_words_of_design_md_stay_there(name: str) -> None:
+    words = re.findall(
+        r"(?<![\w/])(?:houses?|rooms?|doors?|twins?|roads?)(?![\w/])", (ROOT / name).read_text(), re.I
+    )
+    assert words == []
 
 
 TREE = [line.split(None, 1) for line in re.search(r"```tree\n(.*?)```", README, re.S)[1].splitlines()]
