@@ -63,6 +63,7 @@ def literals() -> Iterator[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_commands_of_the_quick_start_run(tmp_path: Path) -> None:
     """And print what the page shows, but for numbers; on fewer images and passes."""
     page = (ROOT / "docs/quickstart.md").read_text()
