@@ -1,6 +1,6 @@
 """torchvision's Faster R-CNN on a ResNet-50 that fkdx trained: python examples/detector.py last.safetensors
 
-timm and torchvision give a ResNet's weights the same names; all that a detector leaves out is the classifier.
+timm and torchvision use the same names for a ResNet's weights; a detector only leaves out the classifier.
 """
 
 import sys

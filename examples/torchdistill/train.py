@@ -1,7 +1,7 @@
 """Run a torchdistill configuration: python examples/torchdistill/train.py CONFIG [DEVICE]
 
-The files beside this program say where images, labels and weights lie. They have the form that torchdistill's
-own examples/torchvision/image_classification.py reads; take that for several GPUs, checkpoints and logs.
+The YAML files in this folder name the images, labels and weights. They have the format of torchdistill's own
+examples/torchvision/image_classification.py; use that for several GPUs, checkpoints and logs.
 """
 
 import sys
