@@ -7,9 +7,9 @@ architecture. Where cuobjdump is found (CUDA's or Triton's), it also reads the m
 128-bit loads and stores (LDG.128, STG.128), accesses to local memory (LDL, STL), and `loads`, the loads that
 are under way together: 14+13+2 means 14 loads until the first is waited for, then 13, then 2.
 
-Fails on sm_80, 90, 100 and 120 (the others are only reported) if
+Fails on sm_80 and sm_90 (the others are only reported) if
 
-* a kernel spills;
+* a kernel spills (on sm_100 and sm_120: more than the 24 bytes of the longest 16-bit rows);
 * a kernel that keeps rows in registers uses a load before all loads of the row have started, or waits for
   memory more often than row, labels and the labels' logits demand;
 * `prepare` waits more than once, or more than twice where it mixes: for the box, then for both images;
@@ -34,7 +34,8 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(p for room in ("loss", "batch") for p in (ROOT / "csrc" / room).glob("*.cu"))
-GATED = {80, 90, 100, 120}
+GATED = {80, 90}
+MOST_SPILLED = {80: 0, 90: 0, 100: 24, 120: 24}  # bytes stored and loaded
 COLUMNS = ("arch", "kernel", "registers", "spill", "shared", "ldg128", "stg128", "local", "loads")
 
 
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         print("  ".join(shown(row.get(column, "?")) for column in COLUMNS))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
-    failed = [(row, fault) for row in rows if row["arch"] in GATED for fault in faults(row)]
+    failed = [(row, fault) for row in rows for fault in faults(row)]
     for row, fault in failed:
         print(f"FAILED {row['arch']} {row['kernel']}: {fault}")
     print(f"{len(rows)} kernels, {sum(bool(row['spill']) for row in rows)} spill, {len(failed)} gates failed")
@@ -72,8 +73,9 @@ def shown(value: object) -> str:
 
 def faults(row: dict) -> list[str]:
     """What must not be, of one line of the report."""
-    found = [f"{row['spill']} bytes spilled"] if row["spill"] else []
-    if "loads" not in row:  # no cuobjdump
+    most = MOST_SPILLED.get(row["arch"], row["spill"])
+    found = [f"{row['spill']} bytes spilled"] if row["spill"] > most else []
+    if row["arch"] not in GATED or "loads" not in row:  # the latter without cuobjdump
         return found
     name, _, arguments = row["kernel"].partition("<")
     sizes = [int(n) for n in re.findall(r"\b\d+\b", arguments)]

@@ -138,21 +138,27 @@ struct DeviceF16 {
   }
 };
 
-// The maximum of many quads, four words at a time: the elements stay as they are until the end.
+// The maximum of many quads. Two elements of 16 bits are compared at once, and converted at the end only.
 template <typename T>
 struct QuadMax {
-  Quad top{{T::kLowest, T::kLowest, T::kLowest, T::kLowest}};
+  static constexpr int kChains = T::kPerQuad == 8 ? 4 : 1;  // in float32 registers are short
+  uint32_t tops[kChains];
 
+  __device__ __forceinline__ QuadMax() {
+#pragma unroll
+    for (int i = 0; i < kChains; ++i) tops[i] = T::kLowest;
+  }
   __device__ __forceinline__ void add(const Quad& q) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) top.word[i] = T::larger(top.word[i], q.word[i]);
+    for (int i = 0; i < 4; ++i) tops[i % kChains] = T::larger(tops[i % kChains], q.word[i]);
   }
   __device__ __forceinline__ float value() const {
-    float x[T::kPerQuad];
-    T::unpack(top, x);
+    uint32_t top = tops[0];
 #pragma unroll
-    for (int i = 1; i < T::kPerQuad; ++i) x[0] = fmaxf(x[0], x[i]);
-    return x[0];
+    for (int i = 1; i < kChains; ++i) top = T::larger(top, tops[i]);
+    float x[T::kPerQuad];
+    T::unpack({{top, top, top, top}}, x);
+    return fmaxf(x[0], x[1]);
   }
 };
 
