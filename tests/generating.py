@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from PIL import Image
+from images import draw_images, photo
 from safetensors.torch import save_file
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -21,13 +21,8 @@ NORMAL = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # as the teacher wan
 def make_data(root: Path, images: int = 4) -> Path:
     """Three classes of noisy images of different sizes."""
     rng = np.random.default_rng(1)
-    for name in ("ant", "bee", "cat"):
-        (root / name).mkdir()
-        for number in range(images):
-            height, width = rng.integers(20, 60, 2)
-            noise = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
-            noise.resize((int(width) * 3, int(height) * 3)).save(root / name / f"{number}.jpg")
-    return root
+    keys = [f"{name}/{number}.jpg" for name in ("ant", "bee", "cat") for number in range(images)]
+    return draw_images(root, keys, lambda _: photo(rng, *(3 * rng.integers(20, 60, 2))))
 
 
 def make_teacher(path: Path, classes: int = 3, seed: int = 2) -> torch.nn.Module:

@@ -1,7 +1,7 @@
 """Images that tests make for themselves: something like a photo, and every kind of JPEG."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +36,22 @@ def photo(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.clip(smooth + rng.integers(-30, 31, smooth.shape), 0, 255).astype(np.uint8)
 
 
+def save_image(path: Path, pixels: np.ndarray, form: str = "JPEG", **options: object) -> None:
+    """An image file, and the folders that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, form, **options)
+
+
+def draw_images(root: Path, keys: Iterable[str], pixels: Callable[[str], np.ndarray]) -> Path:
+    """JPEG files under these names, of the pixels (height, width, 3) of each; the folder."""
+    for key in keys:
+        save_image(root / key, pixels(key), quality=90)
+    return root
+
+
 def draw_black(root: Path, keys: Iterable[str], rng: np.random.Generator) -> Path:
     """Black images of different sizes under these names; the folder."""
-    for key in keys:
-        path = root / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", tuple(rng.integers(40, 90, 2).tolist())).save(path)
-    return root
+    return draw_images(root, keys, lambda _: np.zeros((*rng.integers(40, 90, 2), 3), np.uint8))
 
 
 def encode(rng: np.random.Generator, kind: str, height: int, width: int) -> bytes:

@@ -1,5 +1,6 @@
-"""Random label files of every kind, for the tests of label files."""
+"""The writer of label files for tests: random ones of every kind, or of given images and answers."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from fkdx.labels import LabelWriter, Mixes
 HEIGHT, WIDTH = 375, 500
 
 
-def draw_boxes(rng: np.random.Generator, count: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def draw_boxes(
+    rng: np.random.Generator, count: int, height: int = HEIGHT, width: int = WIDTH, smallest: int = 1
+) -> np.ndarray:
     """(count, 4) int64 boxes inside an image."""
-    heights, widths = rng.integers(1, height + 1, count), rng.integers(1, width + 1, count)
+    heights, widths = rng.integers(smallest, height + 1, count), rng.integers(smallest, width + 1, count)
     tops, lefts = rng.integers(0, height - heights + 1), rng.integers(0, width - widths + 1)
     return np.stack([tops, lefts, heights, widths], axis=1)
 
@@ -59,10 +62,20 @@ def write_labels(
     ratios: bool = False,
     mix_size: int = 0,
     extra: bool = False,
+    sizes: dict[str, tuple[int, int]] | None = None,
+    answers: Callable[[str, int], dict] | None = None,
+    smallest: int = 1,
     **options,
 ) -> dict[str, dict]:
-    """Writes a random label file; returns the arguments of every `LabelWriter.add` by key, sorted by key."""
-    keys = [f"n{i % 3}/übung_{i}.JPEG" for i in rng.permutation(images)]
+    """Writes a label file; returns the arguments of every `LabelWriter.add` by key, sorted by key.
+
+    Of images of these (height, width) by key, or of random ones; `answers` gives a key's ids and values for a
+    number of crops, by default random ones. Boxes have edges of at least `smallest` pixels.
+    """
+    if sizes is None:
+        names = [f"n{i % 3}/übung_{i}.JPEG" for i in rng.permutation(images)]
+        sizes = {name: tuple(rng.integers(1, 700, 2).tolist()) for name in names}
+    keys = list(sizes)
     if mix_size:
         options |= {"images": [*keys, "n0/only a partner.JPEG"], "mix_size": mix_size}
     if extra:
@@ -72,16 +85,15 @@ def write_labels(
     with LabelWriter(
         path, kind, num_classes=num_classes, k=k, crops=crops, ratios=ratios, **options
     ) as writer:
-        for key in keys:
+        for key, (height, width) in sizes.items():
             count = crops or int(rng.integers(0, 9))
-            height, width = (int(size) for size in rng.integers(1, 700, 2))
-            boxes = draw_boxes(rng, count, height, width)
+            boxes = draw_boxes(rng, count, height, width, smallest)
             if ratios:
                 boxes = (boxes / np.array([height, width, height, width])).astype(np.float32)
             written[key] = {
                 "boxes": boxes,
                 "flips": rng.random(count) < 0.5,
-                **draw_labels(rng, count, kind, num_classes, k),
+                **(answers(key, count) if answers else draw_labels(rng, count, kind, num_classes, k)),
                 "image_size": None if ratios else (height, width),
             }
             if mix_size:

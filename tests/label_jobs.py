@@ -1,4 +1,4 @@
-"""Fixtures of tests that run a small labelling job, for modules that name this one in `pytest_plugins`."""
+"""Fixtures of tests that run a small labelling job."""
 
 from pathlib import Path
 

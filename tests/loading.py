@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import label_draws
 import numpy as np
+from images import photo, save_image
 from PIL import Image
 from torchvision.transforms import functional as F
 
-from fkdx import LabelWriter
-from fkdx.image.random_boxes import random_boxes
 from fkdx.loader import Batch
 
 CLASSES, CROPS, KEPT = ["ant", "bee", "cat"], 6, 3
@@ -26,29 +26,16 @@ class Data:
 
 
 def draw_image(rng: np.random.Generator, path: Path, form: str = "JPEG", **options: object) -> None:
-    height, width = (int(n) for n in rng.integers(40, 90, 2))
-    coarse = rng.integers(0, 256, (5, 5, 3), np.uint8)
-    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, form, **options)
+    height, width = (int(edge) for edge in rng.integers(40, 90, 2))
+    save_image(path, photo(rng, height, width), form, **options)
 
 
 def write_labels(
-    path: Path, root: Path, keys: list[str], rng: np.random.Generator, **options: object
+    path: Path, root: Path, keys: list[str], rng: np.random.Generator, kind: str = "topk", **options: object
 ) -> Path:
-    kind = options.pop("kind", "topk")
-    with LabelWriter(path, kind, num_classes=10, k=10 if kind == "dense" else KEPT, **options) as writer:
-        for key in keys:
-            width, height = Image.open(root / key).size
-            boxes, flips = random_boxes((height, width), 1, key, CROPS)
-            if options.get("ratios"):
-                boxes = (boxes / [height, width, height, width]).astype(np.float32)
-            values = np.sort(rng.dirichlet(np.ones(10), CROPS).astype(np.float32))[:, ::-1]
-            ids = np.argsort(rng.random((CROPS, 10)), axis=1)[:, :KEPT]
-            if kind == "dense":
-                writer.add(key, boxes, flips, None, values, (height, width))
-            else:
-                writer.add(key, boxes, flips, ids, values[:, :KEPT], (height, width))
+    """Labels of ten classes for these images; the path."""
+    sizes = {key: Image.open(root / key).size[::-1] for key in keys}
+    label_draws.write_labels(path, rng, kind, num_classes=10, k=KEPT, crops=CROPS, sizes=sizes, **options)
     return path
 
 

@@ -7,11 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import images
+import label_draws
 import numpy as np
 import torch
-from PIL import Image
-
-from fkdx.labels import LabelWriter
 
 CLASSES = ["blue", "gray", "green", "red"]
 PAINT = {"blue": (0, 0, 1), "gray": (1, 1, 1), "green": (0, 1, 0), "red": (1, 0, 0)}
@@ -30,38 +29,43 @@ def make_toy(folder: Path, seed: int) -> list[str]:
 
 
 def draw_images(folder: Path, images_a_class: int, rng: np.random.Generator) -> None:
-    for name in CLASSES:
-        (folder / name).mkdir(parents=True)
-        for number in range(images_a_class):
-            pixels = rng.integers(0, 80, (HEIGHT, WIDTH, 3)) + 110 * np.array(PAINT[name])
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{number}.jpg", quality=90)
+    def pixels(key: str) -> np.ndarray:
+        noise = rng.integers(0, 80, (HEIGHT, WIDTH, 3))
+        return (noise + 110 * np.array(PAINT[Path(key).parent.name])).astype(np.uint8)
+
+    keys = [f"{name}/{number}.jpg" for name in CLASSES for number in range(images_a_class)]
+    images.draw_images(folder, keys, pixels)
 
 
 def write_labels(
     path: Path,
-    images: Path,
+    folder: Path,
     rng: np.random.Generator,
     kind: str = "topk",
     outputs: int = 4,
     teacher: str = "toy",
     **more,
 ) -> None:
-    """Stored crops of every image; the teacher is fairly sure of the class.
+    """Stored crops of every image of a folder; the teacher is fairly sure of the class.
 
     Of kind topk, topk_logits (the same probabilities), smoothing, hard, dense or dense_logits.
     """
-    kept = {"k": 2} if kind.startswith("topk") else {}
+    keys = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.jpg"))
     if kind != "dense_logits" and outputs == len(CLASSES):
-        kept["classes"] = CLASSES
-    provenance = {"teacher": teacher}
-    with LabelWriter(
-        path, kind, num_classes=outputs, crops=CROPS, provenance=provenance, **kept, **more
-    ) as writer:
-        for file in sorted(images.rglob("*.jpg")):
-            boxes, flips = draw_crops(rng)
-            answers = draw_answers(rng, kind, CLASSES.index(file.parent.name), outputs)
-            key = file.relative_to(images).as_posix()
-            writer.add(key, boxes, flips, image_size=(HEIGHT, WIDTH), **answers)
+        more["classes"] = CLASSES
+    label_draws.write_labels(
+        path,
+        rng,
+        kind,
+        num_classes=outputs,
+        k=2,
+        crops=CROPS,
+        sizes=dict.fromkeys(keys, (HEIGHT, WIDTH)),
+        answers=lambda key, _: draw_answers(rng, kind, CLASSES.index(key.split("/")[0]), outputs),
+        smallest=16,
+        provenance={"teacher": teacher},
+        **more,
+    )
 
 
 def draw_answers(rng: np.random.Generator, kind: str, truth: int, outputs: int) -> dict[str, np.ndarray]:
@@ -81,12 +85,6 @@ def draw_answers(rng: np.random.Generator, kind: str, truth: int, outputs: int) 
     if kind == "topk":
         return {"ids": ids, "values": values}
     return {"ids": ids, "values": np.log(values) + 5, "tails": np.log(1 - values.sum(axis=1)) + 5}
-
-
-def draw_crops(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    height, width = rng.integers(16, HEIGHT + 1, CROPS), rng.integers(16, WIDTH + 1, CROPS)
-    top, left = rng.integers(0, HEIGHT - height + 1), rng.integers(0, WIDTH - width + 1)
-    return np.stack([top, left, height, width], axis=1).astype(np.int32), rng.random(CROPS) < 0.5
 
 
 def torchrun(

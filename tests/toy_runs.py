@@ -1,4 +1,4 @@
-"""Fixtures of tests that train on the toy data set, for modules that name this one in `pytest_plugins`."""
+"""Fixtures of tests that train on the toy data set."""
 
 from pathlib import Path
 

@@ -15,8 +15,6 @@ from fkdx.labels.layout import CUTMIX, MIXUP
 
 MIXING = ["--mixup", "0.8", "--cutmix", "1"]
 
-pytest_plugins = ["label_jobs"]
-
 
 def labels_of(options: list[str]) -> LabelFile:
     assert cli.run("generate", options) == 0

@@ -33,8 +33,6 @@ TORCHVISIONS = {
     "Equalize": lambda m: ["equalize"],
 }
 
-pytest_plugins = ["label_jobs"]
-
 
 @pytest.mark.parametrize("name", TORCHVISIONS)
 def test_a_step_is_torchvisions_operation(name: str, rng: np.random.Generator) -> None:

@@ -9,15 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loading import Data, draw_data, rows
+from loading import Data, rows
 from PIL import Image
 
 from fkdx import _C, CropLoader, LabelFile, ValidationLoader
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    return draw_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

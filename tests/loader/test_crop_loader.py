@@ -10,16 +10,11 @@ import numpy as np
 import pytest
 import torch
 from images import OWN_RULE
-from loading import CLASSES, CROPS, KEPT, Data, draw_data, draw_image, expected_crop, rows, write_labels
+from loading import CLASSES, CROPS, KEPT, Data, draw_image, expected_crop, rows, write_labels
 from PIL import Image
 
 from fkdx import CropLoader, LabelFile, LabelWriter
 from fkdx.image.random_boxes import random_boxes
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    return draw_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

@@ -5,16 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from images import OWN_RULE
-from loading import CLASSES, Data, draw_data
+from loading import CLASSES, Data
 from PIL import Image
 from torchvision.transforms import functional as F
 
 from fkdx import ValidationLoader
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    return draw_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize(("size", "crop_ratio"), [(32, 0.875), (24, 1.0), (16, 0.5)])

@@ -14,9 +14,6 @@ from fkdx.generate import main as generate
 from fkdx.labels import fingerprint
 from fkdx.train.loop import main
 
-pytest_plugins = ["toy_runs"]
-
-
 TIMM = ["--labels", "", "--hard", "--loader", "timm", "--crops-per-image", "1", "--interpolation", "random"]
 
 

@@ -18,8 +18,6 @@ from fkdx.models import heads
 from fkdx.train import data
 from fkdx.train.loop import main
 
-pytest_plugins = ["toy_runs"]
-
 
 def test_a_student_learns_from_labels_and_leaves_everything_behind(soft, tmp_path):
     run = tmp_path / "run"

@@ -9,8 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from fkdx.train import loop
 from fkdx.train.checkpoint import save_weights
 
-pytest_plugins = ["toy_runs"]
-
 # What reads a tensor's value on the host or makes a tensor of a value of the host; `torch.tensor` lifts.
 WAITING = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2", "lift_fresh"}
 
