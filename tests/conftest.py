@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+pytest_plugins = ["guard", "toy_runs", "label_jobs"]
+
 # Before torch is imported: sums come out the same in this process and in those that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 # Where tests take more threads, those that wait leave their cores to other tests.

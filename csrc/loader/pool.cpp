@@ -120,6 +120,7 @@ Stages Pool::stages() const {
 }
 
 void Pool::run() {
+  pthread_setname_np(pthread_self(), "fkdx image pool");  // as `top -H` shows it
   Worker worker(&reader_, &cache_);
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {

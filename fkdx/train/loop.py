@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +50,20 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
+@contextmanager
+def torch_as_found() -> Iterator[None]:
+    """Undo in the end what `set_machine` does, for programs that go on after a training."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@torch_as_found()
 def train(recipe: Recipe, world: World) -> int:
     """One run from its recipe to its last checkpoint; returns the exit status."""
     if not (recipe.output or recipe.evaluate):

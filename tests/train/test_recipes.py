@@ -64,6 +64,8 @@ def test_every_recipe_runs(name, toy, tmp_path):
     assert [math.isfinite(line["loss"]) for line in steps_of(tmp_path / "run")] == [True, True]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # on a machine that others keep busy
 def test_every_recipe_runs_in_two_processes(toy, tmp_path):
     """One after the other in the same two processes, to start torch once only."""
     program = tmp_path / "all.py"
