@@ -15,9 +15,9 @@ import pytest
 import torch
 
 PATIENCE = 5.0  # seconds that threads and children may take to end
-# Made once a process, on first use, by multiprocessing, torch.compile, tqdm and pytest; they end with it.
+# Made once a process, on first use, by multiprocessing, torch.compile, tqdm, locks and pytest.
 LASTING_CHILDREN = (b"resource_tracker", b"forkserver", b"compile_worker")
-LASTING_THREADS = ("tqdm_monitor",)
+LASTING_THREADS = ("tqdm_monitor", "fkdx-heartbeat")
 LASTING_NAMES = ("PYTEST_CURRENT_TEST", "_TORCHINDUCTOR")
 SWITCHES = {
     "default dtype": torch.get_default_dtype,

@@ -71,6 +71,7 @@ def waiting(**given: str) -> tuple[str, float]:
     return count, float(seconds)
 
 
+@pytest.mark.slow
 def test_threads_that_wait_sleep_soon_unless_the_user_chose() -> None:
     count, seconds = waiting()
     assert count == str(cli.SPIN_COUNT)
@@ -167,6 +168,7 @@ def test_sources_without_an_extension_say_what_to_do(module: str, tmp_path: Path
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["fkdx", "fkdx.train", "fkdx.generate"])
 def test_missing_package_names_the_extra(module: str) -> None:
     code = f"import sys, runpy; sys.modules['timm'] = None; sys.argv[1:] = {['train'] * (module == 'fkdx')}; "

@@ -210,6 +210,7 @@ def test_signals_stop_cleanly(options: list[str], number: int, capsys) -> None:
     assert finish(options, 2) == expected
 
 
+@pytest.mark.slow
 def test_torchrun(options: list[str]) -> None:
     expected = finish(options, 1)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "fkdx", "generate"]

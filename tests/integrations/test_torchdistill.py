@@ -51,6 +51,7 @@ def run(name: str, toy: Path) -> subprocess.CompletedProcess:
     return subprocess.run(words, cwd=toy, capture_output=True, text=True, env=environment(), check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stored_labels", "online_teacher"])
 def test_an_example_runs(toy, name):
     done = run(name, toy)
@@ -133,6 +134,7 @@ def test_a_missing_package_is_named(monkeypatch):
         importlib.reload(integration)
 
 
+@pytest.mark.slow
 def test_an_import_says_nothing_and_changes_no_logging():
     code = "import logging, fkdx.integrations.torchdistill; print(len(logging.getLogger().handlers))"
     done = subprocess.run(

@@ -130,6 +130,7 @@ def run(root: Path, body: str) -> subprocess.CompletedProcess:
     return subprocess.run(script_of(root, body), capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_exit_in_the_middle_of_a_pass(root: Path) -> None:
     done = run(
         root, "loader = make(size=512, prefetch=4); batches = iter(loader); next(batches); print('bye')"
@@ -159,6 +160,7 @@ print(len(list(batches)), len(list(loader)), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_fork(root: Path) -> None:
     done = run(root, FORK)
     first, second, *rest = done.stdout.splitlines()
@@ -168,6 +170,7 @@ def test_fork(root: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_keyboard_interrupt(root: Path, rng: np.random.Generator) -> None:
     script = (
         "loader = make(size=1024, prefetch=3)\nprint('go', flush=True)\nwhile True:\n  for _ in loader: pass"

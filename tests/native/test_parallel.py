@@ -135,6 +135,7 @@ print(set(codes), expected is None or same(answers(*batch), expected))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("busy", [False, True])
 def test_fork(rng, before, busy):

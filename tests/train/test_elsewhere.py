@@ -25,6 +25,7 @@ def toy(tmp_path_factory, run_seed) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_plain_loop_is_short_and_runs(toy):
     program = Path(__file__).parents[2] / "examples" / "plain_loop.py"
     code = [

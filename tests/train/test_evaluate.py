@@ -124,6 +124,7 @@ def test_real_labels_count_a_guess_among_them(toy, score, tmp_path):
     assert score(*v2, *real_labels(tmp_path, wrong))["top1"] <= 100 - score()["top1"]
 
 
+@pytest.mark.slow
 def test_two_processes_count_every_image_once(toy, score, tmp_path):
     """20 images in batches of 8 over two processes, with 19 that count."""
     more = ["--val", str(toy / "v2"), *real_labels(tmp_path, [[], *TRUTH[1:]])]

@@ -17,6 +17,7 @@ from toy import CLASSES, COMMON, environment, log_of, make_toy, same_end, steps_
 from fkdx.labels import fingerprint
 from fkdx.train.loop import main
 
+pytestmark = pytest.mark.slow
 SECONDS_TO_FAIL = 60
 
 
