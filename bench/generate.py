@@ -27,7 +27,7 @@ from fkdx.labels import LabelFile
 from fkdx.labels.parts import Parts
 from fkdx.models.machine import PRECISIONS
 from fkdx.models.teacher import Preprocess, Teacher
-from fkdx.stores.sources import FileList, Source, open_source
+from fkdx.stores import FileList, Store, open_store
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, folder: Path) -> None:
     teacher = make_teacher(args)
-    source = take(open_source(args.images or draw_noise(folder / "noise", args.count)), args.count)
+    source = take(open_store(args.images or draw_noise(folder / "noise", args.count)), args.count)
     # Long enough for every buffer: the first turn shall not pay for pinned memory.
     run_job(args, folder / "warm", teacher, take(source, max(2, 4 * args.batch_size // args.crops)))
     check(folder / "warm", teacher, source)
@@ -97,7 +97,7 @@ def draw_noise(root: Path, count: int) -> Path:
     return root
 
 
-def take(source: Source, count: int) -> Source:
+def take(source: Store, count: int) -> Store:
     return FileList(source.root, source.keys[:count])
 
 
@@ -114,7 +114,7 @@ def synthetic_rate(args: argparse.Namespace, teacher: Teacher, crops: int) -> fl
     return batches * args.batch_size / (time.perf_counter() - started)
 
 
-def run_job(args: argparse.Namespace, folder: Path, teacher: Teacher, source: Source) -> tuple[float, float]:
+def run_job(args: argparse.Namespace, folder: Path, teacher: Teacher, source: Store) -> tuple[float, float]:
     """Label all images; returns crops a second, with reading and writing, and the busy share it tells."""
     options = {"kind": "topk", "num_classes": teacher.num_outputs, "k": 5, "crops": args.crops, "mix_size": 0}
     pinned = args.device.startswith("cuda")
@@ -129,7 +129,7 @@ def run_job(args: argparse.Namespace, folder: Path, teacher: Teacher, source: So
     return len(source) * args.crops / (time.perf_counter() - started), share
 
 
-def check(folder: Path, teacher: Teacher, source: Source) -> None:
+def check(folder: Path, teacher: Teacher, source: Store) -> None:
     image = LabelFile(folder / "0" / "00000.fkdl")[0]
     path = os.path.join(source.root, image.key)
     crops = torch.from_numpy(decode_crops(path, image.boxes, image.flips, *teacher.shape))

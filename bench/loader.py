@@ -84,7 +84,7 @@ def median_table(turns: tuple[dict, ...]) -> dict:
 
 def listed(root: Path, folder: Path, least: int) -> Path:
     """A folder that links to the images of `root` as often as makes `least` of them."""
-    from fkdx.stores.sources import ImageFolder
+    from fkdx.stores import ImageFolder
 
     keys = [Path(key) for key in ImageFolder(root).keys]
     for number in range(-(-least // len(keys))):
@@ -104,7 +104,7 @@ def write_labels(root: Path, folder: Path, crops: int = 200, num_classes: int = 
     from fkdx import LabelWriter
     from fkdx.image import image_size
     from fkdx.image.random_boxes import random_boxes
-    from fkdx.stores.sources import ImageFolder
+    from fkdx.stores import ImageFolder
 
     rng = np.random.default_rng(0)
     with LabelWriter(
@@ -131,7 +131,7 @@ def measure_table(args: argparse.Namespace) -> dict:
     sys.path.insert(0, str(Path(__file__).parent))
     import loader_systems
 
-    from fkdx.stores.sources import ImageFolder
+    from fkdx.stores import ImageFolder
 
     threads = int(args.threads)
     torch.set_num_threads(threads)

@@ -25,6 +25,8 @@ VERBS = {
     "report": ("fkdx.commands.report", "write a page for a browser about labels or runs"),
     "serve": ("fkdx.commands.serve", "show the page of a label file from a local server"),
     "export": ("fkdx.commands.export", "write a label file as FKD's folder of one file per image"),
+    "index": ("fkdx.commands.index", "write down where every image of a store lies, for a quick start"),
+    "repack": ("fkdx.commands.repack", "copy images, byte for byte, into tar shards with their index"),
     "train": ("fkdx.train", "train a student from a label file"),
     "demo": ("fkdx.commands.demo", "draw a data set and run every step on it"),
     "bench": ("fkdx.commands.bench", "measure how fast this machine loads batches, and where the time goes"),

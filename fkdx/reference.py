@@ -6,6 +6,7 @@ One section a room, in the order of docs/design.md.
 import hashlib
 import json
 import math
+import re
 import struct
 from collections.abc import Sequence
 
@@ -530,3 +531,51 @@ def label_statistics(ids, values, num_classes: int, truth: int | None) -> dict[s
         "unity": first.count(majority) / len(first),
         "agreement": math.nan if truth is None else first.count(truth) / len(first),
     }
+
+
+# ---- stores: canonical keys and the data index -----------------------------------------------------------
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
+SYNSET = r"n\d{8}"
+
+
+def canonical_key(key: str, class_name: str = "") -> str:
+    """docs/format.md, "Canonical keys"."""
+    *folders, stem = key.split("/")
+    if stem.rfind(".") > 0 and stem[stem.rfind(".") :].lower() in IMAGE_SUFFIXES:
+        stem = stem[: stem.rfind(".")]
+    if folders:
+        return f"{folders[-1]}/{stem}"
+    if found := re.fullmatch(rf"(.+)_({SYNSET})", stem, re.A | re.S):
+        return f"{found[2]}/{found[1]}"
+    if found := re.match(rf"({SYNSET})_", stem, re.A):
+        return f"{found[1]}/{stem}"
+    return f"{class_name}/{stem}" if class_name else stem
+
+
+def read_data_index(data: bytes) -> dict[str, bytes]:
+    """The sections of a data index by name. ValueError where anything does not hold."""
+    magic, major, _, count, images, length, table_crc, crc = struct.unpack_from("<8sHHIQQ24xII", data)
+    if magic != b"\x89FKDI\r\n\x1a" or major != 1 or length != len(data) or crc != crc32c(data[:60]):
+        raise ValueError("preamble")
+    table = data[64 : 64 + 48 * count]
+    if crc32c(table) != table_crc:
+        raise ValueError("section table")
+    sections = {"images": images.to_bytes(8, "little")}
+    for name, offset, size, section_crc, _flags in struct.iter_unpack("<16sQQII8x", table):
+        part = data[offset : offset + size]
+        if len(part) != size or crc32c(part) != section_crc or offset % 64:
+            raise ValueError(f"section {name!r}")
+        sections[name.rstrip(b"\0").decode()] = part
+    return sections
+
+
+def decode_keys(coded: bytes) -> list[str]:
+    """All keys of a section `keys` or `aliases`."""
+    keys, last, at = [], b"", 0
+    while at < len(coded):
+        shared, more = struct.unpack_from("<HH", coded, at)
+        last = last[:shared] + coded[at + 4 : at + 4 + more]
+        keys.append(last.decode())
+        at += 4 + more
+    return keys

@@ -133,6 +133,20 @@ py::array index_bytes(const py::object& self, size_t number) {
       py::array_t<uint8_t>(static_cast<py::ssize_t>(file.images() * sizeof(IndexEntry)), index, self));
 }
 
+// The checked keys of file `number`: where each starts (N + 1), and their text.
+py::tuple key_arrays(const py::object& self, size_t number) {
+  const LabelFile& file = *self.cast<const LabelSet&>().files().at(number);
+  const uint8_t* keys;
+  {
+    const py::gil_scoped_release unlocked;
+    keys = file.checked_keys();
+  }
+  const auto count = static_cast<py::ssize_t>(file.images() + 1);
+  const auto text = static_cast<py::ssize_t>(file.footer().keys_bytes) - 4 * count;
+  const py::array starts = py::array_t<uint32_t>(count, reinterpret_cast<const uint32_t*>(keys), self);
+  return py::make_tuple(read_only(starts), read_only(py::array_t<uint8_t>(text, keys + 4 * count, self)));
+}
+
 py::str key(const LabelSet& set, int64_t image) {
   const LabelSet::Place at = set.place(image);
   at.file->check_keys();
@@ -287,6 +301,7 @@ void bind_labels(py::module_& m) {
       .def("find", &LabelSet::find, py::arg("key"))
       .def("block", &block, py::arg("image"))
       .def("index_bytes", &index_bytes, py::arg("file"))
+      .def("key_arrays", &key_arrays, py::arg("file"))
       .def("gather", &gather, py::arg("images"), py::arg("crops"))
       .def("gather_tails", &gather_tails, py::arg("images"), py::arg("crops"))
       .def("gather_mixes", &gather_mixes, py::arg("images"), py::arg("crops"))

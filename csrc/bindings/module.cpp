@@ -8,6 +8,7 @@ PYBIND11_MODULE(_C, m) {
   fkdx::bind_image(m);
   fkdx::bind_labels(m);
   fkdx::bind_loader(m);
+  fkdx::bind_stores(m);
   fkdx::bind_loss(m);
   fkdx::bind_batch(m);
 }

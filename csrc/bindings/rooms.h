@@ -10,6 +10,7 @@ void bind_base(pybind11::module_& m);
 void bind_image(pybind11::module_& m);
 void bind_labels(pybind11::module_& m);
 void bind_loader(pybind11::module_& m);
+void bind_stores(pybind11::module_& m);
 void bind_loss(pybind11::module_& m);
 void bind_batch(pybind11::module_& m);
 

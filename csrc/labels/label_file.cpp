@@ -140,7 +140,10 @@ const uint8_t* LabelFile::checked_bytes(const Part& part) const {
 }
 
 const IndexEntry* LabelFile::checked_index() const {
-  std::call_once(index_once_, [this] { checked_bytes(index_); });
+  std::call_once(index_once_, [this] {
+    checked_bytes(index_);
+    storage_.forget(index_.offset, index_.bytes);
+  });
   return reinterpret_cast<const IndexEntry*>(bytes(index_));
 }
 
@@ -148,6 +151,7 @@ void LabelFile::check_keys() const {
   std::call_once(keys_once_, [this] {
     checked_bytes(keys_);
     check_key_order();
+    storage_.forget(keys_.offset, keys_.bytes);
   });
 }
 

@@ -44,6 +44,11 @@ class LabelFile {
   const IndexEntry* checked_index() const;
   // Checks all keys on first use.
   void check_keys() const;
+  // All keys after a check: where each starts, N + 1 offsets; then their text. Lives as long as the file.
+  const uint8_t* checked_keys() const {
+    check_keys();
+    return bytes(keys_);
+  }
 
   // The block of an image, its CRC checked (once an image, unless io is pread). `scratch` holds it with io
   // pread.

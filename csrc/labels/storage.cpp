@@ -58,6 +58,13 @@ Storage::~Storage() {
   if (file_ >= 0) close(file_);
 }
 
+void Storage::forget(uint64_t offset, uint64_t size) const {
+  if (!mapped_) return;
+  const uint64_t page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t begin = (offset + page - 1) / page * page, end = (offset + size) / page * page;
+  if (begin < end) madvise(const_cast<uint8_t*>(data_) + begin, end - begin, MADV_DONTNEED);
+}
+
 void Storage::read(uint64_t offset, size_t size, uint8_t* out) const {
   if (data_) {
     std::memcpy(out, data_ + offset, size);

@@ -29,6 +29,8 @@ class Storage {
   const uint8_t* data() const { return data_; }
   // Copies bytes [offset, offset + size), which must lie inside the file.
   void read(uint64_t offset, size_t size, uint8_t* out) const;
+  // A map lets go of these bytes: they stay in the page cache, and come back when they are looked at.
+  void forget(uint64_t offset, uint64_t size) const;
 
  private:
   std::string path_;

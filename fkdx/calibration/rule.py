@@ -6,7 +6,7 @@ import numpy as np
 
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import SCORES, Score
-from fkdx.stores.sources import folder_of
+from fkdx.stores import in_order, keys_of_labels
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,15 @@ def true_classes(labels: LabelFile) -> tuple[list[str], np.ndarray]:
 
     Raises ValueError if there is no such class.
     """
-    folders = [folder_of(key) for key in labels.keys]
-    names = labels.classes or sorted({folder for folder in folders if folder is not None})
-    number_of: dict[str | None, int] = {name: number for number, name in enumerate(names)}
-    bare = next((i for i, folder in enumerate(folders) if folder not in number_of), None)
-    if bare is not None or len(names) != labels.num_classes:
-        got = f"'{labels.keys[bare]}'" if bare is not None else f"{len(names)} class folders"
+    keys, order = keys_of_labels(labels)
+    names = labels.classes or in_order(keys.table.first_folders())
+    class_of = np.empty(len(labels), np.int64)
+    class_of[slice(None) if order is None else order] = keys.table.classes_of(names)
+    if (class_of < 0).any() or len(names) != labels.num_classes:
+        bare = labels.keys[int(class_of.argmin())] if (class_of < 0).any() else None
+        got = f"'{bare}'" if bare is not None else f"{len(names)} class folders"
         raise ValueError(
             f"calibration: no ground truth, got {got}, expected keys <class>/<name> of {labels.num_classes} "
             f"classes; without them, use score 'max' and low = middle, {labels.path}"
         )
-    return names, np.array([number_of[folder] for folder in folders], np.int64)
+    return names, class_of

@@ -83,7 +83,7 @@ def print_stages(spent: dict[str, int], seconds_here: float, threads: int, entro
 def entropy_share(loader: "CropLoader", images: int = 50) -> float:
     """Share of entropy decoding in the time of a whole decode, measured on the first images."""
     decoder, whole, entropy = _C.CropDecoder(), 0.0, 0.0
-    source = loader.pool.source
+    source = loader.pool.store
     for image in range(min(images, len(source))):
         encoded = source.encoded(image)
         if _C.is_jpeg(encoded):

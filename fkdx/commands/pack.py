@@ -24,7 +24,7 @@ from fkdx.importers.images import Images
 from fkdx.importers.job import pack
 from fkdx.importers.label_maps import AXES
 from fkdx.labels import ENCODINGS, VALUE_TYPES, fingerprint
-from fkdx.stores.sources import read_lines
+from fkdx.stores import read_classes
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,7 +73,7 @@ def describe(labels: ForeignLabels) -> str:
 def _settings(args: argparse.Namespace, images: Images | None) -> Settings:
     return Settings(
         num_classes=args.num_classes,
-        classes=tuple(read_lines(args.classes)) if args.classes else None,
+        classes=tuple(read_classes(args.classes)) if args.classes else None,
         images=images,
         image_suffix=args.image_suffix,
         label_type=args.label_type,

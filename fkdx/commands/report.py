@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from fkdx.files import write_whole
 from fkdx.labels import LabelFile
-from fkdx.stores.sources import open_source
+from fkdx.stores import open_store
 
 WATCH_SECONDS = 20
 
@@ -51,7 +51,7 @@ def report_labels(args: argparse.Namespace) -> None:
     labels = LabelFile(args.what[0])
     if not len(labels):
         raise ValueError(f"report: this file holds no images, {labels.path}")
-    source = open_source(args.images) if args.images else None
+    source = open_store(args.images) if args.images else None
     other = LabelFile(args.against) if args.against else None
     with tqdm(total=len(labels), desc="reading", unit="image", disable=None) as bar:
         report = open_report(labels, source, other, args.most_crops, advance=bar.update)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from fkdx.labels import LabelFile
-from fkdx.stores.sources import open_source
+from fkdx.stores import open_store
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def open_labels(args: argparse.Namespace):
     from fkdx.report.label_page import open_report
 
     labels = LabelFile(args.labels)
-    source = open_source(args.images) if args.images else None
+    source = open_store(args.images) if args.images else None
     other = LabelFile(args.against) if args.against else None
     with tqdm(total=len(labels), desc="reading", unit="image", disable=None, file=sys.stderr) as bar:
         return open_report(labels, source, other, advance=bar.update)

@@ -16,7 +16,7 @@ from fkdx.image.crops import Interpolation
 from fkdx.labels import LabelFile, boxes_from_ratios, fingerprint
 from fkdx.labels.distributions import image_probabilities
 from fkdx.loader.verify_images import verify_images
-from fkdx.stores.sources import ImageFolder
+from fkdx.stores import FORMS, Store, find_images, keys_of_labels, match_labels, open_store
 
 _INPUTS = ("size", "interpolation", "mean", "std")  # of a teacher: options here, facts in a label file
 _PURPOSE = (
@@ -40,26 +40,30 @@ class ImageFaults:
         return any(lists) or self.fingerprint is False
 
 
-def match_images(labels: LabelFile, root: str | os.PathLike) -> ImageFaults:
-    """Compares names, pixel sizes (read from the headers) and the fingerprint of the images under `root`."""
-    root = os.fspath(root)
-    source = ImageFolder(root)
-    keys = set(source.keys)
-    faults = ImageFaults(extra=sorted(keys - set(labels.keys), key=str.encode))
-    sizes = labels.image_sizes
-    for i, key in enumerate(progress(labels.keys, len(labels), "images")):
-        if key not in keys:
-            faults.missing.append(key)
+def match_images(labels: LabelFile, root: "str | os.PathLike | Store") -> ImageFaults:
+    """Compares names, pixel sizes (read from the headers) and the fingerprint with the images of a store."""
+    store = open_store(root)
+    keys, order = keys_of_labels(labels)
+    found = find_images(store, labels, keys)
+    known = np.zeros(len(store), bool)
+    known[found[found >= 0]] = True
+    faults = ImageFaults(extra=[store.keys[int(image)] for image in np.flatnonzero(~known)])
+    sizes = labels.image_sizes if order is None else labels.image_sizes[order]
+    for i, image in enumerate(progress(found.tolist(), len(found), "images")):
+        if image < 0:
+            faults.missing.append(keys[i])
             continue
         try:
-            size = image_size(os.path.join(root, key))
+            size = store.image_size(image)
         except (ValueError, OSError) as error:
-            faults.unreadable.append(f"{key}: {error}")
+            faults.unreadable.append(f"{keys[i]}: {error}")
             continue
         if sizes[i].any() and tuple(size) != tuple(sizes[i].tolist()):
-            faults.other_size.append(f"{key}: got {tuple(size)}, expected {tuple(sizes[i].tolist())}")
+            faults.other_size.append(f"{keys[i]}: got {tuple(size)}, expected {tuple(sizes[i].tolist())}")
     if "dataset" in labels.header:
-        faults.fingerprint = fingerprint(source.files()) == labels.header["dataset"]
+        names = dict(zip(found.tolist(), keys))  # images go by the names that were labelled
+        files = ((names.get(i, key), size) for i, (key, size) in enumerate(store.files()))
+        faults.fingerprint = fingerprint(files) == labels.header["dataset"]
     return faults
 
 
@@ -74,7 +78,7 @@ class Agreement:
 
 def verify_teacher(
     labels: LabelFile,
-    root: str | os.PathLike,
+    root: "str | os.PathLike | Store",
     teacher: Callable[..., np.ndarray],
     size: int,
     interpolation: Interpolation = "bilinear",
@@ -99,14 +103,16 @@ def verify_teacher(
         return _verify_changed(labels, root, teacher, size, interpolation, sample, crops, seed)
     chance = np.random.default_rng(seed)
     with_crops = np.flatnonzero(labels.crop_counts)
-    images = chance.permutation(with_crops)[:sample].tolist()
+    store = match_labels(open_store(root), labels, "ignore")
+    image_of = store.images_of_labels(len(labels))
+    images = chance.permutation(with_crops[image_of[with_crops] >= 0])[:sample].tolist()
     sums = {name: np.zeros(3) for name in ("as stored", "x and y swapped", "not flipped")}
     for number in progress(images, len(images), "teacher"):
         image = labels[number]
         kept = chance.permutation(len(image.flips))[:crops]
         stored = image_probabilities(labels, image)[kept]
-        path = os.path.join(os.fspath(root), image.key)
-        height, width = image_size(path)
+        data = store.encoded(int(image_of[number]))
+        height, width = image_size(data)
         ratios = image.boxes[kept].astype(np.float64)
         if not labels.ratios:
             ratios /= [height, width, height, width]
@@ -116,14 +122,14 @@ def verify_teacher(
             boxes = boxes_from_ratios(wanted, height, width)
             boxes[:, 2:] = boxes[:, 2:].clip(1)
             mirrored = np.zeros_like(flips) if name == "not flipped" else flips
-            answer = teacher(decode_crops(path, boxes, mirrored, size, interpolation))
+            answer = teacher(decode_crops(data, boxes, mirrored, size, interpolation))
             sum_ += _agreement(labels, image.ids[kept].astype(np.int64), stored, answer)
     return {name: Agreement(sum_[0] / sum_[2], sum_[1] / sum_[2]) for name, sum_ in sums.items()}
 
 
 def _verify_changed(
     labels: LabelFile,
-    root: str | os.PathLike,
+    root: "str | os.PathLike | Store",
     teacher: Callable[..., np.ndarray],
     size: int,
     interpolation: Interpolation,
@@ -141,10 +147,11 @@ def _verify_changed(
     sums = {name: np.zeros(3) for name in ("as stored", "left plain")}
     for batch in progress(islice(loader, sample), min(sample, len(loader)), "teacher"):
         image, kept = labels[batch.keys[0]], batch.crops.numpy()
-        path, boxes = os.path.join(os.fspath(root), image.key), image.boxes[kept]
+        shown, boxes = loader.pool.store, image.boxes[kept]
+        data = shown.encoded(shown.keys.find(image.key))
         if labels.ratios:
-            boxes = boxes_from_ratios(boxes, *image_size(path))
-        plain = decode_crops(path, boxes, image.flips[kept], size, interpolation)
+            boxes = boxes_from_ratios(boxes, *image_size(data))
+        plain = decode_crops(data, boxes, image.flips[kept], size, interpolation)
         mix = () if batch.mix is None else (batch.mix,)
         stored, ids = image_probabilities(labels, image)[kept], image.ids[kept].astype(np.int64)
         sums["as stored"] += _agreement(labels, ids, stored, teacher(batch.images.numpy(), *mix))
@@ -265,14 +272,19 @@ def print_teacher(agreements: dict[str, Agreement]) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fkdx verify", description=_PURPOSE)
+    parser = argparse.ArgumentParser(
+        prog="fkdx verify",
+        description=_PURPOSE,
+        epilog=FORMS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = parser.add_argument
     add("labels", nargs="?", help="label file or folder of shards")
     add(
         "--images",
-        metavar="FOLDER",
+        metavar="DATA",
         help="with a label file: compare names, sizes and fingerprint; without one: decode every image of "
-        "FOLDER (or of .tar shards, or of a list) and report those that are broken",
+        "DATA and report those that are broken",
     )
     add("--threads", type=int, metavar="N", help="number of decoding threads (default: all cores)")
     add(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fkdx.loader.pool import ImagePool, Pending, View, Work
-from fkdx.stores.sources import Source
+from fkdx.stores import Store
 
 Shape = tuple[int, str]  # size, interpolation
 Pixels = dict[Shape, np.ndarray]  # (crops, size, size, 3) uint8 of every shape
@@ -43,7 +43,7 @@ class Cut:
 class Cutter:
     """The pool with the images that it cuts."""
 
-    source: Source
+    source: Store
     pool: ImagePool
 
     def begin(self, view: dict[str, Any], work: Work, pixels: Pixels, urgent: bool = False) -> Cut:

@@ -18,7 +18,7 @@ from fkdx.image.augment import are_steps
 from fkdx.image.random_boxes import RATIO, SCALE, crop_stream, random_boxes
 from fkdx.labels import ImageLabels, LabelFile, boxes_from_ratios
 from fkdx.loader.pool import Work
-from fkdx.stores.sources import Source
+from fkdx.stores import Store
 
 Crops = tuple[np.ndarray, np.ndarray]  # boxes (M, 4) int32, flips (M,) bool
 
@@ -34,7 +34,7 @@ class Draw(Protocol):
     def __call__(self, key: str, size: tuple[int, int]) -> Crops:
         """The crops of an image of `size` (height, width). Raises ValueError where it has none."""
 
-    def work(self, source: Source, image: int) -> Work:
+    def work(self, source: Store, image: int) -> Work:
         """How a pool cuts them. Raises OSError or ValueError where the image cannot be used."""
 
     def provenance(self) -> dict:
@@ -75,7 +75,7 @@ class RandomCrops:
         ranges = {"scale": self.scale, "ratio": self.ratio, "flip": self.flip, "first": self.first}
         return random_boxes(size, self.seed, key, self.crops, **ranges)
 
-    def work(self, source: Source, image: int) -> Work:
+    def work(self, source: Store, image: int) -> Work:
         return Work(
             images=[image],
             counts=[self.crops],
@@ -147,7 +147,7 @@ class Policy:
         drawn = [part(key, size) for part in self.parts]
         return np.concatenate([boxes for boxes, _ in drawn]), np.concatenate([flips for _, flips in drawn])
 
-    def work(self, source: Source, image: int) -> Work:
+    def work(self, source: Store, image: int) -> Work:
         size = image_size(source.encoded(image))  # squares are parts of it
         boxes, flips = self(source.keys[image], size)
         return Work([image], [self.crops], boxes, flips.view(np.uint8), sizes=[size])
@@ -197,7 +197,7 @@ class CropsOfFile:
             raise ValueError(f"no crops of it in {self.path}")
         return self.labels[key]
 
-    def work(self, source: Source, image: int) -> Work:
+    def work(self, source: Store, image: int) -> Work:
         stored = self._stored(source.keys[image])
         return Work(
             images=[image],

@@ -23,7 +23,7 @@ from fkdx.generate.stored import StoredAugment, StoredPairs, StoredPairsOfImage
 from fkdx.image.augment import Augment, Step, augment_rows
 from fkdx.labels import Mixes
 from fkdx.loader.pool import ImagePool, View, Work, default_threads, run_ahead
-from fkdx.stores.sources import Source
+from fkdx.stores import Store
 
 AHEAD_BYTES = 2 << 30  # of crops that wait for a teacher
 
@@ -112,7 +112,7 @@ class Feed:
 
     def __init__(
         self,
-        source: Source,
+        source: Store,
         draw: Draw,
         batch_size: int,
         shapes: Iterable[Shape],

@@ -22,7 +22,7 @@ from fkdx.labels.parts import version_of
 from fkdx.models.build import load_teacher
 from fkdx.models.machine import pick_device
 from fkdx.models.teacher import Teacher
-from fkdx.stores.sources import Source, read_lines
+from fkdx.stores import Store, read_classes
 
 LIBRARIES = ("torch", "timm", "pillow", "numpy")  # whose versions may change a label
 
@@ -32,7 +32,7 @@ class Plan:
     """All parts of a job. `classes` are None where the teachers' outputs are no classes."""
 
     settings: Settings
-    source: Source
+    source: Store
     teachers: list[Teacher]
     classes: list[str] | None
     draw: Draw
@@ -78,7 +78,7 @@ class Plan:
         return json.loads(json.dumps(facts))  # tuples become lists, as in the job's folder
 
 
-def make_plan(settings: Settings, source: Source, teachers: list[Teacher], classes: list[str] | None) -> Plan:
+def make_plan(settings: Settings, source: Store, teachers: list[Teacher], classes: list[str] | None) -> Plan:
     """Raises ValueError where the settings do not fit the images, the teachers or each other."""
     draw = pick_crops(settings)
     pairs = pick_pairs(settings, teachers, source, draw)
@@ -92,7 +92,7 @@ def make_plan(settings: Settings, source: Source, teachers: list[Teacher], class
     return Plan(settings, source, teachers, classes, draw, pairs, augment, outputs, shards)
 
 
-def checked_files(source: Source) -> Iterator[tuple[str, int]]:
+def checked_files(source: Store) -> Iterator[tuple[str, int]]:
     """`source.files()`, checked before the first crop is cut.
 
     Raises ValueError for a name that a label file cannot hold, and for what is no file (a pipe, a device);
@@ -130,7 +130,7 @@ def name_classes(settings: Settings, teachers: list[Teacher], folders: list[str]
     """The teachers' classes in order: --classes, or ImageNet's if the folders are its, or the folders."""
     outputs = teachers[0].num_outputs
     if settings.classes:
-        names, origin = read_lines(settings.classes), settings.classes
+        names, origin = read_classes(settings.classes), settings.classes
     else:
         subset = infer_imagenet_subset({"num_classes": outputs})
         known = ImageNetInfo(subset).label_names() if subset else []
@@ -166,7 +166,7 @@ def _random_crops(settings: Settings) -> RandomCrops:
 
 
 def pick_pairs(
-    settings: Settings, teachers: list[Teacher], source: Source, draw: Draw
+    settings: Settings, teachers: list[Teacher], source: Store, draw: Draw
 ) -> Pairs | StoredPairs | None:
     """How crops are mixed with those of other images; None where they are not."""
     stored = isinstance(draw, CropsOfFile) and draw.labels.mix_size

@@ -14,7 +14,7 @@ from fkdx.generate.plan import Plan, load_teachers, make_plan, name_classes
 from fkdx.generate.settings import Settings
 from fkdx.generate.shards import Shard, beside
 from fkdx.labels.parts import Parts, clear_removed, write_json
-from fkdx.stores.sources import open_source
+from fkdx.stores import open_store
 
 WAIT_SECONDS = 600  # that processes wait for the one of rank 0
 
@@ -33,8 +33,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> None:
-    source = open_source(settings.data)
-    folders = sorted({name for name in source.classes if name})
+    source = open_store(settings.data)
+    folders = source.class_names
     teachers = load_teachers(settings, len(folders))
     classes = None if settings.head else name_classes(settings, teachers, folders)
     if settings.evaluate and rank() == 0:

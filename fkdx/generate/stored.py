@@ -6,13 +6,13 @@ from fkdx.generate.cut import Cutter, Pixels
 from fkdx.image.augment import Step, decode
 from fkdx.labels import LabelFile, Mixes
 from fkdx.loader.partners import find_partners
-from fkdx.stores.sources import Source
+from fkdx.stores import Store
 
 
 class StoredPairs:
     """The mixes of a label file; as `Pairs`."""
 
-    def __init__(self, labels: LabelFile, source: Source) -> None:
+    def __init__(self, labels: LabelFile, source: Store) -> None:
         self.labels, self.size = labels, labels.mix_size
         number_of = {key: number for number, key in enumerate(source.keys)}
         self._image_of = np.array([number_of.get(key, -1) for key in labels.keys])

@@ -21,6 +21,7 @@ from fkdx.errors import refuse
 from fkdx.importers.foreign_labels import UNREADABLE, ForeignLabels, Layout, Settings, find_files, first_file
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, boxes_from_ratios, fingerprint
+from fkdx.stores import in_order
 
 _refuse = partial(refuse, "FkdLabels", error=FormatError)
 
@@ -52,7 +53,7 @@ class FkdLabels(ForeignLabels):
         self.root, self.images = path, settings.images
         self.files = dict(sorted(self._files_by_key(files, settings).items()))
         self.keys = list(self.files)
-        folders = self.images.classes if self.images else sorted({key.split("/")[0] for key in self.keys})
+        folders = self.images.classes if self.images else in_order(key.split("/")[0] for key in self.keys)
         count = settings.num_classes or (len(settings.classes) if settings.classes else len(folders))
         self.classes = settings.classes or (folders if len(folders) == count else None)
         self.label_type = _label_type(settings.label_type)

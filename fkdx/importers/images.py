@@ -8,6 +8,7 @@ from pathlib import Path
 from fkdx._C import FormatError, ImageError
 from fkdx.errors import refuse
 from fkdx.image import image_size
+from fkdx.stores import class_folders
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # those of ImageFolder
 
@@ -18,14 +19,14 @@ class Images:
     """An image folder, read as torchvision's `ImageFolder` reads it: `root/<class>/**/<image>`.
 
     `samples` are the keys (paths relative to `root`) in the order of `ImageFolder`, by which other tools
-    number images; `keys` are the same, sorted. Raises OSError if the folder cannot be read, ValueError if it
-    holds no image.
+    number images; `keys` are the same, sorted; `classes` are the class folders in order. Raises OSError if
+    the folder cannot be read, ValueError if it holds no image.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self.classes = sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir())
-        self.samples = [key for name in self.classes for key in self._of_class(name)]
+        self.classes = class_folders(self.root)
+        self.samples = [key for name in sorted(self.classes) for key in self._of_class(name)]
         self.keys = sorted(self.samples)
         if not self.keys:
             raise ValueError(f"Images: folder, got no image, expected <class>/<image> files, {root}")

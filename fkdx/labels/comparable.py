@@ -11,9 +11,17 @@ from fkdx.labels.file import LabelFile
 def check_same_images(where: str, labels: LabelFile, first: LabelFile) -> None:
     """Raises ValueError unless both files label the same images with as many crops each."""
     same = labels is first or (
-        labels.keys[:] == first.keys[:] and np.array_equal(labels.crop_counts, first.crop_counts)
+        same_keys(labels, first) and np.array_equal(labels.crop_counts, first.crop_counts)
     )
     expect(where, same, "images", f"others than in {first.path}", "the same, with as many crops", labels.path)
+
+
+def same_keys(labels: LabelFile, first: LabelFile) -> bool:
+    """Whether both files have the same keys in the same order."""
+    ours, theirs = labels.key_arrays(), first.key_arrays()
+    if len(ours) == len(theirs) == 1:
+        return all(np.array_equal(a, b) for a, b in zip(ours[0], theirs[0]))
+    return labels.keys[:] == first.keys[:]
 
 
 def check_same_crops(

@@ -256,6 +256,11 @@ class LabelFile(Sequence[ImageLabels]):
         """
         return self._native.gather_mixes(images, crops)
 
+    def key_arrays(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The keys of each file or shard, as they lie in it: where each starts (N + 1,) uint32, and the text
+        (bytes,) uint8."""
+        return [self._native.key_arrays(number) for number in range(len(self._native.files()))]
+
     @property
     def crop_counts(self) -> np.ndarray:
         """(N,) uint32: number of crops of each image; 0 for one that is only a partner of mixed crops."""

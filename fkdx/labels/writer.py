@@ -89,6 +89,9 @@ class LabelWriter:
             raise ValueError(
                 f"LabelWriter: classes, got {len(classes)} names, expected {num_classes}, {path}"
             )
+        if classes is not None and len(set(classes)) < len(classes):
+            repeated = next(name for name in classes if list(classes).count(name) > 1)
+            raise ValueError(f"LabelWriter: classes, got '{repeated}' twice, expected each name once, {path}")
         if crops is not None and not 1 <= crops <= layout.MAX_CROPS:
             raise ValueError(f"LabelWriter: crops, got {crops}, expected 1 to {layout.MAX_CROPS}, {path}")
         if (images is None) != (mix_size == 0):

@@ -31,7 +31,7 @@ from fkdx.loader.pool import ImagePool, Pending, View, run_ahead
 from fkdx.loader.sampler import CURRICULA, Choice, Sampler
 from fkdx.loader.slots import Device, make_slots, send
 from fkdx.loss.target import KINDS, LabelKind
-from fkdx.stores.sources import Source, open_source
+from fkdx.stores import Store, open_store
 
 _HOPELESS = 100  # unreadable images in a row after which something else must be wrong
 
@@ -43,7 +43,7 @@ class CropLoader:
     interruptions.
 
     Args:
-        root: where the images are, see `fkdx.stores.sources.open_source`.
+        root: where the images are, see `fkdx.stores.open_store`.
         labels: a LabelFile or its path. Several for the same crops, one per teacher: their targets are
             averaged. None: plain training, with one-hot targets of the image's class and random crops drawn
             on the fly, as by torchvision's RandomResizedCrop(scale=scale, ratio=ratio) and a random flip.
@@ -67,7 +67,10 @@ class CropLoader:
             up with the epoch's first images.
         on_error: "raise", or "skip": show the epoch's next image instead of an unreadable one, warn, and
             count it in `skipped`.
-        on_missing: "raise", or "ignore" images without labels and labels without images.
+        on_missing: "raise", or "ignore" images without labels and labels without images (a folder must be
+            listed for that).
+        check_images: list a folder before the first batch. Otherwise the labels name its files, nothing is
+            listed, and a missing image is an error, or a skip, when it is first read.
         allow_warnings: accept damaged images that libjpeg decodes with a warning.
         prefetch: number of batches prepared ahead.
         cache_bytes: memory for encoded images.
@@ -99,7 +102,7 @@ class CropLoader:
 
     def __init__(
         self,
-        root: "str | os.PathLike | Source",
+        root: "str | os.PathLike | Store",
         labels: "Labels | Sequence[Labels] | None",
         batch_size: int,
         crops_per_image: int = 4,
@@ -120,6 +123,7 @@ class CropLoader:
         drop_last: bool = True,
         on_error: Literal["raise", "skip"] = "raise",
         on_missing: Literal["raise", "ignore"] = "raise",
+        check_images: bool = False,
         allow_warnings: bool = False,
         prefetch: int = 2,
         cache_bytes: int = 0,
@@ -134,7 +138,7 @@ class CropLoader:
         _check_word("score", score, SCORES)
         if prefetch < 1:
             refuse("CropLoader", "prefetch", prefetch, "at least 1")
-        source = open_source(root)
+        store = open_store(root)
         self.crops_per_image, self.batch_size = crops_per_image, batch_size
         self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
         self.label_kind, self.on_error, self.seed = label_kind, on_error, seed
@@ -145,17 +149,19 @@ class CropLoader:
                     "CropLoader: a calibration or curriculum chooses among stored crops: give `labels`"
                 )
             rule = _C.RandomCrops(scale, ratio, 0.5)
-            self._crops = DrawnCrops(source, crops_per_image, seed, rule)
+            self._crops = DrawnCrops(store, crops_per_image, seed, rule)
         else:
             self._crops = LabelledCrops(
-                source,
+                store,
                 labels,
                 size,
                 label_kind,
                 calibration=calibration,
                 score=score if choice in CURRICULA else None,
                 on_missing=on_missing,
+                check_images=check_images,
             )
+            store = self._crops.store
             self.teachers = self._crops.files
         self.classes = self._crops.classes
         self.sampler = Sampler(
@@ -170,7 +176,7 @@ class CropLoader:
             drawn=labels is None,
         )
         view = View(size, interpolation, resample, allow_warnings, **self._crops.view)
-        self.pool = ImagePool(source, view, threads, cache_bytes)
+        self.pool = ImagePool(store, view, threads, cache_bytes)
         shape = (self._rows, size, size, 3)
         self._slots = make_slots(shape, device, prefetch + 2)
         self._partner_slots = make_slots(shape, device, prefetch + 2)
@@ -285,7 +291,7 @@ class CropLoader:
         raise RuntimeError(f"CropLoader: {_HOPELESS} images in a row are unreadable; the last one: {error}")
 
     def _count_skip(self, file: int, error: Exception) -> None:
-        key = self.pool.source.keys[file]
+        key = self.pool.store.keys[file]
         if key not in self.skipped:
             warnings.warn(f"CropLoader: skipped {key}: {error}", stacklevel=2)
         self.skipped[key] = str(error)
@@ -300,7 +306,7 @@ class CropLoader:
         mix = mix and replace(mix, others=None)
         target, classes, mix = send((target, classes, mix), self._device)
         mix = mix and replace(mix, others=others)
-        keys = [self.pool.source.keys[file] for file in plan.work.images for _ in range(self.crops_per_image)]
+        keys = [self.pool.store.keys[file] for file in plan.work.images for _ in range(self.crops_per_image)]
         crops = torch.from_numpy(plan.crops.reshape(-1))
         images = self._slots.deliver(pixels, self._rows)
         return Batch(images, target, classes, keys, crops, mix, self._crops.bare)

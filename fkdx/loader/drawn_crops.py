@@ -9,30 +9,28 @@ from fkdx.image.random_boxes import crop_stream
 from fkdx.loader.plan import Plan
 from fkdx.loader.pool import Work
 from fkdx.loss.target import SparseTarget
-from fkdx.stores.sources import Source, class_numbers
+from fkdx.stores import Store, check_all_classed, class_numbers
 
 
 class DrawnCrops:
     """Plans batches of random crops, as torchvision's RandomResizedCrop and a flip would draw them.
 
     Attributes:
-        stored: (N,) number of crops that a batch draws of each of the source's images.
-        classes: names of the images' folders, sorted.
+        stored: (N,) number of crops that a batch draws of each of the store's images.
+        classes: names of the classes, in the store's order.
         view: the fields of a `View` that say where boxes come from.
         bare: False; targets are probabilities.
 
-    Raises ValueError if an image does not lie in the folder of a class.
+    Raises ValueError if an image has no class.
     """
 
     bare = False
 
-    def __init__(self, source: Source, crops_per_image: int, seed: int, rule: _C.RandomCrops) -> None:
-        self._keys, self._seed = source.keys, seed
-        self.stored = np.full(len(source), crops_per_image)
-        self.classes, self._class_of = class_numbers(source, None)
-        if self._class_of.min() < 0:
-            bare = source.keys[int(self._class_of.argmin())]
-            raise ValueError(f"CropLoader: an image without a class, expected <class>/<name>, got {bare}")
+    def __init__(self, store: Store, crops_per_image: int, seed: int, rule: _C.RandomCrops) -> None:
+        self._keys, self._seed = store.keys, seed
+        self.stored = np.full(len(store), crops_per_image)
+        self.classes, self._class_of = class_numbers(store, None)
+        check_all_classed(store, self._class_of)
         self.view: dict[str, Any] = {"boxes": "random", "random": rule}
 
     def plan(self, epoch: int, images: np.ndarray, crops: np.ndarray) -> Plan:
@@ -46,7 +44,7 @@ class DrawnCrops:
             streams=[crop_stream(self._seed, self._keys[image], epoch) for image in images],
             first_crops=crops[:, 0].tolist(),
         )
-        return Plan(work, crops, self._class_of[images], self._recover, answers=[])
+        return Plan(work, crops, self._class_of[images].astype(np.int64), self._recover, answers=[])
 
     def _recover(self, plan: Plan) -> SparseTarget:
         return SparseTarget.from_classes(plan.row_classes, len(self.classes))

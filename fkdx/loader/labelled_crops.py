@@ -18,7 +18,7 @@ from fkdx.loader.partners import find_partners
 from fkdx.loader.plan import Plan, Target
 from fkdx.loader.pool import Work
 from fkdx.loss.target import SparseTarget
-from fkdx.stores.sources import Source, class_numbers
+from fkdx.stores import LabelledImages, Store, class_numbers, match_labels
 
 Labels = LabelFile | CalibratedLabels | str | os.PathLike  # a label file, open or not
 
@@ -29,12 +29,13 @@ class LabelledCrops:
     Args:
         labels: one file per teacher.
         size: side of the crops in pixels.
-        label_kind, calibration, on_missing: see CropLoader.
+        label_kind, calibration, on_missing, check_images: see CropLoader.
         score: ranks the crops for a curriculum, see `Ease`; None: crops are numbered as stored.
 
     Attributes:
         files: the label files, calibrated if there is a rule.
-        stored: (N,) number of crops of each image that has labels, in the order of their keys.
+        store: the images that have labels, in the order of these, under their keys.
+        stored: (N,) number of crops of each image that has any.
         classes: the class names, in the label file's order if it has one.
         view: the fields of a `View` that say where boxes come from.
         bare: whether targets are a teacher's logits, not probabilities.
@@ -45,7 +46,7 @@ class LabelledCrops:
 
     def __init__(
         self,
-        source: Source,
+        store: Store,
         labels: Labels | Sequence[Labels],
         size: int,
         label_kind: str = "marginal_smoothing",
@@ -53,6 +54,7 @@ class LabelledCrops:
         calibration: Calibration | None = None,
         score: Score | None = None,
         on_missing: str = "raise",
+        check_images: bool = False,
     ) -> None:
         several = [labels] if isinstance(labels, Labels) else labels
         self.files = [LabelFile(file) if isinstance(file, str | os.PathLike) else file for file in several]
@@ -64,14 +66,12 @@ class LabelledCrops:
         self._size, self._label_kind = size, label_kind
         self.bare = first.kind == "dense_logits"
         self._ease = None if score is None else Ease(self.files, score)
-        self._image_of, self._label_of = _match(source, first, on_missing)
+        self.store = match_labels(store, first, on_missing, check_images)
+        self._shown, self.stored = _with_crops(self.store, first)
         if first.mix_size:
-            number_of = {key: number for number, key in enumerate(source.keys)}
-            self._image_of_label = np.array([number_of.get(key, -1) for key in first.keys])
-        self.stored = first.crop_counts[self._label_of].astype(np.int64)
-        self._sizes = first.image_sizes[self._label_of].astype(np.int64)
-        self.classes, class_of = class_numbers(source, first.classes)
-        self._class_of = class_of[self._image_of]
+            self._image_of_label = self.store.images_of_labels(len(first))
+        self._sizes = first.image_sizes
+        self.classes, self._class_of = _number_classes(self.store, first)
         self.view: dict[str, Any] = {"boxes": "ratios" if first.ratios else "pixels"}
 
     def plan(self, epoch: int, images: np.ndarray, crops: np.ndarray) -> Plan:
@@ -79,23 +79,25 @@ class LabelledCrops:
 
         With a `score`, crops are ranks, 0 being the easiest.
         """
-        labels = self._label_of[images]
+        images = images if self._shown is None else self._shown[images]
+        labels = self.store.labels_of(images)
         if self._ease:
             crops = self._ease.crops_at(labels, crops)
         boxes, flips, answers = self._gather(labels, crops)
         work = Work(
-            images=self._image_of[images].tolist(),
+            images=images.tolist(),
             counts=[crops.shape[1]] * len(images),
             boxes=np.ascontiguousarray(boxes.reshape(-1, 4), np.int32),
             flips=np.ascontiguousarray(flips.reshape(-1)).view(np.uint8),
             ratios=boxes.reshape(-1, 4) if self._first.ratios else None,
-            sizes=[tuple(size) for size in self._sizes[images].tolist()],
+            sizes=[tuple(size) for size in self._sizes[labels].tolist()],
         )
         partners = None
         if self._first.mix_size:
             partners = find_partners(self._first, self._image_of_label, labels, crops, self._size)
         steps = self._steps(labels, crops) if self._first.extra_form else None
-        return Plan(work, crops, self._class_of[images], self._recover, answers, partners, steps)
+        classes = self._class_of[images].astype(np.int64)
+        return Plan(work, crops, classes, self._recover, answers, partners, steps)
 
     def _gather(
         self, labels: np.ndarray, crops: np.ndarray
@@ -156,20 +158,23 @@ def _check(labels: LabelFile, first: LabelFile) -> None:
         refuse("CropLoader", "labels of several teachers", got, expected, labels.path)
 
 
-def _match(source: Source, labels: LabelFile, on_missing: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n,) that have labels, in the order of their keys, and the numbers (n,) of their labels.
+def _with_crops(store: LabelledImages, labels: LabelFile) -> tuple[np.ndarray | None, np.ndarray]:
+    """The images that have crops, None if all have; and the number of crops of each (n,).
 
-    Images that are only partners of mixed crops are left out; they do not count as missing.
+    Images that are only partners of mixed crops have none.
     """
-    names = labels.keys[:]
-    number_of = {names[number]: number for number in np.flatnonzero(labels.crop_counts).tolist()}
-    images = [i for i, key in enumerate(source.keys) if key in number_of]
-    unknown, absent = set(source.keys).difference(names), set(number_of).difference(source.keys)
-    if not images or (on_missing == "raise" and (unknown or absent)):
-        raise ValueError(
-            f"CropLoader: images and labels do not match: {len(unknown)} of {len(source)} images have no "
-            f"label (such as {min(unknown, default=None)}), {len(absent)} of {len(number_of)} labels have no "
-            f"image (such as {min(absent, default=None)}), {labels.path}; give the folder the labels were "
-            "made for, or set on_missing='ignore'"
-        )
-    return np.array(images), np.array([number_of[source.keys[i]] for i in images])
+    if labels.crops and not labels.mix_size:
+        return None, np.broadcast_to(np.int64(labels.crops), len(store))
+    counts = labels.crop_counts if store.label_of is None else labels.crop_counts[store.label_of]
+    if counts.all():
+        return None, counts.astype(np.int64)
+    shown = np.flatnonzero(counts)
+    return shown, counts[shown].astype(np.int64)
+
+
+def _number_classes(store: LabelledImages, labels: LabelFile) -> tuple[list[str], np.ndarray]:
+    """Class names and the class of every image. Folders name the classes only if there are as many as the
+    labels have classes: otherwise a number would mean another class to the teacher."""
+    if labels.classes is None and len(store.class_names) != labels.num_classes:
+        return list(store.class_names), np.broadcast_to(np.int32(-1), len(store))
+    return class_numbers(store, labels.classes)

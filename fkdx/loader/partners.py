@@ -50,7 +50,7 @@ def find_partners(
 ) -> Partners:
     """The partners of crops (n, m) of the labels with these numbers (n,).
 
-    `image_of` (N,) is the source's image for every label, -1 if it has none; `size` is the side of the crops.
+    `image_of` (N,) is the store's image for every label, -1 if it has none; `size` is the side of the crops.
     Raises ValueError if a partner has no image.
     """
     partners, boxes, operations, lambdas, mix_boxes = labels.gather_mixes(numbers, crops)

@@ -20,7 +20,7 @@ from fkdx.errors import refuse
 from fkdx.image import decode_crops, image_size, validation_crop
 from fkdx.image.crops import Interpolation, Resample
 from fkdx.labels import boxes_from_ratios
-from fkdx.stores.sources import Source
+from fkdx.stores import Store
 
 Step = TypeVar("Step")
 Begun = TypeVar("Begun")
@@ -104,14 +104,14 @@ class Work:
 
 
 class ImagePool:
-    """Threads that read, decode and cut the images of a source.
+    """Threads that read, decode and cut the images of a store.
 
     The threads belong to the process that made the pool: in a forked child, every call raises RuntimeError.
     They end with `close()`, with the pool's last reference, or at interpreter exit.
     """
 
-    def __init__(self, source: Source, view: View, threads: int | None = None, cache_bytes: int = 0) -> None:
-        self.source, self.view = source, view
+    def __init__(self, store: Store, view: View, threads: int | None = None, cache_bytes: int = 0) -> None:
+        self.store, self.view = store, view
         self._native_view = view.native()
         self._pool = _C.Pool(default_threads() if threads is None else threads, cache_bytes)
         self.foreign = 0  # images that are not JPEG, decoded by Pillow
@@ -132,7 +132,7 @@ class ImagePool:
 
         `view` is for this batch; the default is that of the pool.
         """
-        places = [self.source.place(image) for image in work.images]
+        places = [self.store.place(image) for image in work.images]
         native = self._pool.submit(
             self._native_view if view is None else view.native(),
             places,
@@ -165,7 +165,7 @@ class Pending:
         while not self._native.wait(_TURN_SECONDS):
             if time.monotonic() - begun > _STUCK_SECONDS:
                 begun = time.monotonic()
-                waiting = [self._pool.source.place(self.work.images[i])[0] for i in self._native.waiting()]
+                waiting = [self._pool.store.place(self.work.images[i])[0] for i in self._native.waiting()]
                 warnings.warn(
                     f"loader: no image arrived for {_STUCK_SECONDS:.0f} s; still waiting for {waiting[:3]}",
                     stacklevel=2,
@@ -220,4 +220,4 @@ class Pending:
         self.slot[rows] = decode_crops(encoded, work.boxes[rows], flips, view.size, *options)
 
     def _path(self, i: int) -> str:
-        return self._pool.source.place(self.work.images[i])[0]
+        return self._pool.store.place(self.work.images[i])[0]

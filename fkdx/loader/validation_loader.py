@@ -11,7 +11,7 @@ from fkdx.image.crops import Interpolation, Resample
 from fkdx.loader.batches import Batch, check_shares
 from fkdx.loader.pool import ImagePool, Pending, View, Work, run_ahead
 from fkdx.loader.slots import Device, make_slots, send
-from fkdx.stores.sources import Source, class_numbers, open_source
+from fkdx.stores import Store, class_numbers, open_store
 
 
 class ValidationLoader:
@@ -23,9 +23,9 @@ class ValidationLoader:
     batches, may differ by one between ranks: keep collective operations out of the loop over batches.
 
     Args:
-        root: where the images are, see `fkdx.stores.sources.open_source`.
+        root: where the images are, see `fkdx.stores.open_store`.
         batch_size: images in a batch of this process; the last one may be smaller.
-        classes: class names in order (default: the folders' names, sorted).
+        classes: class names in order (default: the store's own).
         on_error: "raise", or "skip": leave out images that cannot be read or have no class, and keep the
             reasons in `skipped`.
         others: as for CropLoader.
@@ -51,7 +51,7 @@ class ValidationLoader:
 
     def __init__(
         self,
-        root: "str | os.PathLike | Source",
+        root: "str | os.PathLike | Store",
         batch_size: int,
         size: int = 224,
         crop_ratio: float = 0.875,
@@ -69,22 +69,22 @@ class ValidationLoader:
         device: Device = None,
     ) -> None:
         check_shares(batch_size * world_size, 1, rank, world_size)
-        source = open_source(root)
+        store = open_store(root)
         self.batch_size, self.prefetch, self._device = batch_size, prefetch, device
         self.on_error = on_error
-        self.classes, self._class_of = class_numbers(source, classes)
+        self.classes, self._class_of = class_numbers(store, classes)
         bare = np.flatnonzero(self._class_of < 0)
         if len(bare) and on_error == "raise":
-            named = ", ".join(source.keys[image] for image in bare[:4].tolist())
+            named = ", ".join(store.keys[image] for image in bare[:4].tolist())
             raise ValueError(
                 f"ValidationLoader: {len(bare)} images are in no class folder ({named}), expected "
                 "<class>/<name>; move them, or leave them out with on_error skip"
             )
         own = bare[rank::world_size].tolist()
-        self.skipped = {source.keys[image]: "it is in no class folder" for image in own}
+        self.skipped = {store.keys[image]: "it is in no class folder" for image in own}
         self._files = np.flatnonzero(self._class_of >= 0)[rank::world_size]
         view = View(size, interpolation, resample, allow_warnings, "centre", crop_ratio)
-        self.pool = ImagePool(source, view, threads, cache_bytes)
+        self.pool = ImagePool(store, view, threads, cache_bytes)
         self._slots = make_slots((batch_size, size, size, 3), device, prefetch + 2)
 
     def __len__(self) -> int:
@@ -113,10 +113,10 @@ class ValidationLoader:
         return self.pool.submit(work, self._slots.take())
 
     def _deliver(self, pending: Pending, errors: dict[int, Exception]) -> Batch:
-        files, keys = np.array(pending.work.images), self.pool.source.keys
+        files, keys = np.array(pending.work.images), self.pool.store.keys
         self.skipped |= {keys[files[place]]: str(error) for place, error in errors.items()}
         good = [place for place in range(len(files)) if place not in errors]
-        (classes,) = send((torch.from_numpy(self._class_of[files]),), self._device)
+        (classes,) = send((torch.from_numpy(self._class_of[files].astype(np.int64)),), self._device)
         images = self._slots.deliver(pending.slot, len(files))
         if errors:
             images, classes, files = images[good], classes[good], files[good]

@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fkdx.loader.pool import ImagePool, Pending, View, Work, run_ahead
-from fkdx.stores.sources import Source, open_source
+from fkdx.stores import Store, open_store
 
 _GROUP = 64  # images of one batch
 
@@ -21,7 +21,7 @@ class BadImage:
 
 
 def verify_images(
-    root: "str | Source", threads: int | None = None, allow_warnings: bool = False, progress: bool = True
+    root: "str | Store", threads: int | None = None, allow_warnings: bool = False, progress: bool = True
 ) -> Iterator[BadImage]:
     """The images of `root` that are empty, truncated, corrupt, too large, unreadable, or not images at all.
 
@@ -29,28 +29,28 @@ def verify_images(
     that still decode are found only by comparing a fingerprint of the files.
 
     Args:
-        root: where the images are, see `fkdx.stores.sources.open_source`.
+        root: where the images are, see `fkdx.stores.open_store`.
         threads: number of decoding threads (default: all cores).
         allow_warnings: accept damaged images that libjpeg decodes with a warning.
         progress: show a progress bar if stderr is a terminal.
     """
-    source = open_source(root)
-    pool = ImagePool(source, View(1, boxes="ratios", allow_warnings=allow_warnings, whole_file=True), threads)
+    store = open_store(root)
+    pool = ImagePool(store, View(1, boxes="ratios", allow_warnings=allow_warnings, whole_file=True), threads)
 
     def begin(first: int) -> Pending:
-        images = list(range(first, min(first + _GROUP, len(source))))
+        images = list(range(first, min(first + _GROUP, len(store))))
         n = len(images)
         whole = np.tile(np.array([0, 0, 1, 1], np.float32), (n, 1))
         work = Work(images, [1] * n, np.empty((n, 4), np.int32), np.zeros(n, np.uint8), whole)
         return pool.submit(work, np.empty((n, 1, 1, 3), np.uint8))
 
-    groups = range(0, len(source), _GROUP)
+    groups = range(0, len(store), _GROUP)
     try:
-        with tqdm(total=len(source), unit="image", disable=None if progress else True) as bar:
+        with tqdm(total=len(store), unit="image", disable=None if progress else True) as bar:
             for pending in run_ahead(begin, groups, depth=2):
                 errors = pending.finish()
                 for i in sorted(errors):
-                    yield BadImage(source.keys[pending.work.images[i]], str(errors[i]))
+                    yield BadImage(store.keys[pending.work.images[i]], str(errors[i]))
                 bar.update(len(pending.work.images))
     finally:
         pool.close()

@@ -14,7 +14,7 @@ from fkdx.image import decode_crops
 from fkdx.labels import LabelFile
 from fkdx.report.crops import read_crops
 from fkdx.report.survey import Survey
-from fkdx.stores.sources import Source
+from fkdx.stores import Store
 
 ROWS = 3000  # of the table of images, in a page without a server
 SHOWN = 5  # classes of a crop
@@ -52,7 +52,7 @@ class Inspector:
         labels: LabelFile,
         found: Survey,
         names: Sequence[str],
-        source: Source | None = None,
+        source: Store | None = None,
         size: int = 112,
         interpolation: str = "bilinear",
         other: LabelFile | None = None,

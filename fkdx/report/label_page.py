@@ -14,7 +14,7 @@ from fkdx.report.inspector import Inspector, choose, gallery, table_rows
 from fkdx.report.page import render
 from fkdx.report.problems import find_problems
 from fkdx.report.survey import Survey, survey
-from fkdx.stores.sources import Source
+from fkdx.stores import Store
 
 PICTURED = 22  # images with their crops ...
 CROPS_OF_IMAGE = 8  # ... and how many of them: with two galleries about 200 pictures
@@ -42,7 +42,7 @@ class LabelReport:
 
 def open_report(
     labels: LabelFile,
-    source: Source | None = None,
+    source: Store | None = None,
     other: LabelFile | None = None,
     most_crops: int = 100_000_000,
     size: int | None = None,

@@ -1,1 +1,48 @@
-"""Where encoded images lie: an image folder, a list of files, or tar shards."""
+"""Where encoded images lie, whatever keeps them: one interface, one file for each kind of store."""
+
+from fkdx.stores.classes import (
+    check_all_classed,
+    check_unique,
+    class_folders,
+    class_numbers,
+    hidden,
+    in_order,
+    read_classes,
+    read_lines,
+)
+from fkdx.stores.folder import FileList, ImageFolder
+from fkdx.stores.index import DataIndex
+from fkdx.stores.indexed import IndexedImages, index_path, write_store_index
+from fkdx.stores.keys import Keys, keys_of_labels
+from fkdx.stores.match import LabelledImages, find_images, match_labels
+from fkdx.stores.opening import FORMS, open_store
+from fkdx.stores.store import Place, Store, folder_of
+from fkdx.stores.tar import TarShards
+
+__all__ = [
+    "FORMS",
+    "DataIndex",
+    "FileList",
+    "ImageFolder",
+    "IndexedImages",
+    "Keys",
+    "LabelledImages",
+    "Place",
+    "Store",
+    "TarShards",
+    "check_all_classed",
+    "check_unique",
+    "class_folders",
+    "class_numbers",
+    "find_images",
+    "folder_of",
+    "hidden",
+    "in_order",
+    "index_path",
+    "keys_of_labels",
+    "match_labels",
+    "open_store",
+    "read_classes",
+    "read_lines",
+    "write_store_index",
+]

@@ -23,7 +23,7 @@ from fkdx.batch import prepare
 from fkdx.loader import Batch
 from fkdx.loader.pool import default_threads
 from fkdx.loader.slots import send
-from fkdx.stores.sources import Source, class_numbers
+from fkdx.stores import Store, class_numbers
 from fkdx.train.distributed import World
 from fkdx.train.recipe import Recipe
 
@@ -39,12 +39,12 @@ class AugmentedLoader:
     crops_per_image = 1
 
     def __init__(
-        self, recipe: Recipe, source: Source, classes: list[str], world: World, device: torch.device
+        self, recipe: Recipe, store: Store, classes: list[str], world: World, device: torch.device
     ) -> None:
-        self.source = source
+        self.store = store
         self._recipe, self._device = recipe, device
-        _, self._class_of = class_numbers(self.source, classes)
-        self._images = _AugmentedImages(self.source, recipe)
+        _, self._class_of = class_numbers(self.store, classes)
+        self._images = _AugmentedImages(self.store, recipe)
         self._sampler = RepeatAugSampler(
             self._images, world.size, world.rank, num_repeats=recipe.aug_repeats, selected_round=0
         )
@@ -96,17 +96,17 @@ class AugmentedLoader:
         return [rows[step * self._rows : (step + 1) * self._rows] for step in range(self._start, len(self))]
 
     def _deliver(self, pixels: Tensor, images: Tensor) -> Batch:
-        (classes,) = send((torch.from_numpy(self._class_of[images]),), self._device)
+        (classes,) = send((torch.from_numpy(self._class_of[images].astype(np.int64)),), self._device)
         mixed, target = self._mixup(self._erase(pixels), classes)
-        keys = [self.source.keys[image] for image in images.tolist()]
+        keys = [self.store.keys[image] for image in images.tolist()]
         return Batch(mixed, target, classes, keys, torch.zeros_like(images))
 
 
 class _AugmentedImages(Dataset):
     """Random crops through timm's transforms: item (image, seeds) -> ((3, size, size) uint8, image)."""
 
-    def __init__(self, source: Source, recipe: Recipe) -> None:
-        self._source = source
+    def __init__(self, store: Store, recipe: Recipe) -> None:
+        self._source = store
         self._transform = create_transform(
             recipe.size,
             is_training=True,

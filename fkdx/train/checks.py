@@ -1,15 +1,19 @@
 """What must hold between a recipe and its data before the first step: nothing may fail days later."""
 
+import warnings
+
 from tqdm import tqdm
 
 from fkdx.labels import LabelFile, fingerprint
-from fkdx.stores.sources import Source, class_numbers
-from fkdx.train.data import Data, folders_of, rule_of, training_loader, validation_loader
+from fkdx.stores import Store, class_numbers
+from fkdx.train.data import Data, rule_of, training_loader, validation_loader
 from fkdx.train.distributed import World
 from fkdx.train.evaluate import read_real
 from fkdx.train.objective import check_objective, needs_classes
 from fkdx.train.recipe import Recipe
 from fkdx.train.schedule import passes
+
+MANY_FILES = 200_000  # more are not looked up one by one at the start of a run
 
 
 def check_data(stages: list[Data], world: World) -> int:
@@ -56,7 +60,7 @@ def check_stage(data: Data, world: World) -> int:
         raise ValueError(
             f"train: classes, got {len(classes)} in {stage.data}, expected the {outputs} of {stage.labels}"
         )
-    if stage.val and not set(folders_of(stage.val)) & {*classes, *map(str, range(len(classes)))}:
+    if stage.val and not set(data.validation.class_names) & {*classes, *map(str, range(len(classes)))}:
         raise ValueError(f"train: no folder has the name of a class such as '{classes[0]}', {stage.val}")
     if stage.real_labels:
         read_real(stage.real_labels)
@@ -68,26 +72,26 @@ def check_batches(stages: list[Data], world: World) -> None:
     its validation images are none, or not of its classes; with `check_images`, if one cannot be read."""
     for data in stages:
         stage = data.stage
-        check_classes(data)
         fewest = min(this_pass.crops for this_pass in passes(stage))
         loader = training_loader(data, data.files, fewest, world, threads=1)
         if not len(loader):  # CropLoader raises this itself
             size, there = stage.batch_size, len(data.images)
             raise ValueError(f"train: a batch needs {size} images, but there are only {there}, {stage.data}")
+        check_classes(data, loader.pool.store if stage.loader == "crops" else data.images)
         if stage.val:
-            if not len(validation_loader(data, world, threads=1).pool.source):
+            if not len(validation_loader(data, world, threads=1).pool.store):
                 raise ValueError(f"train: no image to evaluate on, {stage.val}")
             if stage.check_images:
                 check_images(data, world)
 
 
-def check_classes(data: Data) -> None:
+def check_classes(data: Data, images: Store) -> None:
     """ValueError if an image has no class and the loss asks for it."""
     if not needs_classes(data.stage):
         return
-    _, classes = class_numbers(data.images, data.classes)
+    _, classes = class_numbers(images, data.classes)
     if bare := (classes < 0).nonzero()[0].tolist():
-        named = ", ".join(data.images.keys[image] for image in bare[:4])
+        named = ", ".join(images.keys[image] for image in bare[:4])
         raise ValueError(
             f"train: {len(bare)} images are in no class folder ({named}), expected <class>/<name>: "
             f"the loss uses the images' classes, {data.stage.data}"
@@ -130,12 +134,24 @@ def check_loader(stage: Recipe, labels: LabelFile | None) -> None:
         )
 
 
-def check_fingerprint(labels: LabelFile, source: Source) -> None:
-    """ValueError if the label file was made for other images of the same names."""
+def check_fingerprint(labels: LabelFile, images: Store, whole: bool = False) -> None:
+    """ValueError if the label file was made for other images of the same names.
+
+    The sizes of very many files are looked up only if `whole`: that takes hours on some network file systems.
+    """
     expected = labels.header.get("dataset")
-    if not expected or len(source) != expected["images"]:
+    if not expected:
         return
-    found = fingerprint(source.files())
+    if len(images) != expected["images"]:
+        warnings.warn(
+            f"{len(images):,} of the {expected['images']:,} images that were labelled are here, so their "
+            f"fingerprint cannot be checked, {labels.path}",
+            stacklevel=2,
+        )
+        return
+    if len(images) > MANY_FILES and not whole:
+        return
+    found = fingerprint(images.files())
     if found != expected:
         raise ValueError(
             f"train: the images are not those that were labelled, got {found['bytes']} bytes in all, "

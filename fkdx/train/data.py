@@ -12,7 +12,7 @@ from fkdx.files import write_whole
 from fkdx.labels import LabelFile
 from fkdx.loader import CropLoader, ValidationLoader
 from fkdx.models.weights import trained_facts
-from fkdx.stores.sources import Source, open_source
+from fkdx.stores import Store, open_store
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.distributed import World
 from fkdx.train.recipe import Recipe
@@ -32,15 +32,15 @@ class Data:
     labels: LabelFile | None
     others: list[LabelFile]
     classes: list[str]
-    open_images: Callable[[str], Source]
+    open_images: Callable[[str], Store]
 
     @cached_property
-    def images(self) -> Source:
+    def images(self) -> Store:
         """The training images, listed on first use."""
         return self.open_images(self.stage.data)
 
     @cached_property
-    def validation(self) -> Source:
+    def validation(self) -> Store:
         """The validation images, listed on first use."""
         return self.open_images(self.stage.val)
 
@@ -67,7 +67,7 @@ class Data:
 
 def open_data(recipe: Recipe) -> list[Data]:
     """The data of every stage. ValueError if a recipe does not say what to learn from."""
-    open_labels, open_images = cache(LabelFile), cache(open_source)
+    open_labels, open_images = cache(LabelFile), cache(open_store)
     stages = []
     for stage in recipe.in_stages():
         labels = open_labels(stage.labels) if stage.labels and not stage.hard else None
@@ -76,34 +76,23 @@ def open_data(recipe: Recipe) -> list[Data]:
                 "train: nothing to learn from, expected --labels FILE, or --hard for the images' own classes"
             )
         others = list(map(open_labels, stage.ensemble))
-        stages.append(Data(stage, labels, others, classes_of(stage, labels), open_images))
+        classes = classes_of(stage, labels, open_images)
+        stages.append(Data(stage, labels, others, classes, open_images))
     return stages
 
 
-def classes_of(stage: Recipe, labels: LabelFile | None) -> list[str]:
-    """The names of all classes in order: those of weights to evaluate, or the label file's, or the folders'.
-
-    With validation images alone, folders that are numbers come in the order of numbers.
-    """
+def classes_of(stage: Recipe, labels: LabelFile | None, open_images: Callable[[str], Store]) -> list[str]:
+    """The names of all classes in order: those of weights to evaluate, the label file's, or the images'."""
     if stage.evaluate and stage.init and (names := trained_facts(stage.init).get("classes")):
         return list(names)
     if labels and labels.classes:
         return list(labels.classes)
-    folders = folders_of(stage.data or stage.val)
-    numbers = not stage.data and all(map(str.isdecimal, folders))
-    return sorted(folders, key=int) if numbers else folders
-
-
-def folders_of(data: str) -> list[str]:
-    """The names of the folders in a folder, sorted."""
-    if not data:
-        raise ValueError("train: no images, expected --data DIR with one folder for each class")
-    if not Path(data).is_dir():
-        raise FileNotFoundError(f"train: no such folder, expected one folder for each class, {data}")
-    folders = sorted(entry.name for entry in Path(data).iterdir() if entry.is_dir())
-    if not folders:
-        raise ValueError(f"train: no class folders, expected one folder for each class, {data}")
-    return folders
+    if not (stage.data or stage.val):
+        raise ValueError("train: no images, expected --data DATA with one folder for each class")
+    names = open_images(stage.data or stage.val).class_names
+    if not names:
+        raise ValueError(f"train: no class folders, expected one folder for each class, {stage.data}")
+    return names
 
 
 # ---- calibration ------------------------------------------------------------------------------------------
@@ -148,7 +137,7 @@ def training_loader(
     """Training batches with `crops` crops an image; `labels` are the stage's files, calibrated or not."""
     stage = data.stage
     if stage.loader == "timm":
-        return AugmentedLoader(stage, data.images, folders_of(stage.data), world, torch.device(device))
+        return AugmentedLoader(stage, data.images, data.images.class_names, world, torch.device(device))
     return CropLoader(
         data.images,
         labels,
@@ -167,6 +156,7 @@ def training_loader(
         score=stage.score,
         on_error=stage.on_error,
         on_missing=stage.on_missing,
+        check_images=stage.check_images,
         allow_warnings=stage.allow_warnings,
         cache_bytes=stage.cache_bytes,
         device=device,
@@ -183,7 +173,7 @@ def validation_loader(
     Folders named 0, 1, 2, ... (ImageNetV2) are class numbers, unless the classes themselves are named so.
     """
     stage, classes = data.stage, data.classes
-    folders, numbers = set(folders_of(stage.val)), [str(number) for number in range(len(classes))]
+    folders, numbers = set(data.validation.class_names), [str(number) for number in range(len(classes))]
     options = {
         "interpolation": stage.eval_interpolation,
         "on_error": stage.on_error,

@@ -131,9 +131,10 @@ def train_stage(run: Run, data: Data, state: dict[str, Any] | None) -> bool:
     while position.number < len(plan):
         this_pass = plan[position.number]
         if loader is None or loader.crops_per_image != this_pass.crops:
-            if data.labels and world.main and loader is None:
-                check_fingerprint(data.labels, data.images)
+            begun = loader is not None
             loader = training_loader(data, files, this_pass.crops, world, run.device)
+            if data.labels and world.main and not begun:
+                check_fingerprint(data.labels, loader.pool.store, stage.check_images)
             world.wait()
         train_pass(run, stage, this_pass, model, loader)
         cut_short = 0 < stage.max_steps <= position.total

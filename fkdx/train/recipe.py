@@ -109,7 +109,9 @@ class Recipe:
         "accept JPEG files that libjpeg finds damaged but decodes in some way",
     )
     check_images: bool = key(
-        False, "read every validation image once before the first step", movable=True, needs="val"
+        False,
+        "before the first step, read every validation image and look for every labelled image",
+        movable=True,
     )
     on_missing: str = key(
         "raise",

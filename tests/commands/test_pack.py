@@ -16,7 +16,7 @@ from fkdx.importers import Settings, open_foreign
 from fkdx.importers.fkd_export import fkd_bytes
 from fkdx.importers.job import Job, TooManyUnreadable, pack
 from fkdx.labels import LabelFile, fingerprint
-from fkdx.stores.sources import ImageFolder
+from fkdx.stores import ImageFolder
 
 CLASSES, CROPS, IMAGES = 20, 9, 60
 

@@ -192,6 +192,8 @@ def test_missing_labels_and_images(data: Data, tmp_path: Path, rng: np.random.Ge
     draw_image(rng, tmp_path / "x" / "bee" / "new.jpg")
     text = rf"1 of 23 images have no label \(such as bee/new.jpg\), 1 of 23 .* \(such as {data.keys[3]}\)"
     with pytest.raises(ValueError, match=text):
+        CropLoader(tmp_path / "x", data.labels, 8, 2, check_images=True)
+    with pytest.raises(ValueError, match=rf"of 23 labels .* 1 have no image \(such as {data.keys[3]}\)"):
         CropLoader(tmp_path / "x", data.labels, 8, 2)
     loader = CropLoader(tmp_path / "x", data.labels, 22, 1, size=8, on_missing="ignore")
     assert sorted(next(iter(loader)).keys) == [key for key in data.keys if key != data.keys[3]]

@@ -165,6 +165,9 @@ def test_a_partner_that_is_absent_is_named(images: Path, rng: np.random.Generato
     labels = write_mixed(images, rng, operations=(1,))
     (images / ALONE).unlink()
     loader = CropLoader(images, labels, len(KEYS) * CROPS, CROPS, SIDE)
+    with pytest.raises(OSError, match=r"cannot open .*bee/alone\.jpg"):
+        next(iter(loader))
+    loader = CropLoader(images, labels, len(KEYS) * CROPS, CROPS, SIDE, check_images=True)
     with pytest.raises(ValueError, match=r"mixed with bee/alone\.jpg, which is not among the images"):
         next(iter(loader))
 

@@ -38,7 +38,9 @@ def test_validation_classes(data: Data) -> None:
     names = ["zebra", "cat", "bee", "ant"]
     batch = next(iter(ValidationLoader(data.root, 23, 8, classes=names)))
     assert [names[number] for number in batch.classes] == [key.split("/")[0] for key in batch.keys]
-    with pytest.raises(ValueError, match=r"1 class folders are not among the 2 classes, for example 'cat'"):
+    with pytest.raises(
+        ValueError, match=r"1 classes of images are not among the 2 expected, for example 'cat'"
+    ):
         ValidationLoader(data.root, 23, 8, classes=["ant", "bee"])
 
 

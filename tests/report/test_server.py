@@ -9,13 +9,13 @@ from fkdx import LabelFile
 from fkdx.commands.serve import listen
 from fkdx.report.label_page import open_report
 from fkdx.report.server import HOST, application
-from fkdx.stores.sources import open_source
+from fkdx.stores import open_store
 
 
 @pytest.fixture(scope="module")
 def client(labelled) -> TestClient:
     labels, images = labelled
-    return TestClient(application(open_report(LabelFile(labels), open_source(images)), "labels", "token"))
+    return TestClient(application(open_report(LabelFile(labels), open_store(images)), "labels", "token"))
 
 
 def test_page_rows_and_image(client):

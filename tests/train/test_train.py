@@ -214,7 +214,7 @@ def test_labels_of_mixed_crops_are_learned(soft, toy_root, tmp_path):
 def test_labels_and_images_are_opened_once(soft, toy_root, monkeypatch):
     """For all checks, stages and passes together, though the crops of an image change from pass to pass."""
     opened = []
-    for name in ("LabelFile", "open_source"):
+    for name in ("LabelFile", "open_store"):
         real = getattr(data, name)
         monkeypatch.setattr(data, name, lambda path, real=real: (opened.append(str(path)), real(path))[1])
     stages = "[{warmup_epochs: 1}, {epochs: 2}, {epochs: 2, crops_per_image: 1}]"

@@ -1,14 +1,14 @@
 """Folders, lists and tar shards: the same keys in whatever order files are listed, errors that name the
 path."""
 
-import io
 import os
 import tarfile
 from pathlib import Path
 
 import pytest
+from storing import contents, names, write_tar
 
-from fkdx.stores.sources import FileList, ImageFolder, Source, TarShards, open_source, read_lines
+from fkdx.stores import FileList, ImageFolder, TarShards, open_store
 
 FILES = {"b/2.JPEG": b"bb", "a/1.jpg": b"a", "b/10.png": b"ccc", "a/deep/x.webp": b"dddd"}
 
@@ -22,40 +22,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def write_tar(path: Path, members: dict[str, bytes], **options: object) -> Path:
-    with tarfile.open(path, "w", **options) as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
-
-
-def contents(source: Source) -> dict[str, bytes]:
-    found = {}
-    for i, key in enumerate(source.keys):
-        path, offset, length = source.place(i)
-        with open(path, "rb") as file:
-            file.seek(offset)
-            found[key] = file.read(length)
-    return found
-
-
 def test_image_folder(folder: Path) -> None:
-    source = ImageFolder(folder)
-    assert source.keys == sorted(FILES)
-    assert source.classes == ["a", "a", "b", "b"]
-    assert contents(source) == FILES
+    store = ImageFolder(folder)
+    assert store.keys == sorted(FILES)
+    assert names(store) == ["a", "a", "b", "b"]
+    assert contents(store) == FILES
 
 
 def test_file_list(folder: Path) -> None:
     listed = folder / "list.txt"
     listed.write_text("b/2.JPEG\n\na/1.jpg\n")
-    source = open_source(listed)
-    assert source.keys == ["a/1.jpg", "b/2.JPEG"]
-    assert contents(source) == {key: FILES[key] for key in source.keys}
-    assert FileList(folder, ["x.jpg"]).classes == [None]
-    with pytest.raises(ValueError, match=r"listed twice.*x.jpg"):
+    store = open_store(listed)
+    assert store.keys == ["a/1.jpg", "b/2.JPEG"]
+    assert contents(store) == {key: FILES[key] for key in store.keys}
+    assert names(FileList(folder, ["x.jpg"])) == [None]
+    with pytest.raises(ValueError, match=r"'x.jpg' twice.*images"):
         FileList(folder, ["x.jpg", "x.jpg"])
 
 
@@ -67,17 +48,17 @@ def test_tar_shards(tmp_path: Path, form: int) -> None:
     )
     write_tar(tmp_path / "1.tar", {long if form != tarfile.USTAR_FORMAT else "c/x.jpg": b"long"}, format=form)
     for root in (tmp_path, tmp_path / "*.tar", [first, tmp_path / "1.tar"]):
-        source = open_source(root)
-        assert len(source) == 3
-        assert source.classes == ["a", "b", "c"]
-        assert list(contents(source).values()) == [b"a", b"bb", b"long"]
+        store = open_store(root)
+        assert len(store) == 3
+        assert names(store) == ["a", "b", "c"]
+        assert list(contents(store).values()) == [b"a", b"bb", b"long"]
 
 
 def test_tar_classes_come_from_cls_members(tmp_path: Path) -> None:
     members = {"0001.jpg": b"x", "0001.cls": b"17", "0002.cls": b"3\n", "0002.png": b"y"}
-    source = TarShards([write_tar(tmp_path / "0.tar", members)])
-    assert source.keys == ["0001.jpg", "0002.png"]
-    assert source.classes == ["17", "3"]
+    store = TarShards([write_tar(tmp_path / "0.tar", members)])
+    assert store.keys == ["0001.jpg", "0002.png"]
+    assert names(store) == ["17", "3"]
 
 
 def test_tar_errors(tmp_path: Path) -> None:
@@ -97,9 +78,9 @@ def test_tar_errors(tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     for root in (tmp_path / "no", tmp_path / "no*.tar"):
         with pytest.raises(FileNotFoundError, match="no"):
-            open_source(root)
+            open_store(root)
     with pytest.raises(FileNotFoundError, match="no images"):
-        open_source(tmp_path)
+        len(open_store(tmp_path))
 
 
 def test_links_and_dots_in_names(folder: Path) -> None:
@@ -109,12 +90,33 @@ def test_links_and_dots_in_names(folder: Path) -> None:
     assert {"linked/1.jpg", "a.b/x.y.JPG"} <= set(ImageFolder(folder).keys)
 
 
+def test_tar_files_beside_class_folders(folder: Path) -> None:
+    write_tar(folder / "left.tar", {"c/1.jpg": b"x"})
+    with pytest.raises(ValueError, match=r"1 tar files \(left.tar, ...\) beside 2 folders .*'.*tar'"):
+        open_store(folder)
+    assert names(open_store(folder / "*.tar")) == ["c"]
+
+
+def test_what_no_label_file_can_hold(folder: Path) -> None:
+    for name in ("back\\slash.jpg", "tab\t.jpg", "new\nline.jpg"):
+        path = folder / "a" / name
+        path.write_bytes(b"x")
+        with pytest.raises(ValueError, match=r"file name, got .*can hold.*rename the file.*images"):
+            ImageFolder(folder).keys  # noqa: B018
+        path.unlink()
+
+
+def test_what_is_no_file(folder: Path) -> None:
+    os.symlink("nowhere.jpg", folder / "a/link.jpg")
+    with pytest.raises(ValueError, match=r"a link to nothing, .*restore.*a/link.jpg"):
+        ImageFolder(folder).keys  # noqa: B018
+    (folder / "a/link.jpg").unlink()
+    os.mkfifo(folder / "b/pipe.jpg")
+    with pytest.raises(ValueError, match=r"a pipe, .* remove it, .*b/pipe.jpg"):
+        ImageFolder(folder).keys  # noqa: B018
+
+
 def test_names_that_are_not_utf8(folder: Path) -> None:
     (folder / "a" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"got b'a/caf\\xe9'..., expected UTF-8; rename the file.*images"):
-        ImageFolder(folder)
-
-
-def test_lines_of_a_text_file(tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_bytes("grey whale \r\n\n\u9be8\n".encode())
-    assert read_lines(tmp_path / "names.txt") == ["grey whale", "\u9be8"]
+    with pytest.raises(ValueError, match=r"got 'a/caf\\xe9.jpg', .*rename the file.*images"):
+        ImageFolder(folder).keys  # noqa: B018

@@ -1,0 +1,48 @@
+"""`fkdx index`: write down what is where in a store of images, so that no run has to look again."""
+
+import argparse
+import os
+
+import numpy as np
+
+from fkdx.stores import FORMS, index_path, open_store, write_store_index
+
+_PURPOSE = "Write the index of images: where each lies, its class, its height and width."
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    store = open_store(args.data, args.classes)
+    part = args.data.partition("::")[2]
+    path = args.output or index_path(getattr(store, "shards", None) or [store.path])
+    write_store_index(store, path, part)
+    print_summary(path)
+    return 0
+
+
+def print_summary(path: str) -> None:
+    from fkdx.stores import DataIndex
+
+    index = DataIndex(path)
+    unread = int((~index.column("pixels").any(axis=1)).sum())
+    total = int(index.column("length").sum(dtype=np.int64))
+    print(
+        f"{path}: {index.images:,} images of {len(index.about['classes']):,} classes, {total:,} bytes; "
+        f"the index has {os.path.getsize(path):,} bytes"
+    )
+    if unread:
+        print(f"{unread:,} images have no header that can be read; `fkdx verify --images` names them")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fkdx index",
+        description=_PURPOSE,
+        epilog=FORMS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("data", metavar="DATA", help="the images, see below")
+    add("-o", "--output", metavar="FILE", help="the index (default: DATA.fkdi, where it is found by itself)")
+    add("--classes", metavar="FILE", help="class names in order, one a line, for stores that number classes")
+    return parser

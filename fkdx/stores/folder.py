@@ -1,0 +1,104 @@
+"""Images that are files of their own: a list of files, or all files of a folder."""
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from fkdx import _C
+from fkdx.stores.classes import class_folders, in_order, read_lines
+from fkdx.stores.keys import Keys
+from fkdx.stores.store import Place, Store
+
+_TURN_SECONDS = 0.1  # between two looks at threads that list
+_SIZES_AT_ONCE = 50_000
+
+
+class FileList(Store):
+    """Files named by their paths relative to `root`; the first folder of a path is its class."""
+
+    def __init__(self, root: str | os.PathLike, keys: "list[str] | Keys", classes: list[str] | None = None):
+        self.path = os.fspath(root)
+        self.keys = keys if isinstance(keys, Keys) else Keys.sort(keys, self.path)[0]
+        self.class_names = in_order(self.keys.table.first_folders()) if classes is None else classes
+
+    @classmethod
+    def read(cls, path: str | os.PathLike, classes: list[str] | None = None) -> "FileList":
+        """A text file with one path a line, relative to the text file's own folder."""
+        return cls(Path(path).parent, read_lines(path), classes)
+
+    @cached_property
+    def class_of(self) -> np.ndarray:
+        return self.keys.table.classes_of(self.class_names)
+
+    def place(self, image: int) -> Place:
+        return f"{self.path}/{self.keys[image]}", 0, -1
+
+    def sizes(self) -> np.ndarray:
+        """Bytes of every file, with a bar where it takes long. FileNotFoundError where one is not there."""
+        parts, count = [np.zeros(0, np.int64)], len(self.keys)
+        with tqdm(total=count, unit="file", desc="sizes of files", delay=2, disable=None) as bar:
+            for begin in range(0, count, _SIZES_AT_ONCE):
+                end = min(begin + _SIZES_AT_ONCE, count)
+                parts.append(_C.file_sizes(self.path, self.keys.table, begin, end, listing_threads()))
+                bar.update(end - begin)
+        sizes = np.concatenate(parts)
+        absent = np.flatnonzero(sizes < 0)
+        if len(absent):
+            path = self.place(int(absent[0]))[0]
+            raise FileNotFoundError(f"images: {len(absent)} of {count} files are not there, such as {path}")
+        return sizes
+
+
+class ImageFolder(FileList):
+    """All image files under `root`, in whatever depth: `root/<class>/.../<file>`.
+
+    `keys_of` lists them when somebody first asks for `keys`; the class folders alone tell the classes.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        classes: list[str] | None = None,
+        keys_of: Callable[[str], Keys] | None = None,
+    ) -> None:
+        self.path, self._list = os.fspath(root), keys_of or list_folder
+        if not os.path.isdir(self.path):
+            raise FileNotFoundError(f"ImageFolder: no such folder, {self.path}")
+        self.class_names = class_folders(self.path) if classes is None else classes
+
+    @cached_property
+    def keys(self) -> Keys:
+        keys = self._list(self.path)
+        if not len(keys):
+            raise FileNotFoundError(
+                f"ImageFolder: no images, expected files such as <class>/<name>.jpg, {self.path}"
+            )
+        return keys
+
+    def followed(self, keys: Keys) -> FileList:
+        """The files with these keys, which somebody else knows; nothing is listed."""
+        return FileList(self.path, keys, self.class_names)
+
+
+def list_folder(path: str, threads: int | None = None) -> Keys:
+    """The keys of all images under a folder, with a bar where it takes long.
+
+    Raises OSError where a folder cannot be read; ValueError for an image that is no file, and for a name that
+    a label file cannot hold.
+    """
+    walk = _C.FolderWalk(os.fsencode(path), threads or listing_threads())
+    with tqdm(unit="image", desc="listing", delay=2, disable=None) as bar:
+        while not walk.wait(_TURN_SECONDS):
+            bar.update(walk.found() - bar.n)
+    table = walk.keys()
+    table.check(path)
+    return Keys(table)
+
+
+def listing_threads() -> int:
+    """Threads that list: on a network file system more than there are cores pay."""
+    return max(4, len(os.sched_getaffinity(0)))

@@ -1,0 +1,232 @@
+"""Stores that are not scanned, because an index beside them says what is in them."""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+
+from fkdx._C import FormatError
+from fkdx.errors import refuse
+from fkdx.stores.classes import class_numbers
+from fkdx.stores.folder import ImageFolder, list_folder
+from fkdx.stores.index import DataIndex, read_pixels, write_index
+from fkdx.stores.keys import Keys
+from fkdx.stores.shards import Shards
+from fkdx.stores.store import Place, Store
+
+SUFFIX = ".fkdi"
+
+
+class IndexedImages(Store):
+    """Shards as their index describes them.
+
+    Attributes:
+        index: the DataIndex; `index.column("pixels")` is the size of every image, where it was read.
+        shards: the files.
+    """
+
+    def __init__(self, index: DataIndex, path: str, shards: Sequence[str], classes: list[str] | None) -> None:
+        self.index, self.path, self.shards = index, path, list(shards)
+        self.keys = index.keys()
+        self._offsets, self._lengths = index.column("offset"), index.column("length")
+        self._shard_of = index.column("shard") if "shard" in index else None
+        self.numbered = bool(index.about.get("numbered"))
+        self.class_names, self.class_of = list(index.about["classes"]), index.column("class")
+        if "aliases" in index:
+            self.aliases = index.keys("aliases"), index.column("alias of").astype(np.int64)
+        if classes is not None:
+            self._rename(classes)
+
+    def _rename(self, classes: list[str]) -> None:
+        if not self.numbered:
+            self.class_names, self.class_of = class_numbers(self, classes)
+            return
+        most = int(self.class_of.max())
+        if most >= len(classes):
+            image = self.keys[int(self.class_of.argmax())]
+            expected = f"0 to {len(classes) - 1}"
+            refuse("open_store", f"class number of {image}", most, expected, self.path)
+        self.class_names = classes
+
+    def place(self, image: int) -> Place:
+        shard = 0 if self._shard_of is None else self._shard_of[image]
+        return self.shards[shard], int(self._offsets[image]), int(self._lengths[image])
+
+    def sizes(self) -> np.ndarray:
+        return self._lengths.astype(np.int64)
+
+    @property
+    def reading_order(self) -> np.ndarray:
+        return np.lexsort((self._offsets, *([] if self._shard_of is None else [self._shard_of])))
+
+
+def index_path(paths: Sequence[str]) -> str:
+    """Where the index of a folder, a file or several files lies, unless somebody names another place."""
+    if len(paths) == 1:
+        return paths[0].rstrip("/") + SUFFIX
+    names = [os.path.basename(path) for path in paths]
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(min(names), max(names)))
+    shared = "".join(one for one, _ in pairs).rstrip("-_.0123456789")
+    return os.path.join(os.path.dirname(paths[0]), (shared or "shards") + SUFFIX)
+
+
+def indexed(
+    scan: Callable[[], Shards], paths: Sequence[str], part: str, classes: list[str] | None
+) -> Shards | IndexedImages:
+    """The shards behind `paths`: from their index where it fits, else scanned.
+
+    An index that does not fit any more is written anew, with a line.
+    """
+    path = index_path(paths)
+    if not os.path.exists(path):
+        return scan()
+    try:
+        index = DataIndex(path)
+        fault = misfit(index, paths, part)
+        if fault is None:
+            return IndexedImages(index, _common_path(paths), _shards(index), classes)
+    except FormatError as error:
+        fault = str(error)
+    warnings.warn(f"index: {fault}; the files are read again, {path}", stacklevel=2)
+    store = scan()
+    try:
+        write_store_index(store, path, part, pixels=False)
+    except OSError as error:
+        warnings.warn(f"index: cannot be written ({error}), {path}", stacklevel=2)
+    return store
+
+
+def keys_of_folder(folder: str) -> Keys:
+    """The keys of an image folder: from the index beside it where it fits, else listed."""
+    path = index_path([folder])
+    if not os.path.exists(path):
+        return list_folder(folder)
+    try:
+        index = DataIndex(path)
+        fault = misfit(index, [folder]) if index.about["store"] == "folder" else "it is of shards"
+        if fault is None:
+            return index.keys()
+    except FormatError as error:
+        fault = str(error)
+    warnings.warn(f"index: {fault}; the folder is listed again, {path}", stacklevel=2)
+    return list_folder(folder)
+
+
+def open_index(path: str, classes: list[str] | None) -> Store:
+    """The store that an index, wherever it lies, is of. ValueError where it does not fit any more."""
+    index = DataIndex(path)
+    files = _shards(index)
+    fault = misfit(
+        index, files if index.about["store"] == "shards" else [files[0]], index.about.get("part", "")
+    )
+    if fault is not None:
+        raise ValueError(f"index: {fault}; run `fkdx index` again, {path}")
+    if index.about["store"] == "folder":
+        return ImageFolder(files[0], classes, lambda folder: index.keys())
+    return IndexedImages(index, _common_path(files), files, classes)
+
+
+def misfit(index: DataIndex, paths: Sequence[str], part: str = "") -> str | None:
+    """Why an index is not that of these files any more; None where it is."""
+    if index.about.get("part", "") != part:
+        return f"it is of the part '{index.about.get('part', '')}', not of '{part}'"
+    files = index.about["files"]
+    root = _root(index)
+    named = [os.path.join(root, file["path"]) for file in files]
+    if index.about["store"] != "folder":
+        expected = {os.path.realpath(path) for path in named}
+        if not _covers(expected, paths):
+            return "it is of other files"
+    for path, file in zip(named, files):
+        try:
+            facts = os.stat(path)
+        except OSError:
+            return f"{path} is not there"
+        size = 0 if os.path.isdir(path) else facts.st_size
+        if (size, facts.st_mtime_ns) != (file["bytes"], file["mtime_ns"]):
+            return f"{path} has changed"
+    return None
+
+
+def write_store_index(store: Store, path: str, part: str = "", pixels: bool = True) -> None:
+    """Writes the index of an image folder or of shards.
+
+    Args:
+        pixels: read every image's header for its height and width.
+
+    Raises ValueError for stores that have no index: lists of files, parquet.
+    """
+    if isinstance(store, ImageFolder):
+        files, columns = _folders(store), {"length": store.sizes()}
+    elif isinstance(store, Shards | IndexedImages):
+        places = [store.place(i) for i in range(len(store))]
+        number_of = {shard: number for number, shard in enumerate(store.shards)}
+        columns = {
+            "offset": np.array([offset for _, offset, _ in places]),
+            "length": store.sizes(),
+            "shard": np.array([number_of[shard] for shard, _, _ in places]),
+        }
+        files = store.shards
+    else:
+        raise ValueError(
+            "index: got a list of files or parquet, expected an image folder or shards; `fkdx repack` makes "
+            f"shards with an index, {store.path}"
+        )
+    columns["class"] = store.class_of
+    if pixels:
+        columns["pixels"] = read_pixels(len(store), store.image_size, store.reading_order)
+    if store.aliases:
+        columns["alias of"] = store.aliases[1]
+    home = os.path.dirname(os.path.abspath(path))
+    beside = os.path.commonpath([home, *map(os.path.abspath, files)]) == home
+    root = home if beside else os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    about = {
+        "store": "folder" if isinstance(store, ImageFolder) else "shards",
+        "root": "." if beside else root,
+        "part": part,
+        "numbered": store.numbered,
+        "classes": store.class_names,
+        "files": [_facts(file, root) for file in files],
+    }
+    write_index(path, about, store.keys, columns, store.aliases[0] if store.aliases else None)
+
+
+def _facts(path: str, root: str) -> dict[str, Any]:
+    facts = os.stat(path)
+    size = 0 if os.path.isdir(path) else facts.st_size
+    where = os.path.relpath(os.path.abspath(path), root)
+    return {"path": where, "bytes": size, "mtime_ns": facts.st_mtime_ns}
+
+
+def _folders(store: ImageFolder) -> list[str]:
+    """The folder and all folders in it: their times change with every file that comes or goes."""
+    found = {"", *store.class_names}
+    for key in store.keys:
+        folder = key.rpartition("/")[0]
+        while folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return [os.path.join(store.path, folder) if folder else store.path for folder in sorted(found)]
+
+
+def _root(index: DataIndex) -> str:
+    return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(index.path)), index.about["root"]))
+
+
+def _shards(index: DataIndex) -> list[str]:
+    root = _root(index)
+    return [os.path.join(root, file["path"]) for file in index.about["files"]]
+
+
+def _covers(expected: set[str], paths: Sequence[str]) -> bool:
+    """Whether these are the files themselves, or the folder that they lie in."""
+    if len(paths) == 1 and os.path.isdir(paths[0]):
+        return {os.path.dirname(path) for path in expected} == {os.path.realpath(paths[0])}
+    return expected == {os.path.realpath(path) for path in paths}
+
+
+def _common_path(paths: Sequence[str]) -> str:
+    return paths[0] if len(paths) == 1 else os.path.dirname(paths[0]) or "."

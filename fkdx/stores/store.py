@@ -1,0 +1,93 @@
+"""What every store of images offers."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fkdx._C import ImageError
+from fkdx.image import image_size
+
+if TYPE_CHECKING:
+    from fkdx.stores.keys import Keys
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
+_HEAD_BYTES = 16_384
+Place = tuple[str, int, int]  # file, offset, length; length -1: the whole file
+
+
+class Store:
+    """Images by number, in the byte order of their keys.
+
+    Attributes:
+        path: the store as it was named, for messages.
+        keys: the images' names, sorted.
+        class_names: all classes in order, those without an image too, by the rule of `fkdx.stores.classes`.
+        class_of: (N,) int32 number of every image's class, -1 where it has none.
+        numbered: classes are numbers in the store; `class_names` are what they were said to mean.
+        aliases: other names that label files may have for the images: (names, image of each); None: none.
+    """
+
+    path: str
+    keys: Sequence[str]
+    class_names: list[str]
+    class_of: np.ndarray
+    aliases: "tuple[Keys, np.ndarray] | None" = None
+    numbered: bool = False
+
+    def place(self, image: int) -> Place:
+        """Where the bytes of an image lie: (file, offset, length); length -1 means the whole file."""
+        raise NotImplementedError
+
+    def encoded(self, image: int) -> bytes:
+        """An image's file, or its part of a larger one."""
+        path, offset, length = self.place(image)
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def head(self, image: int) -> bytes:
+        """The first bytes of an image's file, at most 16 KiB: most say the image's size within."""
+        path, offset, length = self.place(image)
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            return file.read(_HEAD_BYTES if length < 0 else min(length, _HEAD_BYTES))
+
+    def image_size(self, image: int) -> tuple[int, int]:
+        """(height, width) from an image's header. ImageError or OSError where it cannot be read."""
+        try:
+            return image_size(self.head(image))
+        except ImageError:  # a long header, or no image
+            return image_size(self.encoded(image))
+
+    @property
+    def reading_order(self) -> np.ndarray:
+        """The images in the order in which they are read fastest."""
+        return np.arange(len(self))
+
+    def sizes(self) -> np.ndarray:
+        """(N,) int64 bytes of every image as it is encoded."""
+        raise NotImplementedError
+
+    def rough_sizes(self) -> np.ndarray:
+        """The same, or, where that would mean to read all images, about the same."""
+        return self.sizes()
+
+    def files(self) -> Iterator[tuple[str, int]]:
+        """The key and the size in bytes of every image, as `fkdx.labels.fingerprint` wants them."""
+        return zip(self.keys, self.sizes().tolist())
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is an image, by its suffix."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def folder_of(key: str) -> str | None:
+    """The first folder of a key; None where it has none."""
+    folder, slash, _ = key.partition("/")
+    return folder if slash else None

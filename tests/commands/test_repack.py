@@ -1,0 +1,97 @@
+"""`fkdx repack`: the same bytes in shards, whatever they come from, however often it is stopped."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from images import draw_black
+from storing import contents, names, write_tar
+
+from fkdx.cli import main
+from fkdx.commands.repack import make_plan, repack
+from fkdx.stores import ImageFolder, IndexedImages, open_store
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
+    return draw_black(tmp_path / "train", [f"{c}/{i}.jpg" for c in "abc" for i in range(20)], rng)
+
+
+def test_same_bytes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["repack", str(folder), "-o", str(tmp_path / "out"), "--shard-size", "10k"]) == 0
+    said = capsys.readouterr().out
+    shards = sorted((tmp_path / "out").glob("*.tar"))
+    total = sum(path.stat().st_size for path in folder.rglob("*.jpg"))
+    assert f"60 images, {total:,} bytes, into {len(shards)} shards" in said
+    assert len(shards) > 2
+    store = open_store(tmp_path / "out")
+    assert isinstance(store, IndexedImages)
+    assert contents(store) == contents(ImageFolder(folder))
+    assert store.class_names == ["a", "b", "c"]
+    assert main(["repack", str(folder), "-o", str(tmp_path / "out"), "--shard-size", "10k"]) == 0
+    assert sorted(p.suffix for p in (tmp_path / "out").iterdir()) == [
+        ".fkdi",
+        ".json",
+        *[".tar"] * len(shards),
+    ]
+
+
+def test_numbered_classes_keep_their_numbers(folder: Path, tmp_path: Path) -> None:
+    members = {}
+    for i, path in enumerate(sorted(folder.rglob("*.jpg"))):
+        members |= {
+            f"{i:04}.jpg": path.read_bytes(),
+            f"{i:04}.cls": str("cab".index(path.parent.name)).encode(),
+        }
+    store = open_store(write_tar(tmp_path / "wds.tar", members))
+    repack(store, tmp_path / "out", 10**9)
+    made = open_store(tmp_path / "out")
+    assert (list(made.keys), names(made)) == (list(store.keys), names(store))
+    assert made.class_of.tolist() == store.class_of.tolist()
+
+
+def test_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, store = tmp_path / "out", ImageFolder(folder)
+    calls, encoded = [], ImageFolder.encoded
+
+    def fail_late(self: ImageFolder, image: int) -> bytes:
+        calls.append(image)
+        if len(calls) == 35:
+            raise OSError("pulled the plug")
+        return encoded(self, image)
+
+    monkeypatch.setattr(ImageFolder, "encoded", fail_late)
+    with pytest.raises(OSError, match="plug"):
+        repack(store, out, 10_000)
+    done = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert 0 < len(done) < make_plan(store, 10_000).shards
+    repack(store, out, 10_000)
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert contents(open_store(out)) == contents(store)
+    with pytest.raises(ValueError, match=r"repack: folder, begun with, got .*choose another folder"):
+        repack(store, out, 20_000)
+
+
+def test_gzip_files_are_unpacked(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    whole = (folder / "a/1.jpg").read_bytes()
+    (folder / "a/1.jpg").write_bytes(gzip.compress(whole))
+    assert main(["repack", str(folder), "-o", str(tmp_path / "out")]) == 0
+    assert "1 images were gzip files; they are unpacked" in capsys.readouterr().out
+    assert contents(open_store(tmp_path / "out"))["a/1.jpg"] == whole
+    (folder / "a/1.jpg").write_bytes(gzip.compress(whole)[:-20])
+    with pytest.raises(ValueError, match=r"a/1.jpg is a gzip file that cannot be unpacked .*train"):
+        repack(ImageFolder(folder), tmp_path / "again", 10**9)
+
+
+def test_folders_with_other_shards(folder: Path, tmp_path: Path) -> None:
+    write_tar(tmp_path / "out/x.tar", {"a/1.jpg": b"x"})
+    with pytest.raises(ValueError, match=r"the folder holds other tar files; .*out"):
+        repack(ImageFolder(folder), tmp_path / "out", 10**9)
+
+
+@pytest.mark.parametrize("size", ["0", "much", "-1G"])
+def test_sizes_that_are_none(folder: Path, tmp_path: Path, size: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["repack", str(folder), "-o", str(tmp_path / "out"), "--shard-size", size])
+    assert "expected" in capsys.readouterr().err

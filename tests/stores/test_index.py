@@ -1,0 +1,191 @@
+"""The data index: what it says, when it is used, and what happens to a damaged or stale one."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from images import draw_black
+from storing import contents, write_tar
+
+from fkdx import FormatError, reference
+from fkdx.cli import main
+from fkdx.stores import (
+    DataIndex,
+    ImageFolder,
+    IndexedImages,
+    Store,
+    index_path,
+    open_store,
+    write_store_index,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
+    root = draw_black(tmp_path / "train", [f"{c}/{i}.jpg" for c in "abc" for i in range(30)], rng)
+    (root / "empty").mkdir()
+    return root
+
+
+@pytest.fixture
+def shards(folder: Path, tmp_path: Path) -> Path:
+    """Two WebDataset shards with class numbers and names."""
+    for shard in range(2):
+        members = {}
+        for key in list(ImageFolder(folder).keys)[shard::2]:
+            stem = key.replace("/", "_").removesuffix(".jpg")
+            members[f"{stem}.jpg"] = (folder / key).read_bytes()
+            members[f"{stem}.json"] = f'{{"filename": "{key}", "label": {"abc".index(key[0])}}}'.encode()
+        write_tar(tmp_path / f"wds/train-{shard:04}.tar", members)
+    return tmp_path / "wds"
+
+
+def same(store: Store, other: Store) -> bool:
+    return (
+        list(store.keys) == list(other.keys)
+        and store.class_names == other.class_names
+        and np.array_equal(store.class_of, other.class_of)
+        and np.array_equal(store.sizes(), other.sizes())
+        and contents(store) == contents(other)
+    )
+
+
+def test_index_of_shards(shards: Path, capsys: pytest.CaptureFixture) -> None:
+    plain = open_store(shards)
+    assert main(["index", str(shards)]) == 0
+    assert "90 images of 3 classes" in capsys.readouterr().out
+    store = open_store(shards)
+    assert isinstance(store, IndexedImages)
+    assert same(store, plain)
+    assert store.aliases[0] == plain.aliases[0]
+    assert np.array_equal(store.aliases[1], plain.aliases[1])
+    assert [tuple(size) for size in store.index.column("pixels").tolist()] == [
+        plain.image_size(i) for i in range(90)
+    ]
+    assert isinstance(open_store(shards / "train-*.tar"), IndexedImages)
+    renamed = open_store(shards, ["x", "y", "z"])
+    assert renamed.class_names == ["x", "y", "z"]
+    with pytest.raises(ValueError, match=r"class number of c/0.jpg, got 2, expected 0 to 1, .*wds"):
+        open_store(shards, ["x", "y"])
+
+
+def test_index_of_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = list(ImageFolder(folder).keys)
+    assert main(["index", str(folder)]) == 0
+    monkeypatch.setattr("fkdx.stores.indexed.list_folder", None)  # nobody lists it any more
+    store = open_store(folder)
+    assert list(store.keys) == plain
+    assert store.class_names == ["a", "b", "c", "empty"]
+
+
+def test_second_reader(shards: Path, tmp_path: Path) -> None:
+    store = open_store(shards)
+    write_store_index(store, str(tmp_path / "x.fkdi"))
+    parts = reference.read_data_index((tmp_path / "x.fkdi").read_bytes())
+    assert reference.decode_keys(parts["keys"]) == list(store.keys)
+    assert np.frombuffer(parts["offset"], "<u8").tolist() == store.offsets.tolist()
+    assert np.frombuffer(parts["length"], "<u4").tolist() == store.lengths.tolist()
+    assert np.frombuffer(parts["shard"], "<u4").tolist() == store.shard_of.tolist()
+    assert np.frombuffer(parts["class"], "<i4").tolist() == store.class_of.tolist()
+    pixels = np.frombuffer(parts["pixels"], "<u2").reshape(-1, 2).tolist()
+    assert pixels == [list(store.image_size(i)) for i in range(len(store))]
+    names = reference.decode_keys(parts["aliases"])
+    for name, image in zip(names, np.frombuffer(parts["alias of"], "<u4")):
+        assert name == store.keys[int(image)].replace("/", "_")
+
+
+def test_an_index_elsewhere(shards: Path, folder: Path, tmp_path: Path) -> None:
+    for number, data in enumerate((shards, folder)):
+        path = tmp_path / f"else/{number}.fkdi"
+        path.parent.mkdir(exist_ok=True)
+        assert main(["index", str(data), "-o", str(path)]) == 0
+        assert same(open_store(path), open_store(data))
+    os.utime(shards / "train-0000.tar")
+    with pytest.raises(ValueError, match=r"train-0000.tar has changed; run `fkdx index` again, .*0.fkdi"):
+        open_store(tmp_path / "else/0.fkdi")
+
+
+def test_moved_data(shards: Path, tmp_path: Path) -> None:
+    main(["index", str(shards)])
+    shards.rename(tmp_path / "moved")
+    assert isinstance(open_store(tmp_path / "moved"), IndexedImages)
+
+
+def test_stale_indexes_are_written_anew(shards: Path, folder: Path) -> None:
+    main(["index", str(shards)])
+    write_tar(shards / "train-0001.tar", {"new.jpg": (folder / "a/1.jpg").read_bytes(), "new.cls": b"0"})
+    with pytest.warns(UserWarning, match=r"train-0001.tar has changed; the files are read again"):
+        store = open_store(shards)
+    assert "new.jpg" in store.keys
+    assert same(open_store(shards), store)
+    assert isinstance(open_store(shards), IndexedImages)
+    write_tar(shards / "train-0002.tar", {"more.jpg": b"x", "more.cls": b"0"})
+    with pytest.warns(UserWarning, match="it is of other files"):
+        assert "more.jpg" in open_store(shards).keys
+    main(["index", str(folder)])
+    (folder / "b/new.jpg").write_bytes(b"x")
+    with pytest.warns(UserWarning, match=r"train/b has changed; the folder is listed again, .*train.fkdi"):
+        assert "b/new.jpg" in open_store(folder).keys
+
+
+def test_index_of_a_part(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for split in ("train", "val"):
+            for name in ("a/1.jpg", "b/1.jpg"):
+                archive.write(folder / name, f"data/{split}/{name}")
+    main(["index", f"{tmp_path / 'x.zip'}::data/train"])
+    assert isinstance(open_store(f"{tmp_path / 'x.zip'}::data/train"), IndexedImages)
+    with pytest.warns(UserWarning, match="it is of the part 'data/train', not of 'data/val'"):
+        assert len(open_store(f"{tmp_path / 'x.zip'}::data/val")) == 2
+
+
+def test_stores_without_an_index(folder: Path, tmp_path: Path) -> None:
+    (folder / "list.txt").write_text("a/1.jpg\n")
+    assert main(["index", str(folder / "list.txt")]) == 1
+    with pytest.raises(ValueError, match=r"expected an image folder or shards; `fkdx repack`"):
+        write_store_index(open_store(folder / "list.txt"), str(tmp_path / "x.fkdi"))
+
+
+def test_every_flipped_bit_and_every_cut_is_found(shards: Path, rng: np.random.Generator) -> None:
+    main(["index", str(shards)])
+    path = Path(index_path([str(p) for p in sorted(shards.glob("*.tar"))]))
+    whole = path.read_bytes()
+    DataIndex(path).verify()
+    used = np.zeros(len(whole), bool)  # all but padding
+    used[: 64 + 48 * int.from_bytes(whole[12:16], "little")] = True
+    for offset, length, _ in DataIndex(path)._sections.values():
+        used[offset : offset + length] = True
+    for at in rng.choice(np.flatnonzero(used), 400):
+        bad = bytearray(whole)
+        bad[at] ^= 1 << rng.integers(8)
+        path.write_bytes(bad)
+        with pytest.raises(FormatError, match=r"DataIndex: .*train.fkdi"):
+            DataIndex(path).verify()
+    for size in rng.integers(0, len(whole), 100):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"train.fkdi"):
+            DataIndex(path)
+    path.write_bytes(whole[:-1])
+    with pytest.warns(UserWarning, match=r"the file is incomplete.*the files are read again"):
+        open_store(shards)
+
+
+def test_sections_of_the_future(shards: Path) -> None:
+    main(["index", str(shards)])
+    path = shards / "train.fkdi"
+    whole = bytearray(path.read_bytes())
+    entry = whole.index(b"pixels\0")
+    for flags, raises in ((0, False), (1, True)):
+        whole[entry : entry + 16] = b"entry points".ljust(16, b"\0")
+        whole[entry + 36] = flags
+        count = int.from_bytes(whole[12:16], "little")
+        whole[56:60] = reference.crc32c(bytes(whole[64 : 64 + 48 * count])).to_bytes(4, "little")
+        whole[60:64] = reference.crc32c(bytes(whole[:60])).to_bytes(4, "little")
+        path.write_bytes(whole)
+        if raises:
+            with pytest.raises(FormatError, match="section, got 'entry points', expected a newer fkdx"):
+                DataIndex(path)
+        else:
+            assert "entry points" in DataIndex(path)
