@@ -144,14 +144,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SUFFIX",
         help="suffix of image files, for fkd without --images (default: %(default)s)",
     )
-    add("--label-type", metavar="TYPE", help=f"meaning of the labels, for fkd: {', '.join(LABEL_TYPES)}")
+    add(
+        "--label-type",
+        metavar="TYPE",
+        help=f"meaning of the labels, for fkd: {', '.join(LABEL_TYPES)}; for lpqld: MR (default), MS",
+    )
     add(
         "--mix-size",
         type=int,
         default=defaults.mix_size,
         metavar="PIXELS",
-        help="side of the crops that were mixed, for sre2l, lpld, g-vbsm (default: the largest CutMix edge) "
-        "and reinforcement (default: 224)",
+        help="side of the crops that were mixed, for sre2l, lpld, lpqld, g-vbsm (default: the largest CutMix "
+        "edge) and reinforcement (default: 224)",
     )
     add(
         "--seed",

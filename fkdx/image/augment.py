@@ -35,11 +35,13 @@ def _translate(image: Image.Image, x: float, y: float) -> Image.Image:
     return F.affine(image, 0.0, shift, 1.0, [0.0, 0.0])
 
 
-def _erase(image: Image.Image, top: float, left: float, height: float, width: float) -> Image.Image:
+def _erase(
+    image: Image.Image, top: float, left: float, height: float, width: float, *colour: int
+) -> Image.Image:
     size = np.array([image.height, image.width] * 2)
     top, left, bottom, right = np.rint(size * [top, left, top + height, left + width]).astype(int).tolist()
     image = image.copy()
-    image.paste((0, 0, 0), (left, top, right, bottom))
+    image.paste(colour or (0, 0, 0), (left, top, right, bottom))
     return image
 
 

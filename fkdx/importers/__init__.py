@@ -12,6 +12,7 @@ from fkdx.importers.foreign_labels import ForeignLabels, Settings
 from fkdx.importers.g_vbsm import GVbsmLabels
 from fkdx.importers.label_maps import RelabelMaps, TokenLabelingMaps
 from fkdx.importers.lpld import LpldLabels
+from fkdx.importers.lpqld import LpqldLabels
 from fkdx.importers.reinforcement import ReinforcementLabels
 from fkdx.importers.sre2l import Sre2lLabels
 from fkdx.importers.tinyvit import TinyVitLabels
@@ -22,6 +23,7 @@ FORMATS: dict[str, type[ForeignLabels]] = {
         FkdLabels,
         Sre2lLabels,
         LpldLabels,
+        LpqldLabels,
         GVbsmLabels,
         TinyVitLabels,
         ReinforcementLabels,

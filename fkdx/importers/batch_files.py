@@ -1,4 +1,4 @@
-"""Labels stored batch by batch: what SRe2L, CDA, CV-DD, FADRM, LPLD, G-VBSM and EDC have in common.
+"""Labels stored batch by batch: what SRe2L, CDA, CV-DD, FADRM, LPLD, LPQLD, G-VBSM and EDC have in common.
 
     <root>/epoch_<e>/batch_<b>.tar, a torch.save of
     [0] coords  float32 (B, 4)   (top/H, left/W, height/H, width/W)
@@ -33,6 +33,7 @@ from fkdx.labels.layout import CUTMIX, MIXUP
 _refuse = partial(refuse, "read_batch", error=FormatError)
 
 BLOCK_BYTES = 1 << 30  # labels gathered at a time
+BATCH_FILE = r"batch_(\d+)\.tar"
 UNMIXED = 0
 USUAL_SIZE = 224  # pixels of the crops' side, if no CutMix box tells it
 
@@ -48,8 +49,10 @@ class BatchFile:
     lam: float
     mix_box: tuple[int, int, int, int]
     logits: np.ndarray
-    indices: np.ndarray | None  # numbers of images in the order of an image folder, if stored
-    parts: int
+    indices: np.ndarray | None = None  # numbers of images in the order of an image folder, if stored
+    parts: int = 6
+    ids: np.ndarray | None = None  # lpqld: classes of the logits, if only the largest are stored
+    cutouts: np.ndarray | None = None  # lpqld: what was painted over the crops
 
 
 def read_batch(path: Path, mapped: bool = False) -> BatchFile:
@@ -57,26 +60,35 @@ def read_batch(path: Path, mapped: bool = False) -> BatchFile:
     value = read_torch_file(path, mapped)
     if type(value) is not list or len(value) not in (6, 7, 8):
         _refuse("file", f"a {type(value).__name__}", "a list of 6 to 8 parts", path)
-    coords, flips, partners, lam, box, logits = value[:6]
-    _check_array("logits", logits, (None, None), "f", path)
-    rows = len(logits)
-    _check_array("coords", coords, (rows, 4), "f", path)
-    if coords.dtype != np.float32:
+    coords, flips = value[:2]
+    if isinstance(coords, np.ndarray) and coords.dtype != np.float32:
         _refuse("coords", str(coords.dtype), "float32", path)
     if isinstance(flips, np.ndarray) and flips.ndim == 2:
         _refuse("part 1", "cutout parameters", "flips; cutout is an operation that cannot be replayed", path)
-    _check_array("flips", flips, (rows,), "b", path)
+    indices = value[6] if len(value) > 6 else None
+    if indices is not None:
+        check_array("indices", indices, (None,), "i", path)
+    return checked_batch(value[:6], path, indices=indices, parts=len(value))
+
+
+def checked_batch(stored: list, path: Path, **more: Any) -> BatchFile:
+    """A batch of the six parts that all formats have, and what else its format stores."""
+    coords, flips, partners, lam, box, logits = stored
+    check_array("logits", logits, (None, None), "f", path)
+    rows = len(logits)
+    check_array("coords", coords, (rows, 4), "f", path)
+    check_array("flips", flips, (rows,), "b", path)
     operation, mix_box = UNMIXED, (0, 0, 0, 0)
     if partners is not None:
-        _check_array("partners", partners, (rows,), "i", path)
+        check_array("partners", partners, (rows,), "i", path)
         if rows and not (partners.min() >= 0 and partners.max() < rows):
             _refuse("partners", "rows outside the batch", f"0 ... {rows - 1}", path)
         operation, mix_box = _mix(lam, box, path)
-    indices = value[6] if len(value) > 6 else None
-    if indices is not None:
-        _check_array("indices", indices, (rows,), "i", path)
+    for name in ("indices", "ids"):
+        if more.get(name) is not None and len(more[name]) != rows:
+            _refuse(name, f"{len(more[name])} rows", f"{rows}, as many as logits", path)
     lam = float(lam) if operation == MIXUP else 1.0
-    return BatchFile(coords, flips, partners, operation, lam, mix_box, logits, indices, len(value))
+    return BatchFile(coords, flips, partners, operation, lam, mix_box, logits, **more)
 
 
 def _mix(lam: Any, box: Any, path: Path) -> tuple[int, tuple[int, int, int, int]]:
@@ -94,7 +106,7 @@ def _mix(lam: Any, box: Any, path: Path) -> tuple[int, tuple[int, int, int, int]
     return CUTMIX, (top, left, bottom - top, right - left)
 
 
-def _check_array(what: str, value: Any, shape: tuple[int | None, ...], kind: str, path: Path) -> None:
+def check_array(what: str, value: Any, shape: tuple[int | None, ...], kind: str, path: Path) -> None:
     fits = isinstance(value, np.ndarray) and value.ndim == len(shape) and value.dtype.kind == kind
     if not fits or any(size not in (None, stored) for size, stored in zip(shape, value.shape)):
         got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
@@ -110,26 +122,39 @@ class BatchLabels(ForeignLabels):
                 f"{self.name}: these labels do not name their images; give the folder with --images, {path}"
             )
         self.root, self.images = path, settings.images
-        self.files = _batch_files(path)
+        self.files = self.batches()
         self._sizes: dict[int, tuple[int, int]] = {}
         self._check_batches(settings.mix_size)
         self.mix_size, self.notes = _mix_size(settings.mix_size, self.largest_edge, self.mixed)
         self.keys = self.images.keys
         self.classes = settings.classes or self.images.classes
+        self.kind, self.num_classes = self.kind_and_classes(settings)
         if len(self.classes) != self.num_classes:
             self.classes = None
         self._place_rows([np.asarray(order) for order in self.orders(settings)])
         crops = np.unique(self.counts)
         self.layout = Layout(
-            "dense_logits",
+            self.kind,
             self.num_classes,
-            self.num_classes,
+            self.row["logits"].shape[0],
             int(crops[0]) if len(crops) == 1 else None,
             mix_size=self.mix_size if self.mixed else 0,
         )
         self.provenance = {
             "source": {"format": self.name, "epochs": len(self.files), "batch": self.rows[0][0]}
         }
+
+    def batches(self) -> list[list[str]]:
+        """Files of every epoch, relative to the root."""
+        return _batch_files(self.root)
+
+    def read_file(self, file: str, mapped: bool = False) -> BatchFile:
+        """Reads and checks one of the files; see `read_batch`."""
+        return read_batch(self.root / file, mapped)
+
+    def kind_and_classes(self, settings: Settings) -> tuple[str, int]:
+        """The kind of the label file, and C."""
+        return "dense_logits", self.row["logits"].shape[0]
 
     def orders(self, settings: Settings) -> list[np.ndarray]:
         """For every epoch, the image of each stored row, as its number in the order of an image folder."""
@@ -144,11 +169,11 @@ class BatchLabels(ForeignLabels):
             for epoch in self.files:
                 self.rows.append([])
                 for file in epoch:
-                    batch = read_batch(self.root / file)
+                    batch = self.read_file(file)
                     self.check_batch(batch, self.root / file)
-                    self.row = self.row or _row_dtype(batch.logits)
-                    if _row_dtype(batch.logits) != self.row:
-                        expected = f"{self.row['logits']} as in the first file"
+                    self.row = self.row or _row_dtype(batch)
+                    if _row_dtype(batch) != self.row:
+                        expected = f"{self.row['logits']} as in the first file, and the same other parts"
                         _refuse(
                             "logits", f"{batch.logits.dtype} {batch.logits.shape}", expected, self.root / file
                         )
@@ -160,7 +185,6 @@ class BatchLabels(ForeignLabels):
                         _refuse("box", str(batch.mix_box), expected, self.root / file)
                     self.rows[-1].append(len(batch.logits))
                     bar.update()
-        self.num_classes = self.row["logits"].shape[0]
         self.batch_size = self.rows[0][0]
         for epoch, rows in zip(self.files, self.rows):
             if any(count != self.batch_size for count in rows[:-1]) or rows[-1] > self.batch_size:
@@ -206,7 +230,7 @@ class BatchLabels(ForeignLabels):
             for batch_number in np.unique(batches[batches >= 0]):
                 chosen = np.flatnonzero(batches == batch_number)
                 start = batch_number * self.batch_size
-                batch = read_batch(self.root / files[batch_number], mapped=True)
+                batch = self.read_file(files[batch_number], mapped=True)
                 block[chosen, epoch] = self._rows(batch, place[chosen] - start, order[start:])
         return block
 
@@ -216,7 +240,7 @@ class BatchLabels(ForeignLabels):
             return Unreadable(key, "no labels of this image are stored")
         try:
             size = self.image_size(image)
-            boxes = boxes_from_ratios(rows["coords"], *size)
+            boxes = self.boxes(rows["coords"], size)
             mixes = self._mixes(rows) if self.mixed else None
         except (ValueError, OSError) as error:
             return Unreadable(key, str(error))
@@ -228,6 +252,10 @@ class BatchLabels(ForeignLabels):
         records["coords"] = batch.coords[rows]
         records["flip"] = batch.flips[rows]
         records["logits"] = batch.logits[rows]
+        if batch.ids is not None:
+            records["ids"] = batch.ids[rows]
+        if batch.cutouts is not None:
+            records["cutout"] = batch.cutouts[rows]
         if batch.operation != UNMIXED:
             partners = batch.partners[rows]
             records["partner"] = images[partners]
@@ -237,6 +265,10 @@ class BatchLabels(ForeignLabels):
             records["lam"] = batch.lam
             records["mix_box"] = batch.mix_box
         return records
+
+    def boxes(self, coords: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Pixels of crops that are stored as fractions of an image."""
+        return boxes_from_ratios(coords, *size)
 
     def image_size(self, image: int) -> tuple[int, int]:
         """(height, width) of an image; its header is read once."""
@@ -255,7 +287,7 @@ class BatchLabels(ForeignLabels):
         )
         for size in np.unique(sizes[mixed], axis=0):
             same = mixed & (sizes == size).all(axis=1)
-            boxes[same] = boxes_from_ratios(rows["partner_coords"][same], *size.tolist())
+            boxes[same] = self.boxes(rows["partner_coords"][same], tuple(size.tolist()))
         partners = [
             self.keys[image] if is_mixed else None for image, is_mixed in zip(rows["partner"].tolist(), mixed)
         ]
@@ -287,30 +319,34 @@ def _mix_size(given: int | None, largest_edge: int, mixed: bool) -> tuple[int, l
     return given, []
 
 
-def _row_dtype(logits: np.ndarray) -> np.dtype:
+def _row_dtype(batch: BatchFile) -> np.dtype:
     """One crop and what it was mixed with."""
+    k = batch.logits.shape[1]
     return np.dtype(
         [
-            ("coords", "f4", 4),
+            ("coords", batch.coords.dtype, 4),
             ("flip", "?"),
             ("partner", "i4"),
-            ("partner_coords", "f4", 4),
+            ("partner_coords", batch.coords.dtype, 4),
             ("partner_flip", "?"),
             ("operation", "u1"),
             ("lam", "f4"),
             ("mix_box", "i4", 4),
-            ("logits", logits.dtype, logits.shape[1]),
+            ("logits", batch.logits.dtype, k),
+            *([] if batch.ids is None else [("ids", "i4", k)]),
+            *([] if batch.cutouts is None else [("cutout", "f4", batch.cutouts.shape[1])]),
         ]
     )
 
 
 def _batch_files(root: Path) -> list[list[str]]:
     """Files of every epoch, relative to the root, both counted from 0 without a gap."""
-    epochs = _numbered(root, r"epoch_(\d+)")
-    return [[f"{epoch}/{file}" for file in _numbered(root / epoch, r"batch_(\d+)\.tar")] for epoch in epochs]
+    epochs = numbered(root, r"epoch_(\d+)")
+    return [[f"{epoch}/{file}" for file in numbered(root / epoch, BATCH_FILE)] for epoch in epochs]
 
 
-def _numbered(folder: Path, pattern: str) -> list[str]:
+def numbered(folder: Path, pattern: str) -> list[str]:
+    """Names of the files or folders that match, in the order of their numbers from 0 on."""
     names = {
         int(match[1]): name.name for name in folder.iterdir() if (match := re.fullmatch(pattern, name.name))
     }

@@ -29,7 +29,7 @@ class Settings:
     classes: tuple[str, ...] | None = None
     images: Images | None = None
     image_suffix: str = ".JPEG"
-    label_type: str | None = None  # fkd: what the labels mean
+    label_type: str | None = None  # fkd, lpqld: what the labels mean
     mix_size: int | None = None  # batch files, reinforcement: side in pixels of the crops that were mixed
     seed: int = 42  # sre2l: seed of the sampler; label maps: seed of the crops
     lost_operations: Literal["none", "accept"] | None = None  # tinyvit: none were applied, or accept the loss
