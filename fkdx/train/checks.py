@@ -86,8 +86,8 @@ def check_batches(stages: list[Data], world: World) -> None:
 
 
 def check_classes(data: Data, images: Store) -> None:
-    """ValueError if an image has no class and the loss asks for it."""
-    if not needs_classes(data.stage):
+    """ValueError if an image has no class and the loss, or timm's mixing, asks for it."""
+    if not (needs_classes(data.stage) or data.stage.loader == "timm"):
         return
     _, classes = class_numbers(images, data.classes)
     if bare := (classes < 0).nonzero()[0].tolist():

@@ -15,6 +15,7 @@ from fkdx import CropLoader, SparseTarget, prepare, reference
 from fkdx.batch.mix import Mixer
 from fkdx.models.online import OnlineTeachers
 from fkdx.models.teacher import Preprocess, Teacher
+from fkdx.stores import open_store
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.checkpoint import save_weights
 from fkdx.train.distributed import World
@@ -214,7 +215,8 @@ def test_stored_labels_may_be_joined_by_the_classes(toy, tmp_path):
 def augmented(toy: Path, rank: int = 0, size: int = 1, **keys: object) -> AugmentedLoader:
     world = World()
     world.rank, world.size = rank, size
-    return AugmentedLoader(replace(AUGMENTED, data=str(toy / "train"), **keys), CLASSES, world, CPU)
+    recipe = replace(AUGMENTED, data=str(toy / "train"), **keys)
+    return AugmentedLoader(recipe, open_store(recipe.data), CLASSES, world, CPU)
 
 
 STRONG_KEYS = {
