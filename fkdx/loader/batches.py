@@ -65,10 +65,12 @@ class Batch:
         if not self.bare and teacher_temperature not in (None, 1):
             got = f"got {teacher_temperature} for labels that are probabilities, expected 1"
             raise ValueError(f"Batch.prepared: teacher_temperature, {got}")
+        if self.target is None:
+            raise ValueError("Batch.prepared: this batch has no target; use fkdx.prepare for its images")
         mix, images, target = mix or self.mix, self.images, self.target
         if not images.is_floating_point():
             images = prepare(images, mean, std, dtype, mix)
-        if self.bare and teacher_temperature is not None:
+        if isinstance(target, torch.Tensor) and self.bare and teacher_temperature is not None:
             target = torch.softmax(target / teacher_temperature, dim=1)
         return images, target if mix is None else mix.of(target)
 

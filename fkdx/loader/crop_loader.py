@@ -149,9 +149,9 @@ class CropLoader:
                     "CropLoader: a calibration or curriculum chooses among stored crops: give `labels`"
                 )
             rule = _C.RandomCrops(scale, ratio, 0.5)
-            self._crops = DrawnCrops(store, crops_per_image, seed, rule)
+            self._crops: DrawnCrops | LabelledCrops = DrawnCrops(store, crops_per_image, seed, rule)
         else:
-            self._crops = LabelledCrops(
+            labelled = self._crops = LabelledCrops(
                 store,
                 labels,
                 size,
@@ -161,8 +161,8 @@ class CropLoader:
                 on_missing=on_missing,
                 check_images=check_images,
             )
-            store = self._crops.store
-            self.teachers = self._crops.files
+            store = labelled.store
+            self.teachers = labelled.files
         self.classes = self._crops.classes
         self.sampler = Sampler(
             self._crops.stored,
@@ -301,9 +301,11 @@ class CropLoader:
         target, classes = plan.target(), plan.row_classes
         if plan.steps:
             augment_rows(pixels, plan.steps, self.pool.threads)
-        mix = plan.partners and plan.partners.mix.apply(pixels, plan.partners.pixels)
-        others = mix and self._others(plan.partners)
-        mix = mix and replace(mix, others=None)
+        mix = others = None
+        if plan.partners and plan.partners.pixels is not None:
+            mix = plan.partners.mix.apply(pixels, plan.partners.pixels)
+            others = mix and self._others(plan.partners, plan.partners.pixels)
+            mix = mix and replace(mix, others=None)
         target, classes, mix = send((target, classes, mix), self._device)
         mix = mix and replace(mix, others=others)
         keys = [self.pool.store.keys[file] for file in plan.work.images for _ in range(self.crops_per_image)]
@@ -311,11 +313,11 @@ class CropLoader:
         images = self._slots.deliver(pixels, self._rows)
         return Batch(images, target, classes, keys, crops, mix, self._crops.bare)
 
-    def _others(self, partners: Partners) -> torch.Tensor:
+    def _others(self, partners: Partners, crops: np.ndarray) -> torch.Tensor:
         """The partners' crops on the device."""
         if partners.slot is None:
-            return send((torch.from_numpy(partners.pixels),), self._device)[0]
-        return self._partner_slots.deliver(partners.slot, len(partners.pixels))
+            return send((torch.from_numpy(crops),), self._device)[0]
+        return self._partner_slots.deliver(partners.slot, len(crops))
 
 
 @dataclass

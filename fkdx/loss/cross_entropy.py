@@ -6,8 +6,8 @@ csrc/loss has one entry for the CPU and one for CUDA. Eager mode reaches it thro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -209,7 +209,7 @@ def _native(
     scales: Tensor | None = None,
     want_loss: bool = True,
     kernel: int = 0,
-) -> tuple[Tensor | None, Tensor | None]:
+) -> tuple[Any, Any]:
     """(loss rows or None, gradient or None); there is a gradient where there is a factor for it.
 
     kernel: which CUDA kernel, as csrc/loss/loss_cuda.h numbers them; 0 lets the shape decide.
@@ -220,12 +220,15 @@ def _native(
     grad = None if factor is None else _empty_grad(logits)
     if rows == 0:
         return loss, grad
-    dense, sources = None, ()
+    dense: Any = None
+    sources: Sequence[_C.LossSource] = ()
     if isinstance(target, Tensor):
         inverse = 1.0 / teacher_temperature if teacher_temperature else 0.0
         dense = _C.LossDense(target.data_ptr(), FLOATS[target.dtype], target.stride()[0], inverse)
     else:
         sources = [source.native() for source in target]
+    run: Callable[..., None]
+    where: tuple[int, ...]
     if logits.is_cuda:
         device = logits.get_device()
         run, where = _C.loss_cuda, (device, torch._C._cuda_getCurrentRawStream(device), kernel)
@@ -353,9 +356,10 @@ def _unflat(
     """The target and the teacher's temperature of `_flat`."""
     if layouts[0] == _DENSE:
         return tensors[0], constants[0] or None
-    tensors, sources = iter(tensors), []
+    waiting, sources = iter(tensors), []
     for layout, constant in zip(layouts, constants):
-        parts = (next(tensors) if layout & bit else None for bit in (_IDS, _VALUES, _ROWS, _WEIGHTS))
+        bits = (_IDS, _VALUES, _ROWS, _WEIGHTS)
+        parts: list[Any] = [next(waiting) if layout & bit else None for bit in bits]
         ids, values, rows, weights = parts
         weight = constant if weights is None else weights
         sources.append(Source(ids, values, bool(layout & _TAIL), rows, weight))
