@@ -191,22 +191,64 @@ def test_a_student_sees_what_the_generator_showed(
                 torch.testing.assert_close(shown[key, epoch], pixels, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_fadrm_and_cv_dd(rng: np.random.Generator, tmp_path: Path, images: Images, mix: str) -> None:
+    """They write SRe2L's layout with the mean of several teachers, each run on both halves of a batch.
+
+    CutMix changes the batch in place before that; Mixup makes a new one, which their teachers never see.
+    """
+    for key in images.keys:
+        noise = rng.integers(0, 256, (*images.size(key), 3), np.uint8)
+        Image.fromarray(noise).save(images.root / key)
+    orders = live_orders()
+    write_batches(rng, images, tmp_path / "labels", orders, mix, dtype=torch.float32)
+    teachers = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIDE**2, CLASSES)) for _ in "ab"]
+    for epoch, order in enumerate(orders):
+        for number, first in enumerate(range(0, len(order), BATCH)):
+            path = tmp_path / f"labels/epoch_{epoch}/batch_{number}.tar"
+            keys = [images.samples[index] for index in order[first : first + BATCH]]
+            parts = torch.load(path, weights_only=False)
+            seen = generators_input(images, keys, path) if mix == "cutmix" else crops_of(images, keys, parts)
+            halves = seen.tensor_split([len(seen) // 2])
+            with torch.no_grad():
+                outputs = [torch.cat([teacher(half) for half in halves]) * 0.5 for teacher in teachers]
+            parts[5] = torch.stack(outputs).sum(0)
+            torch.save(parts, path)
+    source = open_foreign(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
+    assert source.name == "sre2l"
+    pack(source, tmp_path / "out.fkdl", value_type="float32")
+    loader = CropLoader(
+        images.root, tmp_path / "out.fkdl", len(KEYS) * EPOCHS, EPOCHS, SIDE, resample=OWN_RULE
+    )
+    (batch,) = list(loader)
+    shown = prepare(batch.images, mix=batch.mix if mix == "cutmix" else None)
+    with torch.no_grad():
+        expected = sum(teacher(shown) for teacher in teachers) / 2
+    torch.testing.assert_close(batch.target, expected, rtol=0, atol=1e-4)
+
+
 def generators_input(images: Images, keys: list[str], path: Path) -> torch.Tensor:
     """What the teacher saw, made as SRe2L makes it: crops normalised first and mixed then."""
-    coords, flips, partners, lam, box, _ = torch.load(path, weights_only=False)
-    crops = []
-    for key, (top, left, height, width), flip in zip(keys, coords.tolist(), flips):
-        image = Image.open(images.root / key)
-        region = top * image.height, left * image.width, height * image.height, width * image.width
-        crop = F.resized_crop(image, *region, [SIDE, SIDE])
-        crop = F.to_tensor(F.hflip(crop) if flip else crop)
-        crops.append(F.normalize(crop, IMAGENET_MEAN, IMAGENET_STD))
-    x = torch.stack(crops)
+    parts = torch.load(path, weights_only=False)
+    _, _, partners, lam, box, _ = parts
+    x = crops_of(images, keys, parts)
     if box is None:
         return lam * x + (1 - lam) * x[partners]
     mixed = x.clone()
     mixed[:, :, box[0] : box[2], box[1] : box[3]] = x[partners][:, :, box[0] : box[2], box[1] : box[3]]
     return mixed
+
+
+def crops_of(images: Images, keys: list[str], parts: list) -> torch.Tensor:
+    """The crops of a batch before they are mixed."""
+    crops = []
+    for key, (top, left, height, width), flip in zip(keys, parts[0].tolist(), parts[1]):
+        image = Image.open(images.root / key)
+        region = top * image.height, left * image.width, height * image.height, width * image.width
+        crop = F.resized_crop(image, *region, [SIDE, SIDE])
+        crop = F.to_tensor(F.hflip(crop) if flip else crop)
+        crops.append(F.normalize(crop, IMAGENET_MEAN, IMAGENET_STD))
+    return torch.stack(crops)
 
 
 def test_mixed_labels_are_packed_in_parts(rng: np.random.Generator, tmp_path: Path, images: Images) -> None:
