@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from timm.data import ImageNetInfo, infer_imagenet_subset
 
@@ -93,17 +92,9 @@ def make_plan(settings: Settings, source: Store, teachers: list[Teacher], classe
 
 
 def checked_files(source: Store) -> Iterator[tuple[str, int]]:
-    """`source.files()`, checked before the first crop is cut.
-
-    Raises ValueError for a name that a label file cannot hold, and for what is no file (a pipe, a device);
-    FileNotFoundError for a link that leads nowhere.
-    """
-    for image, (key, size) in enumerate(source.files()):
+    """`source.files()`; raises ValueError for a name that a label file cannot hold."""
+    for key, size in source.files():
         check_key(key)
-        if size == 0:  # so are pipes, which a reader would wait for
-            path, _, length = source.place(image)
-            if length < 0 and not Path(path).is_file():
-                raise ValueError(f"generate: an image is a pipe or a device, expected files, {path}")
         yield key, size
 
 
