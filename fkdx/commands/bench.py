@@ -18,7 +18,10 @@ def main(argv: list[str] | None = None) -> int:
     what = parser.add_subparsers(dest="what", required=True)
     loader = what.add_parser("loader", help="batches of crops of images on disk")
     loader.add_argument(
-        "--images", required=True, help="folder of images, list of files, tar file or pattern of tar files"
+        "--images",
+        required=True,
+        help="the images; what DATA may be, `fkdx index --help` explains",
+        metavar="DATA",
     )
     loader.add_argument("--labels", help="label file (default: draw random crops on the fly)")
     loader.add_argument("--m", type=int, default=4, help="crops of each image in a batch (default: 4)")

@@ -51,7 +51,7 @@ def parse(argv: list[str] | None) -> Settings:
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--data", metavar="DIR", help="images to label: a folder for each class, or tar shards")
+    add("--data", metavar="DATA", help="images to label; what DATA may be, `fkdx index --help` explains")
     add(
         "-o",
         "--output",
