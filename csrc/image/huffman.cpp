@@ -125,6 +125,7 @@ void HuffmanDecoder::begin_interval() {
 }
 
 // Makes sure that the next block can be read without a look at the end. False: more was read than is there.
+// Only where less than a block is left: there is room for a chunk behind no more than that.
 bool HuffmanDecoder::supply(Bits* bits) {
   if (at_marker_) return unread(*bits) >= 0;
   const ptrdiff_t kept = clean_end_ - bits->next;
@@ -145,6 +146,8 @@ bool HuffmanDecoder::supply(Bits* bits) {
       *to++ = 0xFF;
       next_ += 2;
       --room;
+    } else if (next_[1] == 0xFF) {
+      ++next_;  // filling before a marker
     } else {
       at_marker_ = true;
     }
@@ -240,13 +243,12 @@ bool HuffmanDecoder::finish() {
   while (rows_left_ > 0) {
     if (!decode_unit(nullptr)) return false;
   }
-  return supply(&bits_) && at_marker_ && unread(bits_) < 8 && next_[1] == kEndOfImage;
+  return used_up() && next_[1] == kEndOfImage;
 }
 
 // Steps over a restart marker, which has to come right behind the bits that fill up the last byte.
 bool HuffmanDecoder::restart() {
-  if (!supply(&bits_) || !at_marker_ || unread(bits_) >= 8) return false;
-  if (end_ - next_ < 2 || next_[0] != 0xFF || next_[1] != kFirstRestart + next_restart_) return false;
+  if (!used_up() || next_[1] != kFirstRestart + next_restart_) return false;
   next_ += 2;
   begin_interval();
   next_restart_ = (next_restart_ + 1) % 8;

@@ -103,6 +103,9 @@ class HuffmanDecoder {
   void begin_interval();
   bool supply(Bits* bits);
   ptrdiff_t unread(const Bits& bits) const { return 8 * (clean_end_ - bits.next) + bits.count; }
+  // Whether a marker follows the bits that fill up the last byte. Before a block there were bytes for the
+  // longest one, or all up to the marker: if it is not in sight behind the block, whole bytes are left over.
+  bool used_up() const { return at_marker_ && unread(bits_) < 8; }
   bool restart();
 
   // The longest block takes 16 + 11 bits of DC and 63 times 16 + 10 bits of AC: 209 bytes, and 8 are read

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fkdx.commands.verify_images import verify_images
 from images import JPEG_KINDS, encode, random_boxes
 from PIL import Image
 
 import fkdx
 from fkdx import _C, CropLoader
 from fkdx.image import decode_crops, harmless_warnings, image_size, validation_crop
+from fkdx.loader.verify_images import verify_images
 
 SOF, DHT, EOI, SOS, DQT, APP0 = b"\xff\xc0", b"\xff\xc4", b"\xff\xd9", b"\xff\xda", b"\xff\xdb", b"\xff\xe0"
 
@@ -50,6 +50,18 @@ def decoded(data: bytes, **rules: bool) -> np.ndarray:
     return _C.CropDecoder().decode_box(
         data, 0, 0, *image_size(data), rules.pop("allow_warnings", False), False, **rules
     )
+
+
+def judged(data: bytes, **rules: bool) -> list[str | bytes]:
+    """What the fast path and libjpeg-turbo alone make of a file, error or pixels."""
+    outcomes: list[str | bytes] = []
+    for plain in (False, True):
+        try:
+            box = 0, 0, *image_size(data)
+            outcomes.append(_C.CropDecoder().decode_box(data, *box, False, plain, **rules).tobytes())
+        except fkdx.ImageError as error:
+            outcomes.append(str(error))
+    return outcomes
 
 
 def pillow(data: bytes) -> np.ndarray:
@@ -98,13 +110,31 @@ def test_one_table_for_all_components(rng: np.random.Generator, kind: str) -> No
     sos = data.index(SOS)
     for component in (1, 2):
         data = patched(data, sos + 6 + 2 * component, 0)
-    outcomes = []
-    for plain in (False, True):
-        try:
-            outcomes.append(_C.CropDecoder().decode_box(data, 0, 0, 40, 48, True, plain).tobytes())
-        except fkdx.ImageError as error:
-            outcomes.append(str(error))
-    assert outcomes[0] == outcomes[1]
+    fast, plain = judged(data)
+    assert fast == plain
+
+
+@pytest.mark.parametrize("interval", [1, 2, 100])
+def test_more_data_than_the_restart_interval_says(rng: np.random.Generator, interval: int) -> None:
+    """Once kilobytes left over before a restart were written beyond the buffer."""
+    stream = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (200, 200, 3), np.uint8)).save(stream, "JPEG", quality=95)
+    data = stream.getvalue()
+    at = data.index(SOS)
+    fast, plain = judged(data[:at] + b"\xff\xdd\0\4" + interval.to_bytes(2, "big") + data[at:])
+    assert fast == plain
+    assert "extraneous bytes" in fast
+
+
+@pytest.mark.parametrize("whole_file", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3, 30])
+def test_filling_before_markers(rng: np.random.Generator, count: int, whole_file: bool) -> None:
+    """Any number of 0xFF may stand before a marker; at the end of a file they are none."""
+    data = encode(rng, "restarts", 64, 48)
+    filled = data.replace(b"\xff\xd1", b"\xff" * count + b"\xff\xd1").replace(EOI, b"\xff" * count + EOI)
+    np.testing.assert_array_equal(decoded(filled, whole_file=whole_file), pillow(data))
+    fast, plain = judged(data[:-2] + b"\xff" * count, whole_file=whole_file)
+    assert fast == plain
 
 
 # ---- warnings ---------------------------------------------------------------------------------------------

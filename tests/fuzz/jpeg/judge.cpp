@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <csetjmp>
 #include <cstdio>
+#include <functional>
 
 #include <jpeglib.h>
 // After jpeglib.h
@@ -28,8 +29,11 @@ bool inside_scan(const Bytes& bytes, size_t place) {
     } else if (marker < 0xC0 || (marker >= 0xD0 && marker <= 0xD7)) {
       at += 2;  // a restart, or nothing that a scan would end for
     } else {
-      scan = marker == 0xDA;
-      at += 2 + (marker == 0xD8 || marker == 0xD9 ? 0 : bytes[at + 2] << 8 | bytes[at + 3]);
+      const int length = marker == 0xD8 || marker == 0xD9 ? 0 : bytes[at + 2] << 8 | bytes[at + 3];
+      const bool silent =
+          length == 2 && (marker == 0xC4 || marker == 0xCC || marker == 0xDB);  // no table in it
+      scan = marker == 0xDA || (scan && silent);
+      at += 2 + length;
       if (at > place) return false;  // cannot be: libjpeg reads a header whole
     }
   }
@@ -37,6 +41,10 @@ bool inside_scan(const Bytes& bytes, size_t place) {
 }
 
 bool harmless(j_decompress_ptr jpeg, const Court& court) {
+  // At its end libjpeg makes up a marker in a buffer of its own.
+  const uint8_t *first = court.bytes->data(), *next = jpeg->src->next_input_byte;
+  const bool real = std::less<>()(first, next) && !std::less<>()(first + court.bytes->size(), next);
+  const size_t place = real ? next - first - 1 : court.bytes->size();
   switch (jpeg->err->msg_code) {
     case JWRN_ADOBE_XFORM:
     case JWRN_JFIF_MAJOR:
@@ -44,7 +52,7 @@ bool harmless(j_decompress_ptr jpeg, const Court& court) {
       return true;
     case JWRN_EXTRANEOUS_DATA:
       return (jpeg->output_height > 0 && jpeg->output_scanline == jpeg->output_height) ||
-             !inside_scan(*court.bytes, jpeg->src->next_input_byte - court.bytes->data() - 1);
+             !inside_scan(*court.bytes, place);
     default:
       return false;
   }
