@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import fkdx
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +24,7 @@ def test_the_stub_of_the_package_has_the_public_names() -> None:
     assert sorted(re.findall(r"import \w+ as (\w+)", text)) == sorted(fkdx.__all__)
 
 
+@pytest.mark.slow
 def test_mypy_accepts_the_public_names_and_the_examples(tmp_path: Path) -> None:
     """pyproject.toml says what it checks. It finds a wrong type in a user's program: names are not `Any`."""
     loop = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)

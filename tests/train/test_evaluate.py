@@ -215,6 +215,7 @@ def test_validation_images_are_read_before_the_first_step(toy, spoilt, capsys):
     assert log_of(run)[-1]["skipped"] == 1
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_what_is_skipped(toy, spoilt):
     more = ["--val", str(spoilt), "--on-error", "skip"]
     done = torchrun(2, arguments(toy, *more))

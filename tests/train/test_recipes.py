@@ -58,6 +58,7 @@ def arguments_of(name: str, toy: Path, output: Path) -> list[str]:
     return [*given, *TOY, *SMALLER.get(name, [])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_runs(name, toy, tmp_path):
     assert main(arguments_of(name, toy, tmp_path / "run")) == 0

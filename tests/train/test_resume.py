@@ -17,6 +17,8 @@ from fkdx.files import write_whole
 from fkdx.train import checkpoint
 from fkdx.train.loop import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory, run_seed) -> list[str]:

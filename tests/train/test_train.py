@@ -136,6 +136,7 @@ def test_the_scale_of_the_loss_in_fp16_is_resumed(soft, tmp_path):
     assert all(cut["state_dict"][name].equal(weight) for name, weight in whole["state_dict"].items())
 
 
+@pytest.mark.slow
 def test_a_compiled_student_learns_like_a_plain_one_and_resumes(soft, tmp_path):
     runs = {"plain": [["4"], []], "whole": [["4"], ["--compile"]], "cut": [["2", "4"], ["--compile"]]}
     for name, (cuts, more) in runs.items():

@@ -67,6 +67,7 @@ def test_weights_load_into_torchvisions_detectors(weights, run_seed):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_detector_runs(weights, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["detector.py", str(weights)])
     runpy.run_path(EXAMPLE, run_name="__main__")
