@@ -23,7 +23,7 @@ from fkdx import _C, LabelWriter
 
 CLASSES, CROPS = 1000, 16
 FOOTER = struct.Struct("<QQQQQQIIII32s16sQI4s")  # of a label file, see docs/format.md
-ROWS = ("labels", "hard", "index", "torchvision")
+ROWS = ("labels", "hard", "list", "torchvision")
 
 CHILD = """
 import json, os, resource, sys, time
@@ -39,7 +39,7 @@ if what == "labels":
     loader = fkdx.CropLoader(root, labels, 256, 4, 32, threads=2)
 elif what == "hard":
     loader = fkdx.CropLoader(root, None, 256, 1, 32, threads=2)
-elif what == "index":
+elif what == "list":
     loader = open_store(root); len(loader)
 else:
     from torchvision.datasets import ImageFolder
@@ -75,10 +75,13 @@ def make_images(root: Path, images: int) -> None:
             first = path
 
 
-def make_labels(path: Path, images: int) -> None:
+def make_labels(path: Path, images: int, probes: Path | None = None) -> None:
     """Hard labels of 16 crops an image. All images share one block, so that the file is small: a reader that
     is not asked to verify the file cannot tell."""
     names = sorted(name(number, images) for number in range(images))
+    for number in np.linspace(0, images - 1, 256).astype(int) if probes else ():
+        (probes / names[number]).parent.mkdir(parents=True, exist_ok=True)
+        (probes / names[number]).touch()
     folders = sorted({key.split("/")[0] for key in names})
     boxes, flips = np.tile([[0, 0, 64, 64]], (CROPS, 1)), np.zeros(CROPS, bool)
     options = {"num_classes": len(folders), "crops": CROPS, "classes": folders}
@@ -131,7 +134,8 @@ def main() -> None:
             (folder / "train").mkdir(exist_ok=True)
             if folder == small or not args.labels_only:
                 make_images(folder / "train", images)
-            make_labels(folder / "labels.fkdl", images)
+            bare = args.labels_only and folder != small
+            make_labels(folder / "labels.fkdl", images, folder / "train" if bare else None)
     print(f"{args.images:,} images\n{'':<12} {'ready s':>9} {'first batch s':>14} {'MB':>8} {'peak MB':>8}")
     for what in ROWS[:1] if args.labels_only else ROWS:
         row = measure(what, args.folder, small, not args.labels_only)

@@ -34,6 +34,13 @@ class Reader::File {
     return facts.st_size;
   }
 
+  // Size and time of the last change.
+  std::pair<int64_t, int64_t> stamp() const {
+    struct stat facts;
+    check_os(::fstat(fd_, &facts) == 0, "read: cannot stat ", path_);
+    return {facts.st_size, facts.st_mtim.tv_sec * int64_t{1000000000} + facts.st_mtim.tv_nsec};
+  }
+
   void read(int64_t offset, int64_t length, Bytes* bytes) const {
     check<ImageError>(length > 0, "read: empty file, ", path_);
     check<ImageError>(length <= kLargestImage, "read: too large for an image, got ", length,
@@ -70,9 +77,11 @@ std::shared_ptr<Reader::File> Reader::shard(const std::string& path) {
   const auto found = open_.find(path);
   if (found != open_.end()) {
     recent_.splice(recent_.begin(), recent_, found->second.place);
+    check_stamp(path, *found->second.file);
     return found->second.file;
   }
   auto file = std::make_shared<File>(path);
+  check_stamp(path, *file);
   if (open_.size() >= max_open_) {
     open_.erase(recent_.back());
     recent_.pop_back();
@@ -80,6 +89,13 @@ std::shared_ptr<Reader::File> Reader::shard(const std::string& path) {
   recent_.push_front(path);
   open_[path] = {file, recent_.begin()};
   return file;
+}
+
+void Reader::check_stamp(const std::string& path, const File& file) {
+  const auto stamp = file.stamp();
+  const bool same = stamps_.emplace(path, stamp).first->second == stamp;
+  check<std::runtime_error>(same, "read: the file has changed since this loader opened it; start again, ",
+                            path);
 }
 
 std::shared_ptr<const Bytes> Cache::find(int64_t image) const {

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace fkdx {
@@ -35,6 +36,7 @@ class Reader {
  private:
   class File;
   std::shared_ptr<File> shard(const std::string& path);
+  void check_stamp(const std::string& path, const File& file);  // needs the lock
 
   const size_t max_open_;
   std::mutex mutex_;
@@ -44,6 +46,8 @@ class Reader {
     std::list<std::string>::iterator place;
   };
   std::unordered_map<std::string, Open> open_;
+  // Size and time of every shard when it was first opened: one that changes later is refused.
+  std::unordered_map<std::string, std::pair<int64_t, int64_t>> stamps_;
 };
 
 // Encoded images kept in memory, first come, first kept, until the budget is full: every epoch reads every

@@ -290,6 +290,17 @@ def test_exact_names_come_first(data: Data, tmp_path: Path) -> None:
     loader.close()
 
 
+def test_shards_that_change_under_a_loader(data: Data, tmp_path: Path) -> None:
+    path = plain_tar(data, tmp_path)
+    loader = CropLoader(path, data.labels, 34, 2, 32)
+    next(iter(loader))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:2000] + b"\0" + whole[2001:])
+    with pytest.raises(RuntimeError, match=r"the file has changed since this loader opened it.*train.tar"):
+        next(iter(loader))
+    loader.close()
+
+
 def test_missing_images_are_errors_when_read(data: Data, tmp_path: Path) -> None:
     import shutil
 
