@@ -1,26 +1,65 @@
-"""`fkdx export`: write a label file as FKD's folder of one `.tar` per image, for tools that read those."""
+"""`fkdx export`: write a label file in a form that other tools read.
+
+fkd         a folder of one .tar an image, as FKD's
+parquet     a table of one row a crop: key, crop, box, flip, ids, values (needs pyarrow)
+pred-probs  a numpy file (N, C), each image's probabilities, the mean over its crops, as cleanlab reads
+            them; the images' keys are listed in OUT.keys.txt
+"""
 
 import argparse
 from pathlib import Path
 
-from fkdx.commands.options import progress, purpose
+from fkdx.commands.options import TAIL_HELP, progress, purpose
 from fkdx.importers.fkd_export import export_fkd
+from fkdx.importers.parquet_export import export_parquet
+from fkdx.importers.pred_probs import export_pred_probs
 from fkdx.labels import LabelFile
+from fkdx.labels.distributions import TAILS
+
+FORMS = ("fkd", "parquet", "pred-probs")
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fkdx export", description=purpose(__doc__))
-    parser.add_argument("labels", help="label file or folder of shards")
-    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="folder to write")
-    args = parser.parse_args(argv)
-    labels = LabelFile(args.labels)
+    args = _parser().parse_args(argv)
+    labels, output = LabelFile(args.labels), Path(args.output)
+    if args.tail and args.to != "pred-probs":
+        raise ValueError(
+            f"export: --tail, got {args.tail} with --to {args.to}, expected it with pred-probs only"
+        )
+    images = progress(labels, len(labels), "export")
+    if args.to == "fkd":
+        _check_folder(labels, output)
+        print(f"{output}: {export_fkd(images, labels.kind, output):,} files")
+        return 0
+    if output.exists() and not args.overwrite:
+        raise FileExistsError(f"export: {output} exists; remove it, or ask to overwrite it (--overwrite)")
+    if args.to == "parquet":
+        print(f"{output}: {export_parquet(labels, images, output):,} rows")
+    else:
+        rows = export_pred_probs(labels, images, output, args.tail or TAILS[0])
+        print(f"{output}: {rows:,} images x {labels.num_classes:,} classes")
+    return 0
+
+
+def _check_folder(labels: LabelFile, folder: Path) -> None:
     if labels.mix_size or labels.extra_operations:
         raise ValueError(
-            f"export: FKD's files can hold plain crops only; these were mixed or changed, {args.labels}"
+            f"export: FKD's files can hold plain crops only; these were mixed or changed, {labels.path}"
         )
-    folder = Path(args.output)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"export: the folder is not empty; remove it or choose another, {folder}")
-    count = export_fkd(progress(labels, len(labels), "export"), labels.kind, args.output)
-    print(f"{args.output}: {count} files")
-    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fkdx export",
+        description=purpose(__doc__),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("labels", help="label file or folder of shards")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder or file to write")
+    parser.add_argument("--to", choices=FORMS, default=FORMS[0], help="form (default: %(default)s)")
+    tail_help = TAIL_HELP.replace("%(default)s", TAILS[0])
+    parser.add_argument("--tail", choices=TAILS, help=f"for pred-probs: {tail_help}")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
+    return parser
