@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import cv2  # changes LD_LIBRARY_PATH when it is imported: before the first test, not in one
 import numpy as np
 import PIL
 from PIL import Image
@@ -58,8 +59,6 @@ def encode(rng: np.random.Generator, kind: str, height: int, width: int) -> byte
     """A JPEG file of one of JPEG_KINDS."""
     pixels = photo(rng, height, width)
     if kind in OPENCV_KINDS:
-        import cv2
-
         options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, OPENCV_KINDS[kind]]
         return cv2.imencode(".jpg", pixels, options)[1].tobytes()
     image = Image.fromarray(pixels)

@@ -147,7 +147,8 @@ bool HuffmanDecoder::supply(Bits* bits) {
       next_ += 2;
       --room;
     } else if (next_[1] == 0xFF) {
-      ++next_;  // filling before a marker
+      if (end_ - next_ > 2 && next_[2] == 0) return false;  // libjpeg-turbo makes something of this
+      ++next_;                                              // filling before a marker
     } else {
       at_marker_ = true;
     }

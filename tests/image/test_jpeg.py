@@ -58,7 +58,8 @@ def judged(data: bytes, **rules: bool) -> list[str | bytes]:
     for plain in (False, True):
         try:
             box = 0, 0, *image_size(data)
-            outcomes.append(_C.CropDecoder().decode_box(data, *box, False, plain, **rules).tobytes())
+            lax, whole = rules.get("allow_warnings", False), rules.get("whole_file", False)
+            outcomes.append(_C.CropDecoder().decode_box(data, *box, lax, plain, whole).tobytes())
         except fkdx.ImageError as error:
             outcomes.append(str(error))
     return outcomes
@@ -79,16 +80,12 @@ def test_a_table_without_a_code(rng: np.random.Generator, kind: str, table: int)
     parts = segments(encode(rng, kind, 40, 48))
     at = next(i for i, part in enumerate(parts) if part[:2] == SOS)
     data = b"".join([*parts[:at], empty, *parts[at:]])
-    decoder = _C.CropDecoder()
-    box = 0, 0, *image_size(data)
-    if kind == "gray" and table & 1:
-        np.testing.assert_array_equal(decoder.decode_box(data, *box, False, False), pillow(data))
-        return
-    with pytest.raises(fkdx.ImageError, match=r"bad Huffman code|premature"):
-        decoder.decode_box(data, *box, False, False)
-    np.testing.assert_array_equal(
-        decoder.decode_box(data, *box, True, False), _C.CropDecoder().decode_box(data, *box, True, True)
-    )
+    for rules in ({}, {"allow_warnings": True}):
+        fast, plain = judged(data, **rules)
+        assert fast == plain
+        assert isinstance(fast, bytes) or "Huffman code" in fast or "remature" in fast
+    if kind == "gray" and table & 1:  # a table that nobody uses
+        np.testing.assert_array_equal(decoded(data), pillow(data))
 
 
 def test_a_missing_table_is_not_taken_from_the_image_before(rng: np.random.Generator) -> None:
@@ -135,6 +132,16 @@ def test_filling_before_markers(rng: np.random.Generator, count: int, whole_file
     np.testing.assert_array_equal(decoded(filled, whole_file=whole_file), pillow(data))
     fast, plain = judged(data[:-2] + b"\xff" * count, whole_file=whole_file)
     assert fast == plain
+
+
+def test_filling_before_an_escaped_zero(rng: np.random.Generator) -> None:
+    """FF FF 00 is no data and no marker; libjpeg-turbo has its own way with it, and Pillow's is the same."""
+    for _ in range(20):
+        data = encode(rng, "4:4:4", 100, 100)
+        places = [i for i in range(data.index(SOS) + 14, len(data) - 2) if data[i : i + 2] == b"\xff\0"]
+        at = int(rng.choice(places))
+        fast, plain = judged(data[:at] + b"\xff" + data[at:])
+        assert fast == plain
 
 
 # ---- warnings ---------------------------------------------------------------------------------------------

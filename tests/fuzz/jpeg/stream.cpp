@@ -76,7 +76,7 @@ class Maker {
              : kind < 18 ? kProgressive
              : kind < 19 ? kArithmetic
                          : kArithmeticProgressive;
-    const int largest = random_.pick({8, 24, 64, 100});
+    const int largest = random_.chance(3) ? 250 : random_.pick({8, 24, 64, 100});
     height_ = random_.between(1, largest);
     width_ = random_.between(1, largest);
     const int count = random_.chance(2) ? 2 : random_.pick({1, 3, 3, 3, 4});
