@@ -1,5 +1,6 @@
 """The life of a loader: broken off, forked, interrupted, run for ever: no hang, no leak, no early reuse."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -54,6 +55,7 @@ def resident_bytes() -> int:
 @pytest.mark.filterwarnings("ignore:CropLoader. skipped")
 def test_broken_off_passes_leave_nothing(root: Path) -> None:
     next(iter(make_loader(root)))
+    gc.collect()  # loaders of other tests
     before = facts()
     for i in range(100):
         loader = make_loader(root, threads=1 + i % 4)
