@@ -266,6 +266,11 @@ def crc32c(data: typing_extensions.Buffer, crc: int = 0) -> int:
     CRC-32C of a buffer, continuing `crc`.
     """
 
+def cuda_device_count() -> int:
+    """
+    GPUs that this build's CUDA can use, or an error with the reason.
+    """
+
 def file_sizes(
     root: str, keys: KeyTable, begin: int, end: int, threads: int
 ) -> numpy.typing.NDArray[numpy.int64]: ...

@@ -6,6 +6,7 @@ there before a test begins, and so is none of its doing.
 
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -68,8 +69,21 @@ def changes(before: dict[str, dict], after: dict[str, dict]) -> list[str]:
 
 
 def python_threads() -> dict[str, str]:
-    threads = {f"{thread.ident}": thread.name for thread in threading.enumerate()}
-    return {number: name for number, name in threads.items() if name not in LASTING_THREADS}
+    """Without those of the pool in which torch.compile builds kernels, made once a process."""
+    threads = {f"{thread.ident}": thread for thread in threading.enumerate()}
+    lasting = compilers()
+    return {
+        number: thread.name
+        for number, thread in threads.items()
+        if thread.name not in LASTING_THREADS and thread not in lasting
+    }
+
+
+def compilers() -> set[threading.Thread]:
+    module = sys.modules.get("torch._inductor.async_compile")
+    if module is None or not module.AsyncCompile.pool.cache_info().currsize:
+        return set()
+    return set(module.AsyncCompile.pool()._threads)
 
 
 def native_threads() -> dict[str, str]:

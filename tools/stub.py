@@ -13,7 +13,14 @@ from pathlib import Path
 
 STUB = Path(__file__).resolve().parents[1] / "fkdx/_C.pyi"
 HEAD = '"""Types of the extension; written by tools/stub.py."""\n'
-ONLY_WITH_CUDA = {"loss_cuda", "prepare_cuda", "topk_cuda", "max_topk", "max_topk_classes"}
+ONLY_WITH_CUDA = {
+    "cuda_device_count",
+    "loss_cuda",
+    "prepare_cuda",
+    "topk_cuda",
+    "max_topk",
+    "max_topk_classes",
+}
 
 
 def generate(committed: str) -> str:
@@ -57,7 +64,7 @@ def imports(text: str) -> list[str]:
 
 
 def formatted(text: str) -> str:
-    command = ["ruff", "format", "--stdin-filename", str(STUB), "-"]
+    command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(STUB), "-"]
     return subprocess.run(command, input=text, check=True, capture_output=True, text=True).stdout
 
 

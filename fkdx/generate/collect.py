@@ -10,7 +10,7 @@ import numpy as np
 
 from fkdx.generate.feed import Chunk, ImageCrops
 from fkdx.generate.shards import Shard
-from fkdx.image.augment import encode
+from fkdx.image.steps import encode
 from fkdx.labels import LabelFile, LabelWriter, write_manifest
 from fkdx.labels.parts import Parts
 from fkdx.models.teacher import Answer

@@ -14,8 +14,8 @@ import yaml
 
 from fkdx import _C
 from fkdx.image import image_size
-from fkdx.image.augment import are_steps
 from fkdx.image.random_boxes import RATIO, SCALE, crop_stream, random_boxes
+from fkdx.image.steps import are_steps
 from fkdx.labels import ImageLabels, LabelFile, boxes_from_ratios
 from fkdx.loader.pool import Work
 from fkdx.stores import Store

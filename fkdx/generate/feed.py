@@ -20,7 +20,8 @@ from fkdx.generate.draw import Draw
 from fkdx.generate.pairs import PairedImage, Pairs, joined, part_of
 from fkdx.generate.shards import Shard
 from fkdx.generate.stored import StoredAugment, StoredPairs, StoredPairsOfImage
-from fkdx.image.augment import Augment, Step, augment_rows
+from fkdx.image.augment import Augment, augment_rows
+from fkdx.image.steps import Step
 from fkdx.labels import Mixes
 from fkdx.loader.pool import ImagePool, View, Work, default_threads, run_ahead
 from fkdx.stores import Store

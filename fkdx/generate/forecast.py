@@ -9,7 +9,7 @@ from fkdx.files import is_held
 from fkdx.generate.collect import Output
 from fkdx.generate.feed import Feed
 from fkdx.generate.shards import Shard
-from fkdx.image.augment import encode
+from fkdx.image.steps import encode
 from fkdx.labels.layout import TWO_VIEWS, record_dtype
 from fkdx.loader import ValidationLoader
 from fkdx.models.accuracy import as_percentages, count_right, guesses

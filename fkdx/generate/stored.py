@@ -3,7 +3,7 @@
 import numpy as np
 
 from fkdx.generate.cut import Cutter, Pixels
-from fkdx.image.augment import Step, decode
+from fkdx.image.steps import Step, decode
 from fkdx.labels import LabelFile, Mixes
 from fkdx.loader.partners import find_partners
 from fkdx.stores import Store

@@ -5,7 +5,6 @@ A step is a list: a name in OPERATIONS and its numbers; docs/format.md says what
 pixels are Pillow's, through torchvision's functions of the same names.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +17,9 @@ from torchvision.transforms import functional as F
 
 from fkdx.errors import expect
 from fkdx.image.random_boxes import Draws, crop_stream
+from fkdx.image.steps import FORM, Step
 
 _expect = partial(expect, "augment")
-
-Step = list  # a name and its numbers
-FORM = "steps"  # of the label file's extra bytes
 
 
 def _shear(image: Image.Image, x: float, y: float) -> Image.Image:
@@ -84,24 +81,6 @@ def augment_rows(crops: np.ndarray, steps: Sequence[Sequence[Step]], threads: in
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(change, range(len(steps))))
-
-
-def are_steps(form: str | None, operations: Sequence[str]) -> bool:
-    """Whether the further operations named in a label file's header can be repeated here."""
-    return form == FORM and OPERATIONS.keys() >= set(operations)
-
-
-def encode(steps: Sequence[Sequence[Step]]) -> bytes:
-    """The extra bytes of an image's crops, the steps of each."""
-    return json.dumps(steps, separators=(",", ":")).encode()
-
-
-def decode(data: bytes) -> list[list[Step]]:
-    """The steps of every crop. ValueError if the bytes have another form."""
-    steps = json.loads(data)
-    if not isinstance(steps, list) or not all(isinstance(crop, list) for crop in steps):
-        raise ValueError("augment: extra bytes, expected a list of steps for every crop")
-    return steps
 
 
 # ---- drawing --------------------------------------------------------------------------------------------

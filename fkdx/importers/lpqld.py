@@ -29,7 +29,7 @@ import numpy as np
 
 from fkdx._C import FormatError
 from fkdx.errors import refuse
-from fkdx.image.augment import Step, encode
+from fkdx.image.steps import Step, encode
 from fkdx.importers.batch_files import (
     BATCH_FILE,
     USUAL_SIZE,

@@ -23,7 +23,7 @@ import numpy as np
 
 from fkdx._C import FormatError
 from fkdx.errors import refuse
-from fkdx.image.augment import OPERATIONS, Step, encode
+from fkdx.image.steps import NAMES, Step, encode
 from fkdx.importers.batch_files import USUAL_SIZE
 from fkdx.importers.foreign_labels import ForeignLabels, Layout, Settings, number_samples
 from fkdx.importers.torch_file import read_torch_file
@@ -36,7 +36,7 @@ _refuse = partial(refuse, "ReinforcementLabels", error=FormatError)
 REPLAYED = ("random_resized_crop", "random_horizontal_flip")
 KEPT = ("rand_augment", "random_erase")
 MIXING = ("mixup", "cutmix")
-OPERATIONS_OF_RAND_AUGMENT = (  # by their number; the names of `fkdx.image.augment.OPERATIONS`
+OPERATIONS_OF_RAND_AUGMENT = (  # by their number; the names of `fkdx.image.steps`
     "identity",
     "shear x",
     "shear y",
@@ -94,7 +94,7 @@ class ReinforcementLabels(ForeignLabels):
             self.k,
             self.crops,
             mix_size=self.size if self.mixed else 0,
-            operations=self.kept if self.mixed or not self.kept else tuple(OPERATIONS),
+            operations=self.kept if self.mixed or not self.kept else tuple(NAMES),
             form="json" if self.mixed else "steps",
         )
         if self.kept and self.mixed:

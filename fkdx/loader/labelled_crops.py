@@ -9,7 +9,7 @@ import torch
 
 from fkdx.calibration import CalibratedLabels, Calibration, calibrated
 from fkdx.errors import refuse
-from fkdx.image.augment import Step, are_steps, decode
+from fkdx.image.steps import Step, are_steps, decode
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_same_classes, check_same_crops, check_same_images
 from fkdx.labels.distributions import Score, gather_with_tails, probabilities

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fkdx.image.augment import Step
+from fkdx.image.steps import Step
 from fkdx.loader.partners import Partners
 from fkdx.loader.pool import Work
 from fkdx.loss.target import SparseTarget

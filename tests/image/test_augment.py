@@ -1,6 +1,8 @@
 """Strong augmentation: each step is what torchvision does, and a student sees what the teacher saw."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.autoaugment import _apply_op
 
 from fkdx import CropLoader, LabelFile, LabelWriter, cli
-from fkdx.image.augment import AUGMENTS, OPERATIONS, Augment, augmented, decode, encode
+from fkdx.image.augment import AUGMENTS, OPERATIONS, Augment, augmented
+from fkdx.image.steps import NAMES, decode, encode
 
 EVERY = ["--augment", *AUGMENTS]
 DEFAULTS = ("erase=0.25", "rand_augment=2,9", "color_jitter=0.4,0.4,0.4,0.1")
@@ -175,3 +178,13 @@ def test_steps_missing_from_a_file_name_the_image(job_images: Path, tmp_path: Pa
             writer.add(path.relative_to(job_images).as_posix(), *crop, extra=b"[]")
     with pytest.raises(ValueError, match=r"steps of .*jpg: list index out of range.*x\.fkdl"):
         next(iter(CropLoader(job_images, tmp_path / "x.fkdl", 4, 1, SIZE)))
+
+
+def test_every_step_that_a_file_may_name_can_be_done():
+    assert tuple(OPERATIONS) == NAMES
+
+
+def test_labels_are_packed_without_torch():
+    code = "import sys, fkdx.importers, fkdx.commands.pack; print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "False\n"

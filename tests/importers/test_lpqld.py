@@ -9,7 +9,8 @@ from images import draw_black
 from PIL import Image, ImageDraw
 
 from fkdx import FormatError
-from fkdx.image.augment import augmented, decode
+from fkdx.image.augment import augmented
+from fkdx.image.steps import decode
 from fkdx.importers import Settings, open_foreign
 from fkdx.importers.images import Images
 from fkdx.importers.job import TooManyUnreadable, pack

@@ -9,7 +9,8 @@ from images import draw_black
 from PIL import Image
 
 from fkdx import FormatError
-from fkdx.image.augment import OPERATIONS, augmented, decode
+from fkdx.image.augment import OPERATIONS, augmented
+from fkdx.image.steps import decode
 from fkdx.importers import Settings, open_foreign
 from fkdx.importers.images import Images
 from fkdx.importers.job import TooManyUnreadable, pack
