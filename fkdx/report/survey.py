@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -94,13 +94,12 @@ class PerImage:
 
 @dataclass
 class Survey:
-    """What one pass over a label file found. `crops_of` images at most were read of each image (0: all)."""
+    """What one pass over a label file found; `crops_of` crops at most were read of each image (0: all)."""
 
     tally: Tally
     per_image: PerImage
     truth: np.ndarray
     crops_of: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 def survey(
