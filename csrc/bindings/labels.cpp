@@ -8,8 +8,8 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/crc32c.h"
 #include "bindings/rooms.h"
-#include "labels/crc32c.h"
 #include "labels/label_set.h"
 
 namespace py = pybind11;

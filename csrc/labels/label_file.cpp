@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "base/check.h"
-#include "labels/crc32c.h"
+#include "base/crc32c.h"
 #include "labels/key.h"
 
 namespace fkdx {

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
-#include "labels/crc32c.h"
+#include "base/crc32c.h"
 #include "labels/label_file.h"
 
 namespace {

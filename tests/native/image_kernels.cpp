@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "base/cpu.h"
-#include "image/resample.h"
-#include "labels/crc32c.h"
+#include "base/crc32c.h"
 #include "image/random_boxes.h"
+#include "image/resample.h"
 
 namespace fkdx {
 namespace {

@@ -33,6 +33,6 @@ for room in loss batch; do
     ASAN_OPTIONS=detect_stack_use_after_return=0 $emulator "$out/program" "$seed" $quick
 done
 build -ffp-contract=off tests/native/image_kernels.cpp csrc/image/kernels_*.cpp \
-    csrc/image/resample.cpp csrc/image/taps.cpp csrc/labels/crc32c.cpp csrc/image/random_boxes.cpp csrc/base/cpu.cpp
+    csrc/image/resample.cpp csrc/image/taps.cpp csrc/base/crc32c.cpp csrc/image/random_boxes.cpp csrc/base/cpu.cpp
 $emulator "$out/program" "$seed" $quick
 if [ "$sanitizers" = aarch64 ]; then qemu-aarch64 -cpu cortex-a72 "$out/program" "$seed" $quick; fi  # no dot products

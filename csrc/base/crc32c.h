@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// CRC-32C (Castagnoli): the checksum of the label file.
+// CRC-32C (Castagnoli): the checksum of label files and data indexes.
 #pragma once
 
 #include <cstddef>
