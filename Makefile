@@ -3,7 +3,7 @@ VENV   ?= .venv
 PYTHON ?= python3
 BIN     = $(VENV)/bin
 PYTEST  = $(BIN)/python -m pytest -n 2 --dist worksteal
-NATIVE  = $(shell find csrc -type f) CMakeLists.txt setup.py fkdx/_version.py
+NATIVE  = $(shell find csrc cmake -type f) CMakeLists.txt setup.py fkdx/_version.py
 
 # Development builds compile the CUDA part for one target only; `pip install .` builds them all.
 export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)

@@ -3,6 +3,8 @@
 Environment:
     FKDX_CUDA        auto (default: on if nvcc is found) | 1 | 0
     FKDX_CUDA_ARCHS  all (default) | native | a list such as "80;90"
+    FKDX_LIBJPEG     auto (default: bundled where its source can be had) | bundled | system
+    FKDX_LIBJPEG_SOURCE  path of libjpeg-turbo's source archive, instead of a download
     FKDX_WERROR      1 turns compiler warnings into errors
     FKDX_SANITIZE    for example "address,undefined" or "thread"
     FKDX_BUILD_DIR   a folder to keep, for incremental builds (default: a fresh temporary one)
@@ -41,7 +43,7 @@ class CMakeBuild(build_ext):
                 f"-DFKDX_VERSION={self.distribution.get_version()}",
                 f"-DFKDX_OUTPUT={target}",
             ]
-            for option in ("CUDA", "CUDA_ARCHS", "WERROR", "SANITIZE"):
+            for option in ("CUDA", "CUDA_ARCHS", "LIBJPEG", "WERROR", "SANITIZE"):
                 if value := os.environ.get(f"FKDX_{option}"):
                     configure.append(f"-DFKDX_{option}={value}")
             subprocess.run(configure, check=True)

@@ -27,9 +27,15 @@ need "Python 3.11 or newer" "$python -c 'import sys; sys.exit(sys.version_info <
 need "Python's venv module" "$python -c 'import ensurepip, venv'" python3-venv
 need "Python's headers" "test -f \$($python -c 'import sysconfig; print(sysconfig.get_path(\"include\"))')/Python.h" python3-dev
 need "a C++ compiler" "command -v c++" g++
+# libjpeg-turbo is compiled in from its pinned source, which needs nasm; where either cannot be had, the system's is used.
 jpeg=libjpeg62-turbo-dev
 if grep -qi ubuntu /etc/os-release 2>/dev/null; then jpeg=libjpeg-turbo8-dev; fi
 need "the libjpeg-turbo headers" "printf '#include <stdio.h>\n#include <jpeglib.h>\nint v = LIBJPEG_TURBO_VERSION_NUMBER;' | c++ -xc++ -fsyntax-only -" $jpeg
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v nasm >/dev/null; then
+    echo "setup: installing nasm for libjpeg-turbo's SIMD"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nasm; } >/dev/null 2>&1 || true
+fi
 
 # Pages are tested in a browser; without one those tests are skipped.
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium >/dev/null; then

@@ -3,14 +3,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <cstdio>  // jpeglib.h needs FILE
-
-#include <jpeglib.h>
-
 #include "base/check.h"
 #include "base/cpu.h"
 #include "base/cuda.h"
 #include "bindings/rooms.h"
+#include "image/jpeg_internals.h"
 
 namespace py = pybind11;
 
@@ -25,6 +22,17 @@ py::dict build_info() {
   info["version"] = FKDX_VERSION;
   info["compiler"] = __VERSION__;
   info["jpeg"] = FKDX_TEXT(LIBJPEG_TURBO_VERSION);
+#ifdef FKDX_BUNDLED_JPEG
+  info["jpeg_bundled"] = true;
+#else
+  info["jpeg_bundled"] = false;
+#endif
+#ifdef WITH_SIMD
+  info["jpeg_simd"] = true;
+#else
+  info["jpeg_simd"] = false;
+#endif
+  info["jpeg_huffman"] = internals_fit();
 #ifdef FKDX_WITH_CUDA
   info["cuda_targets"] = FKDX_CUDA_TARGETS;
 #else

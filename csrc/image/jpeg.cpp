@@ -3,15 +3,11 @@
 
 #include <jerror.h>
 
-#if __has_include(<jpegint.h>)  // not every distribution of libjpeg-turbo has it
-#include <jpegint.h>
-#define FKDX_JPEG_INTERNALS 1
-#endif
-
 #include <algorithm>
 #include <cstring>
 
 #include "base/check.h"
+#include "image/jpeg_internals.h"
 
 namespace fkdx {
 namespace {
@@ -106,11 +102,8 @@ void JpegReader::on_progress(j_common_ptr jpeg) {
 
 // Puts our Huffman decoder in the place of libjpeg-turbo's, where it can do the work.
 void JpegReader::take_over() {
-#ifdef FKDX_JPEG_INTERNALS
-  const HuffmanDecoder::Columns wanted = {jpeg_.master->first_iMCU_col, jpeg_.master->last_iMCU_col};
-  took_over_ = huffman_.start(jpeg_, wanted);
-  if (took_over_) jpeg_.entropy->decode_mcu = on_unit;
-#endif
+  took_over_ = internals_fit() && huffman_.start(jpeg_, wanted_columns(jpeg_));
+  if (took_over_) replace_decode_mcu(&jpeg_, on_unit);
 }
 
 boolean JpegReader::on_unit(j_decompress_ptr jpeg, JBLOCKROW* blocks) {
@@ -161,6 +154,8 @@ void JpegReader::check_header() {
   check<ImageError>(uint64_t{jpeg_.image_height} * jpeg_.image_width <= kMaxPixels, "jpeg: size, got ",
                     jpeg_.image_width, " x ", jpeg_.image_height, ", expected at most ", kMaxPixels,
                     " pixels");
+  check<ImageError>(jpeg_.data_precision == 8, "jpeg: bits of a sample, got ", jpeg_.data_precision,
+                    ", expected 8");
   const int components = jpeg_.num_components;
   check<ImageError>(components == 1 || components == 3 || components == 4, "jpeg: components, got ",
                     components, ", expected 1, 3 or 4");
@@ -185,8 +180,8 @@ bool JpegReader::decode(const Box& region, bool fast, Pixels* pixels) {
   const bool started = guarded([this, cmyk, fast, &left, &width, top = static_cast<JDIMENSION>(region.top)] {
     jpeg_.out_color_space = cmyk ? JCS_CMYK : JCS_RGB;
     jpeg_start_decompress(&jpeg_);
-    if (jpeg_has_multiple_scans(&jpeg_)) {
-      left = 0;  // block smoothing looks further than the margin
+    if (jpeg_has_multiple_scans(&jpeg_) || (internals_fit() && is_lossless(jpeg_))) {
+      left = 0;  // block smoothing looks further than the margin, and lossless images cannot be cropped
       return;
     }
     jpeg_crop_scanline(&jpeg_, &left, &width);

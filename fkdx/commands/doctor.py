@@ -51,13 +51,21 @@ def _extension() -> list[tuple[str, str]]:
     targets = info["cuda_targets"]
     return [
         ("extension", f"{info['version']}, compiler {info['compiler']}"),
-        ("libjpeg-turbo", info["jpeg"]),
+        ("libjpeg-turbo", libjpeg(info)),
         ("cpu variant", f"{_C.selected_cpu()} (this machine can: {', '.join(_C.supported_cpus())})"),
         (
             "cuda part",
             f"{cuda_state()}, built for {targets}" if targets else "not built (no nvcc, or FKDX_CUDA=0)",
         ),
     ]
+
+
+def libjpeg(info: dict) -> str:
+    """Which decoder this build has."""
+    origin = "bundled" if info["jpeg_bundled"] else "the system's"
+    simd = "with SIMD" if info["jpeg_simd"] else "without SIMD (slow; install nasm and build again)"
+    huffman = "our Huffman decoder" if info["jpeg_huffman"] else "its own Huffman decoder (slower)"
+    return f"{info['jpeg']}, {origin}, {simd}, {huffman}"
 
 
 def cuda_state() -> str:

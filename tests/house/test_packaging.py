@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fkdx import _C
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -41,9 +43,7 @@ def test_wheel_installs_without_torch_and_nvcc(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ldd")
-def test_extension_links_neither_torch_nor_a_cuda_library() -> None:
-    from fkdx import _C
-
+def test_extension_links_neither_torch_nor_a_cuda_library_nor_a_second_libjpeg() -> None:
     linked = subprocess.run(["ldd", _C.__file__], capture_output=True, text=True, check=True).stdout
-    assert "libjpeg" in linked
+    assert ("libjpeg" in linked) != _C.build_info()["jpeg_bundled"]
     assert not any(name in linked for name in ("libtorch", "libc10", "libcudart", "libcuda.so"))

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// The parts of libjpeg-turbo that its public header does not show, for our Huffman decoder to stand in.
+#pragma once
+
+#include "image/huffman.h"
+
+namespace fkdx {
+
+using DecodeMcu = boolean (*)(j_decompress_ptr jpeg, JBLOCKROW* blocks);
+
+// Whether the parts can be used: this build has their header (not every distribution ships it), and the
+// library that runs keeps them where the header says. A shared library may be another version than its header
+// was; the bundled one cannot. Tried out on a small image, once.
+bool internals_fit();
+
+// All below: of a started decompression, and only where the internals fit.
+HuffmanDecoder::Columns wanted_columns(const jpeg_decompress_struct& jpeg);
+void replace_decode_mcu(j_decompress_ptr jpeg, DecodeMcu decode_mcu);
+
+// Whether a file is of the lossless process, which libjpeg-turbo knows from 3.0 on and which cannot be
+// cropped.
+bool is_lossless(const jpeg_decompress_struct& jpeg);
+
+}  // namespace fkdx
