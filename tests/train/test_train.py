@@ -11,7 +11,7 @@ import torch
 import yaml
 from generating import make_teacher
 from PIL import Image
-from toy import log_of, steps_of, write_labels
+from toy import CLASSES, log_of, steps_of, write_labels
 
 from fkdx.generate import main as generate
 from fkdx.models import heads
@@ -30,7 +30,7 @@ def test_a_student_learns_from_labels_and_leaves_everything_behind(soft, tmp_pat
     assert scores[-1]["images"] == 20
     assert scores[-1]["top1"] > 50
     assert scores[-1]["top5"] == 100
-    names = {"args.yaml", "log.jsonl", "summary.csv", "curves.png", "last.pt", "best.pt"}
+    names = {"args.yaml", "log.jsonl", "summary.csv", "classes.csv", "curves.png", "last.pt", "best.pt"}
     assert {path.name for path in run.iterdir()} == names | {"best.safetensors", "last.safetensors"}
     assert yaml.safe_load((run / "args.yaml").read_text())["epochs"] == 4
     assert Image.open(run / "curves.png").size[0] > 500
@@ -42,6 +42,10 @@ def test_a_student_learns_from_labels_and_leaves_everything_behind(soft, tmp_pat
     ]
     mean = sum(line["loss"] for line in lines[:6]) / 6
     assert float(rows[0]["train_loss"]) == pytest.approx(mean)
+    with (run / "classes.csv").open() as table:
+        classes = list(csv.DictReader(table))
+    assert [(row["class"], row["images"]) for row in classes] == [(name, "5") for name in CLASSES]
+    assert sum(float(row["top1"]) for row in classes) / 4 == pytest.approx(scores[-1]["top1"])
 
 
 def test_the_baseline_learns_from_classes(soft, tmp_path):
@@ -52,14 +56,14 @@ def test_the_baseline_learns_from_classes(soft, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "apart"), [("dense", 5e-4), ("topk", 1e-3)])
-def test_an_online_teacher_gives_the_loss_of_its_stored_labels(soft, toy_root, tmp_path, kind, apart):
+def test_an_online_teacher_gives_the_loss_of_its_stored_labels(soft, toy, tmp_path, kind, apart):
     """The same teacher, crops and steps: labels stored in fp16 teach what the teacher itself would."""
     weights, labels = str(tmp_path / "run" / "last.safetensors"), str(tmp_path / "own.fkdl")
     assert main(soft) == 0
     pixels = ["--size", "32", "--mean", "0.5", "0.5", "0.5", "--std", "0.25", "0.25", "0.25"]
     store = [
         "--data",
-        str(toy_root / "data" / "train"),
+        str(toy / "data" / "train"),
         "--teacher",
         "test_convnext",
         "--checkpoint",
@@ -100,10 +104,10 @@ def test_other_recipes_run(soft, tmp_path, more):
     assert all(np.isfinite(line["loss"]) for line in steps_of(tmp_path / "run"))
 
 
-def test_logits_of_the_best_classes_teach_as_their_probabilities(soft, toy_root, tmp_path, run_seed):
+def test_logits_of_the_best_classes_teach_as_their_probabilities(soft, toy, tmp_path, run_seed):
     """Labels of kind topk_logits, whose tails hold what the classes left out add up to."""
     for kind in ("topk", "topk_logits"):
-        images, labels = toy_root / "data" / "train", tmp_path / f"{kind}.fkdl"
+        images, labels = toy / "data" / "train", tmp_path / f"{kind}.fkdl"
         write_labels(labels, images, np.random.default_rng(run_seed), kind, value_type="float32")
         run = ["--labels", str(labels), "--output", str(tmp_path / kind), "--max-steps", "3"]
         assert main([*soft, *run]) == 0
@@ -112,10 +116,10 @@ def test_logits_of_the_best_classes_teach_as_their_probabilities(soft, toy_root,
 
 
 @pytest.mark.parametrize("head", ["with_moco_v2", "with_swav"])
-def test_a_student_with_a_head_learns_bare_outputs(soft, toy_root, tmp_path, rng, head):
-    write_labels(tmp_path / "bare.fkdl", toy_root / "data" / "train", rng, "dense_logits", outputs=12)
+def test_a_student_with_a_head_learns_bare_outputs(soft, toy, tmp_path, rng, head):
+    write_labels(tmp_path / "bare.fkdl", toy / "data" / "train", rng, "dense_logits", outputs=12)
     recipe = ["--config", "ssl_resnet50", *soft, "--labels", str(tmp_path / "bare.fkdl"), "--val", ""]
-    student = ["--student", f"fkdx.train.student:{head}", "--data", str(toy_root / "data" / "train")]
+    student = ["--student", f"fkdx.train.student:{head}", "--data", str(toy / "data" / "train")]
     more = ["--student-args", "{backbone: test_resnet, hidden: 24}", "--max-steps", "6", "--lr", "0.001"]
     assert main([*recipe, *student, *more]) == 0
     losses = [line["loss"] for line in steps_of(tmp_path / "run")]
@@ -195,24 +199,24 @@ def test_boards_get_the_numbers_of_the_log(soft, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **_: run))
     board = SimpleNamespace(SummaryWriter=lambda folder, purge_step: writer)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
-    assert main([*soft, "--wandb", "toy_root", "--tensorboard", "--max-steps", "2"]) == 0
+    assert main([*soft, "--wandb", "toy", "--tensorboard", "--max-steps", "2"]) == 0
     assert seen["wandb"] == seen["tensorboard"]
     losses = [(step, value) for step, name, value in seen["wandb"] if name == "step/loss"]
     assert losses == [(line["step"], line["loss"]) for line in steps_of(tmp_path / "run")]
     assert any(name == "evaluation/top1" for _, name, _ in seen["wandb"])
 
 
-def test_labels_of_mixed_crops_are_learned(soft, toy_root, tmp_path):
+def test_labels_of_mixed_crops_are_learned(soft, toy, tmp_path):
     make_teacher(tmp_path / "weights.safetensors", classes=4)
     teacher = ["--teacher", "test_resnet", "--checkpoint", str(tmp_path / "weights.safetensors")]
     mixing = ["--mixup", "0.8", "--cutmix", "1", "--size", "32", "--crops", "4", "--topk", "2"]
-    images, labels = str(toy_root / "data" / "train"), str(tmp_path / "mixed.fkdl")
+    images, labels = str(toy / "data" / "train"), str(tmp_path / "mixed.fkdl")
     assert generate(["--data", images, *teacher, *mixing, "-o", labels]) == 0
     assert main([*soft, "--labels", labels, "--max-steps", "3"]) == 0
     assert steps_of(tmp_path / "run")[-1]["loss"] > 0
 
 
-def test_labels_and_images_are_opened_once(soft, toy_root, monkeypatch):
+def test_labels_and_images_are_opened_once(soft, toy, monkeypatch):
     """For all checks, stages and passes together, though the crops of an image change from pass to pass."""
     opened = []
     for name in ("LabelFile", "open_store"):
@@ -220,5 +224,5 @@ def test_labels_and_images_are_opened_once(soft, toy_root, monkeypatch):
         monkeypatch.setattr(data, name, lambda path, real=real: (opened.append(str(path)), real(path))[1])
     stages = "[{warmup_epochs: 1}, {epochs: 2}, {epochs: 2, crops_per_image: 1}]"
     assert main([*soft, "--stages", stages]) == 0
-    images = [str(toy_root / "data" / split) for split in ("train", "val")]
-    assert sorted(opened) == sorted([*images, str(toy_root / "labels.fkdl")])
+    images = [str(toy / "data" / split) for split in ("train", "val")]
+    assert sorted(opened) == sorted([*images, str(toy / "labels.fkdl")])
