@@ -19,6 +19,12 @@ def main(argv: list[str] | None = None) -> int:
         "what", nargs="+", metavar="LABELS|RUN", help="a label file, or output folders of runs"
     )
     parser.add_argument("--images", metavar="DATA", help="images of the labels, for pictures")
+    parser.add_argument(
+        "--labels",
+        metavar="LABELS",
+        help="with runs: the labels they learned from, for the teacher's accuracy of each class (default: as "
+        "the first recipe says, if the file is there)",
+    )
     parser.add_argument("--against", metavar="LABELS", help="labels of another teacher over the same crops")
     parser.add_argument(
         "--most-crops",
@@ -63,12 +69,29 @@ def report_runs(args: argparse.Namespace) -> None:
     from fkdx.report.run_page import run_page
     from fkdx.report.runs import read_run
 
+    teacher = teacher_of(args)
     while True:
         runs = [read_run(folder) for folder in args.what]
-        write(args.output, run_page(runs, ", ".join(run.name for run in runs)))
+        write(args.output, run_page(runs, ", ".join(run.name for run in runs), teacher))
         if not args.watch or all(run.state != "under way" for run in runs):
             return
         time.sleep(WATCH_SECONDS)
+
+
+def teacher_of(args: argparse.Namespace) -> dict[str, float] | None:
+    """How often the teacher of these runs' labels is right, by class; None if that is unknown."""
+    from fkdx.report.runs import read_run
+    from fkdx.report.survey import agreement
+
+    named = read_run(args.what[0]).recipe.get("labels")
+    if args.labels:
+        return agreement(LabelFile(args.labels))
+    if not isinstance(named, str) or not Path(named).exists():
+        return None
+    try:
+        return agreement(LabelFile(named))
+    except ValueError:  # labels of no classes, or of classes that their keys do not name
+        return None
 
 
 def write(path: Path, page: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from fkdx.errors import refuse
 from fkdx.files import write_whole
 
+FKD_KINDS = ("topk", "smoothing", "hard", "dense")  # the kinds of label files that FKD has too
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that the same labels give the same bytes
 
 
@@ -45,7 +46,7 @@ def fkd_bytes(
     elif kind == "dense":
         label = values.astype(np.float32)
     else:
-        refuse("fkd_bytes", "kind", kind, "topk, smoothing, hard or dense")
+        refuse("fkd_bytes", "kind", kind, "one of " + ", ".join(FKD_KINDS))
     arrays = [boxes.astype(np.float32), np.ascontiguousarray(flips, np.bool_), label]
     return _torch_zip(pickle.dumps(arrays, 2))
 

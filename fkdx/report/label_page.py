@@ -6,12 +6,13 @@ from typing import Any
 
 from fkdx.calibration import Calibration
 from fkdx.calibration.rule import true_classes
+from fkdx.importers.fkd_export import FKD_KINDS, fkd_bytes
 from fkdx.labels import LabelFile
 from fkdx.labels.layout import record_dtype
 from fkdx.report import charts
 from fkdx.report.comparison import Comparison, compare
 from fkdx.report.inspector import Inspector, choose, gallery, table_rows
-from fkdx.report.page import render
+from fkdx.report.page import as_text, render
 from fkdx.report.problems import find_problems
 from fkdx.report.survey import Survey, survey
 from fkdx.stores import Store
@@ -19,8 +20,6 @@ from fkdx.stores import Store
 PICTURED = 22  # images with their crops ...
 CROPS_OF_IMAGE = 8  # ... and how many of them: with two galleries about 200 pictures
 GALLERY = 12
-# One pickle an image, as FKD writes them; measured on what `make demo` exports.
-FKD_BYTES = {5: 113.9}
 
 
 @dataclass
@@ -168,11 +167,11 @@ def _facts(labels: LabelFile) -> dict[str, str]:
         "crops an image": str(labels.crops) if labels.crops else "varying",
         "size": f"{labels.size / 1e6:,.1f} MB, {labels.size / max(int(labels.crop_counts.sum()), 1):.2f} "
         "bytes a crop",
-        **{name.replace("_", " "): _text(value) for name, value in named.items()},
+        **{name.replace("_", " "): as_text(value) for name, value in named.items()},
         "digest": labels.digest,
     }
     if "command" in provenance:
-        facts["command"] = _text(provenance["command"])
+        facts["command"] = as_text(provenance["command"])
     if labels.mix_size:
         facts["mixed"] = f"crops of two images, {labels.mix_size} pixels"
     return facts
@@ -184,8 +183,10 @@ def _sizes(labels: LabelFile) -> dict[str, float]:
     if labels.encoding != "plain" and labels.value_type != "log8":
         plain = record_dtype(labels.kind, labels.value_type, labels.num_classes, labels.k, labels._required)
         sizes["the same, plain"] = float(plain.itemsize)
-    if labels.k in FKD_BYTES:
-        sizes["FKD, one file an image"] = FKD_BYTES[labels.k]
+    if labels.kind in FKD_KINDS and not labels.mix_size:
+        first = labels[0]
+        file = fkd_bytes(labels.kind, first.boxes, first.flips, first.ids, first.values, first.image_size)
+        sizes["FKD, one file an image"] = len(file) / max(len(first.flips), 1)
     return sizes
 
 
@@ -201,18 +202,7 @@ def _table_note(server: bool, rows: int, images: int) -> str:
         return "All images of the file. A key opens the image below."
     return (
         f"{rows:,} of {images:,} images: those that lead in one of the columns, and evenly spread ones. A "
-        "key that "
-        "is a link opens the image below; `fkdx serve` shows all of them."
-    )
-
-
-def _text(value: Any) -> str:
-    return (
-        value
-        if isinstance(value, str)
-        else ", ".join(map(str, value))
-        if isinstance(value, list)
-        else str(value)
+        "key that is a link opens the image below; `fkdx serve` shows all of them."
     )
 
 

@@ -67,6 +67,13 @@ def library() -> Markup:
     return Markup(text)
 
 
+def as_text(value: Any) -> str:
+    """A value of a header or recipe, for a reader: lists without brackets, a dash for None."""
+    if isinstance(value, list):
+        return ", ".join(map(as_text, value))
+    return "–" if value is None else str(value)
+
+
 def number(value: float | int | None) -> str:
     """1,281,167 or 0.1234; a dash for nothing."""
     if value is None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from fkdx.report import charts
-from fkdx.report.page import render
+from fkdx.report.page import as_text, render
 from fkdx.report.runs import PANELS, Run, differences, named_apart, panels, seeds
 
 
@@ -13,7 +13,7 @@ def run_page(runs: list[Run], title: str, teacher: dict[str, float] | None = Non
     """The HTML page of runs under way or at their end.
 
     Args:
-        teacher: the share of a class's stored crops on which the teacher is right, by class name.
+        teacher: by class name, the percentage of stored crops on which the teacher is right; see `agreement`.
     """
     runs = named_apart(runs)
     rows = panels(runs)
@@ -30,7 +30,7 @@ def run_page(runs: list[Run], title: str, teacher: dict[str, float] | None = Non
         runs=[_summary(run) for run in runs],
         seeds=seeds(runs),
         panels=[(number, titles[number][0]) for number in rows],
-        differences=[(key, [_text(value) for value in values]) for key, values in differences(runs)],
+        differences=[(key, [as_text(value) for value in values]) for key, values in differences(runs)],
         classes=_classes(runs, teacher),
         teacher=teacher is not None,
         events=[(run.name, line["step"], _event(line)) for run in runs for line in run.events],
@@ -50,8 +50,8 @@ def _summary(run: Run) -> dict[str, Any]:
         "steps": steps,
         "last": run.last_top1,
         "best": run.best_top1,
-        "seed": _text(run.seed),
-        "recipe": {key: _text(value) for key, value in run.recipe.items()},
+        "seed": as_text(run.seed),
+        "recipe": {key: as_text(value) for key, value in run.recipe.items()},
     }
 
 
@@ -74,11 +74,5 @@ def _classes(runs: list[Run], teacher: dict[str, float] | None) -> list[dict[str
 def _event(line: dict[str, Any]) -> str:
     rest = {key: value for key, value in line.items() if key not in ("kind", "step", "time", "text")}
     return " ".join(
-        [str(line.get("text", "")), *(f"{key} {_text(value)}" for key, value in rest.items())]
+        [str(line.get("text", "")), *(f"{key} {as_text(value)}" for key, value in rest.items())]
     ).strip()
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    return "–" if value is None else str(value)

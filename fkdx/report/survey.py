@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fkdx.calibration.rule import true_classes
 from fkdx.labels import LabelFile
 from fkdx.report.crops import Crops, read_crops
 
@@ -142,6 +143,20 @@ def chunks(counts: np.ndarray, part: int) -> Iterator[np.ndarray]:
         for first in range(start, end, step):
             if used[start]:
                 yield np.arange(first, min(end, first + step))
+
+
+def agreement(labels: LabelFile, most_crops: int = 10_000_000) -> dict[str, float]:
+    """In percent, by class: crops whose likeliest class is the class of their image's folder.
+
+    Raises ValueError where the keys name no classes of the file.
+    """
+    names, truth = true_classes(labels)
+    found = survey(labels, truth, most_crops).tally
+    return {
+        name: 100 * int(agreed) / int(crops)
+        for name, crops, agreed in zip(names, found.of_class, found.agreed, strict=True)
+        if crops
+    }
 
 
 def _in_order(threads: ThreadPoolExecutor, function, items, ahead: int = 4):

@@ -1,8 +1,10 @@
 """Top-1 and top-5 of a model on a validation folder; exact totals whatever the number of processes."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,32 +15,52 @@ from fkdx.train.distributed import Stop, World
 from fkdx.train.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """What an evaluation found, over all processes.
+
+    Attributes:
+        totals: {"top1", "top5" in percent, "images"}, and "skipped" images if any.
+        classes: (C, 2) int64: the images of every class, and those of them whose first guess is right; None
+            with ReaL labels, where an image may have several classes.
+    """
+
+    totals: dict[str, float]
+    classes: np.ndarray | None
+
+
 @torch.inference_mode()
 def evaluate(
     model: nn.Module, loader: ValidationLoader, recipe: Recipe, world: World, stop: Stop
-) -> dict[str, float]:
-    """{"top1", "top5" in percent, "images"} of `model` over all processes, and "skipped" images if any.
+) -> Accuracy:
+    """The accuracy of `model`; with ReaL labels only images that have any count.
 
-    With ReaL labels only images that have any count, and a guess is right if it is among them.
     Raises Interrupted on every process if one of them got a signal, and ValueError if nothing can be counted.
     """
     device, dtype = next(model.parameters()).device, recipe.dtype
     real = read_real(recipe.real_labels) if recipe.real_labels else None
     totals = torch.zeros(3, dtype=torch.int64, device=device)
+    of_class = torch.zeros(len(loader.classes), 2, dtype=torch.int64, device=device)
     model.eval()
     for batch in loader:
         images = prepare(batch.images, recipe.mean, recipe.std, dtype)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             found = guesses(model(images))
-        classes = batch.classes.to(device)[:, None]
-        totals += count_right(found == classes if real is None else among(found, batch.keys, real))
+        classes = batch.classes.to(device)
+        right = found == classes[:, None] if real is None else among(found, batch.keys, real)
+        totals += count_right(right)
+        if real is None:
+            of_class.index_add_(0, classes, torch.stack([torch.ones_like(classes), right[:, 0].long()], 1))
         if stop.signal:
             break
     stop.agree(int(world.max([stop.signal])[0]))
     *counts, skipped = world.sum([*totals.tolist(), len(loader.skipped)])
     if not counts[-1]:
         raise ValueError(f"evaluate: no image to count, expected some with labels, {recipe.val}")
-    return as_percentages(counts) | ({"skipped": int(skipped)} if skipped else {})
+    found = as_percentages(counts) | ({"skipped": int(skipped)} if skipped else {})
+    if real is not None:
+        return Accuracy(found, None)
+    return Accuracy(found, np.array(world.sum(of_class.flatten().tolist()), np.int64).reshape(-1, 2))
 
 
 def read_real(path: str) -> list[list[int]]:

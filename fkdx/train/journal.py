@@ -1,4 +1,4 @@
-"""The log of a run: log.jsonl, summary.csv, curves.png, and TensorBoard or W&B on request."""
+"""The log of a run: log.jsonl, summary.csv, classes.csv, curves.png, and TensorBoard or W&B on request."""
 
 import csv
 import hashlib
@@ -7,6 +7,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fkdx.files import Lock, unwritable, write_whole
 from fkdx.train.curves import draw_curves
@@ -74,6 +76,28 @@ class Journal:
             board(numbers, step)
         if kind == "evaluation":
             write_whole(self.folder / "summary.csv", lambda path: _table(path, self.lines()))
+
+    def write_classes(self, names: list[str], counts: np.ndarray) -> None:
+        """classes.csv: images and top-1 in percent of every class that has images, of the last evaluation.
+
+        Args:
+            names: of the C classes.
+            counts: (C, 2): images of each class, and those of them whose first guess is right.
+        """
+        if not self.main:
+            return
+
+        def write(path: Path) -> None:
+            with path.open("w", newline="") as file:
+                table = csv.writer(file)
+                table.writerow(("class", "images", "top1"))
+                table.writerows(
+                    (name, images, 100 * right / images)
+                    for name, (images, right) in zip(names, counts.tolist(), strict=True)
+                    if images
+                )
+
+        write_whole(self.folder / "classes.csv", write)
 
     def close(self) -> None:
         """Draw the whole run."""

@@ -221,12 +221,15 @@ def score(run: Run, stage: Recipe, this_pass: Pass, loader: ValidationLoader) ->
     """Evaluate, write it down, and say whether it was the best so far."""
     if run.world.size > 1:
         distribute_bn(run.learned, run.world.size)  # to all the statistics that rank 0 would save
-    result = evaluate(run.learned, loader, stage, run.world, run.stop)
+    found = evaluate(run.learned, loader, stage, run.world, run.stop)
+    result = found.totals
     position, epoch = run.position, this_pass.end
     better = run.watch.healthy and result["top1"] > position.best
     if better:
         position.best = result["top1"]
     run.journal.write("evaluation", position.total, stage=position.stage, epoch=epoch, **result)
+    if found.classes is not None:
+        run.journal.write_classes(loader.classes, found.classes)
     run.world.say(f"epoch {epoch}: top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
     return better
 
@@ -237,7 +240,7 @@ def examine(student: nn.Module, data: Data, recipe: Recipe, world: World) -> int
         raise ValueError("train: nothing to evaluate, expected --val DIR and --init FILE or --pretrained")
     with Stop(world) as stop:
         loader = validation_loader(replace(data, stage=recipe), world, next(student.parameters()).device)
-        result = evaluate(student, loader, recipe, world, stop)
+        result = evaluate(student, loader, recipe, world, stop).totals
     if world.main and recipe.init and trained_facts(recipe.init).get("classes"):
         names = ", ".join(data.classes[:4]) + (", ..." if len(data.classes) > 4 else "")
         print(f"fkdx train: classes as the weights name them: {names}", file=sys.stderr)

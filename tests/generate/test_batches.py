@@ -8,8 +8,6 @@ from fkdx.generate.feed import plan_chunks
 from fkdx.generate.loop import RUNNING_AHEAD, Labelling, Stopwatch
 from fkdx.generate.shards import plan_shards
 
-pytest_plugins = ["label_jobs"]
-
 
 def test_all_batches_but_the_last_are_whole(rng: np.random.Generator) -> None:
     for _ in range(200):

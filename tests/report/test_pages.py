@@ -129,6 +129,24 @@ def test_runs_side_by_side(tmp_path):
     np.testing.assert_allclose(rows[0][2:], [51.5, np.std([51, 52], ddof=1)])
 
 
+def test_accuracy_of_classes_beside_the_teachers(labelled, tmp_path):
+    run = write_run(tmp_path / "run", 1, [50.0])
+    (run / "classes.csv").write_text("class,images,top1\nant,4,75.0\nbee,2,50.0\n")
+    page = tmp_path / "page.html"
+    assert cli.main(["report", str(run), "-o", str(page)]) == 0
+    assert "teacher, on its crops" not in page.read_text()
+    assert cli.main(["report", str(run), "--labels", str(labelled[0]), "-o", str(page)]) == 0
+    labels = LabelFile(labelled[0])
+    top = [image.ids[:, 0] == 1 for image in labels if image.key.startswith("bee/")]
+    row = f">bee</th><td>2</td><td>50</td><td>{100 * np.concatenate(top).mean():.4g}<"
+    assert row in page.read_text()
+    assert page.read_text().index(">bee<") < page.read_text().index(">ant<")
+    with (run / "args.yaml").open("a") as recipe:
+        recipe.write(f"labels: {labelled[0]}\n")
+    assert cli.main(["report", str(run), "-o", str(page)]) == 0
+    assert row in page.read_text()
+
+
 def test_what_is_neither_labels_nor_a_run_is_refused(labelled, tmp_path, capsys):
     run = write_run(tmp_path / "run", 1, [])
     assert cli.main(["report", str(run), str(labelled[0]), "-o", str(tmp_path / "page.html")]) == 1

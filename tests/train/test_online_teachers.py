@@ -33,28 +33,21 @@ STRONG = ["--loader", "timm", "--auto-augment", "rand-m7-mstd0.5", "--random-era
 STRONG += ["--aug-repeats", "3", "--mixup", "0.2", "--cutmix", "1.0", "--crops-per-image", "1"]
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory, run_seed) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    rng = np.random.default_rng(run_seed)
-    draw_images(folder / "train", 12, rng)
-    write_labels(folder / "topk.fkdl", folder / "train", rng)
-    write_labels(folder / "logits.fkdl", folder / "train", rng, "dense_logits", 4)
-    torch.manual_seed(run_seed)
-    for name in ("test_resnet", "test_vit"):
-        save_weights(folder / f"{name}.safetensors", timm.create_model(name, num_classes=4))
-    return folder
-
-
 def teacher_of(size: int = 32, mean=MEAN, std=STD, outputs: int = 4) -> Teacher:
     model = timm.create_model("test_resnet", num_classes=outputs).eval()
     torch.nn.init.normal_(model.get_classifier().weight)  # answers that differ from image to image
     return Teacher("toy", model, Preprocess(size=size, mean=tuple(mean), std=tuple(std)), {})
 
 
-def online(toy: Path, name: str = "test_resnet", more: str = "{size: 32}") -> list[str]:
-    weights = str(toy / f"{name}.safetensors")
-    return ["--teacher", name, "--teacher-checkpoint", weights, "--teacher-input", more]
+def images_of(toy: Path) -> list[str]:
+    return ["--data", str(toy / "data" / "train")]
+
+
+@pytest.fixture(scope="session")
+def online(teachers) -> list[str]:
+    """Options of an online teacher."""
+    weights = str(teachers / "test_resnet.safetensors")
+    return ["--teacher", "test_resnet", "--teacher-checkpoint", weights, "--teacher-input", "{size: 32}"]
 
 
 # ---- teachers -------------------------------------------------------------------------------------------
@@ -105,7 +98,7 @@ def replace_name(teacher: Teacher) -> Teacher:
 
 
 def test_a_teacher_sees_what_is_mixed(toy, rng):
-    loader = CropLoader(toy / "train", toy / "topk.fkdl", 8, 2, 32)
+    loader = CropLoader(toy / "data" / "train", toy / "labels.fkdl", 8, 2, 32)
     batch = next(iter(loader))
     mix = Mixer(cutmix=1.0).draw(8, 32, 32, rng)
     seen = []
@@ -169,31 +162,30 @@ def test_the_loss_is_its_formula(rng, class_loss, teacher_loss):
 
 
 @pytest.mark.parametrize("teacher_loss", ["kl", "bkl", "dkd", "dist"])
-def test_a_student_comes_nearer_to_its_teacher(toy, tmp_path, teacher_loss):
-    data = ["--data", str(toy / "train"), "--output", str(tmp_path / "run"), "--epochs", "16"]
+def test_a_student_comes_nearer_to_its_teacher(toy, online, tmp_path, teacher_loss):
+    data = [*images_of(toy), "--output", str(tmp_path / "run"), "--epochs", "16"]
     flags = ["--teacher-loss", teacher_loss, "--class-weight", "0.1", "--class-loss", "bce"]
-    assert main([*COMMON, *data, *online(toy), *flags, "--optimizer", "adamw", "--lr", "0.003"]) == 0
+    assert main([*COMMON, *data, *online, *flags, "--optimizer", "adamw", "--lr", "0.003"]) == 0
     curve = [line["loss"] for line in steps_of(tmp_path / "run")]
     assert np.mean(curve[-4:]) < np.mean(curve[:4])
 
 
-def test_two_teachers_of_other_kinds_teach_together(toy, tmp_path):
-    data = ["--data", str(toy / "train"), "--output", str(tmp_path / "run"), "--max-steps", "2"]
-    vit = (
-        f"{{teacher: test_vit, teacher_checkpoint: {toy}/test_vit.safetensors, teacher_input: {{size: 160}}}}"
-    )
+def test_two_teachers_of_other_kinds_teach_together(toy, teachers, online, tmp_path):
+    data = [*images_of(toy), "--output", str(tmp_path / "run"), "--max-steps", "2"]
+    weights = teachers / "test_vit.safetensors"
+    vit = f"{{teacher: test_vit, teacher_checkpoint: {weights}, teacher_input: {{size: 160}}}}"
     flags = ["--more-teachers", f"[{vit}]", "--teacher-loss", "kl", "--temperature", "2", "--amp", "bf16"]
-    assert main([*COMMON, *data, *online(toy), *flags]) == 0
+    assert main([*COMMON, *data, *online, *flags]) == 0
     assert all(np.isfinite(line["loss"]) for line in steps_of(tmp_path / "run"))
 
 
-def test_all_teachers_are_compiled_if_asked(toy, tmp_path, monkeypatch):
+def test_all_teachers_are_compiled_if_asked(toy, teachers, online, tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
-    data = ["--data", str(toy / "train"), "--output", str(tmp_path / "run"), "--max-steps", "1"]
-    another = f"[{{teacher: test_resnet, teacher_checkpoint: {toy}/test_resnet.safetensors}}]"
+    data = [*images_of(toy), "--output", str(tmp_path / "run"), "--max-steps", "1"]
+    another = f"[{{teacher: test_resnet, teacher_checkpoint: {teachers}/test_resnet.safetensors}}]"
     flags = ["--teacher-compile", "--more-teachers", another]
-    assert main([*COMMON, *data, *online(toy), *flags]) == 0
+    assert main([*COMMON, *data, *online, *flags]) == 0
     assert len(compiled) == 2
 
 
@@ -202,7 +194,7 @@ def test_stored_labels_may_be_joined_by_the_classes(toy, tmp_path):
     first = {}
     for share in ("0", "0.3", "1"):
         run = tmp_path / share
-        data = ["--data", str(toy / "train"), "--labels", str(toy / "topk.fkdl"), "--output", str(run)]
+        data = [*images_of(toy), "--labels", str(toy / "labels.fkdl"), "--output", str(run)]
         assert main([*COMMON, *data, "--class-weight", share, "--max-steps", "1"]) == 0
         first[share] = steps_of(run)[0]["loss"]
     assert first["0.3"] == pytest.approx(0.3 * first["1"] + 0.7 * first["0"], rel=1e-5)
@@ -215,7 +207,7 @@ def test_stored_labels_may_be_joined_by_the_classes(toy, tmp_path):
 def augmented(toy: Path, rank: int = 0, size: int = 1, **keys: object) -> AugmentedLoader:
     world = World()
     world.rank, world.size = rank, size
-    recipe = replace(AUGMENTED, data=str(toy / "train"), **keys)
+    recipe = replace(AUGMENTED, data=str(toy / "data" / "train"), **keys)
     return AugmentedLoader(recipe, open_store(recipe.data), CLASSES, world, CPU)
 
 
@@ -303,9 +295,9 @@ def test_an_unreadable_image_is_named(toy, tmp_path, rng, capsys):
         assert line.endswith("red/0.jpg")
 
 
-def test_a_run_that_was_cut_off_goes_on_exactly(toy, tmp_path, rng):
+def test_a_run_that_was_cut_off_goes_on_exactly(toy, online, tmp_path, rng):
     """RandAugment, erasing, repeats, Mixup and CutMix by timm, taught online: three epochs of 3 steps."""
-    run = [*COMMON, "--data", str(toy / "train"), *online(toy), *STRONG, "--epochs", "3", "--threads", "1"]
+    run = [*COMMON, *images_of(toy), *online, *STRONG, "--epochs", "3", "--threads", "1"]
     run += ["--teacher-loss", "kl", "--class-weight", "0.5", "--class-loss", "bce", "--smoothing", "0.1"]
     assert main([*run, "--output", str(tmp_path / "whole")]) == 0
     for step in sorted(rng.choice(np.arange(1, 9), size=2, replace=False)):
@@ -333,14 +325,16 @@ def test_a_run_that_was_cut_off_goes_on_exactly(toy, tmp_path, rng):
     ],
 )
 def test_what_does_not_fit_is_one_line(toy, tmp_path, flags, words, capsys):
-    data = ["--data", str(toy / "train"), "--labels", str(toy / "topk.fkdl"), "--output", str(tmp_path)]
+    data = [*images_of(toy), "--labels", str(toy / "labels.fkdl"), "--output", str(tmp_path)]
     assert main([*COMMON, *data, *flags]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line
 
 
-def test_binary_cross_entropy_of_bare_logits_is_refused(toy, tmp_path, capsys):
-    data = ["--data", str(toy / "train"), "--labels", str(toy / "logits.fkdl"), "--output", str(tmp_path)]
+def test_binary_cross_entropy_of_bare_logits_is_refused(toy, tmp_path, rng, capsys):
+    images, labels = toy / "data" / "train", tmp_path / "logits.fkdl"
+    write_labels(labels, images, rng, "dense_logits", 4)
+    data = ["--data", str(images), "--labels", str(labels), "--output", str(tmp_path)]
     assert main([*COMMON, *data, "--class-weight", "0.5", "--class-loss", "bce"]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "class_loss, got bce with dense logits" in line
@@ -358,9 +352,9 @@ def test_binary_cross_entropy_of_bare_logits_is_refused(toy, tmp_path, capsys):
         (["--more-teachers", "[{teachers: test_vit}]"], "did you mean 'teacher'?, more_teachers[0]"),
     ],
 )
-def test_a_teacher_that_does_not_fit_is_one_line(toy, tmp_path, flags, words, capsys, monkeypatch):
+def test_a_teacher_that_does_not_fit_is_one_line(toy, online, tmp_path, flags, words, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_weights(tmp_path / "5.safetensors", timm.create_model("test_resnet", num_classes=5))
-    assert main([*COMMON, "--data", str(toy / "train"), "--output", "run", *online(toy), *flags]) == 1
+    assert main([*COMMON, *images_of(toy), "--output", "run", *online, *flags]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line

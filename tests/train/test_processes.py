@@ -8,11 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.distributed import TCPStore
-from toy import CLASSES, COMMON, environment, log_of, make_toy, same_end, steps_of, torchrun, write_labels
+from toy import CLASSES, COMMON, environment, log_of, same_end, steps_of, torchrun, write_labels
 
 from fkdx.labels import fingerprint
 from fkdx.train.loop import main
@@ -21,22 +20,10 @@ pytestmark = pytest.mark.slow
 SECONDS_TO_FAIL = 60
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, run_seed) -> list[str]:
-    """Arguments of a run; labels.fkdl.other beside its labels was made for other images of the same names."""
-    folder = tmp_path_factory.mktemp("toy")
-    arguments = make_toy(folder, run_seed)
-    images = folder / "data" / "train"
-    files = [(path.relative_to(images).as_posix(), 0) for path in images.rglob("*.jpg")]
-    rng = np.random.default_rng(run_seed)
-    write_labels(folder / "labels.fkdl.other", images, rng, dataset=fingerprint(files))
-    return arguments
-
-
-def test_two_processes_do_what_one_does(data, tmp_path):
+def test_two_processes_do_what_one_does(toy_data, tmp_path):
     """Same global batches, a model without batch statistics: the same losses, accuracy and nearly weights."""
     one, two = tmp_path / "one", tmp_path / "two"
-    arguments = [*COMMON, *data, "--ema", "0.9", "--optimizer", "adamw", "--lr", "1e-3"]
+    arguments = [*COMMON, *toy_data, "--ema", "0.9", "--optimizer", "adamw", "--lr", "1e-3"]
     assert main([*arguments, "--output", str(one)]) == 0
     done = torchrun(2, [*arguments, "--output", str(two)])
     assert done.returncode == 0, done.stderr
@@ -48,10 +35,10 @@ def test_two_processes_do_what_one_does(data, tmp_path):
     assert done.stdout.count("epoch 4: top-1") == 1
 
 
-def test_two_processes_accumulate_to_what_one_does_at_once(data, tmp_path):
+def test_two_processes_accumulate_to_what_one_does_at_once(toy_data, tmp_path):
     """Parts of each process's rows, gradients averaged over both and clipped: those of the whole batch."""
     one, two = tmp_path / "one", tmp_path / "two"
-    arguments = [*COMMON, *data, "--clip-grad", "0.5", "--max-steps", "8"]
+    arguments = [*COMMON, *toy_data, "--clip-grad", "0.5", "--max-steps", "8"]
     assert main([*arguments, "--output", str(one)]) == 0
     done = torchrun(2, [*arguments, "--accumulate", "4", "--output", str(two)])
     assert done.returncode == 0, done.stderr
@@ -60,9 +47,9 @@ def test_two_processes_accumulate_to_what_one_does_at_once(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_compile_their_students(data, tmp_path):
+def test_two_processes_compile_their_students(toy_data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    arguments = [*COMMON, *data, "--max-steps", "4"]
+    arguments = [*COMMON, *toy_data, "--max-steps", "4"]
     assert main([*arguments, "--output", str(one)]) == 0
     done = torchrun(2, [*arguments, "--compile", "--accumulate", "2", "--output", str(two)], timeout=280)
     assert done.returncode == 0, done.stderr
@@ -70,9 +57,9 @@ def test_two_processes_compile_their_students(data, tmp_path):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
 
 
-def test_two_processes_go_on_where_one_was_cut_off(data, tmp_path):
-    arguments = [*COMMON, *data, "--output", str(tmp_path / "run")]
-    whole = [*COMMON, *data, "--output", str(tmp_path / "whole")]
+def test_two_processes_go_on_where_one_was_cut_off(toy_data, tmp_path):
+    arguments = [*COMMON, *toy_data, "--output", str(tmp_path / "run")]
+    whole = [*COMMON, *toy_data, "--output", str(tmp_path / "whole")]
     assert main([*arguments, "--max-steps", "4"]) == 0
     done = torchrun(2, arguments)
     assert done.returncode == 0, done.stderr
@@ -91,13 +78,16 @@ def test_two_processes_go_on_where_one_was_cut_off(data, tmp_path):
         (["--labels", "/nowhere.fkdl"], "/nowhere.fkdl"),
         # What only the main process meets:
         (["--output", "/proc/run"], "/proc/run"),
-        (["--labels", "OTHER"], "not those that were labelled"),
+        (["--labels", "TMP/other.fkdl"], "not those that were labelled"),
     ],
 )
-def test_bad_input_ends_both_with_one_line(data, tmp_path, change, words):
-    change = [f"{data[3]}.other" if word == "OTHER" else word for word in change]
+def test_bad_input_ends_both_with_one_line(toy, toy_data, tmp_path, rng, change, words):
+    images = toy / "data" / "train"
+    others = fingerprint((path.relative_to(images).as_posix(), 0) for path in images.rglob("*.jpg"))
+    write_labels(tmp_path / "other.fkdl", images, rng, dataset=others)
+    change = [word.replace("TMP", str(tmp_path)) for word in change]
     started = time.monotonic()
-    done = torchrun(2, [*COMMON, *data, "--output", str(tmp_path / "run"), *change])
+    done = torchrun(2, [*COMMON, *toy_data, "--output", str(tmp_path / "run"), *change])
     assert done.returncode != 0
     assert time.monotonic() - started < SECONDS_TO_FAIL
     said = [line for line in done.stderr.splitlines() if line.startswith("fkdx train")]
@@ -106,9 +96,9 @@ def test_bad_input_ends_both_with_one_line(data, tmp_path, change, words):
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
-def test_an_error_of_one_process_ends_both(data, tmp_path):
+def test_an_error_of_one_process_ends_both(toy_data, tmp_path):
     """Process 1 alone meets a file that is no image; process 0 waits for it and must not wait for ever."""
-    images = Path(data[1]) / "train"
+    images = Path(toy_data[1]) / "train"
     copy = tmp_path / "data" / "train"
     for file in images.rglob("*.jpg"):
         (copy / file.parent.name).mkdir(parents=True, exist_ok=True)
@@ -116,7 +106,7 @@ def test_an_error_of_one_process_ends_both(data, tmp_path):
     (copy / "red" / "3.jpg").write_bytes(b"not an image")
     started = time.monotonic()
     run = tmp_path / "run"
-    done = torchrun(2, [*COMMON, *data, "--data", str(tmp_path / "data"), "--output", str(run)])
+    done = torchrun(2, [*COMMON, *toy_data, "--data", str(tmp_path / "data"), "--output", str(run)])
     assert done.returncode != 0
     assert time.monotonic() - started < SECONDS_TO_FAIL
     said = [line for line in done.stderr.splitlines() if line.startswith("fkdx train")]
@@ -145,9 +135,9 @@ def workers_of(process: subprocess.Popen) -> list[int]:
 
 
 @pytest.mark.parametrize("who", ["worker", "torchrun"])
-def test_a_signal_stops_both_with_a_checkpoint(data, tmp_path, who):
+def test_a_signal_stops_both_with_a_checkpoint(toy_data, tmp_path, who):
     run = tmp_path / "run"
-    arguments = [*COMMON, *data, "--epochs", "4000", "--output", str(run)]
+    arguments = [*COMMON, *toy_data, "--epochs", "4000", "--output", str(run)]
     process = start(2, arguments)
     wait_for_step(run, 5)
     told = time.monotonic()
@@ -162,9 +152,9 @@ def test_a_signal_stops_both_with_a_checkpoint(data, tmp_path, who):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_process_ends_the_other(data, tmp_path, rank):
+def test_a_killed_process_ends_the_other(toy_data, tmp_path, rank):
     run = tmp_path / "run"
-    process = start(2, [*COMMON, *data, "--epochs", "4000", "--output", str(run)])
+    process = start(2, [*COMMON, *toy_data, "--epochs", "4000", "--output", str(run)])
     wait_for_step(run, 3)
     told = time.monotonic()
     workers = workers_of(process)
@@ -183,19 +173,19 @@ RESTARTED = ["--epochs", "12", "--optimizer", "adamw", "--lr", "1e-3"]
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory) -> Path:
+def whole(toy_data, tmp_path_factory) -> Path:
     """The run of two processes that no one kills."""
     run = tmp_path_factory.mktemp("whole")
-    done = torchrun(2, [*COMMON, *data, *RESTARTED, "--output", str(run)], timeout=290)
+    done = torchrun(2, [*COMMON, *toy_data, *RESTARTED, "--output", str(run)], timeout=290)
     assert done.returncode == 0, done.stderr
     return run
 
 
 @pytest.mark.parametrize("rank", [0, 1, "node"])
-def test_a_killed_run_restarts_by_itself_and_ends_the_same(data, whole, tmp_path, rank):
+def test_a_killed_run_restarts_by_itself_and_ends_the_same(toy_data, whole, tmp_path, rank):
     """One process is killed, or all of this machine's."""
     run = tmp_path / "run"
-    process = start(2, [*COMMON, *data, *RESTARTED, "--output", str(run)], "--max-restarts=3")
+    process = start(2, [*COMMON, *toy_data, *RESTARTED, "--output", str(run)], "--max-restarts=3")
     wait_for_step(run, 8)
     workers = workers_of(process)
     for worker in workers if rank == "node" else [workers[rank]]:
@@ -260,19 +250,19 @@ def test_collectives_with_uneven_and_empty_shares(tmp_path):
 
 
 @pytest.mark.parametrize("images", [1, 2])
-def test_fewer_validation_images_than_processes(data, tmp_path, images):
+def test_fewer_validation_images_than_processes(toy_data, tmp_path, images):
     val = tmp_path / "val"
     for name in CLASSES[:images]:
         (val / name).mkdir(parents=True)
-        (val / name / "0.jpg").symlink_to(Path(data[1]) / "val" / name / "0.jpg")
+        (val / name / "0.jpg").symlink_to(Path(toy_data[1]) / "val" / name / "0.jpg")
     run = tmp_path / "run"
-    done = torchrun(3, [*COMMON, *data, "--batch-size", "24", "--val", str(val), "--output", str(run)])
+    done = torchrun(3, [*COMMON, *toy_data, "--batch-size", "24", "--val", str(val), "--output", str(run)])
     assert done.returncode == 0, done.stderr
     evaluations = [line for line in log_of(run) if line["kind"] == "evaluation"]
     assert [line["images"] for line in evaluations] == [images] * 3
 
 
-def test_parameters_without_a_gradient_are_named(data, tmp_path, monkeypatch):
+def test_parameters_without_a_gradient_are_named(toy_data, tmp_path, monkeypatch):
     (tmp_path / "idle.py").write_text(
         "import timm, torch\n\ndef model(num_classes):\n"
         "    model = timm.create_model('test_resnet', num_classes=num_classes)\n"
@@ -280,17 +270,17 @@ def test_parameters_without_a_gradient_are_named(data, tmp_path, monkeypatch):
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     student = ["--student", "idle:model", "--max-steps", "3", "--output", str(tmp_path / "run")]
-    done = torchrun(2, [*COMMON, *data, *student])
+    done = torchrun(2, [*COMMON, *toy_data, *student])
     said = [line for line in done.stderr.splitlines() if line.startswith("fkdx train")]
     assert len(said) == 1
     assert "2 parameters get no gradient (spare.weight, spare.bias)" in said[0]
-    done = torchrun(2, [*COMMON, *data, *student, "--freeze", "[spare.*]"])
+    done = torchrun(2, [*COMMON, *toy_data, *student, "--freeze", "[spare.*]"])
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("how", [">&-", "| true"])
-def test_a_closed_output_does_not_end_a_run(data, tmp_path, how):
-    words = [sys.executable, "-m", "fkdx", "train", *COMMON, *data, "--output", str(tmp_path / "run")]
+def test_a_closed_output_does_not_end_a_run(toy_data, tmp_path, how):
+    words = [sys.executable, "-m", "fkdx", "train", *COMMON, *toy_data, "--output", str(tmp_path / "run")]
     command = f"set -o pipefail; {shlex.join(words)} {how}"
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, env=environment(), check=False
@@ -300,10 +290,10 @@ def test_a_closed_output_does_not_end_a_run(data, tmp_path, how):
 
 
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGHUP", "nohup"])
-def test_signals_of_batch_systems_and_terminals(data, tmp_path, name):
+def test_signals_of_batch_systems_and_terminals(toy_data, tmp_path, name):
     """They end a run with a checkpoint, but for SIGHUP under nohup, which changes nothing."""
     run = tmp_path / "run"
-    words = [sys.executable, "-m", "fkdx.train", *COMMON, *data, "--epochs", "4000", "--output", str(run)]
+    words = [sys.executable, "-m", "fkdx.train", *COMMON, *toy_data, "--epochs", "4000", "--output", str(run)]
     words = ["nohup", *words] if name == "nohup" else words
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_for_step(run, 2)

@@ -3,17 +3,15 @@
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
-import timm
 import yaml
-from toy import draw_images, environment, steps_of, write_labels
+from toy import environment, steps_of
 
-from fkdx.train.checkpoint import save_weights
 from fkdx.train.loop import main
 from fkdx.train.read_recipe import SHIPPED, load_yaml, read_recipe
 from fkdx.train.recipe import KEYS, Recipe, differences
@@ -36,41 +34,35 @@ SMALLER = {
 }
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory, run_seed) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    rng = np.random.default_rng(run_seed)
-    draw_images(folder / "train", 12, rng)
-    write_labels(folder / "topk.fkdl", folder / "train", rng)
-    write_labels(folder / "dense_logits.fkdl", folder / "train", rng, "dense_logits", 12)
-    save_weights(folder / "teacher.safetensors", timm.create_model("test_vit", num_classes=4))
-    return folder
+@pytest.fixture(scope="session")
+def arguments_of(toy, logits, teachers) -> Callable[[str, Path], list[str]]:
+    """arguments_of(recipe's name, output): two steps of it on the toy images."""
 
+    def arguments_of(name: str, output: Path) -> list[str]:
+        taught = ["--labels", str(logits if name.startswith("ssl") else toy / "labels.fkdl")]
+        if name.startswith("vanillakd"):
+            weights = str(teachers / "test_vit.safetensors")
+            taught = ["--teacher", "test_vit", "--teacher-checkpoint", weights]
+            taught += ["--teacher-input", "{size: 160}", "--threads", "1"]
+        given = ["--config", name, "--data", str(toy / "data" / "train"), "--output", str(output), *taught]
+        return [*given, *TOY, *SMALLER.get(name, [])]
 
-def arguments_of(name: str, toy: Path, output: Path) -> list[str]:
-    labels = toy / ("dense_logits.fkdl" if name.startswith("ssl") else "topk.fkdl")
-    taught = ["--labels", str(labels)]
-    if name.startswith("vanillakd"):
-        weights = str(toy / "teacher.safetensors")
-        taught = ["--teacher", "test_vit", "--teacher-checkpoint", weights, "--teacher-input", "{size: 160}"]
-        taught += ["--threads", "1"]
-    given = ["--config", name, "--data", str(toy / "train"), "--output", str(output), *taught]
-    return [*given, *TOY, *SMALLER.get(name, [])]
+    return arguments_of
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_every_recipe_runs(name, toy, tmp_path):
-    assert main(arguments_of(name, toy, tmp_path / "run")) == 0
+def test_every_recipe_runs(name, arguments_of, tmp_path):
+    assert main(arguments_of(name, tmp_path / "run")) == 0
     assert [math.isfinite(line["loss"]) for line in steps_of(tmp_path / "run")] == [True, True]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # on a machine that others keep busy
-def test_every_recipe_runs_in_two_processes(toy, tmp_path):
+def test_every_recipe_runs_in_two_processes(arguments_of, tmp_path):
     """One after the other in the same two processes, to start torch once only."""
     program = tmp_path / "all.py"
-    runs = [arguments_of(name, toy, tmp_path / name) for name in NAMES]
+    runs = [arguments_of(name, tmp_path / name) for name in NAMES]
     program.write_text(
         "from fkdx.train.distributed import World\nfrom fkdx.train.read_recipe import read_recipe\n"
         "from fkdx.train.loop import train\n"

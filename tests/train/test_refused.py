@@ -80,8 +80,8 @@ def test_bad_input_is_one_line(soft, tmp_path, capsys, change, words):
     assert not list((tmp_path / "run").glob("*.pt")) if (tmp_path / "run").exists() else True
 
 
-def test_other_images_under_the_same_names_are_refused(soft, toy_root, tmp_path, capsys, rng):
-    images = toy_root / "data" / "train"
+def test_other_images_under_the_same_names_are_refused(soft, toy, tmp_path, capsys, rng):
+    images = toy / "data" / "train"
     files = [(path.relative_to(images).as_posix(), path.stat().st_size) for path in images.rglob("*.jpg")]
     write_labels(tmp_path / "right.fkdl", images, rng, dataset=fingerprint(files))
     assert main([*soft, "--labels", str(tmp_path / "right.fkdl"), "--max-steps", "1"]) == 0
@@ -89,15 +89,15 @@ def test_other_images_under_the_same_names_are_refused(soft, toy_root, tmp_path,
     write_labels(tmp_path / "wrong.fkdl", images, rng, dataset=fingerprint(files))
     other = ["--labels", str(tmp_path / "wrong.fkdl"), "--output", str(tmp_path / "other")]
     assert "not those that were labelled" in refused([*soft, *other], capsys)
-    moved = shutil.copytree(toy_root / "data", tmp_path / "moved")
+    moved = shutil.copytree(toy / "data", tmp_path / "moved")
     with next((moved / "train").rglob("*.jpg")).open("ab") as image:
         image.write(b"more")
     more = ["--labels", str(tmp_path / "right.fkdl"), "--data", str(moved)]
     assert "not those that were labelled" in refused([*soft, *more], capsys)
 
 
-def test_other_images_than_the_teacher_saw_are_refused(soft, toy_root, tmp_path, capsys):
-    images = shutil.copytree(toy_root / "data" / "train", tmp_path / "images")
+def test_other_images_than_the_teacher_saw_are_refused(soft, toy, tmp_path, capsys):
+    images = shutil.copytree(toy / "data" / "train", tmp_path / "images")
     teacher = ["--teacher", "test_resnet", "--size", "32", "--crops", "2", "--topk", "2"]
     make_teacher(tmp_path / "weights.safetensors", classes=4)
     teacher += ["--checkpoint", str(tmp_path / "weights.safetensors")]
@@ -112,7 +112,7 @@ def test_other_images_than_the_teacher_saw_are_refused(soft, toy_root, tmp_path,
     ("flag", "module", "words"),
     [
         (["--tensorboard"], "torch.utils.tensorboard", "pip install tensorboard"),
-        (["--wandb", "toy_root"], "wandb", "pip install wandb"),
+        (["--wandb", "toy"], "wandb", "pip install wandb"),
     ],
 )
 def test_a_board_that_is_not_installed_is_named(soft, capsys, monkeypatch, flag, module, words):
@@ -120,7 +120,7 @@ def test_a_board_that_is_not_installed_is_named(soft, capsys, monkeypatch, flag,
     assert words in refused([*soft, *flag], capsys)
 
 
-def test_images_without_labels_are_refused(soft, toy_root, tmp_path, capsys):
+def test_images_without_labels_are_refused(soft, toy, tmp_path, capsys):
     draw_images(tmp_path / "more", 13, np.random.default_rng(0))
     more = ["--data", str(tmp_path / "more"), "--check-images"]  # otherwise nobody lists the folder
     assert "red/12.jpg" in refused([*soft, *more], capsys).replace("blue", "red")
@@ -138,9 +138,9 @@ def test_folders_of_other_classes_are_refused(soft, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_numbers_of_classes_that_differ_are_refused(soft, toy_root, tmp_path, capsys, rng, monkeypatch):
+def test_numbers_of_classes_that_differ_are_refused(soft, toy, tmp_path, capsys, rng, monkeypatch):
     """Between labels and folder, and between labels and student."""
-    write_labels(tmp_path / "five.fkdl", toy_root / "data" / "train", rng, "topk", 5)
+    write_labels(tmp_path / "five.fkdl", toy / "data" / "train", rng, "topk", 5)
     line = refused([*soft, "--labels", str(tmp_path / "five.fkdl")], capsys)
     assert "classes, got 4 in" in line
     assert "expected the 5 of" in line
@@ -163,18 +163,16 @@ def test_numbers_of_classes_that_differ_are_refused(soft, toy_root, tmp_path, ca
         ("topk", ["--teacher-loss", "kl"], "teacher_loss, got kl without a teacher"),
     ],
 )
-def test_targets_that_labels_cannot_give_are_refused(
-    soft, toy_root, tmp_path, capsys, rng, kind, more, words
-):
-    write_labels(tmp_path / "own.fkdl", toy_root / "data" / "train", rng, kind)
+def test_targets_that_labels_cannot_give_are_refused(soft, toy, tmp_path, capsys, rng, kind, more, words):
+    write_labels(tmp_path / "own.fkdl", toy / "data" / "train", rng, kind)
     assert words in refused([*soft, "--labels", str(tmp_path / "own.fkdl"), *more], capsys)
 
 
-def test_more_than_the_crops_of_mixed_labels_is_refused(soft, toy_root, tmp_path, capsys):
+def test_more_than_the_crops_of_mixed_labels_is_refused(soft, toy, tmp_path, capsys):
     make_teacher(tmp_path / "weights.safetensors", classes=4)
     teacher = ["--teacher", "test_resnet", "--checkpoint", str(tmp_path / "weights.safetensors")]
     mixing = ["--mixup", "0.8", "--size", "32", "--crops", "2", "--topk", "2"]
-    images, labels = str(toy_root / "data" / "train"), str(tmp_path / "mixed.fkdl")
+    images, labels = str(toy / "data" / "train"), str(tmp_path / "mixed.fkdl")
     assert generate(["--data", images, *teacher, *mixing, "-o", labels]) == 0
     for more in (["--cutmix", "1"], ["--class-weight", "0.5"]):
         assert "got crops of two images" in refused([*soft, "--labels", labels, *more], capsys)
@@ -223,8 +221,8 @@ def test_a_run_that_ends_on_a_loss_that_is_not_finite_fails(soft, tmp_path, caps
 
 
 @pytest.mark.parametrize("more", [["--hard"], [*TIMM, "--class-weight", "0.5"]])
-def test_training_images_without_a_class_are_named(soft, toy_root, tmp_path, capsys, rng, more):
-    images = shutil.copytree(toy_root / "data" / "train", tmp_path / "train")
+def test_training_images_without_a_class_are_named(soft, toy, tmp_path, capsys, rng, more):
+    images = shutil.copytree(toy / "data" / "train", tmp_path / "train")
     shutil.copy(images / "red" / "0.jpg", images / "stray.jpg")
     line = refused([*soft, *more, "--data", str(images), "--on-missing", "ignore"], capsys)
     assert re.search(r"1 (of 49 )?images (are in no class folder|have no class).*stray.jpg", line)

@@ -1,0 +1,48 @@
+"""The toy data set, made once for all tests that train on it and leave it as it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from toy import COMMON, make_toy, write_labels
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory, run_seed) -> Path:
+    """A folder with data/train, data/val and labels.fkdl."""
+    folder = tmp_path_factory.mktemp("toy")
+    make_toy(folder, run_seed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_data(toy) -> list[str]:
+    """Arguments of a run that name its images and labels."""
+    return ["--data", str(toy / "data"), "--labels", str(toy / "labels.fkdl"), "--epochs", "4"]
+
+
+@pytest.fixture
+def soft(toy_data, tmp_path) -> list[str]:
+    """Arguments of a run from labels into an empty folder, tmp_path/run."""
+    return [*COMMON, "--output", str(tmp_path / "run"), *toy_data]
+
+
+@pytest.fixture(scope="session")
+def logits(toy, tmp_path_factory, run_seed) -> Path:
+    """A label file of the toy images with outputs of no class: dense_logits, 12 of them."""
+    path = tmp_path_factory.mktemp("logits") / "labels.fkdl"
+    write_labels(path, toy / "data" / "train", np.random.default_rng(run_seed), "dense_logits", 12)
+    return path
+
+
+@pytest.fixture(scope="session")
+def teachers(tmp_path_factory, run_seed) -> Path:
+    """A folder with random weights of a test_resnet and a test_vit for the toy's four classes."""
+    folder = tmp_path_factory.mktemp("teachers")
+    torch.manual_seed(run_seed)
+    for name in ("test_resnet", "test_vit"):
+        save_file(timm.create_model(name, num_classes=4).state_dict(), folder / f"{name}.safetensors")
+    return folder
