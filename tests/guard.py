@@ -19,7 +19,8 @@ PATIENCE = 5.0  # seconds that threads and children may take to end
 # Made once a process, on first use, by multiprocessing, torch.compile, tqdm, locks and pytest.
 LASTING_CHILDREN = (b"resource_tracker", b"forkserver", b"compile_worker")
 LASTING_THREADS = ("tqdm_monitor", "fkdx-heartbeat")
-LASTING_NAMES = ("PYTEST_CURRENT_TEST", "_TORCHINDUCTOR", "LD_LIBRARY_PATH")  # the last by importing cv2
+# By torch.compile, and the last by importing cv2.
+LASTING_NAMES = ("PYTEST_CURRENT_TEST", "_TORCHINDUCTOR", "TORCHINDUCTOR_CACHE_DIR", "LD_LIBRARY_PATH")
 SWITCHES = {
     "default dtype": torch.get_default_dtype,
     "threads": torch.get_num_threads,
