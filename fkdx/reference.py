@@ -167,9 +167,10 @@ def record_layout(top: dict, height: int, width: int) -> tuple[dict, int]:
     rows, columns = (edge, edge) if plain or ratios else (height.bit_length(), width.bit_length())
     ids = (16 if top["C"] <= 65536 else 32) if plain else max(1, (top["C"] - 1).bit_length())
     asked = [("top", rows, 1), ("left", columns, 1), ("height", rows, 1), ("width", columns, 1)]
-    asked += [("ids", ids, top["K"])] if top["kind"] not in (3, 4) else []
+    asked += [("ids", ids, top["K"])] if top["kind"] not in (3, 4, 6) else []
     asked += [("rest", 1, 1)] if top["value_type"] == 3 else []
-    asked += [("values", [0, 16, 32, 8][top["value_type"]], top["K"])] if top["kind"] != 1 else []
+    asked += [("scales", 16, 1 + (top["K"] > top["C"]))] if top["value_type"] == 4 else []
+    asked += [("values", [0, 16, 32, 8, 8][top["value_type"]], top["K"])] if top["kind"] != 1 else []
     asked += [("tails", 32, 1)] if top["kind"] == 5 else []
     mix = [("partners", 32, 1), ("partner_boxes", edge, 4), ("operations", 8, 1), ("lambdas", 32, 1)]
     asked += [*mix, ("mix_boxes", 16, 4)] if mixed else []
@@ -204,7 +205,27 @@ def decode(top: dict, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         rest = np.maximum(0, 1 - np.cumsum(values.astype(np.float64), axis=1)[:, -1]).astype(np.float32)
         values[:, 0] = np.where(found.pop("rest")[:, 0] == 1, rest, values[:, 0])
         found["values"] = values
+    elif top["value_type"] == 4:
+        scales = as_float32(found.pop("scales") << 16)
+        own = np.arange(top["K"]) >= top["C"]  # which embedding each value belongs to
+        found["values"] = found["values"].astype(np.uint8).view(np.int8) * scales[:, own.astype(int)]
     return found
+
+
+def int8_codes(values: np.ndarray) -> tuple[float, np.ndarray]:
+    """The scale of one embedding (D,) float32, a bfloat16, and its codes (D,) int8."""
+    largest = float(np.abs(values).max())
+    if largest == 0:
+        return 0.0, np.zeros(len(values), np.int8)
+    bits = int(np.float32(np.float32(largest) / np.float32(127)).view(np.uint32))
+    smallest = max(1, -(-bits // 2**16))
+    for raw in (smallest, smallest + 1, smallest + 2):
+        scale = np.uint32(raw << 16).view(np.float32)
+        codes = np.clip(np.rint(values / scale), -127, 127)
+        if (codes * scale == values).all():  # decoded before
+            return float(scale), codes.astype(np.int8)
+    scale = np.uint32(smallest << 16).view(np.float32)
+    return float(scale), np.clip(np.rint(values / scale), -127, 127).astype(np.int8)
 
 
 # ---- crops: random boxes and flips -----------------------------------------------------------------------

@@ -24,6 +24,9 @@ def draw_labels(rng: np.random.Generator, count: int, kind: str, num_classes: in
     probabilities = rng.dirichlet(np.full(num_classes, rng.choice([0.02, 0.2, 2])), count).astype(np.float32)
     logits = rng.normal(0, 4, (count, num_classes)).astype(np.float32)
     dense = logits if kind.endswith("logits") else probabilities
+    if kind == "embedding":
+        values = rng.normal(0, rng.choice([1e-3, 1, 50]), (count, num_classes + k))
+        return {"values": values.astype(np.float32)}
     if kind.startswith("dense"):
         return {"values": dense}
     ids = np.argsort(-dense, axis=1, kind="stable")[:, :k]
@@ -81,10 +84,11 @@ def write_labels(
     if extra:
         options["extra"] = {"operations": ["rand_augment"], "form": "json"}
     k = {"hard": 1, "smoothing": 1}.get(kind, num_classes if kind.startswith("dense") else k)
+    own = {"num_classes": num_classes, "k": k}
+    if kind == "embedding":
+        own = {"embeddings": {"cls": num_classes, "patches": k}}
     written = {}
-    with LabelWriter(
-        path, kind, num_classes=num_classes, k=k, crops=crops, ratios=ratios, **options
-    ) as writer:
+    with LabelWriter(path, kind, **own, crops=crops, ratios=ratios, **options) as writer:
         for key, (height, width) in sizes.items():
             count = crops or int(rng.integers(0, 9))
             boxes = draw_boxes(rng, count, height, width, smallest)

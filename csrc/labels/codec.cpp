@@ -5,8 +5,10 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "base/half.h"
+#include "labels/values.h"
 
 namespace fkdx {
 namespace {
@@ -29,7 +31,7 @@ inline void write_bits(uint8_t* block, uint64_t at, uint32_t width, uint32_t val
 template <typename Put>
 inline void read_field(const uint8_t* block, uint64_t record, const Field& field, Put put) {
   const uint64_t at = record + field.at;
-  if (field.width == 16 && at % 8 == 0) {  // the plain encoding's ids and values
+  if (field.width == 16 && at % 8 == 0) {  // the plain encoding's ids
     const uint8_t* from = block + at / 8;
     for (uint32_t i = 0; i < field.count; ++i) {
       uint16_t raw;
@@ -53,6 +55,11 @@ class Record {
   template <typename Put>
   void each(const Field& field, Put put) const {
     read_field(block_, at_, field, put);
+  }
+  // The byte in which item `i` begins, and at which of its bits.
+  std::pair<const uint8_t*, uint32_t> place(const Field& field, uint32_t i) const {
+    const uint64_t at = at_ + field.at + uint64_t{field.width} * i;
+    return {block_ + at / 8, static_cast<uint32_t>(at & 7)};
   }
 
  private:
@@ -123,7 +130,66 @@ void decode_log8(const RecordFields& fields, const Record& record, uint32_t kept
   }
 }
 
+// ---- int8: embeddings ------------------------------------------------------------------------------------
+
+constexpr int kLargestCode = 127;
+
+// Hands each embedding of a crop to `visit(its number, its first value, how many it has)`.
+template <typename Visit>
+void each_embedding(const Layout& layout, Visit visit) {
+  visit(0u, 0u, layout.classes);
+  if (layout.kept > layout.classes) visit(1u, layout.classes, layout.kept - layout.classes);
+}
+
+// A scale is a bfloat16, the upper half of a float: what counts is its range, as the codes are made for it.
+float scale_of(uint32_t raw) { return float_of(raw << 16); }
+
+int8_t int8_code(float value, float scale) {
+  return static_cast<int8_t>(std::clamp(std::nearbyint(value / scale), -127.0f, 127.0f));
+}
+
+// The smallest scale whose codes reach all values. Values that were decoded before are multiples of it or of
+// one of the next two, and keep their codes.
+uint32_t int8_scale(const float* values, uint32_t count) {
+  float largest = 0;
+  for (uint32_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(values[i]));
+  if (largest == 0) return 0;
+  const uint32_t smallest = std::max(1u, (bits_of(largest / kLargestCode) + 0xFFFF) >> 16);
+  for (uint32_t raw = smallest; raw < smallest + 3; ++raw) {
+    const float scale = scale_of(raw);
+    const auto kept = [scale](float value) {
+      return static_cast<float>(int8_code(value, scale)) * scale == value;
+    };
+    if (std::all_of(values, values + count, kept)) return raw;
+  }
+  return smallest;
+}
+
+void encode_int8(const Layout& layout, const RecordFields& fields, const float* values,
+                 RecordWriter* record) {
+  each_embedding(layout, [&](uint32_t number, uint32_t first, uint32_t count) {
+    const uint32_t raw = int8_scale(values + first, count);
+    record->put(fields.scales, raw, number);
+    for (uint32_t k = first; raw && k < first + count; ++k) {
+      record->put(fields.values, static_cast<uint8_t>(int8_code(values[k], scale_of(raw))), k);
+    }
+  });
+}
+
+void decode_int8(const Layout& layout, const RecordFields& fields, const Record& record, float* values) {
+  each_embedding(layout, [&](uint32_t number, uint32_t first, uint32_t count) {
+    const float scale = scale_of(record.get(fields.scales, number));
+    const auto [from, shift] = record.place(fields.values, first);
+    decode_codes(from, shift, count, scale, values + first);
+  });
+}
+
 // ---- floats and boxes -------------------------------------------------------------------------------------
+
+void decode_float16(const Field& field, const Record& record, float* values) {
+  const auto [from, shift] = record.place(field, 0);
+  decode_halves(from, shift, field.count, values);
+}
 
 void decode_values(const Layout& layout, const RecordFields& fields, const Record& record, float* values) {
   switch (layout.value_type) {
@@ -131,15 +197,16 @@ void decode_values(const Layout& layout, const RecordFields& fields, const Recor
       values[0] = 1;
       break;
     case ValueType::kFloat16:
-      record.each(fields.values, [values](uint32_t k, uint32_t raw) {
-        values[k] = half_to_float(static_cast<uint16_t>(raw));
-      });
+      decode_float16(fields.values, record, values);
       break;
     case ValueType::kFloat32:
       record.each(fields.values, [values](uint32_t k, uint32_t raw) { values[k] = float_of(raw); });
       break;
     case ValueType::kLog8:
       decode_log8(fields, record, layout.kept, values);
+      break;
+    case ValueType::kInt8:
+      decode_int8(layout, fields, record, values);
       break;
   }
 }
@@ -157,6 +224,9 @@ void encode_values(const Layout& layout, const RecordFields& fields, const float
       break;
     case ValueType::kLog8:
       encode_log8(fields, values, layout.kept, record);
+      break;
+    case ValueType::kInt8:
+      encode_int8(layout, fields, values, record);
       break;
   }
 }

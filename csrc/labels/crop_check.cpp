@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "labels/values.h"
 
 namespace fkdx {
 namespace {
@@ -28,14 +29,22 @@ bool inside(const float* box) {
          box[1] + box[3] <= 1 + kSlack;
 }
 
-bool value_ok(bool logit, float value) {
-  if (logit) return std::isfinite(value);
+bool value_ok(bool probability, float value) {
+  if (!probability) return std::isfinite(value);
   return value >= 0 && value <= kMaxSum;  // false for NaN
 }
 
 std::string value_fault(const Layout& layout, float value) {
   return message("value, got ", value, ", expected ",
-                 layout.logits() ? "a finite logit" : "a probability in 0 to 1");
+                 layout.probabilities() ? "a probability in 0 to 1"
+                 : layout.logits()      ? "a finite logit"
+                                        : "a finite number");
+}
+
+bool values_ok(const Layout& layout, const float* values) {
+  if (!layout.probabilities()) return all_finite(values, layout.value_count());
+  return std::all_of(values, values + layout.value_count(),
+                     [](float value) { return value_ok(true, value); });
 }
 
 std::string id_fault(const Layout& layout, int32_t id) {
@@ -89,7 +98,7 @@ void clamp_ratios(float* box) {
 class RowCheck {
  public:
   RowCheck(const Layout& layout, bool repair, Repairs* repairs)
-      : layout_(layout), repair_(repair && !layout.logits()), repairs_(repairs) {}
+      : layout_(layout), repair_(repair && layout.probabilities()), repairs_(repairs) {}
 
   // Returns what is wrong and cannot be mended, or "".
   std::string run(const CropArrays& crop) {
@@ -135,7 +144,7 @@ class RowCheck {
     double sum = 0;
     bool wrong = false;
     for (uint32_t k = 0; k < layout_.kept; ++k) {
-      if (!value_ok(layout_.logits(), crop.values[k])) {
+      if (!value_ok(layout_.probabilities(), crop.values[k])) {
         if (!repair_) return value_fault(layout_, crop.values[k]);
         crop.values[k] = 0;
         wrong = true;
@@ -146,7 +155,7 @@ class RowCheck {
       sum += crop.values[k];
     }
     repairs_->values += wrong;
-    if (!layout_.logits() && sum > kMaxSum && !rounded_to(crop.values, sum)) {
+    if (layout_.probabilities() && sum > kMaxSum && !rounded_to(crop.values, sum)) {
       if (!repair_) return message("sum of the probabilities, got ", sum, ", expected at most ", kMaxSum);
       for (uint32_t k = 0; k < layout_.kept; ++k) crop.values[k] = static_cast<float>(crop.values[k] / sum);
       ++repairs_->sums;
@@ -203,9 +212,7 @@ bool in_range(const Layout& layout, const CropBounds& bounds, const CropArrays& 
   for (uint32_t k = 0; crop.ids && k < layout.id_count(); ++k) {
     right &= static_cast<uint32_t>(crop.ids[k]) < layout.classes;
   }
-  const bool logits = layout.logits();
-  for (uint32_t k = 0; crop.values && k < layout.value_count(); ++k)
-    right &= value_ok(logits, crop.values[k]);
+  if (crop.values) right &= values_ok(layout, crop.values);
   const bool all = layout.kept == layout.classes;  // then the tail is the logarithm of nothing
   if (crop.tails && !all) right &= std::isfinite(*crop.tails);
   return right && (!crop.partners || mix_fault(layout, bounds, crop).empty());
@@ -224,7 +231,7 @@ std::string range_fault(const Layout& layout, const CropBounds& bounds, const Cr
     if (static_cast<uint32_t>(crop.ids[k]) >= layout.classes) return id_fault(layout, crop.ids[k]);
   }
   for (uint32_t k = 0; crop.values && k < layout.value_count(); ++k) {
-    if (!value_ok(layout.logits(), crop.values[k])) return value_fault(layout, crop.values[k]);
+    if (!value_ok(layout.probabilities(), crop.values[k])) return value_fault(layout, crop.values[k]);
   }
   if (crop.tails && !std::isfinite(*crop.tails))
     return message("tail, got ", *crop.tails, ", expected finite");

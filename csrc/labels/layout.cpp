@@ -33,7 +33,7 @@ class RecordBuilder {
 };
 
 uint32_t value_width(ValueType type) {
-  constexpr uint32_t kWidths[] = {0, 16, 32, 8};
+  constexpr uint32_t kWidths[] = {0, 16, 32, 8, 8};
   return kWidths[static_cast<int>(type)];
 }
 
@@ -41,11 +41,16 @@ uint32_t value_width(ValueType type) {
 
 void Layout::check(const std::string& where) const {
   const auto rule = [&where](bool holds, auto... parts) { fkdx::check<FormatError>(holds, where, parts...); };
-  rule(kind <= Kind::kTopkLogits, ": kind, got ", int(kind), ", expected 0 to 5");
+  rule(kind <= Kind::kEmbedding, ": kind, got ", int(kind), ", expected 0 to 6; a newer fkdx may read it");
   rule(encoding <= Encoding::kCompact, ": encoding, got ", int(encoding), ", expected 0 or 1");
-  rule(value_type <= ValueType::kLog8, ": value type, got ", int(value_type), ", expected 0 to 3");
+  rule(value_type <= ValueType::kInt8, ": value type, got ", int(value_type), ", expected 0 to 4");
   rule(classes >= 1 && classes <= kMaxClasses, ": classes, got ", classes, ", expected 1 to ", kMaxClasses);
-  if (dense()) {
+  if (embeds()) {
+    rule(classes <= kMaxEmbedding, ": size of an embedding, got ", classes, ", expected 1 to ",
+         kMaxEmbedding);
+    rule(kept >= classes && kept <= classes + kMaxEmbedding, ": size of a second embedding, got ",
+         int64_t{kept} - classes, ", expected 0 to ", kMaxEmbedding);
+  } else if (dense()) {
     rule(kept == classes, ": kept values of a dense kind, got ", kept, ", expected ", classes);
   } else {
     const uint32_t most = std::min(classes, kMaxKept);
@@ -59,6 +64,7 @@ void Layout::check(const std::string& where) const {
   rule(value_type != ValueType::kLog8 ||
            (encoding == Encoding::kCompact && (kind == Kind::kTopk || kind == Kind::kSmoothing)),
        ": value type log8, expected only in compact topk or smoothing files");
+  rule(value_type != ValueType::kInt8 || embeds(), ": value type int8, expected only for embeddings");
   rule((required & ~uint32_t{kKnownRequired}) == 0, ": required flags, got ", required,
        ", which this version does not know; a newer fkdx may read the file");
 }
@@ -79,6 +85,7 @@ RecordFields record_fields(const Layout& layout, uint32_t height, uint32_t width
   fields.width = record.add(columns);
   fields.ids = record.add(id, layout.id_count());
   fields.rest = record.add(1, layout.value_type == ValueType::kLog8);
+  fields.scales = record.add(16, layout.value_type == ValueType::kInt8 ? layout.embeddings() : 0);
   fields.values = record.add(value_width(layout.value_type), layout.value_count());
   fields.tail = record.add(32, layout.kind == Kind::kTopkLogits);
   fields.partner = record.add(32, layout.two_views());

@@ -16,15 +16,16 @@ constexpr uint64_t kAlign = 64;
 constexpr uint32_t kMaxCrops = 65535;
 constexpr uint32_t kMaxKept = 4096;
 constexpr uint32_t kMaxClasses = 1u << 24;
+constexpr uint32_t kMaxEmbedding = 8192;  // values of one embedding
 constexpr uint64_t kMaxFile = uint64_t{1} << 48;
 constexpr uint64_t kMaxHeader = uint64_t{64} << 20;
 constexpr size_t kMaxKey = 4096;
 constexpr double kMaxSum = 1.0 + 1e-3;  // of the probabilities of a crop
 constexpr double kMaxLog8Sum = 1.025;   // where all of them were rounded to levels of log8
 
-enum class Kind : uint8_t { kTopk, kHard, kSmoothing, kDense, kDenseLogits, kTopkLogits };
+enum class Kind : uint8_t { kTopk, kHard, kSmoothing, kDense, kDenseLogits, kTopkLogits, kEmbedding };
 enum class Encoding : uint8_t { kPlain, kCompact };
-enum class ValueType : uint8_t { kNone, kFloat16, kFloat32, kLog8 };
+enum class ValueType : uint8_t { kNone, kFloat16, kFloat32, kLog8, kInt8 };
 enum Required : uint32_t { kRatioBoxes = 1, kTwoViews = 2, kExtraOperations = 4, kKnownRequired = 7 };
 
 struct Preamble {
@@ -64,15 +65,18 @@ struct Layout {
   Kind kind = Kind::kTopk;
   Encoding encoding = Encoding::kPlain;
   ValueType value_type = ValueType::kFloat16;
-  uint32_t classes = 0;
-  uint32_t kept = 0;
+  uint32_t classes = 0;  // of embeddings: the values of the first of a crop
+  uint32_t kept = 0;     // of embeddings: the values of all of a crop
   uint32_t required = 0;
 
   bool ratios() const { return required & kRatioBoxes; }
   bool two_views() const { return required & kTwoViews; }
   bool logits() const { return kind == Kind::kDenseLogits || kind == Kind::kTopkLogits; }
   bool dense() const { return kind == Kind::kDense || kind == Kind::kDenseLogits; }
-  uint32_t id_count() const { return dense() ? 0 : kept; }
+  bool embeds() const { return kind == Kind::kEmbedding; }
+  bool probabilities() const { return !logits() && !embeds(); }  // values of other kinds: any finite number
+  uint32_t embeddings() const { return embeds() ? 1 + (kept > classes) : 0; }
+  uint32_t id_count() const { return dense() || embeds() ? 0 : kept; }
   uint32_t value_count() const { return kind == Kind::kHard ? 0 : kept; }
 
   // Throws FormatError naming the first rule that does not hold; `where` is put into its text.
@@ -86,7 +90,7 @@ struct Field {
 
 // The fields of a record of one image; without `count` where absent. `stride` is the record's width in bits.
 struct RecordFields {
-  Field top, left, height, width, ids, rest, values, tail;
+  Field top, left, height, width, ids, rest, scales, values, tail;
   Field partner, partner_box, operation, lambda, mix_box;
   uint64_t stride = 0;
 };

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from fkdx import _C
 from fkdx.labels import layout
+from fkdx.labels.moments import Moments
 from fkdx.labels.shards import shard_paths
 
 Io = Literal["mmap", "pread", "preload"]
@@ -52,10 +53,10 @@ class ImageLabels:
         boxes: (M, 4) int32 top, left, height, width in pixels; float32 fractions of the image in files with
             ratios.
         flips: (M,) bool.
-        ids: (M, K) classes; (M, 0) for dense kinds. A view of the file (uint16 or uint32) in plain files,
-            else int32.
-        values: (M, K) probabilities or logits; ones for hard labels. A view of the file (float16 or float32)
-            in plain files, else float32.
+        ids: (M, K) classes; (M, 0) for dense kinds and embeddings. A view of the file (uint16 or uint32) in
+            plain files, else int32.
+        values: (M, K) probabilities or logits; ones for hard labels; the embeddings of a crop one behind the
+            other. A view of the file (float16 or float32) in plain files, else float32.
         image_size: (H, W) in pixels, None if unknown.
         tails: (M,) float32 for `topk_logits`, else None.
         mixes: `Mixes` in files of mixed crops, else None.
@@ -108,7 +109,9 @@ class LabelFile(Sequence[ImageLabels]):
     Attributes:
         header: the JSON header as a dictionary (of the first shard).
         kind, encoding, value_type: see docs/format.md.
-        num_classes, k: C and K; K = C for dense kinds.
+        num_classes, k: C and K; K = C for dense kinds. For embeddings there are no classes (0), and K is the
+            number of values of a crop.
+        embeddings: the embeddings of a crop, one or two: {name: its size D}; empty for other kinds.
         crops: number of crops of every image; None if it varies, see `crop_counts`.
         classes: class names, None if unknown.
         ratios: whether boxes are fractions of the image, whose size is unknown.
@@ -141,8 +144,10 @@ class LabelFile(Sequence[ImageLabels]):
         self.kind = layout.KINDS[facts["kind"]]
         self.encoding = layout.ENCODINGS[facts["encoding"]]
         self.value_type = layout.VALUE_TYPES[facts["value_type"]]
-        self.num_classes: int = facts["num_classes"]
         self.k: int = facts["k"]
+        self._classes: int = facts["num_classes"]  # as stored: of embeddings the size of the first
+        self.num_classes = 0 if self.kind == "embedding" else self._classes
+        self.embeddings = self._embeddings()
         self.crops: int | None = facts["crops"] or None
         self.classes: list[str] | None = self.header.get("classes")
         self.ratios = bool(facts["required"] & layout.RATIO_BOXES)
@@ -152,10 +157,33 @@ class LabelFile(Sequence[ImageLabels]):
         self.keys = Keys(self._native)
         self._required = facts["required"]
 
+    def _embeddings(self) -> dict[str, int]:
+        if self.kind != "embedding":
+            return {}
+        sizes = [self._classes, self.k - self._classes]
+        named = self.header.get("embeddings", {})
+        if list(named.values()) != [size for size in sizes if size]:
+            got = f"got {named}, expected sizes {sizes}"
+            raise _C.FormatError(f"LabelFile: embeddings in the header, {got}, {self.path}")
+        return dict(named)
+
+    @property
+    def moments(self) -> dict[str, Moments]:
+        """Mean and spread of each embedding over all crops, and how many are zero vectors."""
+        parts = [_header(file).get("moments", {}) for file in self._native.files()]
+        none = {name: Moments.none(size) for name, size in self.embeddings.items()}
+        try:
+            return {
+                name: sum((Moments.from_header(part[name]) for part in parts), start)
+                for name, start in none.items()
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise _C.FormatError(f"LabelFile: moments in the header, got {error!r}, {self.path}") from None
+
     @property
     def layout(self) -> tuple[str | int, ...]:
         """Everything that determines how an image's labels are stored."""
-        return (self.kind, self.encoding, self.value_type, self.num_classes, self.k, self._required)
+        return (self.kind, self.encoding, self.value_type, self._classes, self.k, self._required)
 
     def __len__(self) -> int:
         return self._native.images
@@ -168,7 +196,7 @@ class LabelFile(Sequence[ImageLabels]):
             image += len(self)
         data, crops, height, width, flips, extra, extra_bytes = self._native.block(image)
         size = None if self.ratios else (height, width)
-        if self.encoding == "plain":
+        if self.encoding == "plain" and self.value_type != "int8":
             boxes, ids, values, tails = self._plain_views(data, crops)
         else:
             every = np.arange(crops)[None]
@@ -187,10 +215,10 @@ class LabelFile(Sequence[ImageLabels]):
         )
 
     def _plain_views(self, data: np.ndarray, crops: int) -> tuple:
-        dtype = layout.record_dtype(self.kind, self.value_type, self.num_classes, self.k, self._required)
+        dtype = layout.record_dtype(self.kind, self.value_type, self._classes, self.k, self._required)
         records = data[: crops * dtype.itemsize].view(dtype)
         boxes = records["box"] if self.ratios else records["box"].astype(np.int32)
-        ids = np.empty((crops, 0), np.int32) if self.kind.startswith("dense") else records["ids"]
+        ids = np.empty((crops, 0), np.int32) if self.kind in layout.WITHOUT_IDS else records["ids"]
         values = np.ones((crops, 1), np.float32) if self.kind == "hard" else records["values"]
         return boxes, ids, values, records["tail"] if self.kind == "topk_logits" else None
 
@@ -231,7 +259,7 @@ class LabelFile(Sequence[ImageLabels]):
 
         Returns:
             boxes (n, m, 4) int32 (float32 with ratios), flips (n, m) bool, ids (n, m, K) int32 (K = 0 for
-            dense kinds), values (n, m, K) float32.
+            dense kinds and embeddings), values (n, m, K) float32.
 
         Raises IndexError for numbers out of range, FormatError if labels are damaged.
         """
@@ -301,6 +329,9 @@ class LabelFile(Sequence[ImageLabels]):
         return LabelFile, (self.path, self.io)
 
     def __repr__(self) -> str:
+        if self.embeddings:
+            named = ", ".join(f"{name} {size}" for name, size in self.embeddings.items())
+            return f"LabelFile({self.path!r}: {len(self)} images, embeddings {named}, {self.value_type})"
         return (
             f"LabelFile({self.path!r}: {len(self)} images x {self.crops or 'varying'} crops, {self.kind}, "
             f"K = {self.k} of {self.num_classes} classes, {self.encoding}, {self.value_type})"

@@ -142,8 +142,7 @@ def _copy(file: LabelFile, writer: LabelWriter) -> None:
             writer.add_image(file[image])
         else:
             writer.copy_image(file, image)
-    for fault, count in file.header.get("repairs", {}).items():
-        writer.repairs[fault] += count
+    writer.add_counts(file, copied=not file.mix_size)
 
 
 def _removed(folder: Path) -> Path:

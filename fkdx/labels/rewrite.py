@@ -15,6 +15,7 @@ def writer_like(labels: LabelFile, path: str | os.PathLike, **changes: Any) -> L
         "kind": labels.kind,
         "num_classes": labels.num_classes,
         "k": labels.k,
+        "embeddings": labels.embeddings or None,
         "crops": labels.crops,
         "classes": labels.classes,
         "provenance": header.get("provenance"),

@@ -10,11 +10,13 @@ from numpy.typing import ArrayLike
 
 from fkdx import _C
 from fkdx._version import __version__
+from fkdx.errors import refuse
 from fkdx.files import AtomicFile
 from fkdx.labels import layout
 from fkdx.labels.dataset import check_key
 from fkdx.labels.file import ImageLabels, LabelFile, Mixes
 from fkdx.labels.layout import align64
+from fkdx.labels.moments import Moments, moments_of
 
 
 class LabelWriter:
@@ -23,8 +25,8 @@ class LabelWriter:
 
     Args:
         path: the file to write, usually `*.fkdl`.
-        kind: `topk`, `hard`, `smoothing`, `dense`, `dense_logits` or `topk_logits`.
-        num_classes: C.
+        kind: `topk`, `hard`, `smoothing`, `dense`, `dense_logits`, `topk_logits` or `embedding`.
+        num_classes: C; none for embeddings.
         k: number of classes kept per crop; may be omitted for dense kinds (C), and for `hard` and `smoothing`
             (1).
         crops: number of crops of every image, or None if it varies.
@@ -32,8 +34,10 @@ class LabelWriter:
         provenance: where the labels come from; any JSON object.
         dataset: `fingerprint(...)` of the data set.
         encoding: `plain`, or `compact` (about 40 % smaller, see `value_type`).
-        value_type: `float16`, `float32` or `log8` (only compact `topk` and `smoothing`: at most 2.4 % off).
-            Default: `log8` where possible, otherwise `float16`.
+        value_type: `float16`, `float32`, `log8` (only compact `topk` and `smoothing`: at most 2.4 % off) or
+            `int8` (only embeddings: a scale for each, codes of -127 to 127). Default: in compact files `log8`
+            or `int8` where possible, otherwise `float16`.
+        embeddings: {name: size D} of the one or two embeddings of a crop, for kind `embedding`.
         ratios: boxes are fractions of the image because its size is unknown.
         images: all keys, for crops that mix two images; partners may have no crops themselves.
         mix_size: side of the mixed images in pixels.
@@ -65,7 +69,7 @@ class LabelWriter:
         path: str | os.PathLike,
         kind: layout.Kind = "topk",
         *,
-        num_classes: int,
+        num_classes: int = 0,
         k: int | None = None,
         crops: int | None = None,
         classes: list[str] | None = None,
@@ -77,12 +81,16 @@ class LabelWriter:
         images: list[str] | None = None,
         mix_size: int = 0,
         extra: dict[str, Any] | None = None,
+        embeddings: dict[str, int] | None = None,
         repair: bool = False,
         overwrite: bool = False,
     ) -> None:
         self.path = os.fspath(path)
-        self.kind, self.num_classes, self.crops = kind, num_classes, crops
-        self.k = _kept(kind, num_classes, k)
+        self.kind, self.crops = kind, crops
+        self._sizes = _embedding_sizes(kind, num_classes, embeddings, self.path)
+        self.num_classes = num_classes = self._sizes[0] if self._sizes else num_classes
+        self.k = sum(self._sizes) or _kept(kind, num_classes, k)
+        self._moments = [Moments.none(size) for size in self._sizes]
         self.repair = repair
         self.repairs = dict.fromkeys(("boxes", "values", "sums", "ids", "duplicates"), 0)
         if classes is not None and len(classes) != num_classes:
@@ -113,6 +121,7 @@ class LabelWriter:
             "created_by": f"fkdx {__version__}",
             **({"classes": list(classes)} if classes is not None else {}),
             **({"dataset": dataset} if dataset is not None else {}),
+            **({"embeddings": dict(embeddings)} if embeddings else {}),
             "provenance": provenance or {},
             **({"extra": extra} if extra is not None else {}),
         }
@@ -157,7 +166,8 @@ class LabelWriter:
                 top / H, left / W, height / H, width / W.
             flips: (M,) bool.
             ids: (M, K) integers, the classes of `values`; (M,) for hard labels. Rows may be in any order.
-            values: (M, K), or (M, C) for dense kinds: probabilities or logits; none for hard labels.
+            values: (M, K), or (M, C) for dense kinds: probabilities or logits; none for hard labels; the
+                embeddings of a crop one behind the other.
             image_size: (H, W) of the decoded image in pixels; not needed with `ratios`.
             tails: (M,) for `topk_logits`: the log of the sum of exp over the classes that are not kept.
             mixes: what the crops were mixed with, if the writer was given `images`.
@@ -183,6 +193,9 @@ class LabelWriter:
             raise ValueError(f"LabelWriter.add: {key}: {error}, {self.path}") from None
         for sort, count in zip(self.repairs, repairs):
             self.repairs[sort] += count
+        if self._sizes:
+            stored, _ = self._codec.decode_values(height, width, block, len(arrays["flips"]))
+            self._count(moments_of(stored, self._sizes))
         self._add_block(name, block, len(arrays["flips"]), height, width, len(extra))
 
     def add_image(self, image: ImageLabels) -> None:
@@ -202,8 +215,9 @@ class LabelWriter:
     def copy_image(self, labels: LabelFile, image: int) -> None:
         """Adds image number `image` of a label file of the same layout by copying its bytes.
 
-        Raises ValueError if layouts or numbers of crops differ, for files of mixed crops (their partners are
-        numbers of another file), and if the key was added before.
+        What the other file counted, `add_counts` adds. Raises ValueError if layouts or numbers of crops
+        differ, for files of mixed crops (their partners are numbers of another file), and if the key was
+        added before.
         """
         key = labels.keys[image]
         data, crops, height, width, _, _, extra = labels._native.block(image)
@@ -213,6 +227,17 @@ class LabelWriter:
         if name in self._index:
             raise ValueError(f"LabelWriter.copy_image: {key}: the key was added before, {self.path}")
         self._add_block(name, data.tobytes(), crops, height, width, extra)
+
+    def add_counts(self, labels: LabelFile, copied: bool = True) -> None:
+        """Adds what another file counted while it was written: repairs, and if all its images were `copied`
+        with `copy_image`, the moments of its embeddings."""
+        for fault, count in labels.header.get("repairs", {}).items():
+            self.repairs[fault] += count
+        if self._sizes and copied:
+            self._count(list(labels.moments.values()))
+
+    def _count(self, moments: list[Moments]) -> None:
+        self._moments = [sum_ + more for sum_, more in zip(self._moments, moments)]
 
     def _add_block(self, key: bytes, block: bytes, crops: int, height: int, width: int, extra: int) -> None:
         entry = layout.ENTRY.pack(self._length, crops, height, width, extra)
@@ -226,7 +251,7 @@ class LabelWriter:
         if flips.ndim != 1 or count > layout.MAX_CROPS or (self.crops and count != self.crops):
             raise ValueError(f"crops, got {count}, expected {self.crops or f'at most {layout.MAX_CROPS}'}")
         arrays = {"flips": flips.view(np.uint8), **self._box_arrays("", boxes, count)}
-        if not self.kind.startswith("dense"):
+        if self.kind not in layout.WITHOUT_IDS:
             ids = np.asarray(ids)
             arrays["ids"] = _integers("ids", ids[:, None] if ids.ndim == 1 else ids, (count, self.k))
         if self.kind != "hard":
@@ -281,6 +306,9 @@ class LabelWriter:
                 self._add_block(key.encode(), b"", 0, 0, 0, 0)
         if any(self.repairs.values()):
             self._header["repairs"] = self.repairs
+        if self._sizes:
+            named = zip(self._header["embeddings"], self._moments)
+            self._header["moments"] = {name: moments.to_header() for name, moments in named}
         try:
             parts = self._write_parts()
             self._file.sync()
@@ -354,9 +382,28 @@ def _kept(kind: str, num_classes: int, k: int | None) -> int:
     raise ValueError(f"LabelWriter: k, expected for {kind} labels")
 
 
+def _embedding_sizes(
+    kind: str, num_classes: int, embeddings: dict[str, int] | None, path: str
+) -> tuple[int, ...]:
+    """The sizes of a crop's embeddings in order; none for other kinds."""
+    if kind != "embedding":
+        if embeddings:
+            refuse("LabelWriter", "embeddings", embeddings, f"none for {kind} labels", path)
+        return ()
+    if num_classes:
+        refuse("LabelWriter", "num_classes", num_classes, "none for embeddings, which have no classes", path)
+    sizes = tuple(embeddings.values()) if embeddings else ()
+    if not (1 <= len(sizes) <= 2 and all(1 <= size <= layout.MAX_EMBEDDING for size in sizes)):
+        expected = f"one or two names with sizes of 1 to {layout.MAX_EMBEDDING}"
+        refuse("LabelWriter", "embeddings", embeddings, expected, path)
+    return sizes
+
+
 def _default_value_type(kind: str, encoding: str) -> layout.ValueType:
     if kind == "hard":
         return "none"
+    if kind == "embedding" and encoding == "compact":
+        return "int8"
     return "log8" if encoding == "compact" and kind in ("topk", "smoothing") else "float16"
 
 

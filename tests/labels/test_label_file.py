@@ -16,8 +16,9 @@ LAYOUTS = [
     (kind, encoding, value_type)
     for kind in KINDS
     for encoding in ("plain", "compact")
-    for value_type in ("none", "float16", "float32", "log8")
+    for value_type in ("none", "float16", "float32", "log8", "int8")
     if (kind == "hard") == (value_type == "none")
+    and (value_type != "int8" or kind == "embedding")
     and (value_type != "log8" or (encoding == "compact" and kind in ("topk", "smoothing")))
 ]
 OPTIONS = [{}, {"crops": None}, {"ratios": True}, {"mix_size": 224}, {"extra": True, "crops": None}]
@@ -29,6 +30,7 @@ def tolerance(value_type: str) -> dict[str, float]:
         "none": {"rtol": 0, "atol": 0},
         "float32": {"rtol": 0, "atol": 0},
         "float16": {"rtol": 2**-11, "atol": 2**-25},
+        "int8": {"rtol": 0, "atol": 1.0},  # see test_embeddings.py
         "log8": {"rtol": 2 ** (1 / 30) - 1 + 1e-6, "atol": 2.1e-6},
     }[value_type]
 
