@@ -230,16 +230,21 @@ def _open(encoded: bytes) -> Image.Image:
         raise _C.ImageError(
             f"image: format, got bytes {start} ..., expected an image that Pillow reads"
         ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _C.ImageError(f"image: header, got a corrupt file: {error}") from None
+    except Exception as error:  # plugins raise whatever comes: NotImplementedError, struct.error ...
+        raise _C.ImageError(f"image: header, got a corrupt file: {_said(error)}") from None
 
 
 def _pillow_pixels(encoded: bytes) -> np.ndarray:
     with _open(encoded) as image:
         try:
             return np.ascontiguousarray(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            raise _C.ImageError(f"image: {image.format} data, got a corrupt file: {error}") from None
+        except Exception as error:  # RuntimeError of AVIF, IndexError of GIF ...
+            raise _C.ImageError(f"image: {image.format} data, got a corrupt file: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    """The text of an error, or its class where it has none."""
+    return str(error) or type(error).__name__
 
 
 def _checked_crops(name: str, boxes: npt.ArrayLike, flips: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
