@@ -24,6 +24,7 @@ PREAMBLE = struct.Struct(
     "<8sHHIQQ24xII"
 )  # magic, version, sections, images, length, CRC of the table, own CRC
 SECTION = struct.Struct("<16sQQII8x")  # name, offset, bytes, CRC, flags
+_LEAST_KEY = 4  # bytes of a coded key
 REQUIRED = 1  # flag of a section that no reader may overlook
 ALIGN = 64
 
@@ -87,6 +88,7 @@ class DataIndex:
 
     def section(self, name: str) -> np.ndarray:
         """The bytes of a section (uint8), its CRC checked on first use."""
+        self._expect(name in self._sections, f"section '{name}', expected one")
         offset, length, crc = self._sections[name]
         data = np.frombuffer(self._map, np.uint8, length, offset)
         if name not in self._checked:
@@ -107,7 +109,10 @@ class DataIndex:
 
     def keys(self, name: str = "keys") -> Keys:
         """The keys, decoded and checked."""
-        table = _C.KeyTable.decode(self.section(name), self.images, self.path)
+        coded = self.section(name)
+        images = self.images if name == "keys" else len(self.column("alias of"))
+        self._expect(images <= len(coded) // _LEAST_KEY, f"number of keys, got {images}")
+        table = _C.KeyTable.decode(coded, images, self.path)
         table.check(self.path)
         return Keys(table)
 
@@ -122,8 +127,13 @@ class DataIndex:
     def _read_about(self) -> dict[str, Any]:
         try:
             about = json.loads(self.section("about").tobytes())
-            _ = about["store"], about["classes"], about["files"]
-        except (ValueError, KeyError, TypeError) as error:
+            texts = [about["store"], about.get("root"), about.get("part", ""), *about["classes"]]
+            for file in about["files"]:
+                texts.append(file["path"])
+                _ = file["bytes"] + file["mtime_ns"]
+            if not about["files"] or not all(isinstance(text, str) for text in texts):
+                raise TypeError("texts and files")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self._expect(False, f"part 'about', expected JSON with its names ({error!r})")
         return about
 

@@ -37,8 +37,29 @@ class IndexedImages(Store):
         self.class_names, self.class_of = list(index.about["classes"]), index.column("class")
         if "aliases" in index:
             self.aliases = index.keys("aliases"), index.column("alias of").astype(np.int64)
+        self._check()
         if classes is not None:
             self._rename(classes)
+
+    def _check(self) -> None:
+        """Every number is one of a shard, of bytes inside it, of a class, of an image. Raises FormatError."""
+        shards = np.zeros(len(self), np.uint32) if self._shard_of is None else self._shard_of
+        sizes = np.array([file["bytes"] for file in self.index.about["files"]], np.uint64)
+        expected = {
+            "shard": (shards < len(sizes)).all(),
+            "class": ((self.class_of >= -1) & (self.class_of < len(self.class_names))).all(),
+            "alias of": self.aliases is None
+            or (len(self.aliases[0]) == len(self.aliases[1]) and (self.aliases[1] < len(self)).all()),
+        }
+        if expected["shard"]:
+            ends = sizes[shards]
+            inside = (self._offsets <= ends) & (self._lengths <= ends - np.minimum(self._offsets, ends))
+            expected["offset"] = inside.all()
+        for name, right in expected.items():
+            if not right:
+                raise FormatError(
+                    f"DataIndex: numbers of '{name}', expected existing ones, {self.index.path}"
+                )
 
     def _rename(self, classes: list[str]) -> None:
         if not self.numbered:

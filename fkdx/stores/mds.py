@@ -71,17 +71,11 @@ def _read_index(folder: str) -> list[dict[str, Any]]:
         version, shards = index["version"], index["shards"]
         formats = {shard["format"] for shard in shards}
         for shard in shards:
-            _ = shard["samples"] + shard["raw_data"]["bytes"]
-            columns = [shard[f"column_{what}"] for what in ("names", "encodings", "sizes")]
-            if len({len(column) for column in columns}) > 1:
-                raise ValueError("columns")
-            name = shard["raw_data"]["basename"]
-            if os.path.basename(name) != name:
-                raise ValueError(f"file name {name!r}")
+            _check_shard(shard)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"MdsShards: not an index of MDS shards ({error!r}), {path}") from None
     if version != 2 or formats - {"mds"}:
-        got = f"version {version} of {', '.join(sorted(formats))}"
+        got = f"version {version} of {', '.join(sorted(map(str, formats)))}"
         raise ValueError(f"MdsShards: index, got {got}, expected version 2 of mds, {path}")
     zipped = next((shard["compression"] for shard in shards if shard.get("compression")), None)
     if zipped:
@@ -90,6 +84,21 @@ def _read_index(folder: str) -> list[dict[str, Any]]:
             f"compression, or make shards of image files and `fkdx repack` these, {path}"
         )
     return shards
+
+
+def _check_shard(shard: dict[str, Any]) -> None:
+    """Raises ValueError, KeyError or TypeError where the index says something that no shard can be."""
+    columns = [shard[f"column_{what}"] for what in ("names", "encodings", "sizes")]
+    numbers = [shard["samples"], shard["raw_data"]["bytes"], *(size or 0 for size in columns[2])]
+    name = shard["raw_data"]["basename"]
+    if len({len(column) for column in columns}) > 1 or not all(isinstance(c, list) for c in columns):
+        raise ValueError("columns")
+    if not all(isinstance(text, str) for text in (name, *columns[0], *columns[1])):
+        raise TypeError("names")
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise TypeError("numbers")
+    if not name or os.path.basename(name) != name:
+        raise ValueError(f"file name {name!r}")
 
 
 def _column(
@@ -104,8 +113,8 @@ def _samples(
     file: BinaryIO, size: int, sizes: list[int | None], path: str
 ) -> Iterator[list[tuple[int, int]]]:
     """(offset, length) of every column of every sample."""
-    (count,) = struct.unpack("<I", file.read(4))
-    table = file.read(4 * (count + 1))
+    count = int.from_bytes(file.read(4), "little")
+    table = file.read(4 * (count + 1)) if 4 * (count + 2) <= size else b""
     if len(table) < 4 * (count + 1):
         raise ValueError(f"MdsShards: the table of samples is cut off, copy the shard again, {path}")
     places = struct.unpack(f"<{count + 1}I", table)

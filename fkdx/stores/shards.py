@@ -138,14 +138,13 @@ def number_labels(
         raise ValueError(
             f"classes: got {labels[odd]!r} of {keys[odd]}, expected a number as others have, {path}"
         )
-    class_of = np.array(labels, np.int64)
     most = len(classes) - 1 if classes is not None else 2**24 - 1
-    beyond = np.flatnonzero((class_of < 0) | (class_of > most))
-    if len(beyond):
+    beyond = next((i for i, label in enumerate(labels) if not 0 <= label <= most), None)
+    if beyond is not None:
         raise ValueError(
-            f"classes: number, got {class_of[beyond[0]]} of {keys[int(beyond[0])]}, expected 0 to {most}, "
-            f"{path}"
+            f"classes: number, got {labels[beyond]} of {keys[beyond]}, expected 0 to {most}, {path}"
         )
+    class_of = np.array(labels, np.int64)
     return classes or _names_of_numbers(class_of, keys), class_of.astype(np.int32)
 
 

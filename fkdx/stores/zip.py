@@ -29,7 +29,7 @@ def _scan(path: str) -> Iterator[Entry]:
             for info in archive.infolist():
                 if not info.is_dir() and is_image(info.filename):
                     yield _entry(info, file, path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, IndexError, struct.error) as error:
         raise ValueError(f"ZipFiles: not a whole zip file ({error}); copy it again, {path}") from error
 
 
@@ -51,4 +51,6 @@ def _entry(info: zipfile.ZipInfo, file, path: str) -> Entry:
         )
     _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
     offset = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
+    if offset + info.file_size > os.fstat(file.fileno()).st_size:
+        raise ValueError(f"ZipFiles: {info.filename} ends behind the file; copy the file again, {path}")
     return Entry(info.filename, offset, info.file_size)
