@@ -9,7 +9,7 @@ NATIVE  = $(shell find csrc cmake -type f) CMakeLists.txt setup.py fkdx/_version
 export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
 export FKDX_BUILD_DIR  ?= build/dev
 
-.PHONY: demo test quick faults fuzz-labels fuzz-jpeg sanitize neon build docs fmt clean
+.PHONY: demo test quick faults trust fuzz-labels fuzz-jpeg sanitize neon build docs fmt clean
 demo: build            ## draw scenes, train a teacher, store its labels, train students
 	$(BIN)/python -m fkdx demo
 
@@ -24,6 +24,10 @@ quick: build           ## the linter and all tests but the slow ones: about two 
 
 faults: build          ## cut, flip and kill label files and jobs, and fill their disk: a quarter of an hour
 	FKDX_FAULTS=full $(BIN)/python -m pytest tests/labels/test_faults.py tests/generate/test_faults.py --timeout 3600
+
+SECONDS ?= 600
+trust: build           ## damage, kills and planted bugs for SECONDS; goes on where it was broken off (needs clang-19)
+	PYTHONPATH=.:tests $(BIN)/python -m trust $(SECONDS)
 
 SANITIZE = clang++-19 -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Icsrc
 fuzz-labels:           ## fuzz the reader of label files for ten minutes (needs clang-19, libclang-rt-19-dev)

@@ -24,6 +24,9 @@ from fkdx import cli
 from fkdx.labels import LabelFile
 
 FULL = os.environ.get("FKDX_FAULTS") == "full"
+PLAIN, OTHERS = (100, 20) if FULL else (4, 2)  # kills
+if kills := os.environ.get("FKDX_KILLS"):  # of each sort
+    PLAIN = OTHERS = int(kills)
 MIXED = ["--mixup", "0.8", "--cutmix", "1"]
 CHANGED = ["--augment", "rand_augment", "color_jitter=0.2", "erase"]
 SERVER = multiprocessing.get_context(
@@ -116,15 +119,18 @@ def job(request: pytest.FixtureRequest, options: list[str], material: Path, tmp_
 @pytest.mark.parametrize(
     ("job", "kills"),
     [
-        ("plain", 100 if FULL else 4),
-        ("mixed", 20 if FULL else 2),
-        ("augmented", 20 if FULL else 2),
-        ("two teachers, three files", 20 if FULL else 2),
-        ("other teachers, old crops", 20 if FULL else 2),
+        ("plain", PLAIN),
+        ("mixed", OTHERS),
+        ("augmented", OTHERS),
+        ("two teachers, three files", OTHERS),
+        ("other teachers, old crops", OTHERS),
     ],
     indirect=["job"],
 )
-def test_killed_jobs_end_with_the_same_bytes(job: list[str], kills: int, rng: np.random.Generator) -> None:
+def test_killed_jobs_end_with_the_same_bytes(
+    job: list[str], kills: int, rng: np.random.Generator, record_property
+) -> None:
+    record_property("count", kills)
     started = time.monotonic()
     expected = finish(job, 1)
     usual = time.monotonic() - started

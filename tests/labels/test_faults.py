@@ -17,6 +17,7 @@ from fkdx import _C, FormatError
 from fkdx.labels import LabelFile, LabelWriter, layout, shard_path, write_manifest
 
 FULL = os.environ.get("FKDX_FAULTS") == "full"
+KILLS = int(os.environ.get("FKDX_KILLS", "200" if FULL else "15"))
 
 
 def small_file(path: Path, rng, **options) -> bytes:
@@ -262,14 +263,14 @@ def in_child(work) -> int:
     return child
 
 
-def test_killed_while_writing(tmp_path: Path, run_seed: int) -> None:
+def test_killed_while_writing(tmp_path: Path, run_seed: int, record_property) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     whole.mkdir()
     resumed.mkdir()
     write_shards(whole, run_seed)
     chance = random.Random(run_seed)
     kills = finished = 0
-    while kills < (200 if FULL else 15):
+    while kills < KILLS:
         child = in_child(lambda: write_shards(resumed, run_seed, pause=0.0005))
         time.sleep(chance.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
@@ -284,13 +285,14 @@ def test_killed_while_writing(tmp_path: Path, run_seed: int) -> None:
             ]
             for path in resumed.iterdir():
                 path.unlink()
+    record_property("count", kills)
     write_shards(resumed, run_seed)
     assert {p.name: p.read_bytes() for p in resumed.iterdir() if p.suffix != ".tmp"} == {
         p.name: p.read_bytes() for p in whole.iterdir()
     }
 
 
-def test_full_disk(tmp_path: Path) -> None:
+def test_full_disk(tmp_path: Path, record_property) -> None:
     write_shards(tmp_path, 0, shards=1)
     need = shard_path(tmp_path, 0).stat().st_size
 
@@ -302,7 +304,9 @@ def test_full_disk(tmp_path: Path) -> None:
         assert caught.value.errno == errno.EFBIG
         assert os.listdir(folder) == []
 
-    for limit in range(0, need, 16 if FULL else 300):
+    rooms = range(0, need, 16 if FULL else 300)
+    record_property("count", len(rooms))
+    for limit in rooms:
         folder = tmp_path / str(limit)
         folder.mkdir()
         child = in_child(lambda limit=limit, folder=folder: write_within(limit, folder))

@@ -172,6 +172,45 @@ def test_fork(root: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+WORKERS = """
+import torch
+from torch.utils.data import DataLoader, Dataset
+from fkdx import decode_crops
+class Crops(Dataset):
+    def __init__(self, loader):
+        self.loader, self.files = loader, [loader.pool.store.place(i)[0] for i in range(8, 20)]
+    def __len__(self): return len(self.files)
+    def __getitem__(self, i): return decode_crops(self.files[i], [[0, 0, 40, 50]], [False], 16)
+class Loaders(Crops):
+    def __getitem__(self, i): return next(iter(self.loader))
+if __name__ == "__main__":
+    loader = make()
+    next(iter(loader))                          # this process has threads and decoders already
+    alone = [Crops(loader)[i] for i in range(12)]
+    for method in ("fork", "forkserver"):
+        data = Crops(loader if method == "fork" else make())
+        data.loader = data.loader if method == "fork" else None
+        batches = DataLoader(data, None, num_workers=2, multiprocessing_context=method)
+        print(all((a == b).all() for a, b in zip(alone, batches)), flush=True)
+    try:
+        list(DataLoader(Loaders(loader), None, num_workers=1, multiprocessing_context="fork"))
+    except RuntimeError as error:
+        print("used after fork" in str(error), flush=True)
+    print(len(list(loader)), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_a_data_loader(root: Path, tmp_path: Path) -> None:
+    """They decode as the main process does; a loader of ours that they inherit is refused, not waited for."""
+    script = tmp_path / "workers.py"
+    script.write_text(script_of(root, WORKERS)[-1])
+    command = [sys.executable, "-W", "ignore", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.stdout.split() == ["True", "True", "True", "10"], done.stderr
+    assert done.returncode == 0
+
+
 @pytest.mark.slow
 def test_keyboard_interrupt(root: Path, rng: np.random.Generator) -> None:
     script = (

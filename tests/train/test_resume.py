@@ -46,9 +46,11 @@ def test_two_runs_are_equal_bit_for_bit(arguments, whole, tmp_path):
     assert same_end(tmp_path, whole)
 
 
-def test_a_run_cut_off_at_any_step_ends_as_the_whole_one(arguments, whole, tmp_path, rng):
-    """FKDX_CUTS interruptions of a run, each at a random step."""
-    for number in range(int(os.environ.get("FKDX_CUTS", "3"))):
+def test_a_run_cut_off_at_any_step_ends_as_the_whole_one(arguments, whole, tmp_path, rng, record_property):
+    """FKDX_CUTS runs, each interrupted at two random steps."""
+    runs = int(os.environ.get("FKDX_CUTS", "3"))
+    record_property("count", 2 * runs)
+    for number in range(runs):
         run = [*arguments, "--output", str(tmp_path / str(number))]
         for step in sorted(rng.choice(np.arange(1, 12), size=2, replace=False)):
             assert main([*run, "--max-steps", str(step), "--eval-every", "1"]) == 0

@@ -1,0 +1,80 @@
+"""Runs that are killed, whatever they are doing, end as the run that nobody kills."""
+
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import same_end
+
+from fkdx.models.weights import read_weights
+
+pytestmark = pytest.mark.slow
+SERVER = multiprocessing.get_context("forkserver")  # imports once, then forks
+SERVER.set_forkserver_preload(["fkdx.train.loop"])
+
+
+def process_main(arguments: list[str]) -> None:
+    import torch
+
+    from fkdx.train.loop import main
+
+    torch.set_num_threads(1)
+    sys.exit(main(arguments))
+
+
+def start(arguments: list[str]) -> BaseProcess:
+    process = SERVER.Process(target=process_main, args=(arguments,))
+    process.start()
+    return process
+
+
+def finish(arguments: list[str]) -> None:
+    process = start(arguments)
+    process.join(200)
+    assert process.exitcode == 0
+
+
+def test_killed_runs_end_as_the_whole_one(
+    soft: list[str], tmp_path: Path, rng: np.random.Generator, record_property
+) -> None:
+    """FKDX_KILLS of them; what bears a checkpoint's name loads after each."""
+    kills, run, whole = int(os.environ.get("FKDX_KILLS", "2")), tmp_path / "run", tmp_path / "whole"
+    arguments = [
+        *soft,
+        "--save-every",
+        "1",
+        "--eval-every",
+        "1",
+        "--save-minutes",
+        "0",
+        "--optimizer",
+        "adamw",
+    ]
+    arguments += ["--lr", "1e-3"]
+    begun = time.monotonic()
+    finish(arguments)
+    usual = time.monotonic() - begun
+    run.rename(whole)
+    for _ in range(kills):
+        process = start(arguments)
+        time.sleep(rng.uniform(0.2 * usual, usual))
+        process.kill()
+        process.join()
+        check_what_is_left(run)
+        finish(arguments)
+        assert same_end(run, whole)
+        assert (run / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
+        shutil.rmtree(run)
+    record_property("count", kills)
+
+
+def check_what_is_left(run: Path) -> None:
+    """Every weights file is whole; checkpoints are read by the run that goes on."""
+    for path in run.glob("*.safetensors"):
+        assert read_weights(path)

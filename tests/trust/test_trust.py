@@ -1,0 +1,118 @@
+"""The trust suite itself: it goes on where it was broken off, and a part that finds nothing wrong can."""
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from trust import __main__ as program
+from trust import page, parts, trees
+from trust.bugs import BUGS, OF_PART
+from trust.part import Bug, Part, Turn
+from trust.programs import run_pytest
+
+HARMLESS = Bug("a comment", "fkdx/errors.py", "old", "new")
+
+
+def make_part(name: str, run, goal: int = 10, share: float = 1) -> Part:
+    OF_PART[name] = HARMLESS
+    return Part(name, "counts", ("numbers", goal), share, run)
+
+
+def suite(monkeypatch, folder: Path, parts: list[Part], seconds: float = 1, *more: str) -> int:
+    monkeypatch.setattr(program, "PARTS", parts)
+    monkeypatch.setattr(sys, "argv", ["trust", str(seconds), "--folder", str(folder), "--no-plant", *more])
+    return program.main()
+
+
+def test_it_goes_on_where_it_was_broken_off(tmp_path: Path, monkeypatch) -> None:
+    begun: list[tuple[int, int]] = []
+
+    def run(tree: Path, seed: int, first: int, seconds: float) -> Turn:
+        begun.append((seed, first))
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return Turn(4)
+
+    with pytest.raises(KeyboardInterrupt):
+        suite(monkeypatch, tmp_path, [make_part("one", run)], 5, "--seed", "7")
+    assert suite(monkeypatch, tmp_path, [make_part("one", run)], 5, "--seed", "8") == 0
+    assert begun == [(7, 0), (7, 4), (7, 8), (7, 8)]
+    assert "| 12 numbers | 10 | 0 |" in (tmp_path / "report.md").read_text()
+    monkeypatch.setattr("trust.state.code_of_tree", lambda: "other sources")
+    suite(monkeypatch, tmp_path, [make_part("one", run)], 5)
+    assert begun[-1][1] == 8
+    assert [first for _, first in begun[4:]] == [0, 4, 8]
+
+
+@pytest.mark.parametrize("turn", [Turn(1, ["seed 3 is bad"]), Turn(0), OSError("gone")], ids=repr)
+def test_what_goes_wrong_is_told(turn: Turn | Exception, tmp_path: Path, monkeypatch, capsys) -> None:
+    """A failure, a turn that did nothing, a part that broke."""
+
+    def run(*_) -> Turn:
+        if isinstance(turn, Exception):
+            raise turn
+        return turn
+
+    assert (
+        suite(monkeypatch, tmp_path, [make_part("bad", run, 1), make_part("good", lambda *_: Turn(1), 1)])
+        == 1
+    )
+    report = (tmp_path / "report.md").read_text()
+    said = {"Turn": "seed 3 is bad" if isinstance(turn, Turn) and turn.count else "did nothing"}
+    assert said.get(type(turn).__name__, "gone") in report
+    assert "| 1 numbers | 1 | 0 |" in report
+
+
+def test_a_part_that_cannot_fail_is_a_failure(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(program, "PARTS", [make_part("blind", lambda *_: Turn(10))])
+    monkeypatch.setattr(program, "planted", lambda *_: nullcontext(tmp_path))
+    monkeypatch.setattr(program, "check_that_it_can_fail", impatient(program.check_that_it_can_fail))
+    monkeypatch.setattr(sys, "argv", ["trust", "1", "--folder", str(tmp_path)])
+    assert program.main() == 1
+    assert "blind: did not find its planted bug, a comment" in (tmp_path / "report.md").read_text()
+
+
+def impatient(check):
+    def quick(part: Part, state) -> None:
+        check(Part(**vars(part) | {"patience": 0.01}), state)
+
+    return quick
+
+
+def test_bugs_still_fit_the_sources() -> None:
+    for bug in [*BUGS, *(OF_PART[part.name] for part in parts.PARTS)]:
+        assert (trees.ROOT / bug.file).read_text().count(bug.old) == 1, bug.name
+        assert all((trees.ROOT / test).exists() for test in bug.tests.split()), bug.name
+    assert len({bug.name for bug in BUGS}) == len(BUGS) >= 40
+
+
+def test_failures_of_tests_are_told(tmp_path: Path) -> None:
+    (tmp_path / "test_x.py").write_text(
+        "import os\ndef test_good(record_property): record_property('count', 7)\n"
+        "def test_plain(): pass\ndef test_bad(): assert os.environ['FKDX_TEST_SEED'] == '4'\n"
+    )
+    turn = run_pytest("test_x.py", tmp_path, 60, FKDX_TEST_SEED="3")
+    assert turn.count == 8
+    assert len(turn.failures) == 1
+    assert "test_bad (FKDX_TEST_SEED=3)" in turn.failures[0]
+    assert run_pytest("test_none.py", tmp_path, 60).failures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pickles", "containers", "images"])
+def test_parts_find_their_planted_bug(name: str, tmp_path: Path) -> None:
+    (part,) = [part for part in parts.PARTS if part.name == name]
+    sound = part.run(trees.ROOT, 1, 0, 3)
+    assert sound.count > 0
+    assert sound.failures == []
+    with trees.planted(OF_PART[name], tmp_path / "tree") as tree:
+        assert part.run(tree, 1, 0, 60).failures
+
+
+def test_the_kept_page_names_every_part() -> None:
+    kept = (trees.ROOT / "docs/trust.md").read_text()
+    assert page.HEAD in kept
+    for part in parts.PARTS:
+        assert f"| {part.name} | {part.what} |" in kept
