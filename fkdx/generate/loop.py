@@ -69,9 +69,10 @@ class Labelling:
         return all(self.job.is_done(shard.number) for shard in shards)
 
     def _claim(self, shards: list[Shard]) -> Iterator[Shard]:
-        for number, lock in self.job.claim(shard.number for shard in shards):
-            self._locks[shards[number]] = lock
-            yield shards[number]
+        by_number = {shard.number: shard for shard in shards}
+        for number, lock in self.job.claim(by_number):
+            self._locks[by_number[number]] = lock
+            yield by_number[number]
 
     def _write(self, shard: Shard, batches: list["Labelled"], facts: dict) -> None:
         for batch in batches:

@@ -1,6 +1,7 @@
 """Options of `fkdx generate`."""
 
 import argparse
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def parse(argv: list[str] | None) -> Settings:
     for add in (_add_files, _add_crops, _add_labels, _add_teacher, _add_machine):
         add(parser)
     given = vars(parser.parse_args(argv))
-    command = shlex.join(sys.argv if argv is None else ["fkdx", "generate", *argv])
+    command = shlex.join(_without_item(sys.argv if argv is None else ["fkdx", "generate", *argv]))
     try:
         return Settings(
             command=command,
@@ -69,6 +70,31 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="print what would be done, how large and how long, and stop")
     add("--status", action="store_true", help="print how far the job of --output is, and stop")
     add("--strict", action="store_true", help="stop at the first image that cannot be read")
+    add(
+        "--shards",
+        type=_item,
+        default=(0, 1),
+        metavar="I/N",
+        help="do only work item I of N (0 ... N-1), for a queue: items may run anywhere, in any order and "
+        "more than once; the same command without --shards then writes the file",
+    )
+
+
+def _item(text: str) -> tuple[int, int]:
+    """`3/64` as (3, 64)."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"got {text}, expected I/N with 0 <= I < N")
+    return int(match[1]), int(match[2])
+
+
+def _without_item(words: list[str]) -> list[str]:
+    """A command line without --shards (which may be abbreviated to --sh), so that all items note the same."""
+    kept = []
+    for before, word in zip(["", *words], words):
+        if not word.startswith("--sh") and not (before.startswith("--sh") and "=" not in before):
+            kept.append(word)
+    return kept
 
 
 def _add_crops(parser: argparse.ArgumentParser) -> None:

@@ -45,12 +45,14 @@ def run(settings: Settings) -> None:
 
 
 def label(plan: Plan) -> None:
-    """Do the work that no other process does; rank 0 also begins the job and finishes the files."""
-    outputs, shards, settings = plan.outputs, plan.shards, plan.settings
-    facts = plan.facts()
+    """Do the work that no other process does; rank 0 also begins the job and, unless it was asked for a part
+    of the shards only, finishes the files."""
+    outputs, settings, facts = plan.outputs, plan.settings, plan.facts()
+    item, items = settings.shards
+    shards = plan.shards[item::items]
     with plan.feed() as feed:
         if settings.dry_run:
-            print(forecast(plan.teachers, feed, outputs, len(shards)))
+            print(forecast(plan.teachers, feed, outputs, len(plan.shards)))
             return
         job = find_job(outputs, facts, settings.command)
         if job is None:
@@ -67,10 +69,18 @@ def label(plan: Plan) -> None:
         if rank() != 0:
             labelling.run(shards)
             return
+        if settings.is_item:
+            finish_shards(labelling, shards)
+            print(f"{outputs[0].path}: shards {item}/{items} are done: {len(shards)} of {len(plan.shards)}")
+            return
         with job.lock():
-            while not labelling.run(shards):
-                time.sleep(0.5)  # others hold what is left; should they die, it is ours
+            finish_shards(labelling, shards)
             conclude(job, shards, outputs)
+
+
+def finish_shards(labelling: Labelling, shards: list[Shard]) -> None:
+    while not labelling.run(shards):
+        time.sleep(0.5)  # others hold what is left; should they die, it is ours
 
 
 def find_job(outputs: list[Output], facts: dict, command: str) -> Parts | None:

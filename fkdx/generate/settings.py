@@ -29,6 +29,7 @@ class Settings:
     dry_run: bool = False
     status: bool = False
     strict: bool = False
+    shards: tuple[int, int] = (0, 1)
     # crops
     crops: int = 200
     seed: int = 0
@@ -72,6 +73,7 @@ class Settings:
         if self.status:
             _expect(self.output is not None, "--status needs --output")
             return
+        _expect(self.output is not None or not self.is_item, "--shards needs --output")
         self._check_files()
         self._check_teachers()
         self._check_crops()
@@ -114,6 +116,11 @@ class Settings:
                 augment_of(word)
             except ValueError as error:
                 raise ValueError(f"--augment: {str(error).removeprefix('augment: ')}") from None
+
+    @property
+    def is_item(self) -> bool:
+        """Whether only a part of the job's shards is asked for."""
+        return self.shards[1] > 1
 
     @property
     def mixed(self) -> bool:

@@ -2,6 +2,7 @@
 
     X.fkdl.parts/
         job.json       what the job is; a process with other settings is refused
+        begin.lock     held while job.json is written
         job.lock       held while the job runs, so that nobody starts it twice
         00012.lock     held by the process that works on part 12
         0/00012.fkdl   labels of part 12 in output 0: complete, or not there
@@ -13,6 +14,7 @@ job alone, so the finished file is the same whoever works on it and however ofte
 
 import json
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,11 +58,16 @@ class Parts:
         cls, folder: Path, settings: dict[str, Any], verb: str, notes: dict | None = None, outputs: int = 1
     ) -> "Parts":
         """Make the folder of a job of `outputs` label files, or go on with it; `notes` are kept beside."""
-        if not (folder / "job.json").exists():
+        job, file = {"version": VERSION, "settings": settings, "notes": notes or {}}, folder / "job.json"
+        while not file.exists():
             for output in range(outputs):
                 (folder / str(output)).mkdir(parents=True, exist_ok=True)
-            job = {"version": VERSION, "settings": settings, "notes": notes or {}}
-            write_json(folder / "job.json", job)
+            try:
+                with Lock(folder / "begin.lock"):
+                    if not file.exists():
+                        write_json(file, job)
+            except BlockingIOError:
+                time.sleep(0.05)  # another process begins the job in this moment
         return cls(folder, settings, verb)
 
     def lock(self) -> Lock:
