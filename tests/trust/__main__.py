@@ -73,7 +73,7 @@ def check_that_it_can_fail(part: Part, state: State) -> None:
         return
     turn, begun, bug = Turn(), time.monotonic(), OF_PART[part.name]
     try:
-        with planted(bug, ROOT / "build/trust/tree", part.builds) as tree:
+        with planted(bug, state.path.parent / "tree", part.builds) as tree:
             while not turn.failures and time.monotonic() - begun < 4 * part.patience:
                 turn = one_turn(part, tree, state.seed, done.turns, part.patience)
     except PlantingError as error:
