@@ -20,7 +20,7 @@ from fkdx import _C
 from fkdx.importers.fkd_export import fkd_bytes
 from fkdx.labels import LabelFile, LabelWriter, layout
 
-C, K, M_BATCH = 1000, 5, 4
+C, K, M_BATCH, BATCH = 1000, 5, 4, 256
 HEIGHT, WIDTH = 375, 500
 
 
@@ -29,12 +29,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--labels", metavar="FILE", help="plain label file for the error of the compact encoding"
     )
-    parser.add_argument("--images", type=int, default=1000, metavar="N", help="images (default %(default)s)")
+    parser.add_argument(
+        "--images", type=int, default=1000, metavar="N", help="images, a multiple of 20 (default %(default)s)"
+    )
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        for crops in (200, 500):
+        for crops in (16, 200, 500):
             measure_reading(Path(folder), rng, args.images, crops)
         measure_error(Path(folder), rng, args.labels)
         measure_opening(Path(folder), rng)
@@ -73,17 +75,12 @@ def measure_reading(folder: Path, rng: np.random.Generator, images: int, crops: 
     drawn = [draw_image(rng, crops) for _ in range(20)]
     keys = [f"n{i % 1000:08d}/n{i % 1000:08d}_{i}.JPEG" for i in range(images)]
     paths = {encoding: folder / f"{crops}_{encoding}.fkdl" for encoding in layout.ENCODINGS}
-    names = [f"n{i:08d}" for i in range(C)]
     for encoding, path in paths.items():
-        start = time.perf_counter()
-        with LabelWriter(path, num_classes=C, k=K, crops=crops, classes=names, encoding=encoding) as writer:
-            for i, key in enumerate(keys):
-                writer.add(key, **drawn[i % 20], image_size=(HEIGHT, WIDTH))
-        written = (time.perf_counter() - start) / images
+        many, single = (writing_time(path, keys, drawn, encoding, step) for step in (20, 1))
         size = path.stat().st_size / images / crops
         print(
             f"{crops} crops, {encoding:<8} {size:5.2f} bytes a crop, "
-            f"written at {1e6 * written:.0f} us an image"
+            f"written at {1e6 * single:.0f} us an image, {1e6 * many:.0f} in calls of 20 images"
         )
     fkd = folder / f"{crops}.tar"
     one = drawn[0]
@@ -105,6 +102,22 @@ def measure_reading(folder: Path, rng: np.random.Generator, images: int, crops: 
         )
 
 
+def writing_time(path: Path, keys: list[str], drawn: list[dict], encoding: str, step: int) -> float:
+    """Seconds an image, in calls of `step` images; without what opening and closing the file take."""
+    names, crops = [f"n{i:08d}" for i in range(C)], len(drawn[0]["flips"])
+    together = {name: np.stack([one[name] for one in drawn]) for name in drawn[0]}
+    options = {"crops": crops, "classes": names, "encoding": encoding, "overwrite": True}
+    with LabelWriter(path, num_classes=C, k=K, **options) as writer:
+        start = time.perf_counter()
+        for first in range(0, len(keys), step):
+            if step == 1:
+                writer.add(keys[first], **drawn[first % 20], image_size=(HEIGHT, WIDTH))
+            else:
+                sizes = [(HEIGHT, WIDTH)] * step
+                writer.add_many(keys[first : first + step], **together, image_sizes=sizes)
+        return (time.perf_counter() - start) / len(keys)
+
+
 def check_answers(labels: LabelFile, keys: list[str], drawn: dict, loaded: list[np.ndarray]) -> None:
     image = labels[keys[0]]
     ratios = image.boxes / np.array([HEIGHT, WIDTH, HEIGHT, WIDTH])
@@ -118,16 +131,18 @@ def check_answers(labels: LabelFile, keys: list[str], drawn: dict, loaded: list[
 
 
 def reading_times(labels: LabelFile, rng: np.random.Generator, crops: int) -> tuple[float, float]:
-    """Seconds an image: in calls of 64 images, and in calls of one image."""
+    """Seconds an image: in calls of BATCH images, and in calls of one image."""
     labels.verify()  # warms the map
-    requests = [(rng.integers(0, len(labels), 64), rng.integers(0, crops, (64, M_BATCH))) for _ in range(100)]
+    requests = [
+        (rng.integers(0, len(labels), BATCH), rng.integers(0, crops, (BATCH, M_BATCH))) for _ in range(100)
+    ]
     singles = [(images[:1], drawn[:1]) for images, drawn in requests for _ in range(10)]
 
     def read(batches: list[tuple[np.ndarray, np.ndarray]]) -> None:
         for images, drawn in batches:
             labels.gather(images, drawn)
 
-    return best_of(9, lambda: read(requests)) / 6400, best_of(9, lambda: read(singles)) / 1000
+    return best_of(9, lambda: read(requests)) / (100 * BATCH), best_of(9, lambda: read(singles)) / 1000
 
 
 # ---- error of the compact encoding -------------------------------------------------------------------------

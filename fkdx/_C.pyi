@@ -137,6 +137,15 @@ class LabelCodec:
     ) -> None: ...
     def decode_values(self, height: int, width: int, block: bytes, crops: int) -> tuple: ...
     def encode(self, height: int, width: int, arrays: dict, extra: bytes, repair: bool) -> tuple: ...
+    def encode_many(
+        self,
+        keys: collections.abc.Sequence[str],
+        sizes: typing.Annotated[numpy.typing.ArrayLike, numpy.uint16],
+        arrays: dict,
+        repair: bool,
+        id: bytes,
+        start: int,
+    ) -> tuple: ...
     def stride(self, height: int, width: int) -> int:
         """
         Bits of a record.

@@ -223,9 +223,45 @@ class LabelCodec {
       encode_crops(layout_, fields, in, crops, block.data());
     }
     std::memcpy(block.data() + size.extra, extra.data(), extra.size());
-    return py::make_tuple(
-        py::bytes(reinterpret_cast<const char*>(block.data()), size.bytes),
-        py::make_tuple(repairs.boxes, repairs.values, repairs.sums, repairs.ids, repairs.duplicates));
+    return py::make_tuple(py::bytes(reinterpret_cast<const char*>(block.data()), size.bytes),
+                          counts(repairs));
+  }
+
+  // As `encode`, of many images with equally many crops: sizes [n, 2] are their heights and widths, and the
+  // arrays hold the crops of one image after the other. Returns (blocks, index entries of the first block at
+  // byte `start` of the file `id`, repairs). Throws for the first image that is refused, with its key.
+  py::tuple encode_many(const std::vector<std::string>& keys, const Array<uint16_t>& sizes,
+                        const py::dict& arrays, bool repair, const py::bytes& file_id, uint64_t start) const {
+    const auto crops = static_cast<uint32_t>(arrays["flips"].cast<py::array>().shape(0) / keys.size());
+    const CropArrays all = pointers(arrays);
+    const uint16_t* size_of = sizes.data();
+    std::vector<uint8_t> blocks;
+    const std::string id = file_id;
+    std::string entries;
+    Repairs repairs;
+    {
+      py::gil_scoped_release release;
+      for (size_t image = 0; image < keys.size(); ++image) {
+        const uint32_t height = size_of[2 * image], width = size_of[2 * image + 1];
+        const CropArrays in = all.from(image * crops, layout_);
+        const RecordFields fields = record_fields(layout_, height, width);
+        const size_t at = blocks.size(), bytes = block_size(fields, crops, 0).bytes;
+        blocks.resize(at + bytes + 8);
+        try {
+          repairs.add(check_crops(layout_, {height, width, mix_size_, images_}, in, crops, repair));
+        } catch (const std::invalid_argument& error) {
+          throw std::invalid_argument(keys[image] + ": " + error.what());
+        }
+        encode_crops(layout_, fields, in, crops, blocks.data() + at);
+        blocks.resize(at + bytes);
+        IndexEntry entry{start + at, crops, static_cast<uint16_t>(height), static_cast<uint16_t>(width),
+                         0,          0};
+        entry.crc = seal(id.data(), entry, keys[image], blocks.data() + at, bytes);
+        entries.append(reinterpret_cast<const char*>(&entry), sizeof(entry));
+      }
+    }
+    return py::make_tuple(py::bytes(reinterpret_cast<const char*>(blocks.data()), blocks.size()),
+                          py::bytes(entries), counts(repairs));
   }
 
   // Values [crops, kept], and tails [crops] or None, of a block that `encode` made.
@@ -248,6 +284,10 @@ class LabelCodec {
   }
 
  private:
+  static py::tuple counts(const Repairs& repairs) {
+    return py::make_tuple(repairs.boxes, repairs.values, repairs.sums, repairs.ids, repairs.duplicates);
+  }
+
   template <typename T>
   static T* pointer(const py::dict& arrays, const char* name) {
     if (!arrays.contains(name)) return nullptr;
@@ -315,6 +355,8 @@ void bind_labels(py::module_& m) {
       .def("stride", &LabelCodec::stride, py::arg("height"), py::arg("width"), "Bits of a record.")
       .def("encode", &LabelCodec::encode, py::arg("height"), py::arg("width"), py::arg("arrays"),
            py::arg("extra"), py::arg("repair"))
+      .def("encode_many", &LabelCodec::encode_many, py::arg("keys"), py::arg("sizes"), py::arg("arrays"),
+           py::arg("repair"), py::arg("id"), py::arg("start"))
       .def("decode_values", &LabelCodec::decode_values, py::arg("height"), py::arg("width"), py::arg("block"),
            py::arg("crops"));
   m.def("crc32c", &crc32c_of, py::arg("data"), py::arg("crc") = 0, "CRC-32C of a buffer, continuing `crc`.");

@@ -19,6 +19,11 @@ struct CropBounds {
 // How many crops had a fault of each sort.
 struct Repairs {
   uint64_t boxes = 0, values = 0, sums = 0, ids = 0, duplicates = 0;
+
+  void add(const Repairs& more) {
+    boxes += more.boxes, values += more.values, sums += more.sums;
+    ids += more.ids, duplicates += more.duplicates;
+  }
 };
 
 // Whether the arrays that are there of one decoded crop hold: box inside the image, ids and values in range.

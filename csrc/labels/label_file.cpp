@@ -69,6 +69,14 @@ void LabelFile::refuse(uint64_t image, const std::string& what) const {
       message("LabelFile: image ", image, " ('", printable_key(key(image)), "'): ", what, ", ", path()));
 }
 
+uint32_t seal(const void* id, const IndexEntry& entry, std::string_view key, const uint8_t* block,
+              uint64_t bytes) {
+  uint32_t crc = crc32c(0, id, sizeof(Preamble::id));
+  crc = crc32c(crc, &entry, kEntrySealed);
+  crc = crc32c(crc, key.data(), key.size());
+  return crc32c(crc, block, bytes);
+}
+
 LabelFile::LabelFile(const std::string& path, Io io) : storage_(path, io) {
   const uint64_t size = storage_.size();
   expect(size >= sizeof(Preamble) + sizeof(Footer), "size, got ", size, ", expected at least ",
@@ -200,14 +208,6 @@ IndexEntry LabelFile::entry(uint64_t image) const {
   return entry;
 }
 
-uint32_t LabelFile::seal(const IndexEntry& entry, std::string_view key, const uint8_t* data,
-                         uint64_t size) const {
-  uint32_t crc = crc32c(0, preamble_.id.data(), preamble_.id.size());
-  crc = crc32c(crc, &entry, kEntrySealed);
-  crc = crc32c(crc, key.data(), key.size());
-  return crc32c(crc, data, size);
-}
-
 Block LabelFile::block(uint64_t image, std::vector<uint8_t>* scratch) const {
   Block block;
   block.entry = entry(image);
@@ -233,7 +233,7 @@ Block LabelFile::block(uint64_t image, std::vector<uint8_t>* scratch) const {
     storage_.read(e.offset, block.size.bytes, scratch->data());
     block.data = scratch->data();
   }
-  if (seal(e, key(image), block.data, block.size.bytes) != e.crc) {
+  if (seal(preamble_.id.data(), e, key(image), block.data, block.size.bytes) != e.crc) {
     refuse(image, "the CRC does not hold; its labels are damaged");
   }
   known_bits->fetch_or(static_cast<uint8_t>(kSealed << shift), std::memory_order_relaxed);

@@ -16,6 +16,10 @@
 
 namespace fkdx {
 
+// The CRC of an index entry: over the file's id, the entry, the key and the block.
+uint32_t seal(const void* id, const IndexEntry& entry, std::string_view key, const uint8_t* block,
+              uint64_t bytes);
+
 // The checked labels of one image. Points into the file, or into the scratch memory of the caller.
 struct Block {
   IndexEntry entry;
@@ -86,7 +90,6 @@ class LabelFile {
   }
   void check_all_crops(uint64_t image, const Block& block) const;
   IndexEntry entry(uint64_t image) const;
-  uint32_t seal(const IndexEntry& entry, std::string_view key, const uint8_t* data, uint64_t size) const;
 
   Storage storage_;
   Preamble preamble_{};

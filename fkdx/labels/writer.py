@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fkdx._version import __version__
 from fkdx.errors import refuse
 from fkdx.files import AtomicFile
 from fkdx.labels import layout
+from fkdx.labels.arrays import GivenArrays
 from fkdx.labels.dataset import check_key
 from fkdx.labels.file import ImageLabels, LabelFile, Mixes
 from fkdx.labels.layout import align64
@@ -115,6 +117,7 @@ class LabelWriter:
             _number("value_type", value_type, layout.VALUE_TYPES),
         )
         self._required = required
+        self._arrays = GivenArrays(kind, self.k, crops, ratios, self._partners)
         self._layout = (kind, encoding, value_type, num_classes, self.k, required)
         self._codec = _C.LabelCodec(*numbers, num_classes, self.k, required, mix_size, len(self._partners))
         self._header = {
@@ -184,8 +187,8 @@ class LabelWriter:
                 raise ValueError("the key was added before")
             if self._partners and key not in self._partners:
                 raise ValueError("the key is not one of `images`")
-            arrays = self._arrays(boxes, flips, ids, values, tails, mixes)
-            height, width = self._image_size(image_size)
+            arrays = self._arrays.of_image(boxes, flips, ids, values, tails, mixes)
+            height, width = self._arrays.image_size(image_size)
             if extra and not self._required & layout.EXTRA_OPERATIONS:
                 raise ValueError("extra bytes, expected none in this file")
             block, repairs = self._codec.encode(height, width, arrays, extra, self.repair)
@@ -194,9 +197,60 @@ class LabelWriter:
         for sort, count in zip(self.repairs, repairs):
             self.repairs[sort] += count
         if self._sizes:
-            stored, _ = self._codec.decode_values(height, width, block, len(arrays["flips"]))
-            self._count(moments_of(stored, self._sizes))
+            self._count_block(block, len(arrays["flips"]), height, width)
         self._add_block(name, block, len(arrays["flips"]), height, width, len(extra))
+
+    def add_many(
+        self,
+        keys: list[str],
+        boxes: ArrayLike,
+        flips: ArrayLike,
+        ids: ArrayLike | None = None,
+        values: ArrayLike | None = None,
+        image_sizes: ArrayLike | None = None,
+        *,
+        tails: ArrayLike | None = None,
+    ) -> None:
+        """Adds N images with M crops each in one native call: the bytes of `add` for each, in this order.
+
+        Args:
+            keys: N keys.
+            boxes, flips, ids, values, tails: as in `add`, with another dimension N in front, so (N, M, 4),
+                (N, M), (N, M, K) and so on.
+            image_sizes: (N, 2) heights and widths; not needed with `ratios`.
+
+        Raises ValueError as `add` does, with the first key that is refused; none of the N images is written
+        then. Files of mixed crops and of further operations take one image at a time.
+        """
+        if self._file is None:
+            raise RuntimeError(f"LabelWriter.add_many: the writer is closed; open a new one, {self.path}")
+        if not len(keys):
+            return
+        names = [check_key(key) for key in keys]
+        try:
+            if self._required & (layout.TWO_VIEWS | layout.EXTRA_OPERATIONS):
+                raise ValueError("mixed crops or further operations, expected plain crops; use `add`")
+            new = dict.fromkeys(names)
+            if len(new) < len(names) or not new.keys().isdisjoint(self._index):
+                raise ValueError(
+                    f"key, got '{_repeated(names, self._index)}' twice, expected each image once"
+                )
+            arrays = self._arrays.of_images(len(keys), boxes, flips, ids, values, tails)
+            sizes = self._arrays.image_sizes(len(keys), image_sizes)
+            blocks, entries, repairs = self._codec.encode_many(
+                keys, sizes, arrays, self.repair, self._id, self._length
+            )
+        except ValueError as error:
+            raise ValueError(f"LabelWriter.add_many: {error}, {self.path}") from None
+        for sort, count in zip(self.repairs, repairs):
+            self.repairs[sort] += count
+        start, size = self._length, len(entries) // len(names)
+        self._write(blocks)
+        for i, name in enumerate(names):
+            self._index[name] = entry = entries[i * size : (i + 1) * size]
+            if self._sizes:
+                at, crops, height, width, _ = layout.ENTRY.unpack(entry[: layout.ENTRY.size])
+                self._count_block(blocks[at - start :], crops, height, width)
 
     def add_image(self, image: ImageLabels) -> None:
         """Adds the labels of an image of another label file; see `add`."""
@@ -236,6 +290,10 @@ class LabelWriter:
         if self._sizes and copied:
             self._count(list(labels.moments.values()))
 
+    def _count_block(self, block: bytes, crops: int, height: int, width: int) -> None:
+        stored, _ = self._codec.decode_values(height, width, block, crops)
+        self._count(moments_of(stored, self._sizes))
+
     def _count(self, moments: list[Moments]) -> None:
         self._moments = [sum_ + more for sum_, more in zip(self._moments, moments)]
 
@@ -244,56 +302,6 @@ class LabelWriter:
         crc = _C.crc32c(block, _C.crc32c(self._id + entry + key))
         self._write(block)
         self._index[key] = entry + crc.to_bytes(4, "little")
-
-    def _arrays(self, boxes, flips, ids, values, tails, mixes) -> dict[str, np.ndarray]:
-        flips = np.array(flips, dtype=bool, ndmin=1)
-        count = len(flips)
-        if flips.ndim != 1 or count > layout.MAX_CROPS or (self.crops and count != self.crops):
-            raise ValueError(f"crops, got {count}, expected {self.crops or f'at most {layout.MAX_CROPS}'}")
-        arrays = {"flips": flips.view(np.uint8), **self._box_arrays("", boxes, count)}
-        if self.kind not in layout.WITHOUT_IDS:
-            ids = np.asarray(ids)
-            arrays["ids"] = _integers("ids", ids[:, None] if ids.ndim == 1 else ids, (count, self.k))
-        if self.kind != "hard":
-            values = np.asarray(values)
-            arrays["values"] = _floats(
-                "values", values[:, None] if values.ndim == 1 else values, (count, self.k)
-            )
-        if self.kind == "topk_logits":
-            arrays["tails"] = _floats("tails", tails, (count,))
-        if (mixes is not None) != bool(self._partners):
-            raise ValueError("mixes, expected in files of mixed crops and only there")
-        if mixes is not None:
-            arrays |= self._mix_arrays(mixes, count)
-        return arrays
-
-    def _box_arrays(self, view: str, boxes: ArrayLike, count: int) -> dict[str, np.ndarray]:
-        if self._required & layout.RATIO_BOXES:
-            return {f"{view}ratios": _floats("boxes", boxes, (count, 4))}
-        return {f"{view}boxes": _integers("boxes", boxes, (count, 4))}
-
-    def _mix_arrays(self, mixes: Mixes, count: int) -> dict[str, np.ndarray]:
-        try:
-            partners = [0 if key is None else self._partners[key] for key in mixes.partners]
-        except KeyError as error:
-            raise ValueError(f"partner, got {error}, expected one of `images`") from None
-        operations = _integers("operations", mixes.operations, (count,)).astype(np.uint8)
-        operations |= np.asarray(mixes.flips, bool) * np.uint8(layout.PARTNER_FLIPPED)
-        return {
-            "partners": np.array(partners, np.uint32).reshape(count),
-            **self._box_arrays("partner_", mixes.boxes, count),
-            "operations": operations,
-            "lambdas": _floats("lambdas", mixes.lambdas, (count,)),
-            "mix_boxes": _integers("mix_boxes", mixes.mix_boxes, (count, 4)),
-        }
-
-    def _image_size(self, image_size: tuple[int, int] | None) -> tuple[int, int]:
-        if self._required & layout.RATIO_BOXES:
-            return (0, 0)
-        if image_size is None or not all(1 <= size <= 65_535 for size in image_size):
-            raise ValueError(f"image_size, got {image_size}, expected (height, width) of 1 to 65535 pixels")
-        height, width = image_size
-        return int(height), int(width)
 
     # ---- end -----------------------------------------------------------------------------------------------
 
@@ -368,6 +376,11 @@ class LabelWriter:
             self.abort()
 
 
+def _repeated(names: list[bytes], known: Container[bytes]) -> str:
+    """The first name that was there before."""
+    return next(name for i, name in enumerate(names) if name in known or name in names[:i]).decode()
+
+
 def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
 
@@ -411,23 +424,3 @@ def _number(what: str, name: str, names: tuple[str, ...]) -> int:
     if name not in names:
         raise ValueError(f"LabelWriter: {what}, got '{name}', expected one of {', '.join(names)}")
     return names.index(name)
-
-
-def _integers(name: str, array: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(array)
-    if array.shape != shape or (array.dtype.kind not in "iu" and array.size):
-        raise ValueError(
-            f"{name}, got {array.dtype} of shape {array.shape}, expected integers of shape {shape}"
-        )
-    if array.dtype.itemsize > 2 and array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
-        raise ValueError(f"{name}, got values up to {array.max()}, expected 32-bit integers")
-    return np.array(array, np.int32, order="C")
-
-
-def _floats(name: str, array: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(array)
-    if array.shape != shape or (array.dtype.kind not in "fiu" and array.size):
-        raise ValueError(
-            f"{name}, got {array.dtype} of shape {array.shape}, expected floats of shape {shape}"
-        )
-    return np.array(array, np.float32, order="C")

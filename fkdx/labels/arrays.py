@@ -1,0 +1,144 @@
+"""What users give LabelWriter as arrays, checked and converted to those that the codec takes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fkdx.labels import layout
+from fkdx.labels.file import Mixes
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class GivenArrays:
+    """For files of one layout.
+
+    Attributes:
+        kind, k: of the labels.
+        crops: of every image, or None if it varies.
+        ratios: whether boxes are parts of the image.
+        partners: numbers of the images that crops may be mixed with, by key; empty where crops are not mixed.
+
+    All methods raise ValueError for a wrong type, shape or number.
+    """
+
+    kind: str
+    k: int
+    crops: int | None
+    ratios: bool
+    partners: dict[str, int]
+
+    def of_image(self, boxes, flips, ids, values, tails, mixes) -> Arrays:
+        """The crops of one image; see `LabelWriter.add`."""
+        self._check_count(np.size(flips))
+        return self._crops(boxes, flips, ids, values, tails, mixes)
+
+    def of_images(self, count: int, boxes, flips, ids, values, tails) -> Arrays:
+        """The crops of `count` images one after the other; see `LabelWriter.add_many`."""
+        flips = np.asarray(flips, dtype=bool)
+        if flips.ndim != 2 or len(flips) != count:
+            raise ValueError(f"flips, got shape {flips.shape}, expected (N, M) with {count} images")
+
+        def flat(name: str, array: ArrayLike | None) -> np.ndarray | None:
+            if array is None:
+                return None
+            array = np.asarray(array)
+            if array.shape[:2] != flips.shape:
+                raise ValueError(
+                    f"{name}, got shape {array.shape}, expected {flips.shape} in front, as flips"
+                )
+            return array.reshape(-1, *array.shape[2:])
+
+        self._check_count(flips.shape[1])
+        return self._crops(
+            flat("boxes", boxes), flips.reshape(-1), flat("ids", ids), flat("values", values),
+            flat("tails", tails), None,
+        )  # fmt: skip
+
+    def image_size(self, image_size: tuple[int, int] | None) -> tuple[int, int]:
+        if self.ratios:
+            return (0, 0)
+        if image_size is None or not all(1 <= size <= 65_535 for size in image_size):
+            raise ValueError(f"image_size, got {image_size}, expected (height, width) of 1 to 65535 pixels")
+        height, width = image_size
+        return int(height), int(width)
+
+    def image_sizes(self, count: int, image_sizes: ArrayLike | None) -> np.ndarray:
+        """(N, 2) uint16 heights and widths; zeros with ratios."""
+        if self.ratios:
+            return np.zeros((count, 2), np.uint16)
+        sizes = np.asarray(image_sizes)
+        if sizes.shape != (count, 2) or sizes.min(initial=1) < 1 or sizes.max(initial=1) > 65_535:
+            raise ValueError(
+                f"image_sizes, got shape {sizes.shape}, expected ({count}, 2) of 1 to 65535 pixels"
+            )
+        return np.ascontiguousarray(sizes, np.uint16)
+
+    def _check_count(self, count: int) -> None:
+        """Of the crops of an image."""
+        if count > layout.MAX_CROPS or (self.crops and count != self.crops):
+            raise ValueError(f"crops, got {count}, expected {self.crops or f'at most {layout.MAX_CROPS}'}")
+
+    def _crops(self, boxes, flips, ids, values, tails, mixes) -> dict[str, np.ndarray]:
+        flips = np.array(flips, dtype=bool, ndmin=1)
+        count = len(flips)
+        if flips.ndim != 1:
+            raise ValueError(f"flips, got shape {flips.shape}, expected (M,)")
+        arrays = {"flips": flips.view(np.uint8), **self._box_arrays("", boxes, count)}
+        if self.kind not in layout.WITHOUT_IDS:
+            ids = np.asarray(ids)
+            arrays["ids"] = _integers("ids", ids[:, None] if ids.ndim == 1 else ids, (count, self.k))
+        if self.kind != "hard":
+            values = np.asarray(values)
+            arrays["values"] = _floats(
+                "values", values[:, None] if values.ndim == 1 else values, (count, self.k)
+            )
+        if self.kind == "topk_logits":
+            arrays["tails"] = _floats("tails", tails, (count,))
+        if (mixes is not None) != bool(self.partners):
+            raise ValueError("mixes, expected in files of mixed crops and only there")
+        if mixes is not None:
+            arrays |= self._mix_arrays(mixes, count)
+        return arrays
+
+    def _box_arrays(self, view: str, boxes: ArrayLike, count: int) -> dict[str, np.ndarray]:
+        if self.ratios:
+            return {f"{view}ratios": _floats("boxes", boxes, (count, 4))}
+        return {f"{view}boxes": _integers("boxes", boxes, (count, 4))}
+
+    def _mix_arrays(self, mixes: Mixes, count: int) -> dict[str, np.ndarray]:
+        try:
+            partners = [0 if key is None else self.partners[key] for key in mixes.partners]
+        except KeyError as error:
+            raise ValueError(f"partner, got {error}, expected one of `images`") from None
+        operations = _integers("operations", mixes.operations, (count,)).astype(np.uint8)
+        operations |= np.asarray(mixes.flips, bool) * np.uint8(layout.PARTNER_FLIPPED)
+        return {
+            "partners": np.array(partners, np.uint32).reshape(count),
+            **self._box_arrays("partner_", mixes.boxes, count),
+            "operations": operations,
+            "lambdas": _floats("lambdas", mixes.lambdas, (count,)),
+            "mix_boxes": _integers("mix_boxes", mixes.mix_boxes, (count, 4)),
+        }
+
+
+def _integers(name: str, array: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(array)
+    if array.shape != shape or (array.dtype.kind not in "iu" and array.size):
+        raise ValueError(
+            f"{name}, got {array.dtype} of shape {array.shape}, expected integers of shape {shape}"
+        )
+    if array.dtype.itemsize > 2 and array.size and not -(2**31) <= array.min() <= array.max() < 2**31:
+        raise ValueError(f"{name}, got values up to {array.max()}, expected 32-bit integers")
+    return np.array(array, np.int32, order="C")
+
+
+def _floats(name: str, array: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(array)
+    if array.shape != shape or (array.dtype.kind not in "fiu" and array.size):
+        raise ValueError(
+            f"{name}, got {array.dtype} of shape {array.shape}, expected floats of shape {shape}"
+        )
+    return np.array(array, np.float32, order="C")
