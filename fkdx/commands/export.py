@@ -4,28 +4,30 @@ fkd         a folder of one .tar an image, as FKD's
 parquet     a table of one row a crop: key, crop, box, flip, ids, values (needs pyarrow)
 pred-probs  a numpy file (N, C), each image's probabilities, the mean over its crops, as cleanlab reads
             them; the images' keys are listed in OUT.keys.txt
+fiftyone    a JSON file of the likeliest classes, FiftyOne's FiftyOneImageClassificationDataset
 """
 
 import argparse
 from pathlib import Path
 
 from fkdx.commands.options import TAIL_HELP, progress, purpose
+from fkdx.importers.fiftyone_export import export_fiftyone
 from fkdx.importers.fkd_export import export_fkd
 from fkdx.importers.parquet_export import export_parquet
 from fkdx.importers.pred_probs import export_pred_probs
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import TAILS
 
-FORMS = ("fkd", "parquet", "pred-probs")
+FORMS = ("fkd", "parquet", "pred-probs", "fiftyone")
+WITH_TAIL = ("pred-probs", "fiftyone")
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     labels, output = LabelFile(args.labels), Path(args.output)
-    if args.tail and args.to != "pred-probs":
-        raise ValueError(
-            f"export: --tail, got {args.tail} with --to {args.to}, expected it with pred-probs only"
-        )
+    if args.tail and args.to not in WITH_TAIL:
+        expected = " or ".join(WITH_TAIL)
+        raise ValueError(f"export: --tail, got {args.tail} with --to {args.to}, expected it with {expected}")
     images = progress(labels, len(labels), "export")
     if args.to == "fkd":
         _check_folder(labels, output)
@@ -35,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         raise FileExistsError(f"export: {output} exists; remove it, or ask to overwrite it (--overwrite)")
     if args.to == "parquet":
         print(f"{output}: {export_parquet(labels, images, output):,} rows")
+    elif args.to == "fiftyone":
+        print(f"{output}: {export_fiftyone(labels, images, output, args.tail or TAILS[0]):,} images")
     else:
         rows = export_pred_probs(labels, images, output, args.tail or TAILS[0])
         print(f"{output}: {rows:,} images x {labels.num_classes:,} classes")
@@ -60,6 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder or file to write")
     parser.add_argument("--to", choices=FORMS, default=FORMS[0], help="form (default: %(default)s)")
     tail_help = TAIL_HELP.replace("%(default)s", TAILS[0])
-    parser.add_argument("--tail", choices=TAILS, help=f"for pred-probs: {tail_help}")
+    parser.add_argument("--tail", choices=TAILS, help=f"for {' and '.join(WITH_TAIL)}: {tail_help}")
     parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
     return parser

@@ -149,6 +149,33 @@ def test_an_image_without_crops(rng, tmp_path: Path) -> None:
         export_pred_probs(labels, labels, tmp_path / "p.npy")
 
 
+# ---- fiftyone -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["topk", "hard", "dense", "topk_logits"])
+def test_predictions_for_fiftyone(rng, tmp_path: Path, kind: str) -> None:
+    k = {"hard": 1}.get(kind, K)
+    write_labels(tmp_path / "a.fkdl", rng, kind, num_classes=C, k=k, value_type=None)
+    labels = LabelFile(tmp_path / "a.fkdl")
+    assert export(tmp_path / "a.fkdl", tmp_path / "labels.json", "fiftyone") == 0
+    found = json.loads((tmp_path / "labels.json").read_text())
+    assert found["classes"] == (labels.classes or [str(c) for c in range(C)])
+    assert len(found["labels"]) == len(labels)
+    for image in labels:
+        shown, mean = found["labels"][image.key.rsplit(".", 1)[0]], plain_mean(image, kind, "smoothing")
+        assert shown["confidence"] == pytest.approx(mean.max(), abs=3e-3)
+        assert mean[shown["label"]] == pytest.approx(mean.max(), abs=3e-3)
+        rows = image.values if kind == "dense" else image.ids[:, :1]  # values are in descending order
+        best = rows.argmax(axis=1) if kind == "dense" else rows[:, 0]
+        assert shown["attributes"]["agreement"] == pytest.approx((best == shown["label"]).mean(), abs=1e-3)
+
+
+def test_mixed_labels_are_not_for_fiftyone(rng, tmp_path: Path, capsys) -> None:
+    write_labels(tmp_path / "a.fkdl", rng, mix_size=64)
+    assert export(tmp_path / "a.fkdl", tmp_path / "labels.json", "fiftyone") == 1
+    assert "mixed crops, which show two images" in capsys.readouterr().err
+
+
 def test_what_exists_stays(rng, tmp_path: Path, capsys) -> None:
     write_labels(tmp_path / "a.fkdl", rng)
     (tmp_path / "p.npy").write_bytes(b"mine")
@@ -161,4 +188,4 @@ def test_what_exists_stays(rng, tmp_path: Path, capsys) -> None:
 def test_tail_is_for_probabilities(rng, tmp_path: Path, capsys) -> None:
     write_labels(tmp_path / "a.fkdl", rng)
     assert export(tmp_path / "a.fkdl", tmp_path / "f", "fkd", "--tail", "renorm") > 0
-    assert "expected it with pred-probs only" in capsys.readouterr().err
+    assert "expected it with pred-probs or fiftyone" in capsys.readouterr().err
