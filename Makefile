@@ -32,7 +32,7 @@ trust: build           ## damage, kills and planted bugs for SECONDS; goes on wh
 SANITIZE = clang++-19 -std=c++17 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Icsrc
 fuzz-labels:           ## fuzz the reader of label files for ten minutes (needs clang-19, libclang-rt-19-dev)
 	mkdir -p build/fuzz/label_file
-	$(SANITIZE) tests/fuzz/label_file.cpp csrc/labels/*.cpp csrc/base/cpu.cpp -o build/fuzz/label_file.bin
+	$(SANITIZE) tests/fuzz/label_file.cpp csrc/labels/*.cpp csrc/base/*.cpp -ldl -o build/fuzz/label_file.bin
 	build/fuzz/label_file.bin -max_total_time=600 -max_len=8192 -rss_limit_mb=1024 build/fuzz/label_file tests/fuzz/label_file
 
 SEED ?= $(shell date +%s)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trust import page
 from trust.bugs import OF_PART
-from trust.part import Part, Turn
+from trust.part import CannotRunError, Part, Turn
 from trust.parts import PARTS
 from trust.state import Done, State, load
 from trust.trees import ROOT, PlantingError, planted
@@ -75,8 +75,8 @@ def check_that_it_can_fail(part: Part, state: State) -> None:
     try:
         with planted(bug, state.path.parent / "tree", part.builds) as tree:
             while not turn.failures and time.monotonic() - begun < 4 * part.patience:
-                turn = one_turn(part, tree, state.seed, done.turns, part.patience)
-    except PlantingError as error:
+                turn = part.run(tree, state.seed, done.turns, part.patience)
+    except (PlantingError, CannotRunError) as error:
         done.failures.append(f"its planted bug: {error}")
         return
     if turn.failures:

@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+class CannotRunError(RuntimeError):
+    """A part does not get to run: it does not build, or its tests are not found."""
+
+
 @dataclass
 class Turn:
     """What one turn of a part did. One that tried nothing counts as a failure."""

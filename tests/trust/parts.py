@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from trust.bugs import BUGS
-from trust.part import Part, Turn
+from trust.part import CannotRunError, Part, Turn
 from trust.programs import HOUR, program_turn, pytest_turn, run, run_pytest, tail
 from trust.trees import PlantingError, planted
 
@@ -17,13 +17,12 @@ def fuzz_labels(tree: Path, seed: int, first: int, seconds: float) -> Turn:
     folder = tree / "build/fuzz/label_file"
     folder.mkdir(parents=True, exist_ok=True)
     program = folder.with_suffix(".bin")
-    sources = "tests/fuzz/label_file.cpp csrc/base/cpu.cpp " + " ".join(
-        str(path.relative_to(tree)) for path in sorted((tree / "csrc/labels").glob("*.cpp"))
-    )
+    rooms = [path for room in ("base", "labels") for path in sorted((tree / "csrc" / room).glob("*.cpp"))]
+    sources = ["tests/fuzz/label_file.cpp", *map(str, rooms), "-ldl"]
     if not _is_newer(program, tree):
-        built = run([*CLANG.split(), *sources.split(), "-o", str(program)], tree, HOUR)
+        built = run([*CLANG.split(), *sources, "-o", str(program)], tree, HOUR)
         if built.returncode:
-            return Turn(0, [f"label fuzzer does not build: {tail(built)}"])
+            raise CannotRunError(f"label fuzzer does not build: {tail(built)}")
     options = f"-max_total_time={max(1, int(seconds))} -max_len=8192 -rss_limit_mb=1024 -print_final_stats=1"
     words = [
         str(program),
@@ -43,7 +42,7 @@ def fuzz_jpeg(tree: Path, seed: int, first: int, seconds: float) -> Turn:
     if not _is_newer(program, tree):
         built = run(["sh", "tests/fuzz/jpeg/run.sh", "address,undefined", str(seed), "0"], tree, HOUR)
         if built.returncode:
-            return Turn(0, [f"JPEG fuzzer does not build: {tail(built)}"])
+            raise CannotRunError(f"JPEG fuzzer does not build: {tail(built)}")
     count = max(500, int(seconds * 100))
     done = run(
         [str(program), str(seed), str(count), str(first), str(program.parent)], tree, 60 * seconds + HOUR
@@ -71,6 +70,8 @@ def sanitize_threads(tree: Path, seed: int, first: int, seconds: float) -> Turn:
         ["sh", "tools/sanitize.sh", ".venv", "thread", *tests.split()], tree, HOUR, FKDX_TEST_SEED=str(seed)
     )
     passed = re.search(r"(\d+) passed", done.stdout)
+    if not passed and "ThreadSanitizer" not in done.stdout + done.stderr:
+        raise CannotRunError(f"TSan: {tail(done)}")
     count = int(passed[1]) if passed else 0
     return Turn(count, [f"TSan: ended with {done.returncode}: {tail(done, 40)}"] if done.returncode else [])
 
@@ -82,8 +83,8 @@ def plant_bugs(tree: Path, seed: int, first: int, seconds: float) -> Turn:
     try:
         with planted(bug, tree / "build/trust/bugs", source=tree) as copy:
             turn = run_pytest(f"-x {bug.tests}", copy, HOUR, FKDX_TEST_SEED=str(seed % 2**31))
-    except PlantingError as error:
-        return Turn(1, [str(error)])
+    except (PlantingError, CannotRunError) as error:
+        return Turn(1, [f"{bug.name}: {error}"])
     caught = any("::" in failure for failure in turn.failures)
     other = "; ".join(turn.failures) or f"{turn.count} tests passed"
     return Turn(1, [] if caught else [f"not caught by {bug.tests}: {bug.name} ({other})"])

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from trust.part import Turn
+from trust.part import CannotRunError, Turn
 
 HOUR = 3600.0
 
@@ -76,7 +76,7 @@ def run_pytest(tests: str, tree: Path, limit: float, **environment: str) -> Turn
         words += ["--basetemp", f"{folder}/tmp", *paths.split(), *(["-k", choice] if choice else [])]
         done = run(words, tree, limit, **environment)
         if done.returncode not in (0, 1) or not xml.exists():
-            return Turn(0, [f"pytest {tests}: ended with {done.returncode}: {tail(done)}"])
+            raise CannotRunError(f"pytest {tests}: ended with {done.returncode}: {tail(done)}")
         return _told(ElementTree.parse(xml).getroot(), environment)
 
 

@@ -9,7 +9,7 @@ import pytest
 from trust import __main__ as program
 from trust import page, parts, trees
 from trust.bugs import BUGS, OF_PART
-from trust.part import Bug, Part, Turn
+from trust.part import Bug, CannotRunError, Part, Turn
 from trust.programs import run_pytest
 
 HARMLESS = Bug("a comment", "fkdx/errors.py", "old", "new")
@@ -74,6 +74,17 @@ def test_a_part_that_cannot_fail_is_a_failure(tmp_path: Path, monkeypatch) -> No
     assert "blind: did not find its planted bug, a comment" in (tmp_path / "report.md").read_text()
 
 
+def test_a_part_that_cannot_run_has_found_nothing(tmp_path: Path, monkeypatch) -> None:
+    def run(*_) -> Turn:
+        raise CannotRunError("it does not build")
+
+    monkeypatch.setattr(program, "PARTS", [make_part("broken", run)])
+    monkeypatch.setattr(program, "planted", lambda *_: nullcontext(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["trust", "0", "--folder", str(tmp_path)])
+    assert program.main() == 1
+    assert "broken: its planted bug: it does not build" in (tmp_path / "report.md").read_text()
+
+
 def impatient(check):
     def quick(part: Part, state) -> None:
         check(Part(**vars(part) | {"patience": 0.01}), state)
@@ -97,7 +108,8 @@ def test_failures_of_tests_are_told(tmp_path: Path) -> None:
     assert turn.count == 8
     assert len(turn.failures) == 1
     assert "test_bad (FKDX_TEST_SEED=3)" in turn.failures[0]
-    assert run_pytest("test_none.py", tmp_path, 60).failures
+    with pytest.raises(CannotRunError, match="ended with"):
+        run_pytest("test_none.py", tmp_path, 60)
 
 
 @pytest.mark.slow
