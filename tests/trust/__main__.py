@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**31, help="of a new state")
     parser.add_argument("--no-plant", action="store_true", help="do not try whether each part can fail")
     options = parser.parse_args()
+    options.folder = options.folder.resolve()  # parts run in other folders
     parts = [part for part in PARTS if not options.only or part.name in options.only]
     state = load(options.folder, options.seed)
     print(f"trust: {state.commit}, seed {state.seed}, state in {state.path}", flush=True)

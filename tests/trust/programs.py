@@ -52,7 +52,9 @@ def program_turn(program: str, *options: str):
         except (ValueError, IndexError):
             said = {"count": 0, "failures": []}
         failures = list(said["failures"])
-        if done.returncode and not failures:
+        if done.returncode > 0 and not failures:
+            raise CannotRunError(f"{program}: ended with {done.returncode}: {tail(done)}")
+        if done.returncode and not failures:  # by a signal
             failures = [f"{program} {seed} {first}: ended with {done.returncode}: {tail(done)}"]
         return Turn(said["count"], failures)
 

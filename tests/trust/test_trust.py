@@ -10,7 +10,7 @@ from trust import __main__ as program
 from trust import page, parts, trees
 from trust.bugs import BUGS, OF_PART
 from trust.part import Bug, CannotRunError, Part, Turn
-from trust.programs import run_pytest
+from trust.programs import program_turn, run_pytest
 
 HARMLESS = Bug("a comment", "fkdx/errors.py", "old", "new")
 
@@ -110,6 +110,14 @@ def test_failures_of_tests_are_told(tmp_path: Path) -> None:
     assert "test_bad (FKDX_TEST_SEED=3)" in turn.failures[0]
     with pytest.raises(CannotRunError, match="ended with"):
         run_pytest("test_none.py", tmp_path, 60)
+
+
+def test_a_program_that_dies_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/dies.py").write_text("import os; os.abort()")
+    assert "dies.py 1 2: ended with -6" in program_turn("dies.py")(tmp_path, 1, 2, 3).failures[0]
+    with pytest.raises(CannotRunError, match="ended with 2"):
+        program_turn("absent.py")(tmp_path, 1, 2, 3)
 
 
 @pytest.mark.slow
