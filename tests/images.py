@@ -86,3 +86,20 @@ def with_size(data: bytes, height: int, width: int) -> bytes:
     """The same JPEG file, claiming another size in its header."""
     start = next(data.index(marker) for marker in (b"\xff\xc0", b"\xff\xc2") if marker in data)
     return data[: start + 5] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[start + 9 :]
+
+
+def other_jfif(data: bytes) -> bytes:
+    """The same JPEG file under an unknown JFIF version, which changes no pixel."""
+    at = data.index(b"JFIF\0") + 5
+    return data[:at] + b"\2" + data[at + 1 :]
+
+
+def cut_short(data: bytes) -> bytes:
+    """The first four fifths of a JPEG file: libjpeg decodes it with a warning."""
+    return data[: len(data) * 4 // 5]
+
+
+def unfinished(data: bytes) -> bytes:
+    """A progressive JPEG file without its last scans, properly closed: no decoder warns, each guesses."""
+    scans = [at for at in range(len(data) - 1) if data[at : at + 2] == b"\xff\xda"]
+    return data[: scans[len(scans) // 2]] + b"\xff\xd9"

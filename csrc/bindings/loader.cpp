@@ -88,6 +88,14 @@ class Pending {
     return py::bytes(reinterpret_cast<const char*>(bytes->data()), bytes->size());
   }
 
+  std::vector<int> warned() const {
+    std::vector<int> found;
+    for (size_t i = 0; i < batch_->images.size(); ++i) {
+      if (batch_->images[i].warned) found.push_back(static_cast<int>(i));
+    }
+    return found;
+  }
+
   Array<int32_t> sizes() const {
     Array<int32_t> sizes({static_cast<py::ssize_t>(batch_->images.size()), py::ssize_t{2}});
     int32_t* next = sizes.mutable_data();
@@ -205,7 +213,8 @@ void bind_loader(py::module_& m) {
       .def("foreign", [](const Pending& self) { return self.in_state(State::kForeign); })
       .def("raise_error", &Pending::raise_error, "image"_a)
       .def("encoded", &Pending::encoded, "image"_a)
-      .def("sizes", &Pending::sizes);
+      .def("sizes", &Pending::sizes)
+      .def("warned", &Pending::warned, "After `wait`: images with warnings that change no pixel.");
   py::class_<Pool, std::shared_ptr<Pool>>(m, "Pool")
       .def(py::init([](int threads, int64_t cache_bytes) {
              return std::shared_ptr<Pool>(new Pool(threads, cache_bytes), &Pool::delete_in_owner);

@@ -59,7 +59,8 @@ State Worker::process(const View& view, const Rows& rows, Image* image, Stages* 
     spent->bytes = static_cast<int64_t>(bytes->size());
     if (is_jpeg(bytes->data(), bytes->size())) {
       decode(view, rows, *bytes, image);
-      spent->warned = decoder_.harmless_warnings() > 0;
+      image->warned = decoder_.harmless_warnings() > 0;
+      spent->warned = image->warned;
     } else {
       image->encoded = bytes == buffer_ ? std::make_shared<Bytes>(*bytes) : bytes;
       state = State::kForeign;

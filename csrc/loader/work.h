@@ -55,6 +55,7 @@ struct Image {
 
   State state = State::kWaiting;
   ImageSize size{0, 0};
+  bool warned = false;                   // libjpeg said something that changes no pixel
   std::exception_ptr error;              // kFailed
   std::shared_ptr<const Bytes> encoded;  // kForeign: not a JPEG, left to the caller
 };

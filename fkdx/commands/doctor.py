@@ -5,6 +5,8 @@ import os
 import platform
 from importlib import metadata
 
+from PIL import features
+
 from fkdx._version import __version__
 
 
@@ -25,7 +27,8 @@ def report() -> list[tuple[str, str]]:
         ("cores", str(len(os.sched_getaffinity(0)))),
         ("loader memory", loader_memory()),
         *_extension(),
-        *((name, _installed(name)) for name in ("numpy", "pillow", "torch", "torchvision", "timm")),
+        ("pillow", pillow()),
+        *((name, _installed(name)) for name in ("numpy", "torch", "torchvision", "timm")),
         ("gpu", _gpu()),
     ]
 
@@ -66,6 +69,11 @@ def libjpeg(info: dict) -> str:
     simd = "with SIMD" if info["jpeg_simd"] else "without SIMD (slow; install nasm and build again)"
     huffman = "our Huffman decoder" if info["jpeg_huffman"] else "its own Huffman decoder (slower)"
     return f"{info['jpeg']}, {origin}, {simd}, {huffman}"
+
+
+def pillow() -> str:
+    """What decodes everything but JPEG, and with which library it would decode that."""
+    return f"{_installed('pillow')}, with libjpeg-turbo {features.version('libjpeg_turbo') or '(none)'}"
 
 
 def cuda_state() -> str:

@@ -94,6 +94,7 @@ def _provenance(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "teacher": teacher or "unknown",
         "temperature": "unknown" if args.temperature is None else args.temperature,
+        "decoder": "unknown",  # of the crops that the teacher saw
     }
 
 

@@ -36,7 +36,7 @@ def write_shard(
 
     RuntimeError, naming the image, where a teacher's outputs were not finite.
     """
-    failed = []
+    failed, warned = [], 0
     paths = [job.labels_path(shard.number, number) for number in range(len(outputs))]
     with ExitStack() as stack:
         writers = [
@@ -50,13 +50,14 @@ def write_shard(
                 if image.failure:
                     failed.append({"key": image.key, "reason": image.failure})
                     continue
+                warned += image.warned
                 for writer, row in zip(writers, rows):
                     _check_finite(row.pop("finite"), image)
                     row |= {"mixes": image.mixes, "extra": encode(image.steps) if image.steps else b""}
                     writer.add(image.key, image.boxes, image.flips, image_size=image.image_size, **row)
     digests = [LabelFile(path).digest for path in paths]
-    done = shard.last - shard.first - len(failed)
-    job.set_done(shard.number, {"images": done, "failed": failed, "digests": digests, **facts})
+    counts = {"images": shard.last - shard.first - len(failed), "failed": failed, "warned": warned}
+    job.set_done(shard.number, {**counts, "digests": digests, **facts})
 
 
 def _by_image(

@@ -33,6 +33,11 @@ class Cut:
         return self._pendings[0].work
 
     @property
+    def warned(self) -> bool:
+        """Whether the first image's file has faults that change no pixel, once it is finished."""
+        return 0 in self._pendings[0].warned()
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the first image, once it is finished."""
         height, width = self._pendings[0].sizes()[0].tolist()
@@ -41,18 +46,18 @@ class Cut:
 
 @dataclass(frozen=True)
 class Cutter:
-    """The pool with the images that it cuts."""
+    """The pool with the images that it cuts, and whether damaged ones are accepted."""
 
     source: Store
     pool: ImagePool
+    allow_warnings: bool = False
 
     def begin(self, view: dict[str, Any], work: Work, pixels: Pixels, urgent: bool = False) -> Cut:
         """Start to fill `pixels` as `work` says; `view` says where its boxes come from."""
+        view = {**view, "whole_file": True, "allow_warnings": self.allow_warnings}
         return Cut(
             [
-                self.pool.submit(
-                    _copy(work), rows, urgent, View(size, interpolation, whole_file=True, **view)
-                )
+                self.pool.submit(_copy(work), rows, urgent, View(size, interpolation, **view))
                 for (size, interpolation), rows in pixels.items()
             ]
         )

@@ -40,6 +40,7 @@ class ImageCrops:
     mixes: Mixes | None = None
     steps: list[list[Step]] | None = None
     failure: str = ""
+    warned: bool = False  # the file has faults that change no pixel
 
 
 @dataclass
@@ -109,6 +110,7 @@ class Feed:
         whole: teachers of maps, who see whole images.
         pairs: how crops are mixed with those of other images.
         augment: how crops are changed further.
+        allow_warnings: accept damaged images that libjpeg decodes with a warning.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Feed:
         whole: bool = False,
         pairs: Pairs | StoredPairs | None = None,
         augment: Augment | StoredAugment | None = None,
+        allow_warnings: bool = False,
     ) -> None:
         self.source, self.draw, self.batch_size = source, draw, batch_size
         self.shapes, self.pinned, self.whole = sorted(set(shapes)), pinned, whole
@@ -131,7 +134,7 @@ class Feed:
         threads = threads or default_threads()
         self.ahead = max(2, min(2 * threads, AHEAD_BYTES // self._group_bytes()))
         self._pool = ImagePool(source, View(self.shapes[0][0]), threads)
-        self._cutter = Cutter(source, self._pool)
+        self._cutter = Cutter(source, self._pool, allow_warnings)
         self._finishing = ThreadPoolExecutor(threads, thread_name_prefix="fkdx-feed")
 
     def _group_bytes(self) -> int:
@@ -239,7 +242,7 @@ class Feed:
                 mixes = image.partners.finish()
         except (OSError, ValueError) as error:
             return ImageCrops(key, failure=str(error))
-        return ImageCrops(key, size, boxes, flips, mixes, steps)
+        return ImageCrops(key, size, boxes, flips, mixes, steps, warned=image.cut.warned)
 
     def _places(self, images: list[ImageCrops]) -> Tensor:
         places = np.zeros((len(images), self.crops, 4), np.float32)

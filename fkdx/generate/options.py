@@ -71,6 +71,11 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("--status", action="store_true", help="print how far the job of --output is, and stop")
     add("--strict", action="store_true", help="stop at the first image that cannot be read")
     add(
+        "--allow-warnings",
+        action="store_true",
+        help="label JPEG files that libjpeg finds damaged but decodes in some way; train with the same",
+    )
+    add(
         "--shards",
         type=_item,
         default=(0, 1),

@@ -52,6 +52,7 @@ class Plan:
             whole=self.settings.maps,
             pairs=self.pairs,
             augment=self.augment,
+            allow_warnings=self.settings.allow_warnings,
         )
 
     def facts(self) -> dict:
@@ -69,6 +70,7 @@ class Plan:
             **(self.pairs.provenance() if self.pairs else {}),
             **({"augment": settings.augment} if settings.augment else {}),
             "resample": "pillow12",
+            **({"allow_warnings": True} if settings.allow_warnings else {}),
             "batch_size": settings.batch_size,
             "shards": len(self.shards),
             "dataset": fingerprint(checked_files(self.source)),

@@ -13,6 +13,7 @@ from fkdx.generate.options import parse
 from fkdx.generate.plan import Plan, load_teachers, make_plan, name_classes
 from fkdx.generate.settings import Settings
 from fkdx.generate.shards import Shard, beside
+from fkdx.image import decoder
 from fkdx.labels.parts import Parts, clear_removed, write_json
 from fkdx.stores import open_store
 
@@ -54,13 +55,13 @@ def label(plan: Plan) -> None:
         if settings.dry_run:
             print(forecast(plan.teachers, feed, outputs, len(plan.shards)))
             return
-        job = find_job(outputs, facts, settings.command)
+        job = find_job(outputs, facts, {"command": settings.command, "decoder": decoder()})
         if job is None:
             print(f"{outputs[0].path}: finished already")
             return
         for output in outputs:
             own = [job.settings["teachers"][member] for member in output.members]
-            told = {**job.settings, "teachers": own, **job.notes}
+            told = {"allow_warnings": False, **job.settings, "teachers": own, **job.notes}
             output.options["dataset"] = told.pop("dataset")
             output.options["provenance"] = told
         labelling = Labelling(
@@ -83,14 +84,17 @@ def finish_shards(labelling: Labelling, shards: list[Shard]) -> None:
         time.sleep(0.5)  # others hold what is left; should they die, it is ours
 
 
-def find_job(outputs: list[Output], facts: dict, command: str) -> Parts | None:
-    """The job, begun by rank 0, for which the others wait; None if its outputs are there already."""
+def find_job(outputs: list[Output], facts: dict, notes: dict) -> Parts | None:
+    """The job, begun by rank 0, for which the others wait; None if its outputs are there already.
+
+    `notes` are kept beside it; a job goes on with those that it was begun with.
+    """
     folder = beside(outputs[0].path, ".parts")
     if rank() == 0:
         clear_removed(folder)
         if not folder.exists() and already_made(outputs, facts):
             return None
-        return Parts.begin(folder, facts, "generate", {"command": command}, len(outputs))
+        return Parts.begin(folder, facts, "generate", notes, len(outputs))
     for _ in range(10 * WAIT_SECONDS):
         try:
             return Parts(folder, facts, "generate")
@@ -107,11 +111,15 @@ def conclude(job: Parts, shards: list[Shard], outputs: list[Output]) -> None:
         finish(job, shards, output, number)
     reports = [job.report(shard.number) for shard in shards]
     failed = [entry for report in reports for entry in report["failed"]]
+    warned = sum(report.get("warned", 0) for report in reports)  # older parts do not say
     report = beside(outputs[0].path, ".report.json")
-    write_json(report, {"settings": job.settings, **job.notes, "failed": failed, "shards": reports})
+    facts = {"settings": job.settings, **job.notes, "failed": failed, "warned": warned}
+    write_json(report, {**facts, "shards": reports})
     job.remove()
     if failed:
         print(f"{len(failed)} images could not be read; see {report}", file=sys.stderr)
+    if warned:
+        print(f"{warned} images have JPEG faults that change no pixel; they were labelled", file=sys.stderr)
     images = sum(report["images"] for report in reports)
     for output in outputs:
         print(f"{output.path}: labels of {images} images")

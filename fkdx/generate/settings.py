@@ -29,6 +29,7 @@ class Settings:
     dry_run: bool = False
     status: bool = False
     strict: bool = False
+    allow_warnings: bool = False
     shards: tuple[int, int] = (0, 1)
     # crops
     crops: int = 200

@@ -3,8 +3,10 @@
 from fkdx.image.crops import (
     INTERPOLATIONS,
     decode_crops,
+    decoder,
     harmless_warnings,
     image_size,
+    pillow_difference,
     resize_crops,
     validation_crop,
 )
@@ -12,8 +14,10 @@ from fkdx.image.crops import (
 __all__ = [
     "INTERPOLATIONS",
     "decode_crops",
+    "decoder",
     "harmless_warnings",
     "image_size",
+    "pillow_difference",
     "resize_crops",
     "validation_crop",
 ]

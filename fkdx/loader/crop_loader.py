@@ -80,6 +80,7 @@ class CropLoader:
     Attributes:
         teachers: the label files as they are used, calibrated ones with their `statistics`.
         skipped: unreadable images that gave way to others: {key: reason}.
+        warned: keys of images that were shown although their files have faults, which change no pixel.
 
     Raises:
         ValueError: arguments that contradict each other, or images and labels that do not match.
@@ -182,6 +183,7 @@ class CropLoader:
         self._partner_slots = make_slots(shape, device, prefetch + 2)
         self._device = device
         self.skipped: dict[str, str] = {}  # key of an image that could not be read: the reason
+        self.warned: set[str] = set()
         self._epoch = self._step = self._start = 0
 
     def __len__(self) -> int:
@@ -270,6 +272,7 @@ class CropLoader:
         That depends on the image's place in the order alone, so every rank chooses the same one by itself.
         """
         errors = part.finish()
+        self.warned |= {self.pool.store.keys[part.plan.work.images[i]] for i in part.pending.warned()}
         for i in list(errors):
             if self.on_error == "raise":
                 raise errors.pop(i)  # a reference kept here would keep the loader alive with its error

@@ -190,6 +190,10 @@ class Pending:
         """Whether all rows are written already, with no error and nothing left for Pillow."""
         return self._native.wait(0) and not self._native.failed() and not self._native.foreign()
 
+    def warned(self) -> list[int]:
+        """The images of whose file libjpeg said something that changes no pixel; after `finish`."""
+        return self._native.warned()
+
     def sizes(self) -> np.ndarray:
         """(n, 2) int32 height and width of the images; (0, 0) for unreadable ones."""
         sizes = self._native.sizes()

@@ -32,6 +32,7 @@ class ValidationLoader:
 
     Attributes:
         skipped: key of every image of this rank that was left out: the reason.
+        warned: keys of this rank's images whose files have faults, which change no pixel.
 
     Raises:
         ValueError: an image's class is not among the classes, or it has none.
@@ -82,6 +83,7 @@ class ValidationLoader:
             )
         own = bare[rank::world_size].tolist()
         self.skipped = {store.keys[image]: "it is in no class folder" for image in own}
+        self.warned: set[str] = set()
         self._files = np.flatnonzero(self._class_of >= 0)[rank::world_size]
         view = View(size, interpolation, resample, allow_warnings, "centre", crop_ratio)
         self.pool = ImagePool(store, view, threads, cache_bytes)
@@ -115,6 +117,7 @@ class ValidationLoader:
     def _deliver(self, pending: Pending, errors: dict[int, Exception]) -> Batch:
         files, keys = np.array(pending.work.images), self.pool.store.keys
         self.skipped |= {keys[files[place]]: str(error) for place, error in errors.items()}
+        self.warned |= {keys[files[place]] for place in pending.warned()}
         good = [place for place in range(len(files)) if place not in errors]
         (classes,) = send((torch.from_numpy(self._class_of[files].astype(np.int64)),), self._device)
         images = self._slots.deliver(pending.slot, len(files))

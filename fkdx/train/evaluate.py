@@ -20,7 +20,7 @@ class Accuracy:
     """What an evaluation found, over all processes.
 
     Attributes:
-        totals: {"top1", "top5" in percent, "images"}, and "skipped" images if any.
+        totals: {"top1", "top5" in percent, "images"}, and images "skipped", and "warned" of, if any.
         classes: (C, 2) int64: the images of every class, and those of them whose first guess is right; None
             with ReaL labels, where an image may have several classes.
     """
@@ -54,10 +54,11 @@ def evaluate(
         if stop.signal:
             break
     stop.agree(int(world.max([stop.signal])[0]))
-    *counts, skipped = world.sum([*totals.tolist(), len(loader.skipped)])
+    *counts, skipped, warned = world.sum([*totals.tolist(), len(loader.skipped), len(loader.warned)])
     if not counts[-1]:
         raise ValueError(f"evaluate: no image to count, expected some with labels, {recipe.val}")
-    found = as_percentages(counts) | ({"skipped": int(skipped)} if skipped else {})
+    more = {"skipped": int(skipped), "warned": int(warned)}
+    found = as_percentages(counts) | {name: count for name, count in more.items() if count}
     if real is not None:
         return Accuracy(found, None)
     return Accuracy(found, np.array(world.sum(of_class.flatten().tolist()), np.int64).reshape(-1, 2))

@@ -137,6 +137,7 @@ def train_stage(run: Run, data: Data, state: dict[str, Any] | None) -> bool:
                 check_fingerprint(data.labels, loader.pool.store, stage.check_images)
             world.wait()
         train_pass(run, stage, this_pass, model, loader)
+        note_warned(run, loader)
         cut_short = 0 < stage.max_steps <= position.total
         last = cut_short or position.number == len(plan) - 1
         better = False
@@ -177,6 +178,14 @@ def train_pass(
                 if time.monotonic() - run.saved_at > 60 * stage.save_minutes:
                     save(run)
             run.stop.check()
+
+
+def note_warned(run: Run, loader: CropLoader | AugmentedLoader) -> None:
+    """Write down how many images have files with faults that change no pixel."""
+    images = set(run.world.gather(sorted(loader.warned))) if isinstance(loader, CropLoader) else ()
+    if images:
+        text = f"{len(images)} images have JPEG faults that change no pixel, such as {min(images)}"
+        run.journal.write("event", run.position.total, text=text)
 
 
 def train_step(run: Run, stage: Recipe, this_pass: Pass, model: nn.Module, batch: Batch, lr: float) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from images import cut_short, other_jfif
 from PIL import Image
 from toy import CLASSES, COMMON, log_of, make_toy, torchrun
 
@@ -221,3 +222,23 @@ def test_two_processes_agree_on_what_is_skipped(toy, spoilt):
     done = torchrun(2, arguments(toy, *more))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["skipped"] == 2
+
+
+def test_harmless_faults_are_counted_and_others_allowed(toy, tmp_path, score, capsys):
+    val, train = tmp_path / "val", tmp_path / "train"
+    shutil.copytree(toy / "data" / "val", val)
+    shutil.copytree(toy / "data" / "train", train)
+    for folder in (val, train):
+        path = folder / "red" / "1.jpg"
+        path.write_bytes(other_jfif(path.read_bytes()))
+    found = score("--val", str(val))
+    assert (found["images"], found["warned"]) == (IMAGES * len(CLASSES), 1)
+    (val / "red" / "2.jpg").write_bytes(cut_short((val / "red" / "2.jpg").read_bytes()))
+    assert main(arguments(toy, "--val", str(val))) == 1
+    assert "red/2.jpg" in capsys.readouterr().err
+    assert score("--val", str(val), "--allow-warnings")["images"] == IMAGES * len(CLASSES)
+    run = tmp_path / "run"
+    data = ["--data", str(train), "--labels", str(toy / "labels.fkdl"), "--on-missing", "ignore"]
+    assert main([*COMMON, *data, "--epochs", "2", "--output", str(run)]) == 0
+    events = [line["text"] for line in log_of(run) if line["kind"] == "event"]
+    assert "1 images have JPEG faults that change no pixel, such as red/1.jpg" in events
