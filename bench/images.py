@@ -17,6 +17,8 @@ from PIL import Image
 from fkdx import _C
 from fkdx.image import decode_crops, image_size
 
+from loader_systems import RESAMPLE  # isort: skip
+
 Work = list[tuple[bytes, np.ndarray, np.ndarray]]  # encoded image, boxes, flips
 
 
@@ -37,7 +39,7 @@ def check(work: Work, size: int) -> None:
     for data, boxes, flips in work:
         image = Image.open(io.BytesIO(data)).convert("RGB")
         for got, (top, left, rows, columns), flip in zip(
-            decode_crops(data, boxes, flips, size), boxes, flips
+            decode_crops(data, boxes, flips, size, resample=RESAMPLE), boxes, flips
         ):
             box = image.crop((left, top, left + columns, top + rows))
             expected = np.asarray(box.resize((size, size), Image.Resampling.BILINEAR))
@@ -49,7 +51,7 @@ def systems(size: int, m: int) -> dict[str, Callable[[bytes, np.ndarray, np.ndar
     out = np.empty((m, size, size, 3), np.uint8)
 
     def crops(data: bytes, boxes: np.ndarray, flips: np.ndarray) -> None:
-        decoder.decode_crops(data, boxes, flips, size, False, False, True, out)
+        decoder.decode_crops(data, boxes, flips, size, False, False, True, False, out)
 
     def variant(cpu: str) -> Callable[[bytes, np.ndarray, np.ndarray], None]:
         def run(data: bytes, boxes: np.ndarray, flips: np.ndarray) -> None:

@@ -174,7 +174,8 @@ def check_pixels(loader_systems: object, work: object) -> int:
 
     labels = LabelFile(work.labels)
     worst, crops = 0, 0
-    for batch in CropLoader(work.root, labels, 64, 1, work.size, threads=work.threads, drop_last=False):
+    options = {"threads": work.threads, "drop_last": False, "resample": loader_systems.RESAMPLE}
+    for batch in CropLoader(work.root, labels, 64, 1, work.size, **options):
         for pixels, key, crop in zip(batch.images.numpy(), batch.keys, batch.crops.tolist()):
             stored = labels[key]
             image = Image.open(work.root / key).convert("RGB")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +21,8 @@ from torchvision.transforms.v2 import functional as F2
 
 from fkdx import _C, CropLoader, LabelFile
 
+# The order of passes of the Pillow that runs here, which all but DALI and torch follow.
+RESAMPLE = "pillow12" if int(PIL.__version__.split(".")[0]) <= 12 else "pillow13"
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 
@@ -64,7 +67,8 @@ def dense(ids: torch.Tensor, values: torch.Tensor, num_classes: int) -> torch.Te
 
 def fkdx(work: Work) -> Iterator[tuple]:
     labels = LabelFile(work.labels)
-    loader = CropLoader(work.root, labels, work.batch, work.crops, work.size, threads=work.threads)
+    options = {"threads": work.threads, "resample": RESAMPLE}
+    loader = CropLoader(work.root, labels, work.batch, work.crops, work.size, **options)
     while True:
         for batch in loader:
             if work.floats:

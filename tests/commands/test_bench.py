@@ -1,6 +1,7 @@
 """The benchmarks run, on a few small images, and print what they promise."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,26 @@ def test_comparison(images: Path) -> None:
     (table,) = json.loads(done.stdout)
     assert table["pixels"] >= 12
     assert {"fkdx", "fkdx float32", "reference float32", "ceiling"} <= set(table["crops_per_second"]["2"])
+
+
+@pytest.mark.slow
+def test_crops_of_images_in_memory(images: Path) -> None:
+    command = [sys.executable, str(ROOT / "bench/images.py"), "--images", str(images), "--m", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=250)
+    assert re.search(r"m = 2: decode only \d+ crops/s\n +scalar", done.stdout)
+
+
+@pytest.mark.slow
+def test_a_simulated_student_is_fed(images: Path) -> None:
+    command = [sys.executable, str(ROOT / "bench/feed.py"), "--images", str(images), "--only", "fkdx"]
+    options = ["--rates", "20", "--m", "2", "--batch", "8", "--seconds", "1"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=250)
+    name, rate, cores, waits, microseconds, megabytes = done.stdout.splitlines()[-1].split()
+    assert (name, rate) == ("fkdx", "20")
+    assert int(cores.removeprefix("~")) >= 1
+    assert 0 <= float(waits.removesuffix("%")) <= 100
+    assert float(microseconds) > 0
+    assert float(megabytes) > 50
 
 
 @pytest.mark.slow
