@@ -11,6 +11,7 @@ from fkdx.calibration.view import CalibratedLabels, Kept
 from fkdx.errors import refuse
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import (
+    check_class_labels,
     check_plain_crops,
     check_same_classes,
     check_same_crops,
@@ -85,6 +86,7 @@ def _scores(
 
 def check_fit(labels: LabelFile, first: LabelFile) -> None:
     """Raises ValueError if labels cannot be calibrated, or not together with those of another teacher."""
+    check_class_labels("calibration", labels)
     if labels.kind == "hard":
         refuse("calibration", "labels", "hard ones", "probabilities", labels.path)
     check_plain_crops("calibration", labels)

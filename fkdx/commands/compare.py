@@ -1,4 +1,7 @@
-"""`fkdx compare`: compare two label files of the same crops: how far the teachers agree, and where not."""
+"""`fkdx compare`: compare two label files of the same crops: how far the teachers agree, and where not.
+
+Of embeddings it shows the mean and the lowest cosine, and linear CKA, which needs no equal sizes.
+"""
 
 import argparse
 from dataclasses import dataclass, field
@@ -6,10 +9,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fkdx.commands.options import TAIL_HELP, progress, purpose
+from fkdx.errors import expect
 from fkdx.labels import LabelFile
-from fkdx.labels.comparable import check_plain_crops, check_same_classes, check_same_crops
+from fkdx.labels.comparable import (
+    check_class_labels,
+    check_plain_crops,
+    check_same_classes,
+    check_same_crops,
+)
 from fkdx.labels.distributions import TAILS, Distributions, Tail, recover, union
+from fkdx.labels.similarity import LinearCKA, cosines
 
+SAMPLE = 2000  # images whose embeddings are compared, at most
 _SMALLEST = 1e-12  # a probability of 0 would make every cross-entropy infinite
 
 
@@ -58,11 +69,10 @@ def compare(a: LabelFile, b: LabelFile, tail: Tail = "smoothing", worst: int = 1
     Raises ValueError where no image is in both, or their crops or classes differ.
     """
     for labels in (a, b):
+        check_class_labels("compare", labels)
         check_same_classes("compare", labels, a)
         check_plain_crops("compare", labels)
-    keys = [key for key in a.keys if key in b.keys]
-    if not keys:
-        raise ValueError(f"compare: the label files have no image in common, {a.path}, {b.path}")
+    keys = common_keys(a, b)
     comparison = Comparison()
     for key in progress(keys, len(keys), "compare"):
         images = a[key], b[key]
@@ -76,6 +86,60 @@ def compare(a: LabelFile, b: LabelFile, tail: Tail = "smoothing", worst: int = 1
         comparison.worst += [(float(x), key, crop) for crop, x in enumerate(ab + ba)]
         comparison.worst = sorted(comparison.worst, key=lambda item: -item[0])[:worst]
     return comparison
+
+
+def common_keys(a: LabelFile, b: LabelFile) -> list[str]:
+    """Keys of the images that are in both files. ValueError if there are none."""
+    keys = [key for key in a.keys if key in b.keys]
+    if not keys:
+        raise ValueError(f"compare: the label files have no image in common, {a.path}, {b.path}")
+    return keys
+
+
+@dataclass
+class Likeness:
+    """How alike an embedding of a and one of b are: linear CKA, and if both have one size, the mean and the
+    lowest cosine; None otherwise."""
+
+    names: tuple[str, str]
+    cka: float
+    cosine: float | None
+    lowest: float | None
+
+
+def compare_embeddings(a: LabelFile, b: LabelFile, images: int = SAMPLE) -> list[Likeness]:
+    """Compares the embeddings of a and b, the first with the first and the second with the second.
+
+    Of at most `images` of the images that are in both files, evenly spread; all crops of each. Zero vectors
+    are left out of the cosines. ValueError where no image is in both, or their crops differ.
+    """
+    keys = common_keys(a, b)
+    for labels in (a, b):
+        expect("compare", bool(labels.embeddings), "labels", labels.kind, "embeddings in both", labels.path)
+    chosen = np.unique(np.linspace(0, len(keys) - 1, min(images, len(keys))).round().astype(int))
+    pairs = list(zip(a.embeddings.items(), b.embeddings.items()))
+    likeness = [LinearCKA() for _ in pairs]
+    found: list[list[np.ndarray]] = [[] for _ in pairs]
+    for key in progress([keys[i] for i in chosen.tolist()], len(chosen), "compare"):
+        one, other = a[key], b[key]
+        check_same_crops("compare", [a, b], [one.boxes, other.boxes], [one.flips, other.flips], key)
+        first = (0, 0)
+        for number, ((_, d), (_, e)) in enumerate(pairs):
+            rows = one.values[:, first[0] : first[0] + d], other.values[:, first[1] : first[1] + e]
+            first = first[0] + d, first[1] + e
+            likeness[number].add(*rows)
+            if d == e:
+                found[number].append(cosines(*rows))
+    return [_likeness(pair, cka, parts) for pair, cka, parts in zip(pairs, likeness, found)]
+
+
+def _likeness(pair: tuple, cka: LinearCKA, parts: list[np.ndarray]) -> Likeness:
+    (name, _), (other, _) = pair
+    cosine = np.concatenate(parts) if parts else np.empty(0)
+    cosine = cosine[~np.isnan(cosine)]
+    if not len(cosine):
+        return Likeness((name, other), cka.value(), None, None)
+    return Likeness((name, other), cka.value(), float(cosine.mean()), float(cosine.min()))
 
 
 def cross_entropy(a: Distributions, b: Distributions) -> np.ndarray:
@@ -109,7 +173,11 @@ def main(argv: list[str] | None = None) -> int:
         help="number of crops to list (default: %(default)s)",
     )
     args = parser.parse_args(argv)
-    comparison = compare(LabelFile(args.a), LabelFile(args.b), args.tail, args.worst)
+    a, b = LabelFile(args.a), LabelFile(args.b)
+    if a.embeddings or b.embeddings:
+        print_likeness(compare_embeddings(a, b))
+        return 0
+    comparison = compare(a, b, args.tail, args.worst)
     width = max(len("all classes"), *(len(name) for name in comparison.classes))
     print(f"{'':<{width}} {'crops':>9} {'H(a, b)':>9} {'H(b, a)':>9} {'same top':>9}")
     for name, sums in sorted(comparison.classes.items(), key=lambda item: -item[1].ab / item[1].crops):
@@ -118,3 +186,11 @@ def main(argv: list[str] | None = None) -> int:
     for entropy, key, crop in comparison.worst:
         print(f"{entropy:9.4f}  {key} crop {crop}")
     return 0
+
+
+def print_likeness(pairs: list[Likeness]) -> None:
+    print(f"{'embeddings':<24} {'mean cosine':>11} {'lowest':>8} {'linear CKA':>10}")
+    for pair in pairs:
+        name = " and ".join(pair.names) if pair.names[0] != pair.names[1] else pair.names[0]
+        mean, lowest = ("-" if x is None else f"{x:.4f}" for x in (pair.cosine, pair.lowest))
+        print(f"{name:<24} {mean:>11} {lowest:>8} {pair.cka:>10.4f}")

@@ -14,7 +14,8 @@ from fkdx.labels.rewrite import copy_images, writer_like
 def concat(files: Sequence[LabelFile], output: str | os.PathLike, **options: Any) -> None:
     """Writes the images of all `files` to `output`; `options` are arguments of LabelWriter.
 
-    Raises ValueError unless all labels have the same kind, K and classes, and if an image is in two files.
+    Raises ValueError unless all labels have the same kind, K, classes and embeddings, and if an image is in
+    two files.
     """
     first = files[0]
     for file in files:
@@ -23,6 +24,8 @@ def concat(files: Sequence[LabelFile], output: str | os.PathLike, **options: Any
         if (file.kind, file.k, file.ratios) != (first.kind, first.k, first.ratios):
             expected = f"{first.kind} with K = {first.k} and the same sort of boxes"
             refuse("concat", "kind", f"{file.kind} with K = {file.k}", expected, file.path)
+        if file.embeddings != first.embeddings:
+            refuse("concat", "embeddings", file.embeddings, f"{first.embeddings} in this order", file.path)
     crops = first.crops if all(file.crops == first.crops for file in files) else None
     provenance = {"concatenated": [file.header.get("provenance") for file in files]}
     with writer_like(first, output, crops=crops, provenance=provenance, dataset=None, **options) as writer:

@@ -16,6 +16,7 @@ from fkdx.importers.fkd_export import export_fkd
 from fkdx.importers.parquet_export import export_parquet
 from fkdx.importers.pred_probs import export_pred_probs
 from fkdx.labels import LabelFile
+from fkdx.labels.comparable import check_class_labels
 from fkdx.labels.distributions import TAILS
 
 FORMS = ("fkd", "parquet", "pred-probs", "fiftyone")
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check_folder(labels: LabelFile, folder: Path) -> None:
+    check_class_labels("export", labels)
     if labels.mix_size or labels.extra_operations:
         raise ValueError(
             f"export: FKD's files can hold plain crops only; these were mixed or changed, {labels.path}"

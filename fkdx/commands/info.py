@@ -52,7 +52,7 @@ def describe(labels: LabelFile) -> dict[str, str]:
     facts = {
         "path": labels.path,
         "images": f"{len(labels)} x {per_image} crops, {total} crops in all",
-        "labels": f"{labels.kind}, K = {labels.k} of {labels.num_classes} classes",
+        "labels": content(labels),
         "stored": f"{labels.encoding}, {labels.value_type} values, boxes in {boxes}",
         "size": f"{labels.size} bytes, {labels.size / max(total, 1):.2f} a crop",
     }
@@ -60,11 +60,28 @@ def describe(labels: LabelFile) -> dict[str, str]:
         facts["mixed"] = f"crops of two images at {labels.mix_size} pixels"
     if labels.extra_operations:
         facts["operations"] = ", ".join(labels.extra_operations)
+    for name, moments in labels.moments.items():
+        spread = moments.scale
+        facts[name] = (
+            f"{moments.zeros} zero vectors; of the {moments.crops} others, standard deviations are "
+            f"{spread.min():.3g} to {spread.max():.3g}, their means {moments.mean.min():.3g} to "
+            f"{moments.mean.max():.3g}"
+        )
     for name, value in labels.header.items():
+        if name in ("embeddings", "moments"):
+            continue
         if name == "classes":
             value = ", ".join([*value[:3], *(["..."] if len(value) > 4 else []), *value[3:][-1:]])
         facts[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return facts
+
+
+def content(labels: LabelFile) -> str:
+    """What the labels say."""
+    if labels.embeddings:
+        parts = " and ".join(f"{name} of {size} values" for name, size in labels.embeddings.items())
+        return f"{labels.kind}, {parts}"
+    return f"{labels.kind}, K = {labels.k} of {labels.num_classes} classes"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -80,7 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     args = parser.parse_args(argv)
     labels = LabelFile(args.labels)
-    summary = sureness(labels, args.sample) if len(labels) and args.sample else None
+    wanted = len(labels) and args.sample and not labels.embeddings
+    summary = sureness(labels, args.sample) if wanted else None
     if args.json:
         statistics = {name: np.asarray(x).tolist() for name, x in vars(summary).items()} if summary else None
         print(json.dumps({**describe(labels), "header": labels.header, "sureness": statistics}))

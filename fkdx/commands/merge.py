@@ -1,4 +1,4 @@
-"""`fkdx merge`: average the labels of several teachers over the same crops."""
+"""`fkdx merge`: average several teachers' labels of the same crops, or put their embeddings side by side."""
 
 import os
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from fkdx.commands.options import (
     print_summary,
     progress,
 )
+from fkdx.errors import expect, refuse
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import (
     check_plain_crops,
@@ -32,7 +33,8 @@ def merge(
     tail: Tail = "smoothing",
     **options: Any,
 ) -> None:
-    """Writes the mean of the teachers' distributions, cut to the K most probable classes, to `output`.
+    """Writes the mean of the teachers' distributions, cut to the K most probable classes, to `output`; of
+    embeddings, those of both teachers.
 
     Each teacher's labels are recovered first, so that a class that only one of them kept counts with what the
     others gave it (as in FerKD's ensembles).
@@ -46,10 +48,18 @@ def merge(
     Raises ValueError where images, crops or classes differ.
     """
     first = files[0]
+    embeds = any(file.embeddings for file in files)
     for file in files:
+        ok = bool(file.embeddings) == embeds
+        expect("merge", ok, "labels", file.kind, "embeddings, as another file's", file.path)
         check_same_classes("merge", file, first)
         check_plain_crops("merge", file)
         check_same_images("merge", file, first)
+    if embeds:
+        if k is not None:
+            refuse("merge", "k", k, "none for embeddings", first.path)
+        put_side_by_side(files, output, **options)
+        return
     dense = k is None and any(file.kind.startswith("dense") for file in files)
     k = first.num_classes if dense else k or max(file.k for file in files)
     changes: dict[str, Any] = {
@@ -67,6 +77,23 @@ def merge(
             check_same_crops("merge", files, boxes, flips, one.key)
             ids, values = mean([recover(file, image, tail) for file, image in zip(files, images)], k)
             writer.add(one.key, one.boxes, one.flips, None if dense else ids, values, one.image_size)
+
+
+def put_side_by_side(files: Sequence[LabelFile], output: str | os.PathLike, **options: Any) -> None:
+    """Writes the embeddings of all files, at most two, to `output`; names that occur twice get a number."""
+    first = files[0]
+    named = [(name, size) for file in files for name, size in file.embeddings.items()]
+    names = [name for name, _ in named]
+    own = [f"{name}.{i}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+    embeddings = dict(zip(own, (size for _, size in named)))
+    provenance = {"side_by_side": [file.header.get("provenance") for file in files]}
+    with writer_like(first, output, embeddings=embeddings, provenance=provenance, **options) as writer:
+        for images in progress(zip(*files), len(first), "merge"):
+            one = images[0]
+            boxes, flips = [image.boxes for image in images], [image.flips for image in images]
+            check_same_crops("merge", files, boxes, flips, one.key)
+            values = np.concatenate([image.values for image in images], axis=1)
+            writer.add(one.key, one.boxes, one.flips, None, values, one.image_size)
 
 
 def mean(distributions: Sequence[Distributions], k: int) -> tuple[np.ndarray, np.ndarray]:

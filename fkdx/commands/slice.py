@@ -10,6 +10,7 @@ import numpy as np
 from fkdx.commands.options import add_encoding, encoding_changes, make_parser, print_summary, progress
 from fkdx.errors import refuse
 from fkdx.labels import ImageLabels, LabelFile
+from fkdx.labels.layout import WITHOUT_IDS
 from fkdx.labels.rewrite import copy_images, writer_like
 
 
@@ -32,7 +33,7 @@ def slice_labels(
     Raises ValueError if no image has as many crops, if K is larger than the file's, if it would cut dense
     labels, or if nothing is left.
     """
-    if k is not None and (labels.kind.startswith("dense") or not 1 <= k <= labels.k):
+    if k is not None and (labels.kind in WITHOUT_IDS or not 1 <= k <= labels.k):
         refuse("slice", "k", k, f"1 to {labels.k} of top-K labels", labels.path)
     most = int(labels.crop_counts.max(initial=0))
     if crops is not None and not 1 <= crops <= most:

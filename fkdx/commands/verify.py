@@ -15,9 +15,12 @@ from fkdx.image import INTERPOLATIONS, decode_crops, decoder, image_size
 from fkdx.image.crops import Interpolation
 from fkdx.labels import LabelFile, boxes_from_ratios, fingerprint
 from fkdx.labels.distributions import image_probabilities
+from fkdx.labels.similarity import cosines
 from fkdx.loader.verify_images import verify_images
 from fkdx.stores import FORMS, Store, find_images, keys_of_labels, match_labels, open_store
 
+CLOSE = 0.99  # a cosine of embeddings that agree
+FEATURES_OF = {("cls",): "cls", ("patches",): "patches", ("cls", "patches"): "both"}  # by their names
 _INPUTS = ("size", "interpolation", "mean", "std")  # of a teacher: options here, facts in a label file
 _PURPOSE = (
     "Check that a label file is undamaged, that it belongs to these images, and that this teacher gives the "
@@ -70,7 +73,7 @@ def match_images(labels: LabelFile, root: "str | os.PathLike | Store") -> ImageF
 @dataclass(frozen=True)
 class Agreement:
     """How far a teacher agrees with stored labels: share of equal top classes, mean absolute difference of
-    probabilities."""
+    probabilities. Of embeddings: share of cosines of at least 0.99, mean of 1 - cosine."""
 
     top1: float
     difference: float
@@ -90,8 +93,8 @@ def verify_teacher(
 
     Args:
         root: folder of the images.
-        teacher: (n, size, size, 3) uint8 crops -> (n, C) probabilities; where crops are blended, a `Mix` is
-            its second argument.
+        teacher: (n, size, size, 3) uint8 crops -> (n, C) probabilities, or embeddings (n, K); where crops
+            are blended, a `Mix` is its second argument.
         sample, crops: images, and crops of each.
 
     Returns:
@@ -161,7 +164,9 @@ def _verify_changed(
 
 
 def _agreement(labels: LabelFile, ids: np.ndarray, stored: np.ndarray, answer: np.ndarray) -> np.ndarray:
-    """Sums over crops of: same top class, mean |dp| over the kept classes, 1."""
+    """Sums over crops of: same top class, mean |dp| over the kept classes, 1; see `Agreement`."""
+    if labels.embeddings:
+        return _likeness(labels, stored, answer)
     if answer.shape[1] != labels.num_classes:
         refuse("verify", "classes of the teacher", answer.shape[1], labels.num_classes, labels.path)
     if labels.kind.startswith("dense"):
@@ -171,8 +176,19 @@ def _agreement(labels: LabelFile, ids: np.ndarray, stored: np.ndarray, answer: n
     return np.array([(answer.argmax(axis=1) == best).sum(), difference.sum(), len(ids)])
 
 
+def _likeness(labels: LabelFile, stored: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    """The same of embeddings (n, K); of two, the mean of both cosines. Two zero vectors are alike."""
+    if answer.shape[1] != labels.k:
+        refuse("verify", "size of the teacher's embeddings", answer.shape[1], labels.k, labels.path)
+    ends = np.cumsum(list(labels.embeddings.values()))[:-1]
+    parts = list(zip(np.split(stored, ends, axis=1), np.split(answer, ends, axis=1)))
+    alike = [np.where(np.isnan(c := cosines(a, b)), ~(a.any(1) | b.any(1)), c) for a, b in parts]
+    cosine = np.mean(alike, axis=0)
+    return np.array([(cosine >= CLOSE).sum(), (1 - cosine).sum(), len(cosine)])
+
+
 def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, str]:
-    """The teacher of the command line as (probabilities of crops, size, interpolation)."""
+    """The teacher of the command line as (probabilities or embeddings of crops, size, interpolation)."""
     import torch
 
     from fkdx.batch import prepare
@@ -184,13 +200,17 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
     inputs = stored_inputs(args.teacher, labels) | options
     pretrained = args.checkpoint is None
     device = pick_device()
-    teacher = load_teacher(args.teacher, args.checkpoint, pretrained, labels.num_classes, inputs, device)
+    features = FEATURES_OF.get(tuple(labels.embeddings), "pooled") if labels.embeddings else None
+    facts = (args.teacher, args.checkpoint, pretrained, labels.num_classes, inputs, device)
+    teacher = load_teacher(*facts, features=features)
 
     def answers(crops: np.ndarray, mix: Mix | None = None) -> np.ndarray:
         seen = torch.from_numpy(crops)
         if mix is not None:
             seen = prepare(seen, teacher.preprocess.mean, teacher.preprocess.std, mix=mix)
         logits = teacher(seen)
+        if labels.embeddings:
+            return logits.cpu().numpy()
         return torch.softmax(logits / args.temperature, dim=1).cpu().numpy()
 
     return answers, teacher.preprocess.size, teacher.preprocess.interpolation
@@ -224,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("verify: --teacher needs --images, the folder of the labelled images")
         answers, size, interpolation = load(args, labels)
         agreement = verify_teacher(labels, args.images, answers, size, interpolation, args.sample, args.crops)
-        right = print_teacher(agreement) and right
+        right = print_teacher(agreement, bool(labels.embeddings)) and right
     return 0 if right else 1
 
 
@@ -251,8 +271,11 @@ def print_match(faults: ImageFaults) -> bool:
     return not faults
 
 
-def print_teacher(agreements: dict[str, Agreement]) -> bool:
-    print(f"\n{'':<18} {'same top class':>15} {'mean |dp|':>10}")
+def print_teacher(agreements: dict[str, Agreement], embeddings: bool = False) -> bool:
+    share, difference = (
+        (f"cosine >= {CLOSE}", "1 - cosine") if embeddings else ("same top class", "mean |dp|")
+    )
+    print(f"\n{'':<18} {share:>15} {difference:>10}")
     for name, agreement in agreements.items():
         print(f"{name:<18} {agreement.top1:>15.1%} {agreement.difference:>10.4f}")
     stored = agreements["as stored"]

@@ -11,6 +11,7 @@ from fkdx.generate.feed import Feed
 from fkdx.generate.shards import Shard
 from fkdx.image.steps import encode
 from fkdx.labels.layout import TWO_VIEWS, record_dtype
+from fkdx.labels.writer import default_value_type
 from fkdx.loader import ValidationLoader
 from fkdx.models.accuracy import as_percentages, count_right, guesses
 from fkdx.models.teacher import Teacher
@@ -55,9 +56,11 @@ def forecast(teachers: list[Teacher], feed: Feed, outputs: list[Output], shards:
 def label_bytes(output: Output, images: int, feed: Feed) -> int:
     """Bytes of a label file in the plain encoding, without header and keys."""
     options = output.options
-    value_type = "none" if options["kind"] == "hard" else "float16"
+    value_type = options["value_type"] or default_value_type(options["kind"], options["encoding"])
+    value_type = "float16" if value_type == "log8" else value_type
     required = TWO_VIEWS if options["mix_size"] else 0
-    dtype = record_dtype(options["kind"], value_type, options["num_classes"], options["k"], required)
+    classes = next(iter(options.get("embeddings", {}).values()), options["num_classes"])
+    dtype = record_dtype(options["kind"], value_type, classes, options["k"], required)
     block = feed.crops * dtype.itemsize + -(-feed.crops // 8)
     if feed.augment:
         block += len(encode(feed.augment.draw("", feed.crops)))

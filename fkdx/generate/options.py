@@ -10,7 +10,8 @@ from fkdx.generate.settings import Settings
 from fkdx.image import INTERPOLATIONS
 from fkdx.image.augment import AUGMENTS
 from fkdx.image.random_boxes import RATIO, SCALE
-from fkdx.labels import ENCODINGS, KINDS
+from fkdx.labels import ENCODINGS, KINDS, VALUE_TYPES
+from fkdx.models.embed import FEATURES
 from fkdx.models.heads import HEADS
 from fkdx.models.machine import PRECISIONS
 
@@ -191,6 +192,18 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
         default="plain",
         help="encoding of the label file; compact is about 40 %% smaller, its values rounded by up to 2.4 %% "
         "(default: %(default)s)",
+    )
+    add(
+        "--value-type",
+        choices=VALUE_TYPES[1:],
+        help="type of stored values (default: float16; compact: log8, or int8 for embeddings)",
+    )
+    add(
+        "--features",
+        choices=FEATURES,
+        default="pooled",
+        help="with --kind embedding: what the model gives without its classifier, or of a vision transformer "
+        "its class token, the mean of its patches, or both as two embeddings (default: %(default)s)",
     )
     add(
         "--store",

@@ -19,10 +19,12 @@ from fkdx.image.augment import Augment
 from fkdx.labels import check_key, fingerprint
 from fkdx.labels.parts import version_of
 from fkdx.models.build import load_teacher
+from fkdx.models.embed import EmbeddingTeacher
 from fkdx.models.machine import pick_device
 from fkdx.models.teacher import Teacher
 from fkdx.stores import Store, read_classes
 
+MEANS = ("topk", "hard", "smoothing", "dense")  # kinds of probabilities, which have a mean
 LIBRARIES = ("torch", "timm", "pillow", "numpy")  # whose versions may change a label
 
 
@@ -65,6 +67,7 @@ class Plan:
             "kind": settings.kind,
             "k": settings.topk,
             "encoding": settings.encoding,
+            **({"value_type": settings.value_type} if settings.value_type else {}),
             "temperature": settings.temperature,
             **self.draw.provenance(),
             **(self.pairs.provenance() if self.pairs else {}),
@@ -114,6 +117,7 @@ def load_teachers(settings: Settings, num_classes: int) -> list[Teacher]:
             settings.compile,
             head=settings.head,
             maps=settings.maps,
+            features=settings.features if settings.kind == "embedding" else None,
         )
         for name, checkpoint, pretrained in settings.weights
     ]
@@ -195,26 +199,31 @@ def plan_outputs(
     plans = [(path, every)] if settings.store != "separate" or len(teachers) == 1 else []
     if len(teachers) > 1 and settings.store != "ensemble":
         plans += [(path.with_name(f"{path.stem}.{i}{path.suffix}"), (i,)) for i in every]
-    if any(len(members) > 1 for _, members in plans) and "logits" in settings.kind:
+    if any(len(members) > 1 for _, members in plans) and settings.kind not in MEANS:
         raise ValueError(
             f"generate: an ensemble has probabilities, got --kind {settings.kind}; use --store separate"
+            + (", then `fkdx merge`" if settings.kind == "embedding" else "")
         )
     mixed = settings.mixed or (isinstance(draw, CropsOfFile) and draw.labels.mix_size)
     if mixed and path.suffix != ".fkdl":
         raise ValueError(f"generate: mixed crops go into one file, expected --output NAME.fkdl, {path}")
     return [
-        Output(path, members, _label_options(settings, teachers[members[0]].num_outputs, classes, draw))
+        Output(path, members, _label_options(settings, teachers[members[0]], classes, draw))
         for path, members in plans
     ]
 
 
-def _label_options(settings: Settings, num_classes: int, classes: list[str] | None, draw: Draw) -> dict:
+def _label_options(settings: Settings, teacher: Teacher, classes: list[str] | None, draw: Draw) -> dict:
     """The options of LabelWriter that are known before the job is begun."""
-    return {
+    options: dict = {
         "kind": settings.kind,
-        "num_classes": num_classes,
-        "k": 1 if settings.kind in ("hard", "smoothing") else min(settings.topk, num_classes),
         "crops": draw.crops,
         "classes": classes,
         "encoding": settings.encoding,
+        "value_type": settings.value_type,
     }
+    num_classes = teacher.num_outputs
+    if isinstance(teacher, EmbeddingTeacher):
+        return {**options, "num_classes": 0, "k": num_classes, "embeddings": teacher.sizes}
+    k = 1 if settings.kind in ("hard", "smoothing") else min(settings.topk, num_classes)
+    return {**options, "num_classes": num_classes, "k": k}

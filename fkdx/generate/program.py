@@ -37,7 +37,8 @@ def run(settings: Settings) -> None:
     source = open_store(settings.data)
     folders = source.class_names
     teachers = load_teachers(settings, len(folders))
-    classes = None if settings.head else name_classes(settings, teachers, folders)
+    bare = settings.head or settings.kind == "embedding"
+    classes = None if bare else name_classes(settings, teachers, folders)
     if settings.evaluate and rank() == 0:
         for teacher in teachers:
             print(evaluate(teacher, settings.evaluate, classes, settings.batch_size))

@@ -47,6 +47,8 @@ class Settings:
     topk: int = 5
     temperature: float = 1.0
     encoding: str = "plain"
+    value_type: str | None = None
+    features: str = "pooled"
     store: Literal["ensemble", "separate", "both"] = "ensemble"
     # teachers
     teacher: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ class Settings:
         _expect(self.output is not None or not self.is_item, "--shards needs --output")
         self._check_files()
         self._check_teachers()
+        self._check_labels()
         self._check_crops()
 
     def _check_files(self) -> None:
@@ -100,6 +103,27 @@ class Settings:
         _expect(
             not self.maps or not (self.evaluate or self.dry_run),
             "--maps: teachers of maps only label, got --evaluate or --dry-run with it",
+        )
+
+    def _check_labels(self) -> None:
+        embeds = self.kind == "embedding"
+        _expect(
+            embeds or (self.features == "pooled" and self.value_type != "int8"),
+            f"--features, --value-type int8: of embeddings only, got --kind {self.kind}",
+        )
+        small = self.encoding == "compact" and self.kind in ("topk", "smoothing")
+        _expect(
+            small or self.value_type != "log8",
+            "--value-type log8: for compact topk and smoothing labels only",
+        )
+        _expect(
+            not embeds or self.temperature == 1,
+            f"--temperature: embeddings have none, got {self.temperature}; give it to the training",
+        )
+        _expect(
+            not embeds or not (self.maps or self.evaluate or self.classes),
+            "--kind embedding: a teacher without classes, got --maps, --evaluate or --classes with it; `fkdx "
+            "evaluate` measures embeddings",
         )
 
     def _check_crops(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from fkdx.errors import refuse
 from fkdx.files import write_whole
 from fkdx.labels import ImageLabels, LabelFile
+from fkdx.labels.layout import WITHOUT_IDS
 
 GROUP_BYTES = 64 << 20  # of values in a row group
 
@@ -97,7 +98,7 @@ def _columns(labels: LabelFile, images: list[ImageLabels]) -> dict[str, Any]:
         "box": joined([image.boxes for image in images], edge, 4),
         "flip": joined([image.flips for image in images], bool),
     }
-    if not labels.kind.startswith("dense"):
+    if labels.kind not in WITHOUT_IDS:
         columns["ids"] = joined([image.ids for image in images], np.int32, labels.k)
     columns["values"] = joined([image.values for image in images], np.float32, labels.k)
     if labels.kind == "topk_logits":

@@ -8,6 +8,7 @@ import numpy as np
 from fkdx.errors import refuse
 from fkdx.files import write_whole
 from fkdx.labels import ImageLabels, LabelFile
+from fkdx.labels.comparable import check_class_labels
 from fkdx.labels.distributions import Tail, recover
 
 
@@ -23,6 +24,7 @@ def export_pred_probs(
     Raises ValueError for mixed crops, whose labels are of two images, and for images without crops; OSError
     if a file cannot be written.
     """
+    check_class_labels("export", labels)
     if labels.mix_size:
         refuse(
             "export", "labels", "mixed crops, which show two images", "labels of one image each", labels.path

@@ -15,6 +15,7 @@ from timm.task import ClassificationTask
 from torch import Tensor, nn
 
 from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD
+from fkdx.labels.comparable import check_class_labels
 from fkdx.loader import CropLoader
 from fkdx.loss import soft_cross_entropy
 from fkdx.loss.target import SparseTarget
@@ -45,6 +46,7 @@ class TimmLoader:
         dtype: torch.dtype = torch.float32,
         teacher_temperature: float = 1.0,
     ) -> None:
+        check_class_labels("TimmLoader", *getattr(loader, "teachers", ()))
         self.loader, self._inputs = loader, (mean, std, dtype, None, teacher_temperature)
         self.sampler = loader  # timm calls loader.sampler.set_epoch
 

@@ -22,6 +22,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import Dataset, get_worker_info
 
 from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD
+from fkdx.labels.comparable import check_class_labels
 from fkdx.loader import CropLoader
 from fkdx.loss import soft_cross_entropy
 from fkdx.loss.target import SparseTarget
@@ -86,6 +87,7 @@ class StoredCrops(Dataset):
         if distributed.is_initialized():
             others = {"rank": distributed.get_rank(), "world_size": distributed.get_world_size(), **others}
         self.loader = CropLoader(root, labels, batch_size, device=pick_device(device), **others)
+        check_class_labels("StoredCrops", *getattr(self.loader, "teachers", ()))
         self._mean, self._std, self._temperature = mean, std, teacher_temperature
         self._batches = iter(())
 

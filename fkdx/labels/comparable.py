@@ -52,6 +52,12 @@ def check_same_classes(where: str, labels: LabelFile, first: LabelFile, unnamed:
     expect(where, same, "class names", f"others than in {first.path}", "the same in order", labels.path)
 
 
+def check_class_labels(where: str, *files: LabelFile) -> None:
+    """Raises ValueError for labels that say nothing of classes."""
+    for labels in files:
+        expect(where, labels.kind != "embedding", "labels", "embeddings", "labels of classes", labels.path)
+
+
 def check_plain_crops(where: str, labels: LabelFile) -> None:
     """Raises ValueError where crops were mixed or augmented before the teacher saw them."""
     plain = not (labels.mix_size or labels.extra_operations)

@@ -110,7 +110,7 @@ class LabelWriter:
         required = layout.RATIO_BOXES * ratios + layout.TWO_VIEWS * (images is not None)
         required += layout.EXTRA_OPERATIONS * (extra is not None)
         if value_type is None:
-            value_type = _default_value_type(kind, encoding)
+            value_type = default_value_type(kind, encoding)
         numbers = (
             _number("kind", kind, layout.KINDS),
             _number("encoding", encoding, layout.ENCODINGS),
@@ -412,7 +412,8 @@ def _embedding_sizes(
     return sizes
 
 
-def _default_value_type(kind: str, encoding: str) -> layout.ValueType:
+def default_value_type(kind: str, encoding: str) -> layout.ValueType:
+    """How values are stored where nobody asks for a type."""
     if kind == "hard":
         return "none"
     if kind == "embedding" and encoding == "compact":

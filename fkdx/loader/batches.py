@@ -18,7 +18,7 @@ class Batch:
         images: (B, size, size, 3) uint8, on the loader's device; (B, 3, size, size) float32, normalised and
             mixed, if the trainer lets timm augment them.
         target: SparseTarget of B rows, on the loader's device; (B, C) float32, as stored, for the dense label
-            kinds; None from a ValidationLoader.
+            kinds, and embeddings (B, K); None from a ValidationLoader.
         classes: (B,) int64 ground truth; -1 where unknown.
         keys: B keys of the images.
         crops: (B,) int64, which of its image's stored crops each row is.

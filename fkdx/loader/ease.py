@@ -7,6 +7,7 @@ import numpy as np
 from fkdx.calibration.rule import true_classes
 from fkdx.errors import refuse
 from fkdx.labels import LabelFile
+from fkdx.labels.comparable import check_class_labels
 from fkdx.labels.distributions import Score, gather_with_tails, scores
 
 
@@ -17,6 +18,7 @@ class Ease:
     """
 
     def __init__(self, files: Sequence[LabelFile], score: Score) -> None:
+        check_class_labels("CropLoader", *files)
         for file in files:
             rule = file.header.get("provenance", {}).get("calibration")
             if file.kind == "hard" or (rule and rule["low"] < rule["middle"]):

@@ -13,6 +13,7 @@ from fkdx.image.steps import Step, are_steps, decode
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_same_classes, check_same_crops, check_same_images
 from fkdx.labels.distributions import Score, gather_with_tails, probabilities
+from fkdx.labels.layout import WITHOUT_IDS
 from fkdx.loader.ease import Ease
 from fkdx.loader.partners import find_partners
 from fkdx.loader.plan import Plan, Target
@@ -131,7 +132,7 @@ class LabelledCrops:
             (torch.from_numpy(ids.reshape(rows, -1)), torch.from_numpy(values.reshape(rows, -1)))
             for ids, values in plan.answers
         ]
-        if self._first.kind.startswith("dense"):
+        if self._first.kind in WITHOUT_IDS:
             return sum(values for _, values in answers) / len(answers)
         targets = [
             SparseTarget.from_topk(ids, values, self._first.num_classes, self._label_kind)
@@ -146,6 +147,9 @@ def _check(labels: LabelFile, first: LabelFile) -> None:
         refuse("CropLoader", "labels", got, "plain or mixed ones", labels.path)
     if labels is first:
         return
+    if labels.embeddings or first.embeddings:
+        got, expected = "embeddings", "labels of classes; `fkdx merge` puts two embeddings into one file"
+        refuse("CropLoader", "labels of several teachers", got, expected, labels.path)
     if any((labels.mix_size, first.mix_size, labels.extra_form, first.extra_form)):
         got = "mixed or augmented crops"
         refuse("CropLoader", "labels of several teachers", got, "plain ones", labels.path)
@@ -175,6 +179,7 @@ def _with_crops(store: LabelledImages, labels: LabelFile) -> tuple[np.ndarray | 
 def _number_classes(store: LabelledImages, labels: LabelFile) -> tuple[list[str], np.ndarray]:
     """Class names and the class of every image. Folders name the classes only if there are as many as the
     labels have classes: otherwise a number would mean another class to the teacher."""
-    if labels.classes is None and len(store.class_names) != labels.num_classes:
+    counted = not labels.embeddings  # which belong to no classes
+    if counted and labels.classes is None and len(store.class_names) != labels.num_classes:
         return list(store.class_names), np.broadcast_to(np.int32(-1), len(store))
     return class_numbers(store, labels.classes)

@@ -20,6 +20,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from fkdx.models.embed import EmbeddingTeacher, without_classifier
 from fkdx.models.heads import add_head
 from fkdx.models.maps import MapTeacher
 from fkdx.models.teacher import Preprocess, Teacher
@@ -38,6 +39,7 @@ class Wanted:
     num_classes: int | None
     overrides: dict
     head: str | None
+    embeds: bool = False
 
 
 def load_teacher(
@@ -52,6 +54,7 @@ def load_teacher(
     *,
     head: str | None = None,
     maps: bool = False,
+    features: str | None = None,
 ) -> Teacher:
     """Build a teacher and load its weights.
 
@@ -62,13 +65,15 @@ def load_teacher(
         overrides: fields of `Preprocess` that differ from the checkpoint's, or else the model's own.
         head: a projection head to keep, one of `fkdx.models.heads.HEADS`.
         maps: a `MapTeacher`, which sees whole images.
+        features: an `EmbeddingTeacher`, a model without its classifier; which of its features, one of
+            `fkdx.models.embed.FEATURES`.
 
     ValueError if the name is unknown or the weights do not fit, OSError if they cannot be read.
     """
     trained = trained_facts(checkpoint) if checkpoint else {}
     trained.pop("classes", None)
     overrides = {**trained, **(overrides or {})}
-    wanted = Wanted(name, checkpoint, pretrained, num_classes, overrides, head)
+    wanted = Wanted(name, checkpoint, pretrained, num_classes, overrides, head, features is not None)
     if Path(name).suffix in EXPORTED:
         model, preprocess = _exported(Path(name)), Preprocess()
     elif name.startswith("torchvision:"):
@@ -79,8 +84,10 @@ def load_teacher(
         model, preprocess = _timm(wanted)
     origin = {"checkpoint": checkpoint and Path(checkpoint).name, "weights_sha256": hash_weights(model)}
     preprocess = replace(preprocess, **wanted.overrides)
-    kind = MapTeacher if maps else Teacher
-    return kind(name, model, preprocess, origin, device, precision, compiled)
+    facts = (name, model, preprocess, origin, device, precision, compiled)
+    if features is not None:
+        return EmbeddingTeacher(*facts, features=features)
+    return (MapTeacher if maps else Teacher)(*facts)
 
 
 def build_student(name: str, num_classes: int, pretrained: bool, arguments: dict) -> nn.Module:
@@ -154,7 +161,10 @@ def _timm(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     config = timm.get_pretrained_cfg(name)
     weights = read_weights(wanted.checkpoint) if wanted.checkpoint else None
     options = {}
-    if weights:
+    if wanted.embeds:
+        options["num_classes"] = 0
+        weights = weights and _without_classifier(weights, config)
+    elif weights:
         options["num_classes"] = 0 if wanted.head else _count_classes(weights, config) or wanted.num_classes
     if wanted.overrides.get("size") and config.fixed_input_size:
         options["img_size"] = wanted.overrides["size"]
@@ -175,10 +185,19 @@ def _timm(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     )
 
 
+def _classifiers(config: timm.models.PretrainedCfg) -> list[str]:
+    return [config.classifier] if isinstance(config.classifier, str) else list(config.classifier or ())
+
+
 def _count_classes(weights: dict[str, Tensor], config: timm.models.PretrainedCfg) -> int | None:
-    names = [config.classifier] if isinstance(config.classifier, str) else list(config.classifier or ())
-    found = [weights[f"{name}.weight"].shape[0] for name in names if f"{name}.weight" in weights]
+    names = [f"{name}.weight" for name in _classifiers(config)]
+    found = [weights[name].shape[0] for name in names if name in weights]
     return found[0] if found else None
+
+
+def _without_classifier(weights: dict[str, Tensor], config: timm.models.PretrainedCfg) -> dict[str, Tensor]:
+    prefixes = tuple(f"{name}." for name in _classifiers(config))
+    return {name: value for name, value in weights.items() if not name.startswith(prefixes)}
 
 
 def _torchvision(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
@@ -199,7 +218,8 @@ def _torchvision(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     )
     if not wanted.checkpoint:
         with building("teacher", wanted.name):
-            return models.get_model(name, weights=recommended).eval(), preprocess
+            model = models.get_model(name, weights=recommended).eval()
+        return without_classifier(model) if wanted.embeds else model, preprocess
     weights = read_weights(wanted.checkpoint)
     with torch.device("meta"):
         last = [key for key in models.get_model(name).state_dict() if key.endswith(".weight")][-1]
@@ -207,7 +227,7 @@ def _torchvision(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     with building("teacher", wanted.name):
         model = models.get_model(name, num_classes=num_classes)
     load_weights(model, weights, wanted.name, wanted.checkpoint)
-    return model.eval(), preprocess
+    return without_classifier(model.eval()) if wanted.embeds else model.eval(), preprocess
 
 
 def _exported(path: Path) -> nn.Module:
@@ -229,7 +249,8 @@ def _own(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     build = find_function("teacher", wanted.name)
     takes_classes = "num_classes" in inspect.signature(build).parameters
     with building("teacher", wanted.name):
-        model = build(**({"num_classes": wanted.num_classes} if takes_classes else {}))
+        num_classes = 0 if wanted.embeds else wanted.num_classes
+        model = build(**({"num_classes": num_classes} if takes_classes else {}))
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"teacher: {wanted.name} returned {type(model).__name__}, expected a torch.nn.Module"

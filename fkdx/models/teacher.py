@@ -146,10 +146,11 @@ def answer(logits: Tensor, kind: str, k: int, temperature: float) -> Answer:
     """What a label file of `kind` stores of logits (n, C). The temperature divides logits before the softmax.
 
     topk: the K largest probabilities; smoothing: the largest; hard: its class; dense: all; dense_logits: all
-    logits; topk_logits: the K largest logits and the log of the sum of exp over the others.
+    logits; embedding: all values; topk_logits: the K largest logits and the log of the sum of exp over the
+    others.
     """
     finite = logits.isfinite().all(dim=1)
-    if kind == "dense_logits":
+    if kind in ("dense_logits", "embedding"):
         return Answer(None, logits, None, finite)
     if kind == "dense":
         return Answer(None, torch.softmax(logits / temperature, dim=1), None, finite)

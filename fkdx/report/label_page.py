@@ -8,6 +8,7 @@ from fkdx.calibration import Calibration
 from fkdx.calibration.rule import true_classes
 from fkdx.importers.fkd_export import FKD_KINDS, fkd_bytes
 from fkdx.labels import LabelFile
+from fkdx.labels.comparable import check_class_labels
 from fkdx.labels.layout import record_dtype
 from fkdx.report import charts
 from fkdx.report.comparison import Comparison, compare
@@ -59,6 +60,7 @@ def open_report(
 
     Raises ValueError where `other` labels other images, crops or classes.
     """
+    check_class_labels("report", labels, *([other] if other else []))
     notes = []
     truth = None
     try:

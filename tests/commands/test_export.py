@@ -13,6 +13,7 @@ from fkdx.importers import parquet_export
 from fkdx.importers.parquet_export import export_parquet
 from fkdx.importers.pred_probs import export_pred_probs, mean_probabilities
 from fkdx.labels import KINDS, LabelFile, LabelWriter
+from fkdx.labels.layout import CLASS_KINDS
 
 C, K = 30, 4
 
@@ -35,7 +36,7 @@ def test_the_table_holds_the_labels(rng, tmp_path: Path, kind: str, options: dic
     assert export(tmp_path / "a.fkdl", tmp_path / "a.parquet", "parquet") == 0
     table = parquet.read_table(tmp_path / "a.parquet")
     facts = json.loads(table.schema.metadata[b"fkdx"])
-    assert (facts["kind"], facts["num_classes"], facts["header"]) == (kind, C, labels.header)
+    assert (facts["kind"], facts["num_classes"], facts["header"]) == (kind, labels.num_classes, labels.header)
     rows = table.to_pylist()
     assert len(rows) == labels.crop_counts.sum()
     for image in labels:
@@ -97,7 +98,7 @@ def test_parquet_without_pyarrow(rng, tmp_path: Path, monkeypatch, capsys) -> No
 
 
 @pytest.mark.parametrize("tail", ["smoothing", "renorm"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CLASS_KINDS)
 def test_probabilities_are_the_mean_over_crops(rng, tmp_path: Path, kind: str, tail: str) -> None:
     k = {"hard": 1, "smoothing": 1}.get(kind, K)
     write_labels(tmp_path / "a.fkdl", rng, kind, num_classes=C, k=k, value_type=None)
