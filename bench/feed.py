@@ -120,12 +120,13 @@ def family() -> list[int]:
 
 
 def cpu_seconds() -> float:
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """Of this process and its children, those that ended included."""
     ticks = 0
-    for process in family():
+    for process in family()[1:]:
         fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
         ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK") + ended.ru_utime + ended.ru_stime
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK") + ended.ru_utime + ended.ru_stime
 
 
 def resident() -> int:
