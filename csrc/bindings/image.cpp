@@ -52,8 +52,10 @@ py::tuple read_size(CropDecoder& decoder, std::string_view data) {
 }
 
 void decode_crops(CropDecoder& decoder, std::string_view data, const Boxes& boxes, const Bytes& flips,
-                  int size, bool bicubic, bool pillow13, bool allow_warnings, bool whole_file, Bytes out) {
-  const CropSpec spec = crop_spec(boxes, flips, size, bicubic, pillow13, {allow_warnings, whole_file});
+                  int size, bool bicubic, bool pillow13, bool allow_warnings, bool whole_file, Bytes out,
+                  std::string_view entries) {
+  CropSpec spec = crop_spec(boxes, flips, size, bicubic, pillow13, {allow_warnings, whole_file});
+  spec.entries = {bytes_of(entries), entries.size()};
   uint8_t* pixels = out.mutable_data();
   py::gil_scoped_release release;
   decoder.decode_crops(bytes_of(data), data.size(), spec, pixels);
@@ -86,13 +88,33 @@ void resize_validation(CropDecoder& decoder, const Bytes& image, int resize, int
 }
 
 Bytes decode_box(CropDecoder& decoder, std::string_view data, int top, int left, int height, int width,
-                 bool allow_warnings, bool plain, bool whole_file) {
+                 bool allow_warnings, bool plain, bool whole_file, std::string_view entries) {
   Bytes out({height, width, 3});
   uint8_t* pixels = out.mutable_data();
   py::gil_scoped_release release;
   decoder.decode_box(bytes_of(data), data.size(), {top, left, height, width}, {allow_warnings, whole_file},
-                     plain, pixels);
+                     plain, pixels, {bytes_of(entries), entries.size()});
   return out;
+}
+
+py::bytes make_entry_points(CropDecoder& decoder, std::string_view data, double share, uint32_t least_step) {
+  std::vector<uint8_t> coded;
+  {
+    const py::gil_scoped_release release;
+    coded = decoder.make_entry_points(bytes_of(data), data.size(), share, least_step);
+  }
+  return py::bytes(reinterpret_cast<const char*>(coded.data()), coded.size());
+}
+
+const char* entry_use(const CropDecoder& decoder) {
+  switch (decoder.entry_use()) {
+    case EntryUse::kUsed:
+      return "used";
+    case EntryUse::kMisfit:
+      return "misfit";
+    default:
+      return "none";
+  }
 }
 
 void decode_region_only(CropDecoder& decoder, std::string_view data, const Boxes& boxes) {
@@ -121,12 +143,18 @@ void bind_image(py::module_& m) {
   py::class_<CropDecoder>(m, "CropDecoder", "One a thread: decodes an image once for all its crops.")
       .def(py::init<>())
       .def("read_size", &read_size)
-      .def("decode_crops", &decode_crops)
+      .def("decode_crops", &decode_crops, py::arg("data"), py::arg("boxes"), py::arg("flips"),
+           py::arg("size"), py::arg("bicubic"), py::arg("pillow13"), py::arg("allow_warnings"),
+           py::arg("whole_file"), py::arg("out"), py::arg("entries") = py::bytes())
+      .def("make_entry_points", &make_entry_points, py::arg("data"), py::arg("share") = 0.015,
+           py::arg("least_step") = 1, "Coded entry points of a sound baseline JPEG; of others, no bytes.")
+      .def_property_readonly("entry_use", &entry_use, "Of the last image: 'none', 'used' or 'misfit'.")
       .def("resize_crops", &resize_crops)
       .def("decode_validation", &decode_validation)
       .def("resize_validation", &resize_validation)
       .def("decode_box", &decode_box, py::arg("data"), py::arg("top"), py::arg("left"), py::arg("height"),
            py::arg("width"), py::arg("allow_warnings"), py::arg("plain"), py::arg("whole_file") = false,
+           py::arg("entries") = py::bytes(),
            "Pixels of a box as they are: (height, width, 3). plain: by libjpeg-turbo alone, the judge.")
       .def("decode_region_only", &decode_region_only, "What libjpeg-turbo alone needs, for benchmarks.")
       .def("decode_coefficients_only", &decode_coefficients_only, "Entropy decoding alone, for benchmarks.")

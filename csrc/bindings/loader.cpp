@@ -112,6 +112,29 @@ class Pending {
   std::vector<py::object> kept_;
 };
 
+// The entry points of a data index: of the images of a store, by number.
+class EntryTable {
+ public:
+  // starts (N + 1,): where those of each image of the index begin in `coded`; numbers: the number in the
+  // index of each image of the store, -1 where it has none; None: the same.
+  EntryTable(Array<uint64_t> starts, Array<uint8_t> coded, std::optional<Array<int32_t>> numbers)
+      : starts_(std::move(starts)), coded_(std::move(coded)), numbers_(std::move(numbers)) {}
+
+  CodedEntryPoints of(int64_t image) const {
+    if (numbers_ && (image < 0 || image >= numbers_->size())) return {};
+    const int64_t number = numbers_ ? numbers_->data()[image] : image;
+    if (number < 0 || number + 1 >= starts_.size()) return {};
+    const uint64_t begin = starts_.data()[number], end = starts_.data()[number + 1];
+    if (begin > end || end > static_cast<uint64_t>(coded_.size())) return {};
+    return {coded_.data() + begin, end - begin};
+  }
+
+ private:
+  Array<uint64_t> starts_;
+  Array<uint8_t> coded_;
+  std::optional<Array<int32_t>> numbers_;
+};
+
 void check_rows(const py::array& array, const char* name, std::vector<py::ssize_t> shape) {
   const bool ok = static_cast<size_t>(array.ndim()) == shape.size() &&
                   std::equal(shape.begin(), shape.end(), array.shape());
@@ -126,8 +149,9 @@ std::unique_ptr<Pending> submit(std::shared_ptr<Pool> pool, const View& view,
                                 std::optional<Array<float>> ratios,
                                 const std::vector<std::pair<int, int>>& sizes,
                                 const std::vector<uint64_t>& streams, const std::vector<int64_t>& first_crops,
-                                bool urgent) {
+                                bool urgent, py::object entries) {
   const size_t n = places.size();
+  const auto* table = entries.is_none() ? nullptr : entries.cast<const EntryTable*>();
   const bool random = view.box_rule == BoxRule::kRandom;
   check<std::invalid_argument>(indices.size() == n && counts.size() == n &&
                                    (sizes.empty() || sizes.size() == n) &&
@@ -139,6 +163,7 @@ std::unique_ptr<Pending> submit(std::shared_ptr<Pool> pool, const View& view,
     check<std::invalid_argument>(counts[i] >= 1, "submit: count, got ", counts[i], ", expected 1 or more");
     work[i].where = {std::get<0>(places[i]), std::get<1>(places[i]), std::get<2>(places[i])};
     work[i].index = indices[i];
+    if (table) work[i].entries = table->of(indices[i]);
     if (!sizes.empty()) work[i].expected = {sizes[i].first, sizes[i].second};
     work[i].first = rows;
     work[i].count = counts[i];
@@ -154,7 +179,7 @@ std::unique_ptr<Pending> submit(std::shared_ptr<Pool> pool, const View& view,
   const Rows pointers{images.mutable_data(), reinterpret_cast<Box*>(boxes.mutable_data()),
                       flips.mutable_data(), ratios ? ratios->data() : nullptr};
   auto batch = std::make_shared<Batch>(view, pointers, std::move(work));
-  std::vector<py::object> kept{images, boxes, flips};
+  std::vector<py::object> kept{images, boxes, flips, entries};
   if (ratios) kept.push_back(*ratios);
   pool->submit(batch, urgent);
   return std::make_unique<Pending>(std::move(pool), std::move(batch), std::move(kept));
@@ -171,6 +196,8 @@ py::dict stages(const Pool& pool) {
   facts["crops"] = spent.crops;
   facts["bytes"] = spent.bytes;
   facts["warned"] = spent.warned;
+  facts["entered"] = spent.entered;
+  facts["misfits"] = spent.misfits;
   facts["cached_bytes"] = pool.cache_bytes();
   return facts;
 }
@@ -205,6 +232,16 @@ void bind_loader(py::module_& m) {
   py::class_<View>(m, "View").def(py::init(&make_view), "size"_a, "interpolation"_a = "bilinear",
                                   "resample"_a = "pillow12", "allow_warnings"_a = false, "boxes"_a = "pixels",
                                   "resize"_a = 256, "random"_a = nullptr, "whole_file"_a = false);
+  py::class_<EntryTable>(m, "EntryTable")
+      .def(py::init<Array<uint64_t>, Array<uint8_t>, std::optional<Array<int32_t>>>(), "starts"_a, "coded"_a,
+           "numbers"_a = py::none())
+      .def(
+          "of",
+          [](const EntryTable& table, int64_t image) {
+            const CodedEntryPoints coded = table.of(image);
+            return py::bytes(reinterpret_cast<const char*>(coded.data), coded.size);
+          },
+          "image"_a, "The coded entry points of an image of the store; empty where it has none.");
   py::class_<Pending>(m, "Pending")
       .def("wait", &Pending::wait, "seconds"_a)
       .def("cancel", &Pending::cancel)
@@ -223,7 +260,7 @@ void bind_loader(py::module_& m) {
       .def("submit", &submit, "view"_a, "places"_a, "indices"_a, "counts"_a, py::arg("images").noconvert(),
            py::arg("boxes").noconvert(), py::arg("flips").noconvert(), "ratios"_a = py::none(),
            "sizes"_a = std::vector<std::pair<int, int>>{}, "streams"_a = std::vector<uint64_t>{},
-           "first_crops"_a = std::vector<int64_t>{}, "urgent"_a = false)
+           "first_crops"_a = std::vector<int64_t>{}, "urgent"_a = false, "entries"_a = py::none())
       .def("close", &Pool::close, py::call_guard<py::gil_scoped_release>())
       .def("stages", &stages)
       .def_property_readonly("threads", &Pool::threads);

@@ -106,9 +106,9 @@ struct CropDecoder::State {
     resampler.run(pixels.data, pixels.stride, out + rows.offset * row + 3 * columns.offset, row);
   }
 
-  Pixels read(const Box& region, bool plain = false) {
+  Pixels read(const Box& region, const Box* boxes, int count, CodedEntryPoints entries) {
     const Stopwatch watch(&times.decode);
-    return jpeg.read(region, plain);
+    return jpeg.read(region, boxes, count, entries);
   }
 
   // A copy with room for over-reads.
@@ -131,13 +131,16 @@ ImageSize CropDecoder::read_size(const uint8_t* data, size_t size) {
 
 void CropDecoder::decode_crops(const uint8_t* data, size_t size, const CropSpec& spec, uint8_t* out) {
   const Box region = union_of(spec.boxes, spec.count, state_->jpeg.open(data, size, spec.strictness));
-  if (spec.count > 0) state_->resize_crops(state_->read(region), region.top, region.left, spec, out);
+  if (spec.count == 0) return;
+  const Pixels pixels = state_->read(region, spec.boxes, spec.count, spec.entries);
+  state_->resize_crops(pixels, region.top, region.left, spec, out);
 }
 
 void CropDecoder::decode_validation(const uint8_t* data, size_t size, const ValidationSpec& spec,
                                     uint8_t* out) {
   const ImageSize image = state_->jpeg.open(data, size, spec.strictness);
-  state_->centre_crop(image, spec, [this](const Box& region) { return state_->read(region); }, out);
+  const auto read = [&](const Box& region) { return state_->read(region, &region, 1, spec.entries); };
+  state_->centre_crop(image, spec, read, out);
 }
 
 void CropDecoder::resize_crops(const Pixels& image, const CropSpec& spec, uint8_t* out) {
@@ -151,22 +154,34 @@ void CropDecoder::resize_validation(const Pixels& image, const ValidationSpec& s
 }
 
 void CropDecoder::decode_box(const uint8_t* data, size_t size, const Box& box, Strictness strictness,
-                             bool plain, uint8_t* out) {
+                             bool plain, uint8_t* out, CodedEntryPoints entries) {
   union_of(&box, 1, state_->jpeg.open(data, size, strictness));
-  const Pixels pixels = state_->read(box, plain);
+  const Pixels pixels = plain ? state_->jpeg.read_plain(box) : state_->read(box, &box, 1, entries);
   const ptrdiff_t row = ptrdiff_t{3} * box.width;
   for (int y = 0; y < box.height; ++y) std::memcpy(out + y * row, pixels.data + y * pixels.stride, row);
 }
 
 void CropDecoder::decode_region_only(const uint8_t* data, size_t size, const CropSpec& spec) {
   const Box region = union_of(spec.boxes, spec.count, state_->jpeg.open(data, size, spec.strictness));
-  if (spec.count > 0) state_->read(region, /*plain=*/true);
+  if (spec.count > 0) state_->jpeg.read_plain(region);
 }
 
 void CropDecoder::decode_coefficients_only(const uint8_t* data, size_t size) {
   state_->jpeg.open(data, size, kLenient);
   state_->jpeg.read_coefficients();
 }
+
+std::vector<uint8_t> CropDecoder::make_entry_points(const uint8_t* data, size_t size, double share,
+                                                    uint32_t least_step) {
+  try {
+    state_->jpeg.open(data, size, {/*allow_warnings=*/false, /*whole_file=*/true});
+    return state_->jpeg.make_entry_points(share, least_step);
+  } catch (const ImageError&) {
+    return {};
+  }
+}
+
+EntryUse CropDecoder::entry_use() const { return state_->jpeg.entry_use(); }
 
 const StageTimes& CropDecoder::times() const { return state_->times; }
 

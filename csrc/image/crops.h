@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace fkdx {
 
@@ -34,6 +35,16 @@ struct Strictness {
   bool whole_file = false;      // read on behind the boxes, so that a cut file is refused whatever the boxes
 };
 
+// Coded entry points of an image (image/entry_points.h), somebody else's memory; empty where it has none.
+struct CodedEntryPoints {
+  const uint8_t* data = nullptr;
+  size_t size = 0;
+};
+
+// What became of an image's entry points: there were none or they were not needed, they were used, or they
+// are not those of the image, which was decoded without them.
+enum class EntryUse { kNone, kUsed, kMisfit };
+
 // What to make of one image: count crops of size x size pixels.
 struct CropSpec {
   const Box* boxes;
@@ -43,6 +54,7 @@ struct CropSpec {
   Interpolation interpolation = Interpolation::kBilinear;
   ResampleRule rule = ResampleRule::kPillow12;
   Strictness strictness = {};
+  CodedEntryPoints entries = {};
 };
 
 // Shorter side resized to `resize`, then the centre size x size cut out, padded with black where it is too
@@ -53,6 +65,7 @@ struct ValidationSpec {
   Interpolation interpolation = Interpolation::kBilinear;
   ResampleRule rule = ResampleRule::kPillow12;
   Strictness strictness = {};
+  CodedEntryPoints entries = {};
 };
 
 // Packed 8-bit RGB, rows `stride` bytes apart.
@@ -99,7 +112,14 @@ class CropDecoder {
   // Pixels of a box as they are; out is [box.height, box.width, 3]. `plain`: by libjpeg-turbo alone, the
   // judge.
   void decode_box(const uint8_t* data, size_t size, const Box& box, Strictness strictness, bool plain,
-                  uint8_t* out);
+                  uint8_t* out, CodedEntryPoints entries = {});
+
+  // Entry points of a sound baseline JPEG, at least least_step MCUs apart, as many as fit into `share` of its
+  // bytes; empty for every other image.
+  std::vector<uint8_t> make_entry_points(const uint8_t* data, size_t size, double share, uint32_t least_step);
+
+  // What became of the entry points of the last image.
+  EntryUse entry_use() const;
 
   // Decodes the union of the boxes by libjpeg-turbo alone and drops it, for benchmarks.
   void decode_region_only(const uint8_t* data, size_t size, const CropSpec& spec);

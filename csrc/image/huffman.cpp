@@ -12,8 +12,6 @@ constexpr uint8_t kEndOfBlock = 128;  // a step out of the block
 constexpr int kMaxDcSize = 11;        // bits of a value; what takes more is libjpeg-turbo's to refuse
 constexpr int kMaxAcSize = 10;
 constexpr int kMaxDc = 1 << 15;
-constexpr uint8_t kFirstRestart = 0xD0;  // markers, behind 0xFF
-constexpr uint8_t kEndOfImage = 0xD9;
 
 constexpr uint8_t kNaturalOrder[kCoefficients] = {
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
@@ -93,46 +91,16 @@ HuffmanDecoder::Symbol HuffmanDecoder::Table::long_symbol(uint64_t window) const
   return symbol_of({static_cast<uint8_t>(length), values[place]}, window);
 }
 
-bool HuffmanDecoder::start(const jpeg_decompress_struct& jpeg, Columns wanted) {
-  if (jpeg.progressive_mode || jpeg.arith_code || jpeg.comps_in_scan != jpeg.num_components) return false;
-  next_ = jpeg.src->next_input_byte;
-  end_ = next_ + jpeg.src->bytes_in_buffer;
-  begin_interval();
-  blocks_in_unit_ = jpeg.blocks_in_MCU;
-  for (int i = 0; i < blocks_in_unit_; ++i) {
-    const int component = jpeg.MCU_membership[i];
-    const jpeg_component_info& info = *jpeg.cur_comp_info[component];
-    Table& dc = dc_tables_[info.dc_tbl_no];
-    Table& ac = ac_tables_[info.ac_tbl_no];
-    dc.fill(*jpeg.dc_huff_tbl_ptrs[info.dc_tbl_no], false);
-    ac.fill(*jpeg.ac_huff_tbl_ptrs[info.ac_tbl_no], true);
-    blocks_[i] = {&dc, &ac, component};
-  }
-  wanted_ = wanted;
-  columns_ = jpeg.MCUs_per_row;
-  column_ = 0;
-  rows_left_ = jpeg.MCU_rows_in_scan;
-  restart_interval_ = units_to_restart_ = jpeg.restart_interval;
-  next_restart_ = 0;
-  return true;
-}
-
-void HuffmanDecoder::begin_interval() {
-  bits_ = {0, 0, clean_};
-  clean_end_ = clean_;
-  at_marker_ = false;
-  std::fill_n(dc_, MAX_COMPS_IN_SCAN, 0);
-}
-
 // Makes sure that the next block can be read without a look at the end. False: more was read than is there.
 // Only where less than a block is left: there is room for a chunk behind no more than that.
 bool HuffmanDecoder::supply(Bits* bits) {
-  if (at_marker_) return unread(*bits) >= 0;
+  if (at_stop_) return unread(*bits) >= 0;
   const ptrdiff_t kept = clean_end_ - bits->next;
+  moved_out_ += bits->next - clean_;
   std::memmove(clean_, bits->next, kept);
   bits->next = clean_;
   uint8_t* to = clean_ + kept;
-  for (ptrdiff_t room = kChunk; room > 0 && !at_marker_;) {
+  for (ptrdiff_t room = kChunk; room > 0 && !at_stop_;) {
     const ptrdiff_t some = std::min(room, end_ - next_);
     const void* escape = some > 0 ? std::memchr(next_, 0xFF, some) : nullptr;
     const ptrdiff_t plain = escape ? static_cast<const uint8_t*>(escape) - next_ : some;
@@ -141,7 +109,11 @@ bool HuffmanDecoder::supply(Bits* bits) {
     next_ += plain;
     room -= plain;
     if (!escape && next_ < end_) continue;  // the chunk is full
-    if (end_ - next_ < 2) return false;     // the file ends without a marker
+    if (next_ == end_ && end_ < file_end_) {
+      at_stop_ = true;
+      break;
+    }
+    if (end_ - next_ < 2) return false;  // the file ends without a marker
     if (next_[1] == 0) {
       *to++ = 0xFF;
       next_ += 2;
@@ -150,21 +122,12 @@ bool HuffmanDecoder::supply(Bits* bits) {
       if (end_ - next_ > 2 && next_[2] == 0) return false;  // libjpeg-turbo makes something of this
       ++next_;                                              // filling before a marker
     } else {
-      at_marker_ = true;
+      at_stop_ = true;
     }
   }
   clean_end_ = to;
   std::memset(to, 0, 2 * kBlockBytes);
   return unread(*bits) >= 0;
-}
-
-// At least 56 bits afterwards: two symbols of AC, or one of DC and one of AC.
-inline void HuffmanDecoder::refill(Bits* bits) {
-  uint64_t bytes;
-  std::memcpy(&bytes, bits->next, sizeof(bytes));
-  bits->window |= __builtin_bswap64(bytes) >> bits->count;
-  bits->next += (63 - bits->count) >> 3;
-  bits->count |= 56;
 }
 
 inline HuffmanDecoder::Symbol HuffmanDecoder::next_symbol(const Table& table, Bits* bits) {
@@ -214,19 +177,6 @@ inline bool HuffmanDecoder::decode_block(Bits* state, const Block& block, int* d
   return k == kCoefficients - 1 || step == kEndOfBlock;
 }
 
-bool HuffmanDecoder::decode_unit(JBLOCKROW* blocks) {
-  if (restart_interval_ > 0) {
-    if (units_to_restart_ == 0 && !restart()) return false;
-    --units_to_restart_;
-  }
-  const bool wanted = blocks && column_ >= wanted_.first && column_ <= wanted_.last;
-  if (++column_ == columns_) {
-    column_ = 0;
-    --rows_left_;
-  }
-  return wanted ? decode_blocks<true>(blocks) : decode_blocks<false>(blocks);
-}
-
 template <bool kStore>
 bool HuffmanDecoder::decode_blocks(JBLOCKROW* blocks) {
   Bits bits = bits_;
@@ -240,21 +190,7 @@ bool HuffmanDecoder::decode_blocks(JBLOCKROW* blocks) {
   return unread(bits) >= 0;
 }
 
-bool HuffmanDecoder::finish() {
-  while (rows_left_ > 0) {
-    if (!decode_unit(nullptr)) return false;
-  }
-  return used_up() && next_[1] == kEndOfImage;
-}
-
-// Steps over a restart marker, which has to come right behind the bits that fill up the last byte.
-bool HuffmanDecoder::restart() {
-  if (!used_up() || next_[1] != kFirstRestart + next_restart_) return false;
-  next_ += 2;
-  begin_interval();
-  next_restart_ = (next_restart_ + 1) % 8;
-  units_to_restart_ = restart_interval_;
-  return true;
-}
+template bool HuffmanDecoder::decode_blocks<true>(JBLOCKROW* blocks);
+template bool HuffmanDecoder::decode_blocks<false>(JBLOCKROW* blocks);
 
 }  // namespace fkdx

@@ -8,29 +8,43 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>  // jpeglib.h needs FILE
+#include <cstring>
+#include <vector>
 
 #include <jpeglib.h>
+
+#include "image/entry_points.h"
 
 namespace fkdx {
 
 class HuffmanDecoder {
  public:
-  // Units of a row, both ends included.
-  struct Columns {
-    unsigned first;
-    unsigned last;
-  };
-
   // Prepares for the entropy-coded data that `jpeg`, started and with all of it in memory, is about to read.
   // False: this kind of scan (progressive, arithmetic, several scans) is libjpeg-turbo's.
-  bool start(const jpeg_decompress_struct& jpeg, Columns wanted);
+  bool start(const jpeg_decompress_struct& jpeg);
 
-  // Decodes the next unit into zeroed blocks, or skips it where blocks is null or its column is not wanted.
-  // False: give up.
+  // What the headers of the file, which begins at `file`, say of the scan.
+  ScanFacts facts(const uint8_t* file) const;
+
+  // From here on decodes little more than the units that are wanted. The points live as long as the scan is
+  // read; they are of the file that begins at `file`.
+  void enter_at(const EntryPoints* points, const uint8_t* file);
+
+  // Marks the units that hold these pixels as wanted; none is after start().
+  void want(unsigned top, unsigned left, unsigned bottom, unsigned right);
+
+  // Decodes the next unit into zeroed blocks where it is wanted and blocks is not null; otherwise whether it
+  // is read at all shows later. False: give up.
   bool decode_unit(JBLOCKROW* blocks);
+
+  // To be called behind the last unit: everything up to it has been sound. False: give up.
+  bool settle();
 
   // Decodes what is left of the scan. False: give up, or something else than the end of the image follows.
   bool finish();
+
+  // The same from the start of the scan, with the state before every unit but the first.
+  bool walk(const uint8_t* file, std::vector<EntryPoint>* states);
 
  private:
   static constexpr int kIndexBits = 10;
@@ -93,19 +107,35 @@ class HuffmanDecoder {
     const uint8_t* next;  // in clean_
   };
 
-  static void refill(Bits* bits);
+  // At least 56 bits afterwards: two symbols of AC, or one of DC and one of AC.
+  static void refill(Bits* bits) {
+    uint64_t bytes;
+    std::memcpy(&bytes, bits->next, sizeof(bytes));
+    bits->window |= __builtin_bswap64(bytes) >> bits->count;
+    bits->next += (63 - bits->count) >> 3;
+    bits->count |= 56;
+  }
   static Symbol next_symbol(const Table& table, Bits* bits);
   static Pair pair_at(const Table& table, uint64_t window);
   template <bool kStore>
   bool decode_blocks(JBLOCKROW* blocks);
   template <bool kStore>
   static bool decode_block(Bits* bits, const Block& block, int* dc, JCOEF* out);
+  template <bool kStore>
+  bool read_unit(JBLOCKROW* blocks);
+  bool go_to(uint32_t unit);
+  bool seek(uint32_t unit);
+  bool arrived();
+  bool leave();
+  uint32_t end_of_run(uint32_t unit) const;
   void begin_interval();
+  void append_states(const uint8_t* file, const std::vector<EntryPoint>& clean,
+                     std::vector<EntryPoint>* states) const;
   bool supply(Bits* bits);
   ptrdiff_t unread(const Bits& bits) const { return 8 * (clean_end_ - bits.next) + bits.count; }
   // Whether a marker follows the bits that fill up the last byte. Before a block there were bytes for the
   // longest one, or all up to the marker: if it is not in sight behind the block, whole bytes are left over.
-  bool used_up() const { return at_marker_ && unread(bits_) < 8; }
+  bool used_up() const { return at_stop_ && unread(bits_) < 8; }
   bool restart();
 
   // The longest block takes 16 + 11 bits of DC and 63 times 16 + 10 bits of AC: 209 bytes, and 8 are read
@@ -117,18 +147,27 @@ class HuffmanDecoder {
   // behind it.
   uint8_t clean_[kBlockBytes + kChunk + 2 * kBlockBytes];
   const uint8_t* clean_end_;
-  bool at_marker_;  // clean_ ends where a marker stands
+  bool at_stop_;  // clean_ ends where a marker stands, or at end_ where a point is
   const uint8_t* next_;
   const uint8_t* end_;
+  const uint8_t* interval_;  // first byte behind the last restart marker
+  uint64_t moved_out_;       // bytes since then that clean_ holds no more
 
   Bits bits_;
   int dc_[MAX_COMPS_IN_SCAN];
   Block blocks_[D_MAX_BLOCKS_IN_MCU];
   int blocks_in_unit_;
-  Columns wanted_;
-  unsigned columns_;
-  unsigned column_;
-  unsigned rows_left_;
+  unsigned columns_;                   // units a row
+  unsigned unit_height_, unit_width_;  // in pixels
+  uint32_t units_;
+  uint32_t unit_;                // that decode_unit is asked for next
+  uint32_t at_;                  // that bits_ stand before
+  uint32_t limit_;               // whose state, that of a point, is checked on arrival; units_: none
+  std::vector<uint8_t> wanted_;  // by unit
+  const EntryPoints* points_;
+  const uint8_t* file_;
+  const uint8_t* file_end_;
+  int components_;
   unsigned restart_interval_;
   unsigned units_to_restart_;
   int next_restart_;

@@ -22,6 +22,9 @@ constexpr int kMarkerTrace = 1;  // the level at which libjpeg tells of each mar
 // decodes as edges of the image. So much more is decoded at each side.
 constexpr int kMargin = 4;
 
+// Pixels around a box from whose units its own are made.
+constexpr int kContext = 2;
+
 // Pillow's CMYK (which Adobe stores inverted) to RGB.
 void convert_cmyk(const uint8_t* cmyk, int width, uint8_t* rgb) {
   for (int x = 0; x < width; ++x, cmyk += 4, rgb += 3) {
@@ -102,8 +105,18 @@ void JpegReader::on_progress(j_common_ptr jpeg) {
 
 // Puts our Huffman decoder in the place of libjpeg-turbo's, where it can do the work.
 void JpegReader::take_over() {
-  took_over_ = internals_fit() && huffman_.start(jpeg_, wanted_columns(jpeg_));
-  if (took_over_) replace_decode_mcu(&jpeg_, on_unit);
+  took_over_ = internals_fit() && huffman_.start(jpeg_);
+  if (!took_over_) return;
+  replace_decode_mcu(&jpeg_, on_unit);
+  for (int i = 0; i < box_count_; ++i) {
+    const Box& box = boxes_[i];
+    huffman_.want(std::max(box.top - kContext, 0), std::max(box.left - kContext, 0),
+                  box.top + box.height + kContext, box.left + box.width + kContext);
+  }
+  if (entries_.size == 0) return;
+  const bool fit = points_.read(entries_, huffman_.facts(data_));
+  entry_use_ = fit ? EntryUse::kUsed : EntryUse::kMisfit;
+  if (fit) huffman_.enter_at(&points_, data_);
 }
 
 boolean JpegReader::on_unit(j_decompress_ptr jpeg, JBLOCKROW* blocks) {
@@ -129,6 +142,7 @@ bool JpegReader::guarded(Step step) {
 ImageSize JpegReader::open(const uint8_t* data, size_t size, Strictness strictness) {
   check<ImageError>(size > 0, "jpeg: empty file");
   errors_.allow_warnings = strictness.allow_warnings;
+  entry_use_ = EntryUse::kNone;
   whole_file_ = strictness.whole_file;
   data_ = data;
   size_ = size;
@@ -161,14 +175,53 @@ void JpegReader::check_header() {
                     components, ", expected 1, 3 or 4");
 }
 
-Pixels JpegReader::read(const Box& region, bool plain) {
+Pixels JpegReader::read(const Box& region, const Box* boxes, int count, CodedEntryPoints entries) {
   Pixels pixels;
-  if (!plain) {
-    if (decode(region, /*fast=*/true, &pixels)) return pixels;
-    read_header();
+  boxes_ = boxes;
+  box_count_ = count;
+  entries_ = {};
+  if (entries.size > 0 && !whole_file_) {
+    if (EntryPoints::fit(entries, data_, size_)) {
+      entries_ = entries;
+    } else {
+      entry_use_ = EntryUse::kMisfit;
+    }
   }
+  if (decode(region, /*fast=*/true, &pixels)) return pixels;
+  if (entry_use_ == EntryUse::kUsed) {
+    entry_use_ = EntryUse::kMisfit;
+    entries_ = {};
+    read_header();
+    if (decode(region, /*fast=*/true, &pixels)) return pixels;
+  }
+  read_header();
+  return read_plain(region);
+}
+
+Pixels JpegReader::read_plain(const Box& region) {
+  Pixels pixels;
   decode(region, /*fast=*/false, &pixels);
   return pixels;
+}
+
+std::vector<uint8_t> JpegReader::make_entry_points(double share, uint32_t least_step) {
+  std::vector<EntryPoint> states;
+  bool whole = false;
+  ScanFacts scan{};
+  boxes_ = nullptr;
+  box_count_ = 0;
+  entries_ = {};
+  guarded([this, &whole, &scan, &states] {
+    jpeg_start_decompress(&jpeg_);
+    if (jpeg_has_multiple_scans(&jpeg_) || size_ > UINT32_MAX) return;
+    take_over();
+    if (!took_over_) return;
+    scan = huffman_.facts(data_);
+    whole = huffman_.walk(data_, &states);
+  });
+  jpeg_abort_decompress(&jpeg_);
+  if (!whole) return {};
+  return code_entry_points(data_, scan, states, share, least_step);
 }
 
 // `fast` tries our Huffman decoder; false if it gave up.
@@ -222,7 +275,7 @@ bool JpegReader::read_cmyk_rows(int count, ptrdiff_t stride) {
 // Reads the rest of the file where that is asked for. Several scans were read to their end before the first
 // pixel.
 void JpegReader::finish() {
-  if (whole_file_ && took_over_ && !huffman_.finish()) longjmp(errors_.escape, kGaveUp);
+  if (took_over_ && !(whole_file_ ? huffman_.finish() : huffman_.settle())) longjmp(errors_.escape, kGaveUp);
   if (whole_file_ && !took_over_) {
     JSAMPROW row = row_.data();
     // jpeg_skip_scanlines from within an image may read for ever.

@@ -27,10 +27,22 @@ class JpegReader {
   // Reads the header and keeps `data` until the next call. Throws ImageError.
   ImageSize open(const uint8_t* data, size_t size, Strictness strictness);
 
-  // Decodes the pixels of `region`, which lies inside the image; their first one is at the view's data. The
-  // view holds until the next call. Damage behind the region goes unseen, but for Strictness::whole_file.
-  // `plain`: by libjpeg-turbo alone, without our Huffman decoder.
-  Pixels read(const Box& region, bool plain = false);
+  // Decodes the pixels of `boxes`, which lie inside the image; `region` is the smallest box around them. The
+  // pixels of the region are returned, its first one at the view's data, but only those of the boxes are
+  // sure to be the image's. The view holds until the next call. Damage behind the region goes unseen, but for
+  // Strictness::whole_file.
+  // entries: read little more of the data than the boxes need, where these points fit the image.
+  Pixels read(const Box& region, const Box* boxes, int count, CodedEntryPoints entries = {});
+
+  // The same for all of the region, by libjpeg-turbo alone, without our Huffman decoder.
+  Pixels read_plain(const Box& region);
+
+  // Coded entry points of the open image; empty where it is damaged or not for our Huffman decoder.
+  // share, least_step: see code_entry_points.
+  std::vector<uint8_t> make_entry_points(double share, uint32_t least_step);
+
+  // What became of the entry points that were given for the last image.
+  EntryUse entry_use() const { return entry_use_; }
 
   // Entropy decoding of the whole image, nothing else.
   void read_coefficients();
@@ -75,7 +87,12 @@ class JpegReader {
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
   bool whole_file_ = false;
-  bool took_over_ = false;  // our Huffman decoder reads the open image
+  bool took_over_ = false;      // our Huffman decoder reads the open image
+  const Box* boxes_ = nullptr;  // that are wanted of it
+  int box_count_ = 0;
+  CodedEntryPoints entries_;  // of the open image
+  EntryPoints points_;
+  EntryUse entry_use_ = EntryUse::kNone;
   Buffer<uint8_t> pixels_;
   Buffer<uint8_t> row_;
   std::vector<JSAMPROW> rows_;

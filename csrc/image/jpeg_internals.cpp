@@ -80,7 +80,7 @@ struct Trial {
     jpeg_start_decompress(&jpeg);
     JDIMENSION left = kLeft, width = kWidth;
     jpeg_crop_scanline(&jpeg, &left, &width);
-    const HuffmanDecoder::Columns columns = wanted_columns(jpeg);
+    const Columns columns = wanted_columns(jpeg);
     if (columns.first != kLeft / 8 || columns.last != (kLeft + kWidth) / 8 - 1) return false;
     if (is_lossless(jpeg)) return false;
     replace_decode_mcu(&jpeg, on_mcu);
@@ -100,7 +100,7 @@ bool internals_fit() {
   return fit;
 }
 
-HuffmanDecoder::Columns wanted_columns(const jpeg_decompress_struct& jpeg) {
+Columns wanted_columns(const jpeg_decompress_struct& jpeg) {
   return {jpeg.master->first_iMCU_col, jpeg.master->last_iMCU_col};
 }
 
@@ -120,7 +120,7 @@ bool is_lossless(const jpeg_decompress_struct& jpeg) {
 #else
 
 bool internals_fit() { return false; }
-HuffmanDecoder::Columns wanted_columns(const jpeg_decompress_struct&) { return {}; }
+Columns wanted_columns(const jpeg_decompress_struct&) { return {}; }
 void replace_decode_mcu(j_decompress_ptr, DecodeMcu) {}
 bool is_lossless(const jpeg_decompress_struct&) { return false; }
 

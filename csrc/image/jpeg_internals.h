@@ -2,7 +2,10 @@
 // The parts of libjpeg-turbo that its public header does not show, for our Huffman decoder to stand in.
 #pragma once
 
-#include "image/huffman.h"
+#include <cstddef>
+#include <cstdio>  // jpeglib.h needs FILE
+
+#include <jpeglib.h>
 
 namespace fkdx {
 
@@ -13,8 +16,14 @@ using DecodeMcu = boolean (*)(j_decompress_ptr jpeg, JBLOCKROW* blocks);
 // was; the bundled one cannot. Tried out on a small image, once.
 bool internals_fit();
 
+// Units of a row, both ends included.
+struct Columns {
+  unsigned first;
+  unsigned last;
+};
+
 // All below: of a started decompression, and only where the internals fit.
-HuffmanDecoder::Columns wanted_columns(const jpeg_decompress_struct& jpeg);
+Columns wanted_columns(const jpeg_decompress_struct& jpeg);
 void replace_decode_mcu(j_decompress_ptr jpeg, DecodeMcu decode_mcu);
 
 // Whether a file is of the lossless process, which libjpeg-turbo knows from 3.0 on and which cannot be

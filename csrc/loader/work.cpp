@@ -47,6 +47,8 @@ void Stages::add(const Stages& other) {
   crops += other.crops;
   bytes += other.bytes;
   warned += other.warned;
+  entered += other.entered;
+  misfits += other.misfits;
 }
 
 State Worker::process(const View& view, const Rows& rows, Image* image, Stages* spent) {
@@ -61,6 +63,8 @@ State Worker::process(const View& view, const Rows& rows, Image* image, Stages* 
       decode(view, rows, *bytes, image);
       image->warned = decoder_.harmless_warnings() > 0;
       spent->warned = image->warned;
+      spent->entered = decoder_.entry_use() == EntryUse::kUsed;
+      spent->misfits = decoder_.entry_use() == EntryUse::kMisfit;
     } else {
       image->encoded = bytes == buffer_ ? std::make_shared<Bytes>(*bytes) : bytes;
       state = State::kForeign;
@@ -104,13 +108,13 @@ void Worker::decode(const View& view, const Rows& rows, const Bytes& bytes, Imag
       view.random->draw(image->stream, image->size, image->first_crop, image->count, boxes, flips);
       break;
     case BoxRule::kCentre:
-      decoder_.decode_validation(bytes.data(), bytes.size(),
-                                 {view.resize, view.size, view.interpolation, view.resample, view.strictness},
-                                 out);
+      decoder_.decode_validation(
+          bytes.data(), bytes.size(),
+          {view.resize, view.size, view.interpolation, view.resample, view.strictness, image->entries}, out);
       return;
   }
-  const CropSpec spec{boxes,         flips,          image->count, view.size, view.interpolation,
-                      view.resample, view.strictness};
+  const CropSpec spec{boxes,         flips,           image->count,  view.size, view.interpolation,
+                      view.resample, view.strictness, image->entries};
   decoder_.decode_crops(bytes.data(), bytes.size(), spec, out);
 }
 

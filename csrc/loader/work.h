@@ -48,6 +48,7 @@ struct Image {
   Location where;
   int64_t index = 0;         // names it in the cache
   ImageSize expected{0, 0};  // what its boxes were made for; zero where nobody knows
+  CodedEntryPoints entries;  // the caller keeps their memory as long as that of the rows
   int first = 0;
   int count = 0;
   uint64_t stream = 0;     // kRandom
@@ -64,7 +65,9 @@ struct Image {
 struct Stages {
   int64_t read_ns = 0, decode_ns = 0, resize_ns = 0, wait_ns = 0;
   int64_t images = 0, crops = 0, bytes = 0;
-  int64_t warned = 0;  // images of which libjpeg said something that changes no pixel
+  int64_t warned = 0;   // images of which libjpeg said something that changes no pixel
+  int64_t entered = 0;  // images that were read from entry points
+  int64_t misfits = 0;  // images whose entry points were not theirs, so that they were read without
   void add(const Stages& other);
 };
 
