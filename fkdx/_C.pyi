@@ -27,6 +27,7 @@ class CropDecoder:
         allow_warnings: bool,
         plain: bool,
         whole_file: bool = False,
+        entries: str = b"",
     ) -> numpy.typing.NDArray[numpy.uint8]:
         """
         Pixels of a box as they are: (height, width, 3). plain: by libjpeg-turbo alone, the judge.
@@ -37,15 +38,16 @@ class CropDecoder:
         """
     def decode_crops(
         self,
-        arg0: bytes,
-        arg1: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
-        arg2: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
-        arg3: int,
-        arg4: bool,
-        arg5: bool,
-        arg6: bool,
-        arg7: bool,
-        arg8: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+        data: bytes,
+        boxes: typing.Annotated[numpy.typing.ArrayLike, numpy.int32],
+        flips: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+        size: int,
+        bicubic: bool,
+        pillow13: bool,
+        allow_warnings: bool,
+        whole_file: bool,
+        out: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+        entries: str = b"",
     ) -> None: ...
     def decode_region_only(
         self, arg0: bytes, arg1: typing.Annotated[numpy.typing.ArrayLike, numpy.int32]
@@ -64,6 +66,10 @@ class CropDecoder:
         arg6: bool,
         arg7: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
     ) -> None: ...
+    def make_entry_points(self, data: str, share: float = 0.015, least_step: int = 1) -> bytes:
+        """
+        Coded entry points of a sound baseline JPEG; of others, no bytes.
+        """
     def read_size(self, arg0: bytes) -> tuple: ...
     def resize_crops(
         self,
@@ -84,6 +90,11 @@ class CropDecoder:
         arg4: bool,
         arg5: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
     ) -> None: ...
+    @property
+    def entry_use(self) -> str:
+        """
+        Of the last image: 'none', 'used' or 'misfit'.
+        """
     @property
     def harmless_warnings(self) -> int:
         """
@@ -168,6 +179,18 @@ class View:
         whole_file: bool = False,
     ) -> None: ...
 
+class EntryTable:
+    def __init__(
+        self,
+        starts: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+        coded: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+        numbers: typing.Annotated[numpy.typing.ArrayLike, numpy.int32] | None = None,
+    ) -> None: ...
+    def of(self, image: int) -> bytes:
+        """
+        The coded entry points of an image of the store; empty where it has none.
+        """
+
 class Pending:
     def cancel(self) -> None: ...
     def encoded(self, image: int) -> bytes: ...
@@ -200,6 +223,7 @@ class Pool:
         streams: collections.abc.Sequence[int] = [],
         first_crops: collections.abc.Sequence[int] = [],
         urgent: bool = False,
+        entries: typing.Any = None,
     ) -> Pending: ...
     @property
     def threads(self) -> int: ...

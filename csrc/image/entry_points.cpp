@@ -221,7 +221,7 @@ std::vector<uint8_t> code_entry_points(const uint8_t* image, const ScanFacts& sc
                                        const std::vector<EntryPoint>& states, double share,
                                        uint32_t least_step) {
   const uint32_t most_step = std::min<uint32_t>(scan.columns, UINT16_MAX);
-  for (uint32_t step = std::max(least_step, 1u); step <= most_step;) {
+  for (uint32_t step = std::clamp(least_step, 1u, most_step);;) {
     const Coding coding = coding_of(grid_of(scan, states, step), scan, step);
     const uint64_t bytes = kHeadBytes + scan.components + (coding.bits + 7) / 8;
     if (coding.bits < kUncodable && bytes <= share * scan.size) return written(coding, image, scan, step);

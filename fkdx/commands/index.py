@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from fkdx.stores import FORMS, index_path, open_store, write_store_index
+from fkdx.stores import FORMS, index_path, make_entry_points, open_store, write_store_index
 
 _PURPOSE = "Write the index of images: where each lies, its class, its height and width."
 
@@ -15,7 +15,8 @@ def main(argv: list[str] | None = None) -> int:
     store = open_store(args.data, args.classes)
     part = args.data.partition("::")[2]
     path = args.output or index_path(getattr(store, "shards", None) or [store.path])
-    write_store_index(store, path, part)
+    entries = make_entry_points(store) if args.entry_points else None
+    write_store_index(store, path, part, entries=entries)
     print_summary(path)
     return 0
 
@@ -30,6 +31,10 @@ def print_summary(path: str) -> None:
         f"{path}: {index.images:,} images of {len(index.about['classes']):,} classes, {total:,} bytes; "
         f"the index has {os.path.getsize(path):,} bytes"
     )
+    if "entry points" in index:
+        starts, coded = index.entry_points()
+        with_points = int((np.diff(starts) > 0).sum())
+        print(f"entry points of {with_points:,} images, {len(coded) / max(total, 1):.2%} of all bytes")
     if unread:
         print(f"{unread:,} images have no header that can be read; `fkdx verify --images` names them")
 
@@ -44,5 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("data", metavar="DATA", help="the images, see below")
     add("-o", "--output", metavar="FILE", help="the index (default: DATA.fkdi, where it is found by itself)")
+    add(
+        "--entry-points",
+        action="store_true",
+        help="read all images and note where decoding may begin in each JPEG, in at most 1.5 %% of its "
+        "bytes: crops load faster, most of all one crop an image",
+    )
     add("--classes", metavar="FILE", help="class names in order, one a line, for stores that number classes")
     return parser

@@ -247,6 +247,7 @@ class CropLoader:
             yield batch
             del batch
         self._epoch, self._step = epoch + self.crops_per_image, 0
+        self.pool.warn_of_misfits()
 
     def _begin(self, epoch: int, order: np.ndarray, step: int) -> "_Part":
         share = self._rows // self.crops_per_image

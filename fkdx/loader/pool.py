@@ -20,7 +20,7 @@ from fkdx.errors import refuse
 from fkdx.image import decode_crops, image_size, validation_crop
 from fkdx.image.crops import Interpolation, Resample
 from fkdx.labels import boxes_from_ratios
-from fkdx.stores import Store
+from fkdx.stores import Store, entry_table
 
 Step = TypeVar("Step")
 Begun = TypeVar("Begun")
@@ -113,6 +113,8 @@ class ImagePool:
     def __init__(self, store: Store, view: View, threads: int | None = None, cache_bytes: int = 0) -> None:
         self.store, self.view = store, view
         self._native_view = view.native()
+        self._entries = entry_table(store)
+        self._warned = False
         self._pool = _C.Pool(default_threads() if threads is None else threads, cache_bytes)
         self.foreign = 0  # images that are not JPEG, decoded by Pillow
         self.close = weakref.finalize(self, self._pool.close)
@@ -122,8 +124,23 @@ class ImagePool:
         return self._pool.threads
 
     def stages(self) -> dict[str, int]:
-        """Nanoseconds of each stage, and counts, summed over all threads since the pool was made."""
+        """Nanoseconds of each stage, and counts, summed over all threads since the pool was made.
+
+        `entered` counts images that were decoded from entry points of the data index, `misfits` those whose
+        points were not theirs, so that they were decoded without.
+        """
         return self._pool.stages()
+
+    def warn_of_misfits(self) -> None:
+        """Warns, once, if entry points of the index were not those of their images."""
+        misfits = self.stages()["misfits"]
+        if misfits and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"index: the entry points of {misfits} image{'s' * (misfits > 1)} are of other files and "
+                f"were not used; run `fkdx index` again, {self.store.path}",
+                stacklevel=3,
+            )
 
     def submit(
         self, work: Work, slot: np.ndarray, urgent: bool = False, view: View | None = None
@@ -146,6 +163,7 @@ class ImagePool:
             work.streams,
             work.first_crops,
             urgent,
+            self._entries,
         )
         return Pending(self, native, work, slot, view or self.view)
 

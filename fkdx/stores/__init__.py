@@ -10,6 +10,7 @@ from fkdx.stores.classes import (
     read_classes,
     read_lines,
 )
+from fkdx.stores.entry_points import entry_table, make_entry_points
 from fkdx.stores.folder import FileList, ImageFolder
 from fkdx.stores.index import DataIndex
 from fkdx.stores.indexed import IndexedImages, index_path, write_store_index
@@ -34,12 +35,14 @@ __all__ = [
     "check_unique",
     "class_folders",
     "class_numbers",
+    "entry_table",
     "find_images",
     "folder_of",
     "hidden",
     "in_order",
     "index_path",
     "keys_of_labels",
+    "make_entry_points",
     "match_labels",
     "open_store",
     "read_classes",

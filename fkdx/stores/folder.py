@@ -81,7 +81,9 @@ class ImageFolder(FileList):
 
     def followed(self, keys: Keys) -> FileList:
         """The files with these keys, which somebody else knows; nothing is listed."""
-        return FileList(self.path, keys, self.class_names)
+        files = FileList(self.path, keys, self.class_names)
+        files.index = self.index
+        return files
 
 
 def list_folder(path: str, threads: int | None = None) -> Keys:

@@ -37,7 +37,7 @@ COLUMNS = {  # one entry an image
     "alias of": np.dtype("<u4"),
 }
 _REQUIRED_SECTIONS = ("about", "keys", "key blocks")
-_KNOWN = {*COLUMNS, *_REQUIRED_SECTIONS, "aliases", "alias blocks"}
+_KNOWN = {*COLUMNS, *_REQUIRED_SECTIONS, "aliases", "alias blocks", "entry points", "entry starts"}
 
 
 class DataIndex:
@@ -86,12 +86,12 @@ class DataIndex:
     def __contains__(self, name: str) -> bool:
         return name in self._sections
 
-    def section(self, name: str) -> np.ndarray:
+    def section(self, name: str, check: bool = True) -> np.ndarray:
         """The bytes of a section (uint8), its CRC checked on first use."""
         self._expect(name in self._sections, f"section '{name}', expected one")
         offset, length, crc = self._sections[name]
         data = np.frombuffer(self._map, np.uint8, length, offset)
-        if name not in self._checked:
+        if check and name not in self._checked:
             self._expect(_C.crc32c(data) == crc, f"CRC of '{name}' does not hold; the file is damaged")
             self._checked.add(name)
         return data
@@ -116,6 +116,18 @@ class DataIndex:
         table.check(self.path)
         return Keys(table)
 
+    def entry_points(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N + 1,) uint64 where the entry points of each image begin in the bytes that follow, and these.
+
+        These may be gigabytes, so their CRC is left to `verify`: those of each image have one of their own.
+        """
+        coded, data = self.section("entry points", check=False), self.section("entry starts")
+        self._expect(len(data) == 8 * (self.images + 1), "size of 'entry starts', expected N + 1 numbers")
+        starts = data.view("<u8")
+        ascend = starts[0] == 0 and starts[-1] == len(coded) and (starts[:-1] <= starts[1:]).all()
+        self._expect(bool(ascend), "numbers of 'entry starts', expected places in 'entry points'")
+        return starts, coded
+
     def verify(self) -> None:
         """Checks every section. Raises FormatError for the first fault."""
         for name in self._sections:
@@ -123,6 +135,8 @@ class DataIndex:
         self.keys()
         for name in COLUMNS.keys() & self._sections.keys():
             self.column(name)
+        if "entry points" in self:
+            self.entry_points()
 
     def _read_about(self) -> dict[str, Any]:
         try:
@@ -148,12 +162,14 @@ def write_index(
     keys: Keys,
     columns: dict[str, np.ndarray],
     aliases: Keys | None = None,
+    entries: tuple[np.ndarray, bytes] | None = None,
 ) -> None:
     """Writes a data index; a file that is there gives way when the new one is complete.
 
     Args:
         about: `store`, `classes`, `files` and more, as docs/format.md has them.
         columns: by the names of COLUMNS.
+        entries: where the entry points of each image begin, and all of them.
     """
     about = {"created_by": f"fkdx {__version__}", **about}
     sections = {"about": json.dumps(about, ensure_ascii=False).encode()}
@@ -162,6 +178,8 @@ def write_index(
             coded, starts = table.table.code()
             sections |= {name: coded.tobytes(), blocks: starts.astype("<u8").tobytes()}
     sections |= {name: column.astype(COLUMNS[name].base).tobytes() for name, column in columns.items()}
+    if entries is not None:
+        sections |= {"entry points": entries[1], "entry starts": entries[0].astype("<u8").tobytes()}
     table, at = b"", PREAMBLE.size + len(sections) * SECTION.size
     for name, data in sections.items():
         at = -(-at // ALIGN) * ALIGN

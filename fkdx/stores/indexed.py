@@ -146,7 +146,9 @@ def open_index(path: str, classes: list[str] | None) -> Store:
     if fault is not None:
         raise ValueError(f"index: {fault}; run `fkdx index` again, {path}")
     if index.about["store"] == "folder":
-        return ImageFolder(files[0], classes, lambda folder: index.keys())
+        folder = ImageFolder(files[0], classes, lambda folder: index.keys())
+        folder.index = index
+        return folder
     return IndexedImages(index, _common_path(files), files, classes)
 
 
@@ -172,11 +174,18 @@ def misfit(index: DataIndex, paths: Sequence[str], part: str = "") -> str | None
     return None
 
 
-def write_store_index(store: Store, path: str, part: str = "", pixels: bool = True) -> None:
+def write_store_index(
+    store: Store,
+    path: str,
+    part: str = "",
+    pixels: bool = True,
+    entries: tuple[np.ndarray, bytes] | None = None,
+) -> None:
     """Writes the index of an image folder or of shards.
 
     Args:
         pixels: read every image's header for its height and width.
+        entries: what `make_entry_points` gave.
 
     Raises ValueError for stores that have no index: lists of files, parquet.
     """
@@ -212,7 +221,8 @@ def write_store_index(store: Store, path: str, part: str = "", pixels: bool = Tr
         "classes": store.class_names,
         "files": [_facts(file, root) for file in files],
     }
-    write_index(path, about, store.keys, columns, store.aliases[0] if store.aliases else None)
+    aliases = store.aliases[0] if store.aliases else None
+    write_index(path, about, store.keys, columns, aliases, entries)
 
 
 def _facts(path: str, root: str) -> dict[str, Any]:

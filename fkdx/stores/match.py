@@ -17,6 +17,7 @@ class LabelledImages(Store):
 
     Attributes:
         store: where they lie.
+        images: (N,) number of each image in `store`; None: the same.
         label_of: (N,) number of each image's labels; None: image i has labels i.
         unlabelled: images of the store without labels; None where nobody has listed it.
     """
@@ -30,7 +31,7 @@ class LabelledImages(Store):
         unlabelled: int | None,
     ) -> None:
         self.store, self.path, self.keys = store, store.path, keys
-        self._images, self.label_of, self.unlabelled = images, label_of, unlabelled
+        self.images, self.label_of, self.unlabelled = images, label_of, unlabelled
         self.class_names = store.class_names
         self.class_of = store.class_of if images is None else store.class_of[images]
 
@@ -45,7 +46,7 @@ class LabelledImages(Store):
 
     def sizes(self) -> np.ndarray:
         sizes = self.store.sizes()
-        return sizes if self._images is None else sizes[self._images]
+        return sizes if self.images is None else sizes[self.images]
 
     def labels_of(self, images: np.ndarray) -> np.ndarray:
         """The numbers of the labels of these images."""
@@ -60,7 +61,7 @@ class LabelledImages(Store):
         return images
 
     def _image(self, image: int) -> int:
-        return image if self._images is None else int(self._images[image])
+        return image if self.images is None else int(self.images[image])
 
 
 def match_labels(

@@ -10,6 +10,7 @@ from fkdx._C import ImageError
 from fkdx.image import image_size
 
 if TYPE_CHECKING:
+    from fkdx.stores.index import DataIndex
     from fkdx.stores.keys import Keys
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
@@ -26,6 +27,7 @@ class Store:
         class_names: all classes in order, those without an image too, by the rule of `fkdx.stores.classes`.
         class_of: (N,) int32 number of every image's class, -1 where it has none.
         numbered: classes are numbers in the store; `class_names` are what they were said to mean.
+        index: the data index that the store was opened by, if any.
         aliases: other names that label files may have for the images: (names, image of each); None: none.
     """
 
@@ -35,6 +37,7 @@ class Store:
     class_of: np.ndarray
     aliases: "tuple[Keys, np.ndarray] | None" = None
     numbered: bool = False
+    index: "DataIndex | None" = None
 
     def place(self, image: int) -> Place:
         """Where the bytes of an image lie: (file, offset, length); length -1 means the whole file."""

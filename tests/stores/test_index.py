@@ -178,14 +178,14 @@ def test_sections_of_the_future(shards: Path) -> None:
     whole = bytearray(path.read_bytes())
     entry = whole.index(b"pixels\0")
     for flags, raises in ((0, False), (1, True)):
-        whole[entry : entry + 16] = b"entry points".ljust(16, b"\0")
+        whole[entry : entry + 16] = b"of tomorrow".ljust(16, b"\0")
         whole[entry + 36] = flags
         count = int.from_bytes(whole[12:16], "little")
         whole[56:60] = reference.crc32c(bytes(whole[64 : 64 + 48 * count])).to_bytes(4, "little")
         whole[60:64] = reference.crc32c(bytes(whole[:60])).to_bytes(4, "little")
         path.write_bytes(whole)
         if raises:
-            with pytest.raises(FormatError, match="section, got 'entry points', expected a newer fkdx"):
+            with pytest.raises(FormatError, match="section, got 'of tomorrow', expected a newer fkdx"):
                 DataIndex(path)
         else:
-            assert "entry points" in DataIndex(path)
+            assert "of tomorrow" in DataIndex(path)

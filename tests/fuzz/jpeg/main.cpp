@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "base/check.h"
+#include "base/crc32c.h"
 #include "image/crops.h"
 #include "judge.h"
 #include "stream.h"
@@ -24,16 +25,19 @@ using fkdx::Strictness;
 // empty.
 std::unique_ptr<CropDecoder> decoder;
 
+std::map<std::string, uint64_t> kinds;
+
 // Empty, or what is wrong with our decode of a box.
-std::string compare(const Bytes& bytes, const Judgement& judged, const Box& box, Strictness rules,
-                    bool plain) {
+std::string compare(const Bytes& bytes, const Judgement& judged, const Box& box, Strictness rules, bool plain,
+                    const Bytes& entries = {}) {
   const int bottom = box.top + box.height;
   const bool all = rules.allow_warnings ? judged.complete : judged.sound;
   const bool expected =
       rules.whole_file ? all : (rules.allow_warnings ? judged.rows : judged.sound_rows) >= bottom;
   Bytes got(size_t{3} * box.height * box.width);
   try {
-    decoder->decode_box(bytes.data(), bytes.size(), box, rules, plain, got.data());
+    decoder->decode_box(bytes.data(), bytes.size(), box, rules, plain, got.data(),
+                        {entries.data(), entries.size()});
   } catch (const ImageError& error) {
     return expected ? std::string("refused: ") + error.what() : "";
   }
@@ -98,6 +102,68 @@ std::string check(Random& random, const Bytes& bytes, const Judgement& judged) {
   return "";
 }
 
+void seal(Bytes* entries) {
+  const uint32_t crc = fkdx::crc32c(0, entries->data() + 4, entries->size() - 4);
+  std::memcpy(entries->data(), &crc, sizeof(crc));
+}
+
+// Entry points as somebody would forge them: with every checksum right. They may mean other pixels, which no
+// decoder can know that does not read everything, but never worse.
+void forge(Random& random, const Bytes& bytes, const Judgement& judged, Bytes entries) {
+  const uint32_t crc = fkdx::crc32c(0, bytes.data(), bytes.size()),
+                 size = static_cast<uint32_t>(bytes.size());
+  std::memcpy(&entries[4], &crc, sizeof(crc));
+  std::memcpy(&entries[8], &size, sizeof(size));
+  for (int i = random.between(1, 3); i > 0; --i) {
+    const int first = random.chance(30) ? 12 : std::min<int>(19, static_cast<int>(entries.size()) - 1);
+    uint8_t& byte = entries[random.between(first, static_cast<int>(entries.size()) - 1)];
+    byte = static_cast<uint8_t>(random.chance(60) ? byte ^ 1 << random.below(8) : random.below(256));
+  }
+  if (random.chance(20)) entries.resize(random.between(16, static_cast<int>(entries.size())));
+  seal(&entries);
+  const std::string wrong =
+      compare(bytes, judged, random_box(random, judged.height, judged.width), {}, false, entries);
+  const bool used = decoder->entry_use() == fkdx::EntryUse::kUsed;
+  ++kinds[!used           ? "forged points, found"
+          : wrong.empty() ? "forged points, no pixel changed"
+                          : "forged points, not found"];
+}
+
+// Right, stale, cut and changed entry points.
+std::string check_entries(Random& random, const Bytes& bytes, const Judgement& judged) {
+  static Bytes of_another;
+  if (judged.pixels.empty()) return "";
+  const Bytes right = decoder->make_entry_points(bytes.data(), bytes.size(), random.pick({1, 100}) * 0.2,
+                                                 random.between(1, 4));
+  if (!right.empty() && !judged.sound) return "entry points of a damaged stream: " + judged.reason;
+  if (!right.empty()) {
+    ++kinds["with entry points"];
+    for (int i = 0; i < 4; ++i) {
+      const Box box = random_box(random, judged.height, judged.width);
+      const std::string wrong = compare(bytes, judged, box, {random.chance(50), false}, false, right);
+      if (!wrong.empty())
+        return fkdx::message("with entry points: ", wrong, "; box ", box.top, " ", box.left, " ", box.height,
+                             " ", box.width);
+      if (decoder->entry_use() != fkdx::EntryUse::kUsed) return "entry points not used";
+    }
+    forge(random, bytes, judged, right);
+  }
+  Bytes bad = right.empty() || random.chance(50) ? of_another : right;
+  if (!right.empty()) of_another = right;
+  if (bad.empty()) return "";
+  if (!right.empty()) forge(random, bytes, judged, bad);
+  if (random.chance(50)) {
+    bad.resize(random.below(static_cast<int>(bad.size())) + 1);
+  } else {
+    bad[random.below(static_cast<int>(bad.size()))] ^= static_cast<uint8_t>(1 << random.below(8));
+  }
+  if (bad == right) return "";
+  const Box box = random_box(random, judged.height, judged.width);
+  const std::string wrong = compare(bytes, judged, box, {random.chance(50), false}, false, bad);
+  if (decoder->entry_use() != fkdx::EntryUse::kMisfit) return "bad entry points not noticed";
+  return wrong.empty() ? "" : "with bad entry points: " + wrong;
+}
+
 void keep(const std::string& folder, uint64_t seed, uint64_t index, const Bytes& bytes) {
   const std::string path = fkdx::message(folder, "/", seed, "-", index, ".jpg");
   if (FILE* file = std::fopen(path.c_str(), "wb")) {
@@ -121,7 +187,6 @@ int main(int argc, char** argv) {
   if (argc < 3) return std::fprintf(stderr, "usage: %s SEED COUNT [FIRST [FOLDER]]\n", argv[0]), 2;
   const uint64_t seed = std::strtoull(argv[1], nullptr, 10), count = std::strtoull(argv[2], nullptr, 10);
   const uint64_t first = argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 0;
-  std::map<std::string, uint64_t> kinds;
   uint64_t failures = 0;
   for (uint64_t index = first; index < first + count; ++index) {
     Random random(seed, index);
@@ -129,7 +194,8 @@ int main(int argc, char** argv) {
     if (!decoder || random.chance(10)) decoder = std::make_unique<CropDecoder>();
     const Judgement judged = judge(bytes);
     ++kinds[kind_of(judged)];
-    const std::string wrong = check(random, bytes, judged);
+    std::string wrong = check(random, bytes, judged);
+    if (wrong.empty()) wrong = check_entries(random, bytes, judged);
     if (wrong.empty()) continue;
     if (++failures <= 20)
       std::printf("stream %llu: %s\n", static_cast<unsigned long long>(index), wrong.c_str());

@@ -1,0 +1,185 @@
+"""Entry points into the Huffman stream: right ones change no pixel, bad ones are noticed."""
+
+import numpy as np
+import pytest
+from images import JPEG_KINDS, encode, random_boxes
+
+from fkdx import _C, reference
+from fkdx.image import image_size
+
+PLAIN = [kind for kind in JPEG_KINDS if "progressive" not in kind]
+CRC, IMAGE_CRC, SIZE, STEP, ORDERS = 0, 4, 8, 12, 14  # places in coded entry points
+
+
+@pytest.fixture(scope="module")
+def decoder() -> _C.CropDecoder:
+    return _C.CropDecoder()
+
+
+def decoded(decoder: _C.CropDecoder, data: bytes, box: np.ndarray, entries: bytes = b"") -> np.ndarray:
+    return decoder.decode_box(data, *box.tolist(), False, False, entries=entries)
+
+
+def sealed(entries: bytes) -> bytes:
+    return _C.crc32c(entries[4:]).to_bytes(4, "little") + entries[4:]
+
+
+def patched(entries: bytes, at: int, value: bytes) -> bytes:
+    return sealed(entries[:at] + value + entries[at + len(value) :])
+
+
+def check_all(decoder: _C.CropDecoder, data: bytes, entries: bytes, use: str, boxes: np.ndarray) -> None:
+    whole = decoded(decoder, data, np.array([0, 0, *image_size(data)]))
+    for box in boxes:
+        top, left, height, width = box
+        part = decoded(decoder, data, box, entries)
+        assert decoder.entry_use == use
+        np.testing.assert_array_equal(part, whole[top : top + height, left : left + width])
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_any_box_of_any_kind(rng: np.random.Generator, decoder: _C.CropDecoder, kind: str) -> None:
+    for _ in range(3):
+        height, width = (int(side) for side in rng.integers(1, 200, 2))
+        data = encode(rng, kind, height, width)
+        entries = decoder.make_entry_points(data, rng.choice([0.03, 0.2, 9]), int(rng.integers(1, 5)))
+        use = "used" if entries else "none"
+        check_all(decoder, data, entries, use, random_boxes(rng, height, width, 12))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in JPEG_KINDS if "progressive" in kind])
+def test_progressive_files_have_none(rng: np.random.Generator, decoder: _C.CropDecoder, kind: str) -> None:
+    assert decoder.make_entry_points(encode(rng, kind, 60, 80), 9) == b""
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_twin(rng: np.random.Generator, decoder: _C.CropDecoder, kind: str) -> None:
+    data = encode(rng, kind, *(int(side) for side in rng.integers(20, 70, 2)))
+    _, columns, states = reference.huffman_states(data)
+    for step in (1, 2, 3):
+        points = reference.read_entry_points(decoder.make_entry_points(data, 9, step), data)
+        assert [unit for unit, *_ in points] == [
+            unit for unit in range(1, len(states)) if unit % columns % min(step, columns) == 0
+        ]
+        assert [tuple(state) for _, *state in points] == [states[unit] for unit, *_ in points]
+
+
+def test_the_share_is_kept(rng: np.random.Generator, decoder: _C.CropDecoder) -> None:
+    data = encode(rng, "4:4:4", 300, 400)
+    sizes = [len(decoder.make_entry_points(data, share)) for share in (0.0001, 0.005, 0.015, 0.05)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 0
+    for size, share in zip(sizes[1:], (0.005, 0.015, 0.05)):
+        assert 0 < size <= share * len(data)
+
+
+@pytest.mark.parametrize("kind", ["4:2:0", "4:4:4", "restarts", "gray"])
+def test_points_of_other_bytes_are_noticed(
+    rng: np.random.Generator, decoder: _C.CropDecoder, kind: str
+) -> None:
+    data, other = encode(rng, kind, 90, 120), encode(rng, kind, 90, 120)
+    entries = decoder.make_entry_points(data, 9)
+    boxes = random_boxes(rng, 90, 120, 3)
+    check_all(decoder, other, entries, "misfit", boxes)
+    flipped = bytearray(data)
+    flipped[-20] ^= 1  # the same length
+    with_warnings = decoder.decode_box(bytes(flipped), 0, 0, 8, 8, True, False, entries=entries)
+    assert decoder.entry_use == "misfit"
+    np.testing.assert_array_equal(with_warnings, decoded(decoder, data, np.array([0, 0, 8, 8])))
+    check_all(decoder, data + b"more", entries, "misfit", boxes)
+    for cut in rng.integers(1, len(entries), 20):
+        check_all(decoder, data, entries[:cut], "misfit", boxes[:1])
+        check_all(decoder, data, sealed(entries[:cut].ljust(4)), "misfit", boxes[:1])
+    for at in rng.integers(0, len(entries), 20):
+        changed = entries[:at] + bytes([entries[at] ^ 1 << rng.integers(8)]) + entries[at + 1 :]
+        check_all(decoder, data, changed, "misfit", boxes[:1])
+
+
+def coded(orders: bytes, points: list[list[int]]) -> bytes:
+    """The codes of the numbers of each point, before they are folded to be positive."""
+    text = ""
+    for numbers in points:
+        for order, number in zip(orders, numbers, strict=True):
+            bits = f"{(2 * number if number >= 0 else -2 * number - 1) + 2**order:b}"
+            text += "0" * (len(bits) - order - 1) + bits
+    text += "0" * (-len(text) % 8)
+    return bytes(int(text[at : at + 8], 2) for at in range(0, len(text), 8))
+
+
+def test_points_that_lie_are_noticed(rng: np.random.Generator, decoder: _C.CropDecoder) -> None:
+    """All checksums are right, but a point is out of order, beyond the end, has a predictor out of range or
+    is another state than the decoder's: the state at the next point tells."""
+    data = encode(rng, "4:4:4", 32, 64)
+    head = decoder.make_entry_points(data, 9)[:STEP] + (1).to_bytes(2, "little")
+    begin, _, states = reference.huffman_states(data)
+    orders = bytes([8, 3, 3, 3])
+
+    def entries(change: dict[tuple[int, int], int]) -> bytes:
+        """With `change` added to (point, field): 0 the place, 1, 2 and 3 the predictors."""
+        points = [[8 * byte + bit, *dc] for byte, bit, *dc in states]
+        for (point, part), more in change.items():
+            points[point][part] += more
+        numbers = []
+        for i in range(1, len(points)):
+            model = i - 8 if i >= 8 else i - 1
+            way = points[model][0] - points[model - 1][0] if model else 0
+            dcs = zip(points[i][1:], points[model][1:])
+            numbers.append([points[i][0] - points[i - 1][0] - way, *(dc - other for dc, other in dcs)])
+        return sealed(head + orders + coded(orders, numbers))
+
+    box = np.array([[12, 20, 8, 8]])  # units 1 ... 3 of rows 1 and 2
+    check_all(decoder, data, entries({}), "used", box)
+    for change in (
+        {(10, 0): 1},  # of the points that are used
+        {(10, 1): 1},
+        {(10, 3): -2},
+        {(12, 2): 1},
+        {(10, 0): -4000},  # out of order
+        {(10, 0): 8 * len(data)},  # beyond the end
+        {(31, 0): 8 * len(data)},  # the same of a point that is not used
+        {(30, 0): 1 << 28},
+        {(10, 1): 40000},  # out of range
+        {(31, 2): -40000},
+    ):
+        check_all(decoder, data, entries(change), "misfit", box)
+    right = entries({})
+    for at, value in (
+        (STEP, b"\0\0"),  # no step
+        (STEP, b"\2\0"),  # another number of points
+        (STEP, b"\xff\xff"),
+        (ORDERS, b"\x19"),
+        (ORDERS + 1, b"\xff"),
+        (len(right) - 1, bytes([right[-1] | 1])),
+    ):
+        check_all(decoder, data, patched(right, at, value), "misfit", box)
+    check_all(decoder, data, sealed(right + b"\0"), "misfit", box)
+    assert states[0][0] == begin
+
+
+def test_missing_restart_markers(rng: np.random.Generator, decoder: _C.CropDecoder) -> None:
+    """Points made for a sound file, sealed for one whose markers are gone: judged as without points."""
+    data = encode(rng, "restarts", 64, 96)
+    entries = decoder.make_entry_points(data, 9)
+    scan = data.index(b"\xff\xda")
+    first = next(at for at in range(scan, len(data)) if data[at] == 0xFF and 0xD0 <= data[at + 1] <= 0xD7)
+    bare = data[:first] + b"\x12\x34" + data[first + 2 :]
+    assert decoder.make_entry_points(bare, 9) == b""
+    forged = patched(entries, IMAGE_CRC, _C.crc32c(bare).to_bytes(4, "little"))
+    box = 0, 0, 64, 96
+    outcomes = []
+    for points in (b"", forged):
+        try:
+            outcomes.append(decoder.decode_box(bare, *box, True, False, entries=points).tobytes())
+        except _C.ImageError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+    assert decoder.entry_use == "misfit"
+
+
+def test_the_whole_file_is_read_where_that_is_asked_for(
+    rng: np.random.Generator, decoder: _C.CropDecoder
+) -> None:
+    data = encode(rng, "4:2:0", 90, 120)
+    entries = decoder.make_entry_points(data, 9)
+    decoder.decode_box(data, 40, 40, 20, 20, False, False, True, entries)
+    assert decoder.entry_use == "none"
