@@ -224,6 +224,7 @@ class Pool:
         first_crops: collections.abc.Sequence[int] = [],
         urgent: bool = False,
         entries: typing.Any = None,
+        held: collections.abc.Sequence[str] = [],
     ) -> Pending: ...
     @property
     def threads(self) -> int: ...

@@ -149,19 +149,20 @@ std::unique_ptr<Pending> submit(std::shared_ptr<Pool> pool, const View& view,
                                 std::optional<Array<float>> ratios,
                                 const std::vector<std::pair<int, int>>& sizes,
                                 const std::vector<uint64_t>& streams, const std::vector<int64_t>& first_crops,
-                                bool urgent, py::object entries) {
+                                bool urgent, py::object entries, const std::vector<std::string_view>& held) {
   const size_t n = places.size();
   const auto* table = entries.is_none() ? nullptr : entries.cast<const EntryTable*>();
   const bool random = view.box_rule == BoxRule::kRandom;
-  check<std::invalid_argument>(indices.size() == n && counts.size() == n &&
-                                   (sizes.empty() || sizes.size() == n) &&
-                                   (!random || (streams.size() == n && first_crops.size() == n)),
-                               "submit: lists of different lengths for ", n, " images");
+  check<std::invalid_argument>(
+      indices.size() == n && counts.size() == n && (sizes.empty() || sizes.size() == n) &&
+          (held.empty() || held.size() == n) && (!random || (streams.size() == n && first_crops.size() == n)),
+      "submit: lists of different lengths for ", n, " images");
   std::vector<Image> work(n);
   int rows = 0;
   for (size_t i = 0; i < n; ++i) {
     check<std::invalid_argument>(counts[i] >= 1, "submit: count, got ", counts[i], ", expected 1 or more");
     work[i].where = {std::get<0>(places[i]), std::get<1>(places[i]), std::get<2>(places[i])};
+    if (!held.empty()) work[i].held = std::make_shared<Bytes>(held[i].begin(), held[i].end());
     work[i].index = indices[i];
     if (table) work[i].entries = table->of(indices[i]);
     if (!sizes.empty()) work[i].expected = {sizes[i].first, sizes[i].second};
@@ -260,7 +261,8 @@ void bind_loader(py::module_& m) {
       .def("submit", &submit, "view"_a, "places"_a, "indices"_a, "counts"_a, py::arg("images").noconvert(),
            py::arg("boxes").noconvert(), py::arg("flips").noconvert(), "ratios"_a = py::none(),
            "sizes"_a = std::vector<std::pair<int, int>>{}, "streams"_a = std::vector<uint64_t>{},
-           "first_crops"_a = std::vector<int64_t>{}, "urgent"_a = false, "entries"_a = py::none())
+           "first_crops"_a = std::vector<int64_t>{}, "urgent"_a = false, "entries"_a = py::none(),
+           "held"_a = std::vector<std::string_view>{})
       .def("close", &Pool::close, py::call_guard<py::gil_scoped_release>())
       .def("stages", &stages)
       .def_property_readonly("threads", &Pool::threads);

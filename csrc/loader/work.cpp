@@ -81,6 +81,10 @@ State Worker::process(const View& view, const Rows& rows, Image* image, Stages* 
 }
 
 std::shared_ptr<const Bytes> Worker::fetch(const Image& image) {
+  if (image.held) {
+    check<ImageError>(!image.held->empty(), "read: empty image");
+    return image.held;
+  }
   if (auto cached = cache_->find(image.index)) return cached;
   reader_->read(image.where, buffer_.get());
   cache_->keep(image.index, *buffer_);

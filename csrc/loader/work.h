@@ -45,10 +45,11 @@ enum class State : uint8_t { kWaiting, kDone, kForeign, kFailed, kCancelled };
 
 // One image of the batch: rows [first, first + count).
 struct Image {
-  Location where;
-  int64_t index = 0;         // names it in the cache
-  ImageSize expected{0, 0};  // what its boxes were made for; zero where nobody knows
-  CodedEntryPoints entries;  // the caller keeps their memory as long as that of the rows
+  Location where;                     // names it in errors even where nothing is read from there
+  std::shared_ptr<const Bytes> held;  // its encoded bytes, where the caller has read them already
+  int64_t index = 0;                  // names it in the cache
+  ImageSize expected{0, 0};           // what its boxes were made for; zero where nobody knows
+  CodedEntryPoints entries;           // the caller keeps their memory as long as that of the rows
   int first = 0;
   int count = 0;
   uint64_t stream = 0;     // kRandom

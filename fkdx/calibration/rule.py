@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fkdx import _C
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import SCORES, Score
 from fkdx.stores import in_order, keys_of_labels
@@ -83,14 +84,19 @@ class Calibration:
 
 
 def true_classes(labels: LabelFile) -> tuple[list[str], np.ndarray]:
-    """Class names in order, and the class (N,) of every image of a label file: the folder it lies in.
+    """Class names in order, and the class (N,) of every image of a label file: the folder of its key, or of
+    its canonical key.
 
     Raises ValueError if there is no such class.
     """
     keys, order = keys_of_labels(labels)
     names = labels.classes or in_order(keys.table.first_folders())
     class_of = np.empty(len(labels), np.int64)
-    class_of[slice(None) if order is None else order] = keys.table.classes_of(names)
+    of_keys = keys.table.classes_of(names)
+    number_of = {name: number for number, name in enumerate(names)}
+    for image in np.flatnonzero(of_keys < 0).tolist():
+        of_keys[image] = number_of.get(_C.canonical_key(keys[image]).rpartition("/")[0], -1)
+    class_of[slice(None) if order is None else order] = of_keys
     if (class_of < 0).any() or len(names) != labels.num_classes:
         bare = labels.keys[int(class_of.argmin())] if (class_of < 0).any() else None
         got = f"'{bare}'" if bare is not None else f"{len(names)} class folders"

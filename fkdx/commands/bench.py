@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fkdx import _C
+from fkdx.commands.options import DATA_HELP, add_classes
+from fkdx.stores import open_store
 
 if TYPE_CHECKING:
     from fkdx.loader import Batch, CropLoader
@@ -20,9 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     loader.add_argument(
         "--images",
         required=True,
-        help="the images; what DATA may be, `fkdx index --help` explains",
+        help=f"the images; {DATA_HELP}",
         metavar="DATA",
     )
+    add_classes(loader)
     loader.add_argument("--labels", help="label file (default: draw random crops on the fly)")
     loader.add_argument("--m", type=int, default=4, help="crops of each image in a batch (default: 4)")
     loader.add_argument("--batch", type=int, default=256, help="crops in a batch (default: 256)")
@@ -40,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
 def bench_loader(args: argparse.Namespace) -> None:
     from fkdx.loader import CropLoader
 
-    loader = CropLoader(args.images, args.labels, args.batch, args.m, args.size, threads=args.threads)
+    images = open_store(args.images, args.classes)
+    loader = CropLoader(images, args.labels, args.batch, args.m, args.size, threads=args.threads)
     batches = endless(loader)
     for _ in range(2):
         next(batches)

@@ -5,7 +5,8 @@ import os
 
 import numpy as np
 
-from fkdx.stores import FORMS, index_path, make_entry_points, open_store, write_store_index
+from fkdx.commands.options import add_classes
+from fkdx.stores import FORMS, make_entry_points, open_store, own_index_path, write_store_index
 
 _PURPOSE = "Write the index of images: where each lies, its class, its height and width."
 
@@ -14,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     store = open_store(args.data, args.classes)
     part = args.data.partition("::")[2]
-    path = args.output or index_path(getattr(store, "shards", None) or [store.path])
+    path = args.output or own_index_path(store)
     entries = make_entry_points(store) if args.entry_points else None
     write_store_index(store, path, part, entries=entries)
     print_summary(path)
@@ -55,5 +56,5 @@ def _parser() -> argparse.ArgumentParser:
         help="read all images and note where decoding may begin in each JPEG, in at most 1.5 %% of its "
         "bytes: crops load faster, most of all one crop an image",
     )
-    add("--classes", metavar="FILE", help="class names in order, one a line, for stores that number classes")
+    add_classes(parser)
     return parser

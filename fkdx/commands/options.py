@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from fkdx.labels import ENCODINGS, VALUE_TYPES, LabelFile
 
+DATA_HELP = "what DATA may be, `fkdx index --help` explains"
 TAIL_HELP = "what classes outside the top K get: equal shares of the rest, or nothing (default: %(default)s)"
 
 
@@ -29,6 +30,14 @@ def make_parser(verb: str, about: str, several: bool = False) -> argparse.Argume
         parser.add_argument("labels", help="label file or folder of shards")
     add_output(parser)
     return parser
+
+
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--classes",
+        metavar="FILE",
+        help="names of the images' classes in order, one a line; for images whose classes are numbers",
+    )
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

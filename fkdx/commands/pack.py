@@ -16,6 +16,7 @@ import sys
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from fkdx.commands.options import DATA_HELP
 from fkdx.image import INTERPOLATIONS
 from fkdx.importers import FORMATS, open_foreign
 from fkdx.importers.fkd import LABEL_TYPES
@@ -29,8 +30,9 @@ from fkdx.stores import read_classes
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    images = Images(args.images) if args.images else None
-    labels = open_foreign(args.source, _settings(args, images), args.format)
+    classes = read_classes(args.classes) if args.classes else None
+    images = Images(args.images, classes) if args.images else None
+    labels = open_foreign(args.source, _settings(args, classes, images), args.format)
     print(describe(labels), file=sys.stderr)
     try:
         report = pack(
@@ -70,10 +72,10 @@ def describe(labels: ForeignLabels) -> str:
     return "\n".join(lines)
 
 
-def _settings(args: argparse.Namespace, images: Images | None) -> Settings:
+def _settings(args: argparse.Namespace, classes: list[str] | None, images: Images | None) -> Settings:
     return Settings(
         num_classes=args.num_classes,
-        classes=tuple(read_classes(args.classes)) if args.classes else None,
+        classes=tuple(classes) if classes else None,
         images=images,
         image_suffix=args.image_suffix,
         label_type=args.label_type,
@@ -109,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     add("source", help="folder of the labels")
     add("-o", "--output", required=True, metavar="OUT", help="label file to write, usually *.fkdl")
     add("--format", default="auto", metavar="NAME", help="label format, see below (default: detected)")
-    add("--images", metavar="DIR", help="folder of the labelled images, <class>/<image>")
+    add("--images", metavar="DATA", help=f"the labelled images; {DATA_HELP}")
     add("--num-classes", type=int, metavar="C", help="number of classes (default: number of class folders)")
     add("--classes", metavar="FILE", help="file of class names in class order, one per line")
     add(

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fkdx import _C
+from fkdx.commands.options import add_classes
 from fkdx.errors import refuse
 from fkdx.files import AtomicFile, write_whole
 from fkdx.stores import FORMS, Store, open_store, write_store_index
@@ -202,5 +203,5 @@ def _parser() -> argparse.ArgumentParser:
     add("data", metavar="DATA", help="the images, see below")
     add("-o", "--output", required=True, metavar="DIR", help="folder for the shards and their index")
     add("--shard-size", type=_bytes, default="1G", metavar="BYTES", help="of a shard (default %(default)s)")
-    add("--classes", metavar="FILE", help="class names in order, one a line, for stores that number classes")
+    add_classes(parser)
     return parser

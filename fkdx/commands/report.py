@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from fkdx.commands.options import DATA_HELP, add_classes
 from fkdx.files import write_whole
 from fkdx.labels import LabelFile
 from fkdx.stores import open_store
@@ -18,7 +19,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "what", nargs="+", metavar="LABELS|RUN", help="a label file, or output folders of runs"
     )
-    parser.add_argument("--images", metavar="DATA", help="images of the labels, for pictures")
+    parser.add_argument("--images", metavar="DATA", help=f"images of the labels, for pictures; {DATA_HELP}")
+    add_classes(parser)
     parser.add_argument(
         "--labels",
         metavar="LABELS",
@@ -57,7 +59,7 @@ def report_labels(args: argparse.Namespace) -> None:
     labels = LabelFile(args.what[0])
     if not len(labels):
         raise ValueError(f"report: this file holds no images, {labels.path}")
-    source = open_store(args.images) if args.images else None
+    source = open_store(args.images, args.classes) if args.images else None
     other = LabelFile(args.against) if args.against else None
     with tqdm(total=len(labels), desc="reading", unit="image", disable=None) as bar:
         report = open_report(labels, source, other, args.most_crops, advance=bar.update)

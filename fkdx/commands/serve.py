@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from fkdx.commands.options import DATA_HELP, add_classes
 from fkdx.labels import LabelFile
 from fkdx.stores import open_store
 
@@ -16,7 +17,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "labels", help="a label file or folder of shards, or a report that `fkdx report` wrote"
     )
-    parser.add_argument("--images", metavar="DATA", help="images of the labels, for pictures")
+    parser.add_argument("--images", metavar="DATA", help=f"images of the labels, for pictures; {DATA_HELP}")
+    add_classes(parser)
     parser.add_argument("--against", metavar="LABELS", help="labels of another teacher over the same crops")
     parser.add_argument("--port", type=int, default=0, help="port on this machine (default: any free one)")
     args = parser.parse_args(argv)
@@ -54,7 +56,7 @@ def open_labels(args: argparse.Namespace):
     from fkdx.report.label_page import open_report
 
     labels = LabelFile(args.labels)
-    source = open_store(args.images) if args.images else None
+    source = open_store(args.images, args.classes) if args.images else None
     other = LabelFile(args.against) if args.against else None
     with tqdm(total=len(labels), desc="reading", unit="image", disable=None, file=sys.stderr) as bar:
         return open_report(labels, source, other, advance=bar.update)

@@ -5,7 +5,7 @@ one batch of the teachers: a part of one image's crops, or all crops of a few im
 alone, so that a crop has the same neighbours whoever labels it and however often.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -152,13 +152,14 @@ class Feed:
         for group in run_ahead(self._begin, self._plan(shards), self.ahead):
             yield from group.result()
 
-    def _plan(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, range, list[tuple[int, int]]]]:
+    def _plan(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Sequence[int], list[tuple[int, int]]]]:
         """Shard, images and the ranges of their crops, group by group."""
+        order = self.source.reading_order.tolist() if self.source.sequential else range(len(self.source))
         for shard in shards:
             for group, ranges in plan_chunks(shard.last - shard.first, self.seen, self.batch_size):
-                yield shard, range(shard.first + group.start, shard.first + group.stop), ranges
+                yield shard, order[shard.first + group.start : shard.first + group.stop], ranges
 
-    def _begin(self, step: tuple[Shard, range, list[tuple[int, int]]]) -> Future[list[Chunk]]:
+    def _begin(self, step: tuple[Shard, Sequence[int], list[tuple[int, int]]]) -> Future[list[Chunk]]:
         """Hand a group of images to the pool; the rest is done once their crops are there."""
         shard, numbers, ranges = step
         crops = self._memory(len(numbers))

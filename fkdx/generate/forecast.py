@@ -15,20 +15,21 @@ from fkdx.labels.writer import default_value_type
 from fkdx.loader import ValidationLoader
 from fkdx.models.accuracy import as_percentages, count_right, guesses
 from fkdx.models.teacher import Teacher
+from fkdx.stores import Store
 
 TRIALS = 3  # batches timed for a forecast
 
 
-def evaluate(teacher: Teacher, root: str, classes: list[str] | None, batch_size: int) -> str:
-    """Top-1 and top-5 of a teacher on a validation folder, with the centre crops of its configuration."""
+def evaluate(teacher: Teacher, store: Store, classes: list[str] | None, batch_size: int) -> str:
+    """Top-1 and top-5 of a teacher on validation images, with the centre crops of its configuration."""
     wants = teacher.preprocess
     loader = ValidationLoader(
-        root, batch_size, wants.size, wants.crop_ratio, classes, interpolation=wants.interpolation
+        store, batch_size, wants.size, wants.crop_ratio, classes, interpolation=wants.interpolation
     )
     found = [(guesses(teacher(batch.images)).cpu(), batch.classes.cpu()[:, None]) for batch in loader]
     score = as_percentages(sum(count_right(ids == classes) for ids, classes in found).tolist())
     accuracy = f"top-1 {score['top1']:.2f}%, top-5 {score['top5']:.2f}%"
-    return f"{teacher.name}: {accuracy} of {score['images']} images, {root}"
+    return f"{teacher.name}: {accuracy} of {score['images']} images, {store.path}"
 
 
 def forecast(teachers: list[Teacher], feed: Feed, outputs: list[Output], shards: int) -> str:

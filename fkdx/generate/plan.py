@@ -22,7 +22,7 @@ from fkdx.models.build import load_teacher
 from fkdx.models.embed import EmbeddingTeacher
 from fkdx.models.machine import pick_device
 from fkdx.models.teacher import Teacher
-from fkdx.stores import Store, read_classes
+from fkdx.stores import Store, numbers_among, read_classes, under_labelled_names
 
 MEANS = ("topk", "hard", "smoothing", "dense")  # kinds of probabilities, which have a mean
 LIBRARIES = ("torch", "timm", "pillow", "numpy")  # whose versions may change a label
@@ -85,6 +85,8 @@ class Plan:
 def make_plan(settings: Settings, source: Store, teachers: list[Teacher], classes: list[str] | None) -> Plan:
     """Raises ValueError where the settings do not fit the images, the teachers or each other."""
     draw = pick_crops(settings)
+    if isinstance(draw, CropsOfFile):
+        source = under_labelled_names(source, draw.labels)
     pairs = pick_pairs(settings, teachers, source, draw)
     augment = pick_augment(settings, draw)
     outputs = plan_outputs(settings, teachers, classes, draw)
@@ -131,7 +133,7 @@ def name_classes(settings: Settings, teachers: list[Teacher], folders: list[str]
     else:
         subset = infer_imagenet_subset({"num_classes": outputs})
         known = ImageNetInfo(subset).label_names() if subset else []
-        fits = known and set(folders) <= set(known)
+        fits = known and (numbers_among(folders, known) >= 0).all()
         names, origin = (known, subset) if fits else (folders, f"the folders in {settings.data}")
     for teacher in teachers:
         if teacher.num_outputs != len(names):
@@ -139,12 +141,12 @@ def name_classes(settings: Settings, teachers: list[Teacher], folders: list[str]
                 f"generate: {teacher.name} has {teacher.num_outputs} classes, got {len(names)} of {origin}; "
                 "give its class names in order as --classes FILE"
             )
-    strangers = sorted(set(folders) - set(names))
+    strangers = [folder for folder, number in zip(folders, numbers_among(folders, names)) if number < 0]
     if strangers:
         some = f"{strangers[0]}, ..." if len(strangers) > 1 else strangers[0]
         raise ValueError(
             f"generate: class folders that the teacher does not know: {len(strangers)} ({some}); its classes "
-            f"are those of {origin}, {settings.data}"
+            f"are those of {origin}; numbers need --classes FILE, {settings.data}"
         )
     return names
 

@@ -15,7 +15,7 @@ from fkdx.generate.settings import Settings
 from fkdx.generate.shards import Shard, beside
 from fkdx.image import decoder
 from fkdx.labels.parts import Parts, clear_removed, write_json
-from fkdx.stores import open_store
+from fkdx.stores import class_numbers, open_store
 
 WAIT_SECONDS = 600  # that processes wait for the one of rank 0
 
@@ -34,14 +34,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> None:
-    source = open_store(settings.data)
-    folders = source.class_names
+    source = open_store(settings.data, settings.classes)
+    folders, _ = class_numbers(source, None)  # every class is among those of --classes
     teachers = load_teachers(settings, len(folders))
     bare = settings.head or settings.kind == "embedding"
     classes = None if bare else name_classes(settings, teachers, folders)
     if settings.evaluate and rank() == 0:
+        validation = open_store(settings.evaluate, settings.classes)
         for teacher in teachers:
-            print(evaluate(teacher, settings.evaluate, classes, settings.batch_size))
+            print(evaluate(teacher, validation, classes, settings.batch_size))
     if settings.output:
         label(make_plan(settings, source, teachers, classes))
 

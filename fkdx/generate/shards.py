@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Shard:
-    """Images first ... last - 1 of a job's sorted keys."""
+    """Images first ... last - 1 of a job's sorted keys; of parquet files, of their rows."""
 
     number: int
     first: int

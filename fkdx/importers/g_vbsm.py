@@ -45,6 +45,6 @@ class GVbsmLabels(BatchLabels):
     def image_size(self, image: int) -> tuple[int, int]:
         height, width = size = super().image_size(image)
         if self.square and height != width:
-            path = self.images.root / self.keys[image]
+            path = f"{self.images.root}: {self.keys[image]}"
             raise FormatError(f"g-vbsm: image, got {height} x {width}, expected a square one for EDC, {path}")
         return size

@@ -1,44 +1,49 @@
-"""The data set's image folder as importers need it: which image a label belongs to, and its size."""
+"""The data set's images as importers need them: which image a label belongs to, and its size."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
+from fkdx import _C
 from fkdx._C import FormatError, ImageError
 from fkdx.errors import refuse
-from fkdx.image import image_size
-from fkdx.stores import class_folders
+from fkdx.stores import Store, open_store
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # those of ImageFolder
 
-HEADER_BYTES = 16_384  # most images state their size within
-
 
 class Images:
-    """An image folder, read as torchvision's `ImageFolder` reads it: `root/<class>/**/<image>`.
+    """The images of a store in the order in which torchvision reads an image folder, `<class>/**/<image>`.
 
-    `samples` are the keys (paths relative to `root`) in the order of `ImageFolder`, by which other tools
-    number images; `keys` are the same, sorted; `classes` are the class folders in order. Raises OSError if
-    the folder cannot be read, ValueError if it holds no image.
+    `samples` are the keys in the order of `ImageFolder`, by which other tools number images; `keys` are the
+    same, sorted; `classes` are the classes in order. Of keys without a folder, the canonical key says the
+    class. Raises OSError if the images cannot be read, ValueError if there are none in a class.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
-        self.classes = class_folders(self.root)
-        self.samples = [key for name in sorted(self.classes) for key in self._of_class(name)]
+    def __init__(self, root: "str | os.PathLike | Store", classes: list[str] | None = None) -> None:
+        self.store = open_store(root, classes)
+        self.root, self.classes = Path(self.store.path), self.store.class_names
+        paths = [(*_split(self._path(i, key)), key) for i, key in enumerate(self.store.keys)]
+        kept = sorted(path for path in paths if path[0] and path[-1].lower().endswith(SUFFIXES))
+        self.samples = [key for *_, key in kept]
         self.keys = sorted(self.samples)
         if not self.keys:
-            raise ValueError(f"Images: folder, got no image, expected <class>/<image> files, {root}")
+            raise ValueError(f"Images: images, got none in a class, expected <class>/<image>, {self.root}")
 
-    def _of_class(self, name: str) -> list[str]:
-        top = f"{self.root}/"
-        return [
-            f"{folder}/{file}".removeprefix(top)
-            for folder, _, files in sorted(os.walk(f"{top}{name}", followlinks=True))
-            for file in sorted(files)
-            if file.lower().endswith(SUFFIXES)
-        ]
+    def _path(self, image: int, key: str) -> str:
+        """`<class>/<image>`, whatever the store calls it."""
+        return key if "/" in key else f"{self._canonical(image, key).rpartition('/')[0]}/{key}"
+
+    def _canonical(self, image: int, key: str) -> str:
+        number = -1 if "/" in key else int(self.store.class_of[image])
+        return _C.canonical_key(key, self.classes[number] if number >= 0 else "")
+
+    @cached_property
+    def _number_of(self) -> dict[str, int]:
+        return {key: number for number, key in enumerate(self.store.keys)}
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
@@ -48,46 +53,58 @@ class Images:
     def _by_first_dot(self) -> dict[str, list[str]]:
         return _group(self.keys, lambda key: key.partition(".")[0])
 
+    @cached_property
+    def _by_canonical(self) -> dict[str, list[str]]:
+        return _group(self.keys, lambda key: self._canonical(self._number_of[key], key))
+
     def find(self, stems: list[str], label_file: str) -> str | None:
         """Key of the image to which a label file belongs, None if there is none.
 
         `stems` are paths without a suffix that may be its name, the likeliest first. Some tools cut names at
-        the last dot, some at the first dot of the whole path; both are tried. Raises FormatError if more than
-        one image fits.
+        the last dot, some at the first dot of the whole path; both are tried, and canonical keys after them.
+        Raises FormatError if more than one image fits.
         """
-        for stem in stems:
-            for keys_of in (self._by_stem, self._by_first_dot):
-                keys = keys_of.get(stem, ())
-                if len(keys) > 1:
-                    got = f"{len(keys)} ({', '.join(keys[:3])})"
-                    refuse("Images", f"images for '{stem}'", got, "one", label_file, error=FormatError)
-                if keys:
-                    return keys[0]
+        tables = [(stem, name) for stem in stems for name in ("_by_stem", "_by_first_dot")]
+        for stem, name in tables + [(stem, "_by_canonical") for stem in stems]:
+            keys = getattr(self, name).get(stem, ())
+            if len(keys) > 1:
+                got = f"{len(keys)} ({', '.join(keys[:3])})"
+                refuse("Images", f"images for '{stem}'", got, "one", label_file, error=FormatError)
+            if keys:
+                return keys[0]
         return None
 
-    def check_some_found(self, keys: Iterable[str], labels: str | Path) -> None:
+    def check_some_found(self, keys: Iterable[str], labels: str | os.PathLike) -> None:
         """Raises FormatError if none of `keys` is an image of the folder."""
         if not any(key.rpartition(".")[0] in self._by_stem for key in keys):
             raise FormatError(
-                f"Images: {self.root} holds none of the labelled images; give the folder that holds them as "
-                f"<class>/<image>, {labels}"
+                f"Images: {self.root} holds none of the labelled images; give the images that were labelled, "
+                f"{labels}"
             )
 
     def files(self) -> Iterator[tuple[str, int]]:
         """The key and the size in bytes of every image, for `fkdx.labels.fingerprint`."""
-        return ((key, os.path.getsize(self.root / key)) for key in self.keys)
+        numbers = np.array([self._number_of[key] for key in self.keys])
+        return zip(self.keys, self.store.sizes()[numbers].tolist())
 
     def size(self, key: str) -> tuple[int, int]:
-        """(height, width) from the image's header, without decoding its pixels."""
-        path = self.root / key
-        with open(path, "rb", buffering=0) as file:
-            try:
-                return image_size(file.read(HEADER_BYTES))
-            except ImageError:  # the header is longer, or it is no image
-                return image_size(path)
+        """(height, width) from the image's header, without decoding it. OSError where there is none."""
+        image = self._number_of.get(key, -1)
+        if image < 0:
+            raise FileNotFoundError(f"No such file, {self.root}/{key}")
+        try:
+            return self.store.image_size(image)
+        except ImageError as error:
+            raise ImageError(f"{error}, {self.store.place(image)[0]}: {key}") from None
 
 
-def _group(keys: list[str], name_of) -> dict[str, list[str]]:
+def _split(path: str) -> tuple[str, str, str]:
+    """First folder, all folders and name: what ImageFolder sorts by."""
+    folder, _, name = path.rpartition("/")
+    return folder.partition("/")[0], folder, name
+
+
+def _group(keys: list[str], name_of: Callable[[str], str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for key in keys:
         groups.setdefault(name_of(key), []).append(key)

@@ -31,7 +31,7 @@ from fkdx.loader.pool import ImagePool, Pending, View, run_ahead
 from fkdx.loader.sampler import CURRICULA, Choice, Sampler
 from fkdx.loader.slots import Device, make_slots, send
 from fkdx.loss.target import KINDS, LabelKind
-from fkdx.stores import Store, open_store
+from fkdx.stores import Store, check_random_access, open_store
 
 _HOPELESS = 100  # unreadable images in a row after which something else must be wrong
 
@@ -140,6 +140,7 @@ class CropLoader:
         if prefetch < 1:
             refuse("CropLoader", "prefetch", prefetch, "at least 1")
         store = open_store(root)
+        check_random_access(store)
         self.crops_per_image, self.batch_size = crops_per_image, batch_size
         self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
         self.label_kind, self.on_error, self.seed = label_kind, on_error, seed

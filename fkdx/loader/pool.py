@@ -164,6 +164,7 @@ class ImagePool:
             work.first_crops,
             urgent,
             self._entries,
+            [self.store.encoded(image) for image in work.images] if self.store.sequential else [],
         )
         return Pending(self, native, work, slot, view or self.view)
 

@@ -18,14 +18,15 @@ class ValidationLoader:
     """Every image once: the shorter side resized to floor(size / crop_ratio), then the centre, as torchvision
     does.
 
-    Images come in the order of their keys. Rank r takes images r, r + world_size, ...: no image is shown
-    twice and nothing is padded, so totals summed over the ranks are exact. The numbers of images, and so of
-    batches, may differ by one between ranks: keep collective operations out of the loop over batches.
+    Images come in the order of their keys, those of parquet files in the order of their rows. Rank r takes
+    images r, r + world_size, ...: no image is shown twice and nothing is padded, so totals summed over the
+    ranks are exact. The numbers of images, and so of batches, may differ by one between ranks: keep
+    collective operations out of the loop over batches.
 
     Args:
         root: where the images are, see `fkdx.stores.open_store`.
         batch_size: images in a batch of this process; the last one may be smaller.
-        classes: class names in order (default: the store's own).
+        classes: class names in order (default: the store's own), to which the store's join by name.
         on_error: "raise", or "skip": leave out images that cannot be read or have no class, and keep the
             reasons in `skipped`.
         others: as for CropLoader.
@@ -78,13 +79,15 @@ class ValidationLoader:
         if len(bare) and on_error == "raise":
             named = ", ".join(store.keys[image] for image in bare[:4].tolist())
             raise ValueError(
-                f"ValidationLoader: {len(bare)} images are in no class folder ({named}), expected "
-                "<class>/<name>; move them, or leave them out with on_error skip"
+                f"ValidationLoader: {len(bare)} images are in no class folder ({named}), "
+                "expected <class>/<name>; name their classes in a file behind the images, DATA@FILE, or "
+                f"leave them out with on_error skip, {store.path}"
             )
         own = bare[rank::world_size].tolist()
         self.skipped = {store.keys[image]: "it is in no class folder" for image in own}
         self.warned: set[str] = set()
-        self._files = np.flatnonzero(self._class_of >= 0)[rank::world_size]
+        order = store.reading_order if store.sequential else np.arange(len(store))
+        self._files = order[self._class_of[order] >= 0][rank::world_size]
         view = View(size, interpolation, resample, allow_warnings, "centre", crop_ratio)
         self.pool = ImagePool(store, view, threads, cache_bytes)
         self._slots = make_slots((batch_size, size, size, 3), device, prefetch + 2)

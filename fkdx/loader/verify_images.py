@@ -37,8 +37,9 @@ def verify_images(
 ) -> Iterator[BadImage]:
     """The images of `root` that are empty, truncated, corrupt, too large, unreadable, or not images at all.
 
-    They come in the order of their keys, each as soon as it is found. JPEG has no checksum, so changed bytes
-    that still decode are found only by comparing a fingerprint of the files.
+    They come in the order of their keys (of parquet files, in that of their rows), each as soon as it is
+    found. JPEG has no checksum, so changed bytes that still decode are found only by comparing a fingerprint
+    of the files.
 
     Args:
         root: where the images are, see `fkdx.stores.open_store`.
@@ -50,8 +51,10 @@ def verify_images(
     store = open_store(root)
     pool = ImagePool(store, View(1, boxes="ratios", allow_warnings=allow_warnings, whole_file=True), threads)
 
+    order = store.reading_order if store.sequential else np.arange(len(store))
+
     def begin(first: int) -> Pending:
-        images = list(range(first, min(first + _GROUP, len(store))))
+        images = order[first : first + _GROUP].tolist()
         n = len(images)
         whole = np.tile(np.array([0, 0, 1, 1], np.float32), (n, 1))
         work = Work(images, [1] * n, np.empty((n, 4), np.int32), np.zeros(n, np.uint8), whole)

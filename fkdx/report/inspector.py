@@ -14,7 +14,7 @@ from fkdx.image import decode_crops
 from fkdx.labels import LabelFile
 from fkdx.report.crops import read_crops
 from fkdx.report.survey import Survey
-from fkdx.stores import Store
+from fkdx.stores import Store, images_of_labels
 
 ROWS = 3000  # of the table of images, in a page without a server
 SHOWN = 5  # classes of a crop
@@ -59,7 +59,7 @@ class Inspector:
     ) -> None:
         self.labels, self.found, self.names = labels, found, names
         self.source, self.size, self.interpolation, self.other = source, size, interpolation, other
-        self._place = {} if source is None else {key: i for i, key in enumerate(source.keys)}
+        self._image_of = None if source is None else images_of_labels(source, labels)
 
     def row(self, image: int) -> Row:
         """The line of an image in the table."""
@@ -146,11 +146,11 @@ class Inspector:
         """The bytes of an image, or None and why."""
         if self.source is None:
             return None, None
-        key = self.labels.keys[image]
-        if key not in self._place:
+        place = int(self._image_of[image])
+        if place < 0:
             return None, "this image is not in the folder"
         try:
-            return self.source.encoded(self._place[key]), None
+            return self.source.encoded(place), None
         except OSError as error:
             return None, f"this image cannot be read: {error.strerror}"
 

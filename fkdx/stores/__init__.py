@@ -7,17 +7,25 @@ from fkdx.stores.classes import (
     class_numbers,
     hidden,
     in_order,
+    numbers_among,
     read_classes,
     read_lines,
 )
 from fkdx.stores.entry_points import entry_table, make_entry_points
 from fkdx.stores.folder import FileList, ImageFolder
 from fkdx.stores.index import DataIndex
-from fkdx.stores.indexed import IndexedImages, index_path, write_store_index
+from fkdx.stores.indexed import IndexedImages, index_path, own_index_path, write_store_index
 from fkdx.stores.keys import Keys, keys_of_labels
-from fkdx.stores.match import LabelledImages, find_images, match_labels
+from fkdx.stores.match import (
+    LabelledImages,
+    find_images,
+    images_of_labels,
+    match_labels,
+    under_labelled_names,
+)
+from fkdx.stores.names import NamedImages
 from fkdx.stores.opening import FORMS, open_store
-from fkdx.stores.store import Place, Store, folder_of
+from fkdx.stores.store import Place, Store, check_random_access, folder_of
 from fkdx.stores.tar import TarShards
 
 __all__ = [
@@ -28,10 +36,12 @@ __all__ = [
     "IndexedImages",
     "Keys",
     "LabelledImages",
+    "NamedImages",
     "Place",
     "Store",
     "TarShards",
     "check_all_classed",
+    "check_random_access",
     "check_unique",
     "class_folders",
     "class_numbers",
@@ -39,13 +49,17 @@ __all__ = [
     "find_images",
     "folder_of",
     "hidden",
+    "images_of_labels",
     "in_order",
     "index_path",
     "keys_of_labels",
     "make_entry_points",
     "match_labels",
+    "numbers_among",
     "open_store",
+    "own_index_path",
     "read_classes",
     "read_lines",
+    "under_labelled_names",
     "write_store_index",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fkdx.stores.imagenet import SYNSET, synsets_of
 from fkdx.stores.store import Store
 
 _LEFT_BEHIND = frozenset({"lost+found", "@eaDir", "__MACOSX"})
@@ -51,18 +52,46 @@ def class_numbers(store: Store, names: Sequence[str] | None) -> tuple[list[str],
     if names is None or list(names) == store.class_names:
         return list(store.class_names), store.class_of
     check_unique(names, "class names")
-    number_of = {name: number for number, name in enumerate(names)}
-    table = np.array([number_of.get(name, -1) for name in store.class_names] + [-1], np.int32)
-    class_of = table[store.class_of]  # -1 stays -1
+    numbers = numbers_among(store.class_names, names)
+    class_of = np.append(numbers, np.int32(-1))[store.class_of]  # -1 stays -1
     strange = np.flatnonzero((class_of < 0) & (store.class_of >= 0))
     if len(strange):
         image, count = int(strange[0]), len(np.unique(store.class_of[strange]))
+        told = "; they are numbers: say whose with --classes" if all_numbers(store.class_names) else ""
         raise ValueError(
             f"classes: {count} classes of images are not among the {len(names)} expected, for example "
             f"'{store.class_names[store.class_of[image]]}' of {store.keys[image]}; expected names such as "
-            f"'{names[0]}', {store.path}"
+            f"'{names[0]}'{told}, {store.path}"
         )
     return list(names), class_of
+
+
+def numbers_among(found: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """(n,) int32 place among `names` of every class name found in a store, -1 where it has none there.
+
+    Names join as they are; those that are left by ImageNet's synsets ("tench, Tinca tinca" is n01440764).
+    """
+    number_of = {name: number for number, name in enumerate(names)}
+    numbers = [number_of.get(name, -1) for name in found]
+    if -1 in numbers:
+        number_of = {synset: number for number, synset in enumerate(synsets_of(names))}
+        synsets = synsets_of(found)
+        numbers = [
+            number_of.get(synset, -1) if number < 0 else number for synset, number in zip(synsets, numbers)
+        ]
+    return np.array(numbers, np.int32)
+
+
+def numbers_as_told(found: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """The same for a file of class names that was given for this store: names in it that are all numbers,
+    none of which a class is called, are class numbers."""
+    if all_numbers(found) and not set(found) & set(names):
+        return np.array([int(name) if int(name) < len(names) else -1 for name in found], np.int32)
+    return numbers_among(found, names)
+
+
+def all_numbers(names: Sequence[str]) -> bool:
+    return bool(names) and all(name.isdecimal() for name in names)
 
 
 def check_all_classed(store: Store, class_of: np.ndarray) -> None:
@@ -86,13 +115,15 @@ def check_unique(names: Sequence[str], what: str, path: str | os.PathLike = "") 
 
 
 def read_classes(path: str | os.PathLike) -> list[str]:
-    """Class names in order, one a line of a UTF-8 file.
+    """Class names in order, one a line of a UTF-8 file; of lines such as "n01440764 tench" the synsets.
 
     Raises ValueError where there are none, or one is there twice.
     """
     names = read_lines(path)
     if not names:
         raise ValueError(f"class names: got an empty file, expected one name a line, {path}")
+    if all(SYNSET.match(name) for name in names):
+        names = synsets_of(names)
     check_unique(names, "class names", path)
     return names
 

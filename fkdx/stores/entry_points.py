@@ -14,7 +14,7 @@ from fkdx import _C
 from fkdx.stores.folder import FileList
 from fkdx.stores.index import DataIndex
 from fkdx.stores.indexed import IndexedImages, index_path
-from fkdx.stores.match import LabelledImages
+from fkdx.stores.selection import Selection
 from fkdx.stores.store import Store
 
 _IMAGES_AT_ONCE = 1000
@@ -57,8 +57,10 @@ def entry_table(store: Store) -> _C.EntryTable | None:
     An index that is out of date is used all the same: the points of each image are checked against its bytes.
     """
     images = None
-    if isinstance(store, LabelledImages):
-        images, store = store.images, store.store
+    while isinstance(store, Selection):
+        if store.images is not None:
+            images = store.images if images is None else store.images[images]
+        store = store.store
     try:
         index = _index_of(store)
         if index is None or "entry points" not in index:

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fkdx import _C
-from fkdx.stores.classes import class_folders, in_order, read_lines
+from fkdx.stores.classes import class_folders, in_order, numbers_as_told, read_lines
 from fkdx.stores.keys import Keys
 from fkdx.stores.store import Place, Store
 
@@ -18,21 +18,49 @@ _SIZES_AT_ONCE = 50_000
 
 
 class FileList(Store):
-    """Files named by their paths relative to `root`; the first folder of a path is its class."""
+    """Files named by their paths relative to `root`; the first folder of a path is its class.
 
-    def __init__(self, root: str | os.PathLike, keys: "list[str] | Keys", classes: list[str] | None = None):
+    Attributes:
+        folders: their first folders in order, which are the classes unless these are given.
+        listed: the text file that names them, where one does.
+    """
+
+    listed: str | None = None
+
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        keys: "list[str] | Keys",
+        classes: list[str] | None = None,
+        folders: list[str] | None = None,
+    ) -> None:
         self.path = os.fspath(root)
         self.keys = keys if isinstance(keys, Keys) else Keys.sort(keys, self.path)[0]
-        self.class_names = in_order(self.keys.table.first_folders()) if classes is None else classes
+        self.folders = in_order(self.keys.table.first_folders()) if folders is None else folders
+        self.class_names = self.folders if classes is None else classes
 
     @classmethod
     def read(cls, path: str | os.PathLike, classes: list[str] | None = None) -> "FileList":
         """A text file with one path a line, relative to the text file's own folder."""
-        return cls(Path(path).parent, read_lines(path), classes)
+        files = cls(Path(path).parent, read_lines(path), classes)
+        files.listed = os.fspath(path)
+        return files
 
     @cached_property
     def class_of(self) -> np.ndarray:
-        return self.keys.table.classes_of(self.class_names)
+        if self.folders == self.class_names:
+            return self.keys.table.classes_of(self.class_names)
+        numbers = numbers_as_told(self.folders, self.class_names)
+        folder_of = self.keys.table.classes_of(self.folders)
+        class_of = np.append(numbers, np.int32(-1))[folder_of]
+        strange = np.flatnonzero((class_of < 0) & (folder_of >= 0))
+        if len(strange):
+            image = int(strange[0])
+            raise ValueError(
+                f"classes: got '{self.folders[folder_of[image]]}' of {self.keys[image]}, expected one of "
+                f"{len(self.class_names)} names such as '{self.class_names[0]}', {self.path}"
+            )
+        return class_of
 
     def place(self, image: int) -> Place:
         return f"{self.path}/{self.keys[image]}", 0, -1
@@ -68,7 +96,8 @@ class ImageFolder(FileList):
         self.path, self._list = os.fspath(root), keys_of or list_folder
         if not os.path.isdir(self.path):
             raise FileNotFoundError(f"ImageFolder: no such folder, {self.path}")
-        self.class_names = class_folders(self.path) if classes is None else classes
+        self.folders = class_folders(self.path)
+        self.class_names = self.folders if classes is None else classes
 
     @cached_property
     def keys(self) -> Keys:
@@ -81,7 +110,7 @@ class ImageFolder(FileList):
 
     def followed(self, keys: Keys) -> FileList:
         """The files with these keys, which somebody else knows; nothing is listed."""
-        files = FileList(self.path, keys, self.class_names)
+        files = FileList(self.path, keys, self.class_names, self.folders)
         files.index = self.index
         return files
 

@@ -36,6 +36,7 @@ COLUMNS = {  # one entry an image
     "pixels": np.dtype(("<u2", 2)),  # height, width; 0 where nobody could read them
     "alias of": np.dtype("<u4"),
 }
+KINDS = ("folder", "list", "shards", "parquet")  # of stores
 _REQUIRED_SECTIONS = ("about", "keys", "key blocks")
 _KNOWN = {*COLUMNS, *_REQUIRED_SECTIONS, "aliases", "alias blocks", "entry points", "entry starts"}
 
@@ -149,6 +150,8 @@ class DataIndex:
                 raise TypeError("texts and files")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self._expect(False, f"part 'about', expected JSON with its names ({error!r})")
+        kind = about["store"]
+        self._expect(kind in KINDS, f"store, got {kind!r}, expected one of {', '.join(KINDS)}")
         return about
 
     def _expect(self, right: bool, what: str) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 
 from fkdx._C import FormatError
 from fkdx.errors import refuse
-from fkdx.stores.classes import class_numbers
-from fkdx.stores.folder import ImageFolder, list_folder
+from fkdx.stores.classes import numbers_as_told
+from fkdx.stores.folder import FileList, ImageFolder, list_folder
 from fkdx.stores.index import DataIndex, read_pixels, write_index
 from fkdx.stores.keys import Keys
+from fkdx.stores.row_groups import RowGroups
 from fkdx.stores.shards import Shards
 from fkdx.stores.store import Place, Store
 
@@ -31,8 +32,9 @@ class IndexedImages(Store):
     def __init__(self, index: DataIndex, path: str, shards: Sequence[str], classes: list[str] | None) -> None:
         self.index, self.path, self.shards = index, path, list(shards)
         self.keys = index.keys()
-        self._offsets, self._lengths = index.column("offset"), index.column("length")
-        self._shard_of = index.column("shard") if "shard" in index else None
+        self.offsets, self._lengths = index.column("offset"), index.column("length")
+        one = np.zeros(len(self.keys), np.uint32)  # where all images are in one file
+        self.shard_of = index.column("shard") if "shard" in index else one
         self.numbered = bool(index.about.get("numbered"))
         self.class_names, self.class_of = list(index.about["classes"]), index.column("class")
         if "aliases" in index:
@@ -43,45 +45,79 @@ class IndexedImages(Store):
 
     def _check(self) -> None:
         """Every number is one of a shard, of bytes inside it, of a class, of an image. Raises FormatError."""
-        shards = np.zeros(len(self), np.uint32) if self._shard_of is None else self._shard_of
         sizes = np.array([file["bytes"] for file in self.index.about["files"]], np.uint64)
         expected = {
-            "shard": (shards < len(sizes)).all(),
+            "shard": (self.shard_of < len(sizes)).all(),
             "class": ((self.class_of >= -1) & (self.class_of < len(self.class_names))).all(),
             "alias of": self.aliases is None
             or (len(self.aliases[0]) == len(self.aliases[1]) and (self.aliases[1] < len(self)).all()),
         }
         if expected["shard"]:
-            ends = sizes[shards]
-            inside = (self._offsets <= ends) & (self._lengths <= ends - np.minimum(self._offsets, ends))
-            expected["offset"] = inside.all()
+            expected["offset"] = self._inside(sizes[self.shard_of])
         for name, right in expected.items():
             if not right:
                 raise FormatError(
                     f"DataIndex: numbers of '{name}', expected existing ones, {self.index.path}"
                 )
 
+    def _inside(self, ends: np.ndarray) -> bool:
+        """Whether the bytes of every image lie before the end of its shard."""
+        return bool(((self.offsets <= ends) & (self._lengths <= ends - np.minimum(self.offsets, ends))).all())
+
     def _rename(self, classes: list[str]) -> None:
-        if not self.numbered:
-            self.class_names, self.class_of = class_numbers(self, classes)
-            return
-        most = int(self.class_of.max())
-        if most >= len(classes):
-            image = self.keys[int(self.class_of.argmax())]
-            expected = f"0 to {len(classes) - 1}"
-            refuse("open_store", f"class number of {image}", most, expected, self.path)
-        self.class_names = classes
+        numbers = np.arange(int(self.class_of.max()) + 1) if self.numbered else None
+        if numbers is None:
+            numbers = numbers_as_told(self.class_names, classes)
+        numbers = np.where(numbers < len(classes), numbers, -1).astype(np.int32)
+        class_of = np.append(numbers, np.int32(-1))[self.class_of]
+        strange = np.flatnonzero((class_of < 0) & (self.class_of >= 0))
+        if len(strange):
+            image = int(strange[0])
+            got = int(self.class_of[image]) if self.numbered else self.class_names[self.class_of[image]]
+            expected = f"0 to {len(classes) - 1}" if self.numbered else f"names such as '{classes[0]}'"
+            refuse("open_store", f"class of {self.keys[image]}", got, expected, self.path)
+        self.class_names, self.class_of = classes, class_of
 
     def place(self, image: int) -> Place:
-        shard = 0 if self._shard_of is None else self._shard_of[image]
-        return self.shards[shard], int(self._offsets[image]), int(self._lengths[image])
+        return self.shards[self.shard_of[image]], int(self.offsets[image]), int(self._lengths[image])
+
+    def image_size(self, image: int) -> tuple[int, int]:
+        """(height, width), of the index where it has them."""
+        if "pixels" in self.index and (known := self.index.column("pixels")[image]).any():
+            return int(known[0]), int(known[1])
+        return super().image_size(image)
 
     def sizes(self) -> np.ndarray:
         return self._lengths.astype(np.int64)
 
     @property
     def reading_order(self) -> np.ndarray:
-        return np.lexsort((self._offsets, *([] if self._shard_of is None else [self._shard_of])))
+        return np.lexsort((self.offsets, self.shard_of))
+
+
+class IndexedRows(IndexedImages):
+    """Images in parquet files as their index describes them; offsets are rows."""
+
+    sequential = True
+
+    def __init__(self, index: DataIndex, path: str, shards: Sequence[str], classes: list[str] | None) -> None:
+        super().__init__(index, path, shards, classes)
+        self._groups = RowGroups()
+
+    def _inside(self, ends: np.ndarray) -> bool:
+        return bool((self.offsets < ends).all())  # rows, of which a file has fewer than bytes
+
+    def place(self, image: int) -> Place:
+        """Names the row for messages; no file lies there."""
+        path, row, _ = super().place(image)
+        return f"{path}, row {row}", 0, -1
+
+    def encoded(self, image: int) -> bytes:
+        path, row, _ = super().place(image)
+        return self._groups.read(path, row)
+
+    def head(self, image: int) -> bytes:
+        return self.encoded(image)
 
 
 def index_path(paths: Sequence[str]) -> str:
@@ -92,6 +128,12 @@ def index_path(paths: Sequence[str]) -> str:
     pairs = takewhile(lambda pair: pair[0] == pair[1], zip(min(names), max(names)))
     shared = "".join(one for one, _ in pairs).rstrip("-_.0123456789")
     return os.path.join(os.path.dirname(paths[0]), (shared or "shards") + SUFFIX)
+
+
+def own_index_path(store: Store) -> str:
+    """Where the index of a store lies. ValueError for a store that has none."""
+    kind, files = _kind_of(store)
+    return index_path([store.path] if kind == "folder" else files)
 
 
 def indexed(
@@ -108,7 +150,7 @@ def indexed(
         index = DataIndex(path)
         fault = misfit(index, paths, part)
         if fault is None:
-            return IndexedImages(index, _common_path(paths), _shards(index), classes)
+            return _opened(index, _common_path(paths), classes)
     except FormatError as error:
         fault = str(error)
     warnings.warn(f"index: {fault}; the files are read again, {path}", stacklevel=2)
@@ -118,6 +160,33 @@ def indexed(
     except OSError as error:
         warnings.warn(f"index: cannot be written ({error}), {path}", stacklevel=2)
     return store
+
+
+def _opened(index: DataIndex, path: str, classes: list[str] | None) -> IndexedImages:
+    kind = IndexedRows if index.about["store"] == "parquet" else IndexedImages
+    return kind(index, path, _shards(index), classes)
+
+
+def listed(path: str, classes: list[str] | None) -> FileList:
+    """The files that a text file lists: from the index beside it where it fits, else read."""
+    beside = index_path([path])
+    if not os.path.exists(beside):
+        return FileList.read(path, classes)
+    try:
+        index = DataIndex(beside)
+        fault = misfit(index, [path]) if index.about["store"] == "list" else "it is of no list"
+        if fault is None:
+            return _files(index, path, classes)
+    except FormatError as error:
+        fault = str(error)
+    warnings.warn(f"index: {fault}; the list is read again, {beside}", stacklevel=2)
+    return FileList.read(path, classes)
+
+
+def _files(index: DataIndex, path: str, classes: list[str] | None) -> FileList:
+    files = FileList(os.path.dirname(path), index.keys(), classes)
+    files.listed, files.index = path, index
+    return files
 
 
 def keys_of_folder(folder: str) -> Keys:
@@ -139,17 +208,17 @@ def keys_of_folder(folder: str) -> Keys:
 def open_index(path: str, classes: list[str] | None) -> Store:
     """The store that an index, wherever it lies, is of. ValueError where it does not fit any more."""
     index = DataIndex(path)
-    files = _shards(index)
-    fault = misfit(
-        index, files if index.about["store"] == "shards" else [files[0]], index.about.get("part", "")
-    )
+    files, kind = _shards(index), index.about["store"]
+    fault = misfit(index, [files[0]] if kind == "folder" else files, index.about.get("part", ""))
     if fault is not None:
         raise ValueError(f"index: {fault}; run `fkdx index` again, {path}")
-    if index.about["store"] == "folder":
+    if kind == "folder":
         folder = ImageFolder(files[0], classes, lambda folder: index.keys())
         folder.index = index
         return folder
-    return IndexedImages(index, _common_path(files), files, classes)
+    return (
+        _files(index, files[0], classes) if kind == "list" else _opened(index, _common_path(files), classes)
+    )
 
 
 def misfit(index: DataIndex, paths: Sequence[str], part: str = "") -> str | None:
@@ -187,24 +256,12 @@ def write_store_index(
         pixels: read every image's header for its height and width.
         entries: what `make_entry_points` gave.
 
-    Raises ValueError for stores that have no index: lists of files, parquet.
+    Raises ValueError for a store that has none.
     """
-    if isinstance(store, ImageFolder):
-        files, columns = _folders(store), {"length": store.sizes()}
-    elif isinstance(store, Shards | IndexedImages):
-        places = [store.place(i) for i in range(len(store))]
-        number_of = {shard: number for number, shard in enumerate(store.shards)}
-        columns = {
-            "offset": np.array([offset for _, offset, _ in places]),
-            "length": store.sizes(),
-            "shard": np.array([number_of[shard] for shard, _, _ in places]),
-        }
-        files = store.shards
-    else:
-        raise ValueError(
-            "index: got a list of files or parquet, expected an image folder or shards; `fkdx repack` makes "
-            f"shards with an index, {store.path}"
-        )
+    kind, files = _kind_of(store)
+    columns = {"length": store.sizes()}
+    if kind in ("shards", "parquet"):
+        columns |= {"offset": store.offsets, "shard": store.shard_of}
     columns["class"] = store.class_of
     if pixels:
         columns["pixels"] = read_pixels(len(store), store.image_size, store.reading_order)
@@ -214,7 +271,7 @@ def write_store_index(
     beside = os.path.commonpath([home, *map(os.path.abspath, files)]) == home
     root = home if beside else os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
     about = {
-        "store": "folder" if isinstance(store, ImageFolder) else "shards",
+        "store": kind,
         "root": "." if beside else root,
         "part": part,
         "numbered": store.numbered,
@@ -223,6 +280,20 @@ def write_store_index(
     }
     aliases = store.aliases[0] if store.aliases else None
     write_index(path, about, store.keys, columns, aliases, entries)
+
+
+def _kind_of(store: Store) -> tuple[str, list[str]]:
+    """What an index says of a store, and the files that it depends on."""
+    if isinstance(store, ImageFolder):
+        return "folder", _folders(store)
+    if isinstance(store, FileList) and store.listed:
+        return "list", [store.listed]
+    if isinstance(store, Shards | IndexedImages):
+        return "parquet" if store.sequential else "shards", list(store.shards)
+    raise ValueError(
+        "index: got images under the names of a file, or a list in memory, expected a store by itself; `fkdx "
+        f"repack` makes shards under these names, with an index, {store.path}"
+    )
 
 
 def _facts(path: str, root: str) -> dict[str, Any]:
@@ -234,7 +305,7 @@ def _facts(path: str, root: str) -> dict[str, Any]:
 
 def _folders(store: ImageFolder) -> list[str]:
     """The folder and all folders in it: their times change with every file that comes or goes."""
-    found = {"", *store.class_names}
+    found = {"", *store.folders}
     for key in store.keys:
         folder = key.rpartition("/")[0]
         while folder not in found:

@@ -7,17 +7,16 @@ import numpy as np
 from fkdx.labels import LabelFile
 from fkdx.stores.folder import ImageFolder
 from fkdx.stores.keys import Keys, keys_of_labels
-from fkdx.stores.store import Place, Store
+from fkdx.stores.selection import Selection
+from fkdx.stores.store import Store
 
 _PROBED = 256  # labels whose files are looked for before a folder is read that nobody has listed
 
 
-class LabelledImages(Store):
+class LabelledImages(Selection):
     """The images of a store that a label file names, in the order of the labels' keys and under these.
 
     Attributes:
-        store: where they lie.
-        images: (N,) number of each image in `store`; None: the same.
         label_of: (N,) number of each image's labels; None: image i has labels i.
         unlabelled: images of the store without labels; None where nobody has listed it.
     """
@@ -30,23 +29,8 @@ class LabelledImages(Store):
         label_of: np.ndarray | None,
         unlabelled: int | None,
     ) -> None:
-        self.store, self.path, self.keys = store, store.path, keys
-        self.images, self.label_of, self.unlabelled = images, label_of, unlabelled
-        self.class_names = store.class_names
-        self.class_of = store.class_of if images is None else store.class_of[images]
-
-    def head(self, image: int) -> bytes:
-        return self.store.head(self._image(image))
-
-    def place(self, image: int) -> Place:
-        return self.store.place(self._image(image))
-
-    def encoded(self, image: int) -> bytes:
-        return self.store.encoded(self._image(image))
-
-    def sizes(self) -> np.ndarray:
-        sizes = self.store.sizes()
-        return sizes if self.images is None else sizes[self.images]
+        super().__init__(store, keys, images)
+        self.label_of, self.unlabelled = label_of, unlabelled
 
     def labels_of(self, images: np.ndarray) -> np.ndarray:
         """The numbers of the labels of these images."""
@@ -59,9 +43,6 @@ class LabelledImages(Store):
         images = np.full(count, -1)
         images[self.label_of] = np.arange(len(self.label_of))
         return images
-
-    def _image(self, image: int) -> int:
-        return image if self.images is None else int(self.images[image])
 
 
 def match_labels(
@@ -105,6 +86,30 @@ def find_images(store: Store, labels: LabelFile, keys: Keys) -> np.ndarray:
     if (found < 0).any():
         _join_canonical(store, labels, keys, found)
     return found
+
+
+def images_of_labels(store: Store, labels: LabelFile) -> np.ndarray:
+    """(N,) the image of every label of a file, by its number; -1 where it has none; the store is listed.
+
+    Raises ValueError where a canonical key is not clear.
+    """
+    keys, order = keys_of_labels(labels)
+    found = find_images(store, labels, keys)
+    if order is None:
+        return found
+    images = np.full(len(labels), -1, found.dtype)
+    images[order] = found
+    return images
+
+
+def under_labelled_names(store: Store, labels: LabelFile) -> Store:
+    """The images of a store, those that labels name under the labels' keys."""
+    names = list(store.keys)
+    for key, image in zip(labels.keys, images_of_labels(store, labels).tolist()):
+        if image >= 0:
+            names[image] = key
+    keys, images = Keys.sort(names, store.path)
+    return store if keys == store.keys else Selection(store, keys, images)
 
 
 def _names_files(store: ImageFolder, keys: Keys, order: np.ndarray | None, labels: LabelFile) -> bool:
@@ -173,4 +178,11 @@ def _check_match(
         f"CropLoader: images and labels do not match: {len(unknown)} of {len(store)} images have no label "
         f"(such as {example}), {len(absent)} of {int(wanted.sum())} labels have no image (such as {lost}), "
         f"{store.path}, {labels.path}; give the images the labels were made for, or set on_missing='ignore'"
+        f"{_advice(store)}"
     )
+
+
+def _advice(store: Store) -> str:
+    """What to do about images whose names are running numbers."""
+    named = [key for key in (store.keys[0], store.keys[-1]) if not os.path.splitext(key)[0].isdecimal()]
+    return "" if named else "; these images' names are numbers: name them in a file, DATA@FILE"

@@ -2,11 +2,13 @@
 
 import glob
 import os
+from collections.abc import Sequence
 
 from fkdx.stores.classes import class_folders, read_classes
-from fkdx.stores.folder import FileList, ImageFolder
-from fkdx.stores.indexed import SUFFIX, indexed, keys_of_folder, open_index
+from fkdx.stores.folder import ImageFolder
+from fkdx.stores.indexed import SUFFIX, indexed, keys_of_folder, listed, open_index
 from fkdx.stores.mds import MdsShards
+from fkdx.stores.names import NamedImages
 from fkdx.stores.parquet import ParquetFiles, split_files
 from fkdx.stores.store import Store
 from fkdx.stores.tar import TarShards
@@ -21,38 +23,67 @@ DATA, where the images are, is one of
   a zip file with stored entries
   a folder of MosaicML shards (index.json)
   a data index (.fkdi), which `fkdx index` writes beside one of these, where it is found by itself
-  a parquet file, a pattern, or a folder of them, as Hugging Face keeps images: to label, index and repack
-A part of an archive is named behind it: 'archive.zip::ILSVRC/Data/CLS-LOC/train'."""
+  a parquet file, a pattern, or a folder of them, as Hugging Face keeps images: to label, to evaluate on, to
+    index and to repack; training needs `fkdx repack` first
+A part of an archive is named behind it: 'archive.zip::ILSVRC/Data/CLS-LOC/train'.
+A file with names or classes of the images is named behind all that, 'ILSVRC2012_img_val.tar@synsets.txt'. It
+has one line an image, in the order of the images' names, or lines NAME VALUE (Kaggle's LOC_val_solution.csv,
+Caffe's val.txt); a value is a key, <class>/<name>.jpg, or a class: a synset, a name or a number. ImageNet's
+development kit (.tar.gz), or its ground-truth file beside meta.mat, is one too.
+Class numbers mean what --classes FILE says: the class names in order, one a line."""
 
-_PART = "::"
+_PART, _NAMES = "::", "@"
 
 
 def open_store(
-    root: "str | os.PathLike | list | Store", classes: "list[str] | str | os.PathLike | None" = None
+    root: "str | os.PathLike | list | Store", classes: "Sequence[str] | str | os.PathLike | None" = None
 ) -> Store:
     """The store that `root` means, see FORMS: a folder, a file, a pattern, a list of tar files, or a store.
 
     Args:
-        classes: names of the class numbers of WebDataset, MDS or parquet shards, in order, or a file with one
-            a line; elsewhere all class names in order.
+        classes: all class names in order, or a file with one a line. Class numbers of WebDataset, MDS or
+            parquet shards, and folders that are called 0, 1, 2, ..., are numbers of these.
 
     Raises:
         FileNotFoundError: nothing there, or no images in it.
-        ValueError: tar files beside class folders; whatever the store refuses.
+        ValueError: tar files beside class folders, a class that is not among `classes`; whatever the store
+            refuses.
     """
     if isinstance(root, Store):
         return root
     if isinstance(classes, str | os.PathLike):
         classes = read_classes(classes)
+    elif classes is not None:
+        classes = list(classes)
     if isinstance(root, list | tuple):
         return _open_files(list(map(os.fspath, root)), "", classes)
-    path, _, part = os.fspath(root).partition(_PART)
+    data, names = split_names(os.fspath(root))
+    if names is None:
+        return _open_data(data, classes)
+    if not os.path.isfile(names):
+        raise FileNotFoundError(f"open_store: no such file of names or classes, {names}")
+    return NamedImages(_open_data(data, None), names, classes)
+
+
+def split_names(root: str) -> tuple[str, str | None]:
+    """`DATA@FILE` in two; FILE is None where none is named: an `@` may also be part of a path."""
+    data, at, names = root.rpartition(_NAMES)
+    path = root.partition(_PART)[0]
+    return (
+        (data, names)
+        if at and data and names and not (os.path.exists(path) or glob.glob(path))
+        else (root, None)
+    )
+
+
+def _open_data(data: str, classes: list[str] | None) -> Store:
+    path, _, part = data.partition(_PART)
     if os.path.isdir(path):
         return _open_folder(path, part, classes)
     if path.endswith(SUFFIX):
         return open_index(path, classes)
     if path.endswith(".txt"):
-        return FileList.read(path, classes)
+        return listed(path, classes)
     paths = [path] if os.path.exists(path) else sorted(glob.glob(path))
     if not paths:
         raise FileNotFoundError(f"open_store: no such folder, file or pattern, {path}")
@@ -62,7 +93,7 @@ def open_store(
 def _open_files(paths: list[str], part: str, classes: list[str] | None) -> Store:
     suffixes = {os.path.splitext(path)[1].lower() for path in paths}
     if suffixes == {".parquet"}:
-        return ParquetFiles(paths, classes)
+        return indexed(lambda: ParquetFiles(paths, part, classes), paths, part, classes)
     if suffixes == {".zip"}:
         return indexed(lambda: ZipFiles(paths, part, classes), paths, part, classes)
     if suffixes & {".parquet", ".zip"}:
@@ -86,4 +117,4 @@ def _open_folder(path: str, part: str, classes: list[str] | None) -> Store:
     if shards:
         return _open_files(shards, part, classes)
     parquet = split_files(path)
-    return ParquetFiles(parquet, classes) if parquet else ImageFolder(path, classes, keys_of_folder)
+    return _open_files(parquet, part, classes) if parquet else ImageFolder(path, classes, keys_of_folder)

@@ -1,112 +1,94 @@
 """Images in parquet files, as Hugging Face's data sets keep them: read by row group, not by byte range."""
 
+import json
 import os
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from fkdx.stores.keys import Keys
-from fkdx.stores.shards import number_labels, shard_files
-from fkdx.stores.store import Place, Store
+from fkdx.stores.row_groups import (
+    RowGroups,
+    count_without_bytes,
+    group_starts,
+    image_columns,
+    label_column,
+    no_bytes,
+    open_parquet,
+)
+from fkdx.stores.shards import Entry, Shards, shard_files
+from fkdx.stores.store import Place
 
-_KEPT_GROUPS = 16  # row groups in memory: one a thread that reads in the order of rows
 
-
-class ParquetFiles(Store):
+class ParquetFiles(Shards):
     """Parquet files with a column `image` of {bytes, path} and, usually, a column `label`.
 
     The key is the image's path; without one it is the number of the row, such as `00000017.jpg`, in the order
     of the files. Class names come from the files' own metadata. A page of a column is compressed as a whole,
-    so that single images have no place in the file: they are read in the order of rows (`reading_order`) to
-    label, to index and to repack them, and are repacked for training.
+    so that single images have no place in the file; `offsets` are rows. They are read in the order of rows to
+    label them, to evaluate on them, to index and to repack them.
     """
 
-    def __init__(self, paths: list[str | os.PathLike], classes: list[str] | None = None) -> None:
-        self.shards = list(shard_files(paths))
-        self.path = self.shards[0] if len(self.shards) == 1 else os.path.dirname(self.shards[0]) or "."
-        names, labels, starts = [], [], []
-        for number, path in enumerate(self.shards):
-            file = _open(path)
-            image, label = _columns(file, path)
-            names_said = _class_names(file.schema_arrow, label) if label else None
-            if classes is None:
-                classes = names_said
-            for group in range(file.num_row_groups):
-                starts.append((number, group, len(names)))
-                rows = file.read_row_group(group, columns=[f"{image}.path"] + [label] * (label is not None))
-                paths_said = rows.column(image).combine_chunks().field("path").to_pylist()
-                names += [name or f"{len(names) + i:08}.jpg" for i, name in enumerate(paths_said)]
-                labels += rows.column(label).to_pylist() if label else [None] * len(paths_said)
-        if not names:
-            raise FileNotFoundError(f"open_store: no images in {len(self.shards)} files, {self.path}")
-        self.keys, order = Keys.sort(names, self.path)
-        self._row_of, self._groups = order, starts
-        self._first_rows = np.array([first for _, _, first in starts])
-        in_order = [labels[i] for i in order.tolist()]
-        self.numbered = any(isinstance(label, int) for label in in_order)
-        self.class_names, self.class_of = number_labels(in_order, self.keys, classes, self.path)
-        self._kept: OrderedDict[int, Any] = OrderedDict()
-        self._lock = threading.Lock()
+    sequential = True
 
-    @property
-    def reading_order(self) -> np.ndarray:
-        """The images in the order of their rows."""
-        return np.argsort(self._row_of)
+    def __init__(
+        self, paths: list[str | os.PathLike], part: str = "", classes: list[str] | None = None
+    ) -> None:
+        files = list(shard_files(paths))
+        self._groups, self._before = RowGroups(), 0
+        path = files[0] if len(files) == 1 else os.path.dirname(files[0]) or "."
+        super().__init__(path, files, self._scan, part, classes, class_names(files[0]))
+
+    def _scan(self, path: str) -> Iterator[Entry]:
+        file = open_parquet(path)
+        image, leaf, path_leaf = image_columns(file, path)
+        label = label_column(file)
+        wanted = [name for name in (path_leaf, label) if name]
+        for group, first in enumerate(group_starts(file).tolist()):
+            if empty := count_without_bytes(file, group, leaf):
+                raise no_bytes(path, f"{empty} rows from row {first} on")
+            count = file.metadata.row_group(group).num_rows
+            rows = file.read_row_group(group, columns=wanted) if wanted else None
+            names = _texts(rows, image, path_leaf) if path_leaf else [None] * count
+            labels = rows.column(label).to_pylist() if label else [None] * count
+            for row, (name, said) in enumerate(zip(names, labels), first):
+                yield Entry(name or f"{self._before + row:08}.jpg", row, 0, label=said)
+        self._before += file.metadata.num_rows
 
     def place(self, image: int) -> Place:
-        raise ValueError(
-            "ParquetFiles: training reads single images, which parquet cannot give; run "
-            f"`fkdx repack {self.path} -o DIR` and train on DIR, {self.path}"
-        )
+        """Names the row for messages; no file lies there."""
+        return f"{self.shards[self.shard_of[image]]}, row {self.offsets[image]}", 0, -1
 
     def encoded(self, image: int) -> bytes:
-        row = int(self._row_of[image])
-        group = int(np.searchsorted(self._first_rows, row, side="right")) - 1
-        column = self._group(group)
-        found = column[row - int(self._first_rows[group])].as_py()
-        if found is None:
-            raise ValueError(
-                f"ParquetFiles: row of {self.keys[image]}, got no bytes, expected an image: these files hold "
-                f"paths instead of images, {self.shards[self._groups[group][0]]}"
-            )
-        return found
+        return self._groups.read(self.shards[self.shard_of[image]], int(self.offsets[image]))
 
     def head(self, image: int) -> bytes:
         return self.encoded(image)
 
-    def _group(self, number: int) -> Any:
-        with self._lock:
-            if number in self._kept:
-                self._kept.move_to_end(number)
-                return self._kept[number]
-        shard, group, _ = self._groups[number]
-        file = _open(self.shards[shard])
-        image, _ = _columns(file, self.shards[shard])
-        column = file.read_row_group(group, columns=[f"{image}.bytes"]).column(image)
-        column = column.combine_chunks().field("bytes")
-        with self._lock:
-            self._kept[number] = column
-            if len(self._kept) > _KEPT_GROUPS:
-                self._kept.popitem(last=False)
-        return column
-
     def rough_sizes(self) -> np.ndarray:
-        sizes = np.zeros(len(self), np.int64)
-        ends = np.append(self._first_rows[1:], len(self))
-        for (shard, group, first), end in zip(self._groups, ends.tolist()):
-            whole = _open(self.shards[shard]).metadata.row_group(group).total_byte_size
-            sizes[first:end] = whole // max(end - first, 1)
-        return sizes[self._row_of]
+        return rough_sizes(self.shards, self.shard_of, self.offsets)
 
     def sizes(self) -> np.ndarray:
-        sizes = np.zeros(len(self), np.int64)
-        for image in self.reading_order.tolist():
-            sizes[image] = len(self.encoded(image))
-        return sizes
+        """Bytes of every image; all of them are read for it once."""
+        if not self.lengths.any():
+            order = self.reading_order.tolist()
+            for image in tqdm(order, unit="image", desc="sizes of images", delay=2, disable=None):
+                self.lengths[image] = len(self.encoded(image))
+        return self.lengths
+
+
+def rough_sizes(shards: list[str], shard_of: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(N,) int64 bytes of images in parquet files, every one that of the mean of its row group."""
+    sizes = np.zeros(len(rows), np.int64)
+    for number, path in enumerate(shards):
+        metadata = open_parquet(path).metadata
+        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        means = [group.total_byte_size // max(group.num_rows, 1) for group in groups]
+        here = np.flatnonzero(shard_of == number)
+        sizes[here] = np.repeat(means, [group.num_rows for group in groups])[rows[here].astype(np.int64)]
+    return sizes
 
 
 def split_files(folder: str) -> list[str]:
@@ -124,55 +106,23 @@ def split_files(folder: str) -> list[str]:
     return []
 
 
-def _parquet_files(folder: str) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        yield from (entry.path for entry in entries if entry.name.endswith(".parquet"))
-
-
-def _open(path: str) -> Any:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ModuleNotFoundError:
-        raise ValueError(
-            f"ParquetFiles: reading parquet needs pyarrow; run: pip install 'fkdx[parquet]', {path}"
-        ) from None
-    try:
-        return parquet.ParquetFile(path)
-    except ArrowInvalid as error:
-        raise ValueError(f"ParquetFiles: not a whole parquet file ({error}), {path}") from None
-
-
-def _columns(file: Any, path: str) -> tuple[str, str | None]:
-    """The columns of images and of labels."""
-    import pyarrow
-
-    schema = file.schema_arrow
-    images = [field.name for field in schema if pyarrow.types.is_struct(field.type) and _is_image(field.type)]
-    if len(images) != 1:
-        got = ", ".join(f"{field.name} {field.type}" for field in schema)[:300]
-        raise ValueError(f"ParquetFiles: columns, got {got}, expected one struct of bytes and path, {path}")
-    label = next((name for name in ("label", "labels", "class", "cls") if name in schema.names), None)
-    if label and not pyarrow.types.is_integer(schema.field(label).type):
-        label = None if not pyarrow.types.is_string(schema.field(label).type) else label
-    return images[0], label
-
-
-def _is_image(kind: Any) -> bool:
-    return {kind.field(i).name for i in range(kind.num_fields)} == {"bytes", "path"}
-
-
-def _class_names(schema: Any, label: str) -> list[str] | None:
-    """The names of a ClassLabel column, from Hugging Face's metadata in the file."""
-    import json
-
-    said = (schema.metadata or {}).get(b"huggingface")
-    if said is None:
+def class_names(path: str) -> list[str] | None:
+    """The names of a ClassLabel column, from Hugging Face's metadata in the file; None where it has none."""
+    file = open_parquet(path)
+    label = label_column(file)
+    said = (file.schema_arrow.metadata or {}).get(b"huggingface")
+    if said is None or label is None:
         return None
     feature = json.loads(said).get("info", {}).get("features", {}).get(label, {})
     names = feature.get("names") if isinstance(feature, dict) else None
-    return [_plain(name) for name in names] if names else None
+    return [re.sub(r"\s+", " ", name).strip() for name in names] if names else None
 
 
-def _plain(name: str) -> str:
-    """A class name in one piece: `tench, Tinca tinca` stays what it is, space around it goes."""
-    return re.sub(r"\s+", " ", name).strip()
+def _texts(rows: Any, image: str, leaf: str) -> list[str | None]:
+    column = rows.column(image if leaf == f"{image}.path" else leaf).combine_chunks()
+    return (column.field("path") if leaf == f"{image}.path" else column).to_pylist()
+
+
+def _parquet_files(folder: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        yield from (entry.path for entry in entries if entry.name.endswith(".parquet"))

@@ -9,7 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from fkdx import _C
-from fkdx.stores.classes import hidden, in_order
+from fkdx.stores.classes import hidden, in_order, numbers_as_told
+from fkdx.stores.imagenet import SYNSET
 from fkdx.stores.keys import Keys
 from fkdx.stores.store import Place, Store, folder_of
 
@@ -46,8 +47,9 @@ class Shards(Store):
         scan: Callable[[str], Iterable[Entry]],
         part: str = "",
         classes: list[str] | None = None,
+        said: list[str] | None = None,
     ) -> None:
-        self.path, self.shards = path, list(shards)
+        self.path, self.shards, self._said = path, list(shards), said
         entries: list[Entry] = []
         ends = [0]
         with tqdm(self.shards, unit="shard", desc="reading shards", delay=2, disable=None) as bar:
@@ -79,7 +81,7 @@ class Shards(Store):
         self.lengths = np.array([entry.length for entry in entries], np.int64)[order]
         labels = [entries[i].label for i in order.tolist()]
         self.numbered = any(isinstance(label, int) for label in labels)
-        self.class_names, self.class_of = number_labels(labels, self.keys, classes, self.path)
+        self.class_names, self.class_of = number_labels(labels, self.keys, classes, self.path, self._said)
 
     def _sorted(self, keys: list[str], shard_of: np.ndarray) -> tuple[Keys, np.ndarray]:
         """The keys in order. ValueError, naming both shards, where one is there twice."""
@@ -114,50 +116,68 @@ def common_folders(names: Sequence[str]) -> str:
 
 
 def number_labels(
-    labels: list[int | str | None], keys: Keys, classes: list[str] | None, path: str
+    labels: Sequence[int | str | None],
+    keys: Keys,
+    classes: list[str] | None,
+    path: str,
+    said: list[str] | None = None,
 ) -> tuple[list[str], np.ndarray]:
     """The class names in order and the class (N,) int32 of every image, from what shards say of them.
 
-    Numbers are class numbers: their names are `classes`, or else the folders of the canonical keys where each
-    number has one folder and each folder one number, or else the numbers themselves.
+    Args:
+        labels: a class number or name of every image; None: the first folder of its key is its class.
+        classes: all class names in order, given for this store.
+        said: names of the class numbers, from the store itself.
     """
     numbered = [isinstance(label, int) for label in labels]
     if not any(numbered):
-        texts = [label if label is not None else folder_of(key) for label, key in zip(labels, keys)]
-        names = in_order(filter(None, texts)) if classes is None else classes
-        number_of = {name: number for number, name in enumerate(names)}
-        strange = next((i for i, text in enumerate(texts) if text and text not in number_of), None)
-        if strange is not None:
-            raise ValueError(
-                f"classes: got '{texts[strange]}' of {keys[strange]}, expected one of "
-                f"{len(names)} names, {path}"
-            )
-        return names, np.array([number_of.get(text, -1) for text in texts], np.int32)
+        return _number_names(labels, keys, classes, path)
     if not all(numbered):
         odd = next(i for i, label in enumerate(labels) if not isinstance(label, int))
         raise ValueError(
             f"classes: got {labels[odd]!r} of {keys[odd]}, expected a number as others have, {path}"
         )
-    most = len(classes) - 1 if classes is not None else 2**24 - 1
+    names = classes or said
+    most = 2**24 - 1 if names is None else len(names) - 1
     beyond = next((i for i, label in enumerate(labels) if not 0 <= label <= most), None)
     if beyond is not None:
         raise ValueError(
             f"classes: number, got {labels[beyond]} of {keys[beyond]}, expected 0 to {most}, {path}"
         )
     class_of = np.array(labels, np.int64)
-    return classes or _names_of_numbers(class_of, keys), class_of.astype(np.int32)
+    return classes or _names_of_numbers(class_of, keys, said), class_of.astype(np.int32)
 
 
-def _names_of_numbers(class_of: np.ndarray, keys: Keys) -> list[str]:
-    numbers = [str(number) for number in range(int(class_of.max()) + 1)]
+def _number_names(
+    labels: Sequence[str | None], keys: Keys, classes: list[str] | None, path: str
+) -> tuple[list[str], np.ndarray]:
+    texts = [label if label is not None else folder_of(key) for label, key in zip(labels, keys)]
+    found = in_order(filter(None, texts))
+    numbers = np.arange(len(found)) if classes is None else numbers_as_told(found, classes)
+    number_of = dict(zip(found, numbers.tolist()))
+    class_of = np.array([number_of[text] if text else -1 for text in texts], np.int32)
+    strange = next((i for i, text in enumerate(texts) if text and class_of[i] < 0), None)
+    if strange is not None:
+        raise ValueError(
+            f"classes: got '{texts[strange]}' of {keys[strange]}, expected one of {len(classes)} names such "
+            f"as '{classes[0]}', {path}"
+        )
+    return found if classes is None else classes, class_of
+
+
+def _names_of_numbers(class_of: np.ndarray, keys: Keys, said: list[str] | None) -> list[str]:
+    """What class numbers mean: the folders of the canonical keys, if each number has one folder and each
+    folder one number; of a store that names its numbers only synsets; or else those names, or the numbers."""
+    plain = said or [str(number) for number in range(int(class_of.max()) + 1)]
     folders: dict[int, str] = {}
     for number, key in zip(class_of.tolist(), keys):
         folder = _C.canonical_key(key).rpartition("/")[0]
-        if not folder or folders.setdefault(number, folder) != folder:
-            return numbers
+        strange = said is not None and not SYNSET.fullmatch(folder)
+        if strange or not folder or folders.setdefault(number, folder) != folder:
+            return plain
     if len(set(folders.values())) < len(folders):
-        return numbers
-    return [folders.get(number, name) for number, name in enumerate(numbers)]
+        return plain
+    return [folders.get(number, name) for number, name in enumerate(plain)]
 
 
 def _in_hidden_folder(name: str) -> bool:

@@ -29,6 +29,8 @@ class Store:
         numbered: classes are numbers in the store; `class_names` are what they were said to mean.
         index: the data index that the store was opened by, if any.
         aliases: other names that label files may have for the images: (names, image of each); None: none.
+        sequential: images have no bytes of their own in a file. They are read with their neighbours, so only
+            in `reading_order` fast enough for many; `place` names them in messages alone.
     """
 
     path: str
@@ -38,6 +40,7 @@ class Store:
     aliases: "tuple[Keys, np.ndarray] | None" = None
     numbered: bool = False
     index: "DataIndex | None" = None
+    sequential: bool = False
 
     def place(self, image: int) -> Place:
         """Where the bytes of an image lie: (file, offset, length); length -1 means the whole file."""
@@ -59,6 +62,8 @@ class Store:
 
     def image_size(self, image: int) -> tuple[int, int]:
         """(height, width) from an image's header. ImageError or OSError where it cannot be read."""
+        if self.sequential:
+            return image_size(self.encoded(image))
         try:
             return image_size(self.head(image))
         except ImageError:  # a long header, or no image
@@ -83,6 +88,15 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+def check_random_access(store: Store) -> None:
+    """Raises ValueError, with the remedy, where images cannot be read one by one in any order."""
+    if store.sequential:
+        raise ValueError(
+            "training reads single images in random order, which parquet files cannot give; run "
+            f"`fkdx repack {store.path} -o DIR` and train on DIR, {store.path}"
+        )
 
 
 def is_image(name: str) -> bool:

@@ -23,7 +23,7 @@ from fkdx.batch import prepare
 from fkdx.loader import Batch
 from fkdx.loader.pool import default_threads
 from fkdx.loader.slots import send
-from fkdx.stores import Store, class_numbers
+from fkdx.stores import Store, check_random_access, class_numbers
 from fkdx.train.distributed import World
 from fkdx.train.recipe import Recipe
 
@@ -41,6 +41,7 @@ class AugmentedLoader:
     def __init__(
         self, recipe: Recipe, store: Store, classes: list[str], world: World, device: torch.device
     ) -> None:
+        check_random_access(store)
         self.store = store
         self._recipe, self._device = recipe, device
         _, self._class_of = class_numbers(self.store, classes)

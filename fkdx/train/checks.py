@@ -5,7 +5,7 @@ import warnings
 from tqdm import tqdm
 
 from fkdx.labels import LabelFile, fingerprint
-from fkdx.stores import Store, class_numbers
+from fkdx.stores import Store, class_numbers, numbers_among
 from fkdx.train.data import Data, rule_of, training_loader, validation_loader
 from fkdx.train.distributed import World
 from fkdx.train.evaluate import read_real
@@ -60,11 +60,22 @@ def check_stage(data: Data, world: World) -> int:
         raise ValueError(
             f"train: classes, got {len(classes)} in {stage.data}, expected the {outputs} of {stage.labels}"
         )
-    if stage.val and not set(data.validation.class_names) & {*classes, *map(str, range(len(classes)))}:
-        raise ValueError(f"train: no folder has the name of a class such as '{classes[0]}', {stage.val}")
+    if stage.val:
+        check_validation(data)
     if stage.real_labels:
         read_real(stage.real_labels)
     return outputs
+
+
+def check_validation(data: Data) -> None:
+    """ValueError if no class of the validation images is one of the student's."""
+    found, classes = data.validation.class_names, data.classes
+    if found and (numbers_among(found, classes) < 0).all():
+        numbers = "; numbers need --classes FILE, or --classes labels" if found[0].isdecimal() else ""
+        raise ValueError(
+            f"train: validation classes, got names such as '{found[0]}', expected names such as "
+            f"'{classes[0]}'{numbers}, {data.stage.val}"
+        )
 
 
 def check_batches(stages: list[Data], world: World) -> None:

@@ -12,10 +12,12 @@ from fkdx.files import write_whole
 from fkdx.labels import LabelFile
 from fkdx.loader import CropLoader, ValidationLoader
 from fkdx.models.weights import trained_facts
-from fkdx.stores import Store, open_store
+from fkdx.stores import Store, open_store, read_classes
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.distributed import World
 from fkdx.train.recipe import Recipe
+
+OpenImages = Callable[[str, tuple[str, ...] | None], Store]  # a path, and names of class numbers
 
 
 @dataclass(frozen=True)
@@ -26,23 +28,25 @@ class Data:
         labels: the label file; None if the images' own classes are learned.
         others: label files of further teachers.
         classes: the names of all classes in order.
+        told: names of the class numbers of images; None where the images name them.
     """
 
     stage: Recipe
     labels: LabelFile | None
     others: list[LabelFile]
     classes: list[str]
-    open_images: Callable[[str], Store]
+    told: tuple[str, ...] | None
+    open_images: OpenImages
 
     @cached_property
     def images(self) -> Store:
         """The training images, listed on first use."""
-        return self.open_images(self.stage.data)
+        return self.open_images(self.stage.data, self.told)
 
     @cached_property
     def validation(self) -> Store:
         """The validation images, listed on first use."""
-        return self.open_images(self.stage.val)
+        return self.open_images(self.stage.val, self.told)
 
     @property
     def files(self) -> list[LabelFile] | None:
@@ -76,20 +80,35 @@ def open_data(recipe: Recipe) -> list[Data]:
                 "train: nothing to learn from, expected --labels FILE, or --hard for the images' own classes"
             )
         others = list(map(open_labels, stage.ensemble))
-        classes = classes_of(stage, labels, open_images)
-        stages.append(Data(stage, labels, others, classes, open_images))
+        known = known_classes(stage, labels)
+        told = told_classes(stage, known)
+        classes = list(known or images_classes(stage, told, open_images))
+        stages.append(Data(stage, labels, others, classes, told, open_images))
     return stages
 
 
-def classes_of(stage: Recipe, labels: LabelFile | None, open_images: Callable[[str], Store]) -> list[str]:
-    """The names of all classes in order: those of weights to evaluate, the label file's, or the images'."""
+def known_classes(stage: Recipe, labels: LabelFile | None) -> list[str] | None:
+    """The names of all classes in order, of weights to evaluate or of the label file; None without any."""
     if stage.evaluate and stage.init and (names := trained_facts(stage.init).get("classes")):
-        return list(names)
-    if labels and labels.classes:
-        return list(labels.classes)
+        return names
+    return labels.classes if labels else None
+
+
+def told_classes(stage: Recipe, known: list[str] | None) -> tuple[str, ...] | None:
+    """What `classes` says of class numbers. ValueError where it says `labels`, and these have no names."""
+    if stage.classes != "labels":
+        return tuple(read_classes(stage.classes)) if stage.classes else None
+    if not known:
+        where = stage.labels or stage.init or "no label file"
+        raise ValueError(f"train: classes, got labels, expected labels or weights with class names, {where}")
+    return tuple(known)
+
+
+def images_classes(stage: Recipe, told: tuple[str, ...] | None, open_images: OpenImages) -> list[str]:
+    """The names of all classes in order, of the images."""
     if not (stage.data or stage.val):
         raise ValueError("train: no images, expected --data DATA with one folder for each class")
-    names = open_images(stage.data or stage.val).class_names
+    names = open_images(stage.data or stage.val, told).class_names
     if not names:
         raise ValueError(f"train: no class folders, expected one folder for each class, {stage.data}")
     return names
@@ -168,12 +187,8 @@ def training_loader(
 def validation_loader(
     data: Data, world: World, device: torch.device | str = "cpu", threads: int | None = None, **more: str
 ) -> ValidationLoader:
-    """Every validation image once over all processes.
-
-    Folders named 0, 1, 2, ... (ImageNetV2) are class numbers, unless the classes themselves are named so.
-    """
-    stage, classes = data.stage, data.classes
-    folders, numbers = set(data.validation.class_names), [str(number) for number in range(len(classes))]
+    """Every validation image once over all processes."""
+    stage = data.stage
     options = {
         "interpolation": stage.eval_interpolation,
         "on_error": stage.on_error,
@@ -185,7 +200,7 @@ def validation_loader(
         max(1, stage.batch_size // world.size),
         stage.eval_size or stage.size,
         stage.crop_ratio,
-        classes=numbers if folders <= set(numbers) and not folders <= set(classes) else classes,
+        classes=data.classes,
         threads=threads or stage.threads,
         rank=world.rank,
         world_size=world.size,

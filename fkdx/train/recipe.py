@@ -28,7 +28,7 @@ class Recipe:
 
     data: str = key(
         "",
-        "training images: one folder for each class, or a folder that holds train/ and val/",
+        "training images, or a folder that holds train/ and val/; `fkdx index --help` says what they may be",
         heading="data",
         movable=True,
     )
@@ -57,7 +57,12 @@ class Recipe:
     )
     val: str = key(
         "",
-        "validation images, one folder for each class (default: data/val if it exists, else no evaluation)",
+        "validation images (default: data/val if it exists, else no evaluation)",
+        movable=True,
+    )
+    classes: str = key(
+        "",
+        "names of classes that are numbers: a file, one a line in order, or labels: those of the label file",
         movable=True,
     )
     output: str = key("", "folder for checkpoints and logs", of="run", movable=True)

@@ -189,7 +189,7 @@ def test_class_names_given_in_a_file(options: list[str], tmp_path: Path, capsys)
     line = refusal(
         ["--classes", str(tmp_path / "names.txt"), *changed(options, output=tmp_path / "b.fkdl")], capsys
     )
-    assert "class folders that the teacher does not know: 1 (ant)" in line
+    assert "classes: got 'ant' of ant/0.jpg, expected one of 3 names such as 'cat'" in line
 
 
 def test_images_without_class_folders(options: list[str], data: Path, tmp_path: Path, capsys) -> None:

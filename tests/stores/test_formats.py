@@ -1,40 +1,19 @@
 """The same images kept by every store, each written by its own library: the same batches, bit for bit."""
 
-import json
-import tarfile
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from images import encode
-from loading import Data, rows, write_labels
+from loading import Data, rows
+from store_writers import STORES, SYNSETS, official_tar, plain_tar, stored_zip
 from storing import write_tar
 
 from fkdx import CropLoader
 from fkdx.loader import Batch
 from fkdx.stores import open_store
-
-SYNSETS = ("n01440764", "n02018795", "n04286575")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    """17 images of three synsets under ImageNet's names, and their labels."""
-    rng, root = np.random.default_rng(5), tmp_path_factory.mktemp("formats")
-    keys = [f"{SYNSETS[i % 3]}/{SYNSETS[i % 3]}_{7 * i}.JPEG" for i in range(17)]
-    for i, key in enumerate(keys):
-        path = root / "images/train" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(rng, ("4:2:0", "progressive", "gray", "cmyk")[i % 4], 60 + i, 80))
-    classes = [*SYNSETS, *"defghij"]
-    labels = write_labels(root / "labels.fkdl", root / "images/train", keys, rng, classes=classes)
-    return Data(root / "images/train", labels, sorted(keys))
-
-
-def number(key: str) -> int:
-    return SYNSETS.index(key.split("/")[0])
 
 
 def batches(store: object, labels: Path) -> list[list[tuple]]:
@@ -45,85 +24,6 @@ def batches(store: object, labels: Path) -> list[list[tuple]]:
     return found
 
 
-# ---- one writer a store ------------------------------------------------------------------------------------
-
-
-def plain_tar(data: Data, to: Path) -> Path:
-    with tarfile.open(to / "train.tar", "w") as tar:
-        tar.add(data.root, arcname="train")
-    return to / "train.tar"
-
-
-def official_tar(data: Data, to: Path) -> Path:
-    """ILSVRC2012_img_train.tar: a tar file of one tar file a synset."""
-    members = {}
-    for synset in SYNSETS:
-        files = {path.name: path.read_bytes() for path in sorted((data.root / synset).iterdir())}
-        members[f"{synset}.tar"] = write_tar(to / "inner.tar", files).read_bytes()
-    (to / "inner.tar").unlink()
-    return write_tar(to / "ILSVRC2012_img_train.tar", members)
-
-
-def timm_shards(data: Data, to: Path) -> Path:
-    """timm/imagenet-1k-wds: .jpg, .cls and .json with the file's name."""
-    webdataset = pytest.importorskip("webdataset")
-    for shard in range(2):
-        with webdataset.TarWriter(str(to / f"imagenet1k-train-{shard:04}.tar")) as sink:
-            for key in data.keys[shard::2]:
-                note = {"filename": key, "label": number(key), "height": 1, "width": 1}
-                jpg = (data.root / key).read_bytes()
-                stem = key.split("/")[1].removesuffix(".JPEG")
-                sink.write({"__key__": stem, "jpg": jpg, "cls": number(key), "json": note})
-    return to / "imagenet1k-train-*.tar"
-
-
-def shards_of_stems(data: Data, to: Path) -> Path:
-    """WebDataset shards whose members are named by the image alone."""
-    webdataset = pytest.importorskip("webdataset")
-    with webdataset.TarWriter(str(to / "0.tar")) as sink:
-        for key in reversed(data.keys):
-            stem = key.split("/")[1].removesuffix(".JPEG")
-            sink.write({"__key__": stem, "jpg": (data.root / key).read_bytes(), "cls": number(key)})
-    return to
-
-
-def numbered_shards(data: Data, to: Path) -> Path:
-    """WebDataset shards whose members are running numbers, named in .json."""
-    webdataset = pytest.importorskip("webdataset")
-    with webdataset.TarWriter(str(to / "0.tar")) as sink:
-        for i, key in enumerate(data.keys):
-            note = {"filename": key, "label": number(key)}
-            sink.write({"__key__": f"{i:08}", "jpeg": (data.root / key).read_bytes(), "json": note})
-    return to / "0.tar"
-
-
-def stored_zip(data: Data, to: Path) -> str:
-    """As Kaggle keeps it: all splits in one archive."""
-    with zipfile.ZipFile(to / "kaggle.zip", "w") as archive:
-        for key in data.keys:
-            archive.write(data.root / key, f"ILSVRC/Data/CLS-LOC/train/{key}")
-        archive.writestr("ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG", b"another image")
-    return f"{to / 'kaggle.zip'}::ILSVRC/Data/CLS-LOC/train"
-
-
-def listed(data: Data, to: Path) -> Path:
-    (data.root / "list.txt").write_text("\n".join(data.keys))
-    return data.root / "list.txt"
-
-
-def mds(data: Data, to: Path) -> Path:
-    streaming = pytest.importorskip("streaming")
-    columns = {"image": "bytes", "filename": "str", "label": "int"}
-    with streaming.MDSWriter(out=str(to / "mds"), columns=columns, size_limit=20_000) as out:
-        for key in data.keys:
-            name = key.split("/")[1]
-            out.write({"image": (data.root / key).read_bytes(), "filename": name, "label": number(key)})
-    return to / "mds"
-
-
-STORES = [plain_tar, official_tar, timm_shards, shards_of_stems, numbered_shards, stored_zip, listed, mds]
-
-
 @pytest.mark.parametrize("write", STORES, ids=lambda write: write.__name__)
 def test_same_batches(data: Data, tmp_path: Path, write: Callable[[Data, Path], object]) -> None:
     store = open_store(write(data, tmp_path))
@@ -131,70 +31,6 @@ def test_same_batches(data: Data, tmp_path: Path, write: Callable[[Data, Path], 
     assert store.class_names == list(SYNSETS)
     assert batches(store, data.labels) == batches(data.root, data.labels)
     assert sorted(store.sizes().tolist()) == sorted((data.root / key).stat().st_size for key in data.keys)
-
-
-# ---- Hugging Face parquet ----------------------------------------------------------------------------------
-
-
-def parquet(data: Data, to: Path, **changes: object) -> Path:
-    """ILSVRC/imagenet-1k: shuffled rows of {bytes, path} and a ClassLabel, small row groups."""
-    arrow = pytest.importorskip("pyarrow")
-    order = np.random.default_rng(1).permutation(len(data.keys))
-    keys = [data.keys[i] for i in order]
-    names = [f"{key.split('/')[1].removesuffix('.JPEG')}_{key.split('/')[0]}.JPEG" for key in keys]
-    images = [{"bytes": (data.root / key).read_bytes(), "path": name} for key, name in zip(keys, names)]
-    table = {"image": images, "label": [number(key) for key in keys], **changes}
-    features = {"image": {"_type": "Image"}, "label": {"names": list(SYNSETS), "_type": "ClassLabel"}}
-    said = {"huggingface": json.dumps({"info": {"features": features}})}
-    made = arrow.table(table).replace_schema_metadata(said)
-    (to / "data").mkdir(exist_ok=True)
-    path = to / "data/train-00000-of-00001.parquet"
-    arrow.parquet.write_table(made, path, row_group_size=4) if hasattr(arrow, "parquet") else None
-    return to
-
-
-@pytest.fixture
-def pyarrow_parquet() -> None:
-    pytest.importorskip("pyarrow.parquet")
-
-
-@pytest.mark.usefixtures("pyarrow_parquet")
-def test_parquet(data: Data, tmp_path: Path) -> None:
-    store = open_store(parquet(data, tmp_path))
-    assert store.class_names == list(SYNSETS)
-    assert {store.encoded(i) for i in range(len(store))} == {
-        (data.root / key).read_bytes() for key in data.keys
-    }
-    for i, key in enumerate(store.keys):
-        synset = store.class_names[store.class_of[i]]
-        assert store.encoded(i) == (data.root / synset / key.replace(f"_{synset}", "")).read_bytes()
-    with pytest.raises(ValueError, match=r"run `fkdx repack .* -o DIR` and train on DIR"):
-        next(iter(CropLoader(store, data.labels, 8, 2, 32)))
-
-
-@pytest.mark.usefixtures("pyarrow_parquet")
-def test_bad_parquet(data: Data, tmp_path: Path) -> None:
-    folder = parquet(data, tmp_path / "a" if (tmp_path / "a").mkdir() is None else tmp_path)
-    path = folder / "data/train-00000-of-00001.parquet"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-100])
-    with pytest.raises(ValueError, match=r"not a whole parquet file.*train-00000"):
-        open_store(folder)
-    path.write_bytes(whole)
-    (folder / "data/validation-00000-of-00001.parquet").write_bytes(whole)
-    with pytest.raises(ValueError, match=r"splits train, validation, expected one; give '.*train-\*.parquet"):
-        open_store(folder)
-    (tmp_path / "b").mkdir()
-    with pytest.raises(
-        ValueError, match=r"columns, got image string, .* expected one struct of bytes and path"
-    ):
-        open_store(parquet(data, tmp_path / "b", image=data.keys))
-    (tmp_path / "c").mkdir()
-    paths = [{"bytes": None, "path": key} for key in data.keys]
-    paths[0]["bytes"] = b""
-    store = open_store(parquet(data, tmp_path / "c", image=paths))
-    with pytest.raises(ValueError, match=r"got no bytes, expected an image: these files hold paths"):
-        store.encoded(1)
 
 
 # ---- bad input ------------------------------------------------------------------------------------------
@@ -302,8 +138,6 @@ def test_shards_that_change_under_a_loader(data: Data, tmp_path: Path) -> None:
 
 
 def test_missing_images_are_errors_when_read(data: Data, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(data.root, tmp_path / "x")
     labels = data.labels
     loader = CropLoader(tmp_path / "x", labels, 34, 2, 32)

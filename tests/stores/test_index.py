@@ -13,6 +13,7 @@ from fkdx import FormatError, reference
 from fkdx.cli import main
 from fkdx.stores import (
     DataIndex,
+    FileList,
     ImageFolder,
     IndexedImages,
     Store,
@@ -67,7 +68,7 @@ def test_index_of_shards(shards: Path, capsys: pytest.CaptureFixture) -> None:
     assert isinstance(open_store(shards / "train-*.tar"), IndexedImages)
     renamed = open_store(shards, ["x", "y", "z"])
     assert renamed.class_names == ["x", "y", "z"]
-    with pytest.raises(ValueError, match=r"class number of c/0.jpg, got 2, expected 0 to 1, .*wds"):
+    with pytest.raises(ValueError, match=r"class of c/0.jpg, got 2, expected 0 to 1, .*wds"):
         open_store(shards, ["x", "y"])
 
 
@@ -141,11 +142,26 @@ def test_index_of_a_part(folder: Path, tmp_path: Path) -> None:
         assert len(open_store(f"{tmp_path / 'x.zip'}::data/val")) == 2
 
 
+def test_index_of_a_list(folder: Path) -> None:
+    path = folder / "list.txt"
+    names = [key for key in ImageFolder(folder).keys if key[0] != "b"]
+    path.write_text("\n".join(names))
+    assert main(["index", str(path)]) == 0
+    for store in (open_store(path), open_store(f"{path}.fkdi")):
+        assert same(store, FileList.read(path))
+    path.write_text("\n".join(names[:3]))
+    with pytest.warns(UserWarning, match=r"list.txt has changed; the list is read again"):
+        assert list(open_store(path).keys) == sorted(names[:3])
+    with pytest.raises(ValueError, match=r"list.txt has changed; run `fkdx index` again"):
+        open_store(f"{path}.fkdi")
+
+
 def test_stores_without_an_index(folder: Path, tmp_path: Path) -> None:
-    (folder / "list.txt").write_text("a/1.jpg\n")
-    assert main(["index", str(folder / "list.txt")]) == 1
-    with pytest.raises(ValueError, match=r"expected an image folder or shards; `fkdx repack`"):
-        write_store_index(open_store(folder / "list.txt"), str(tmp_path / "x.fkdi"))
+    (tmp_path / "names.txt").write_text("\n".join(f"x/{i}.jpg" for i in range(len(ImageFolder(folder)))))
+    assert main(["index", f"{folder}@{tmp_path / 'names.txt'}"]) == 1
+    for store in (open_store(f"{folder}@{tmp_path / 'names.txt'}"), FileList(folder, ["a/1.jpg"])):
+        with pytest.raises(ValueError, match=r"expected a store by itself; `fkdx repack`"):
+            write_store_index(store, str(tmp_path / "x.fkdi"))
 
 
 def test_every_flipped_bit_and_every_cut_is_found(shards: Path, rng: np.random.Generator) -> None:

@@ -62,9 +62,19 @@ def test_the_score_is_that_of_the_last_evaluation(toy, score):
     assert score() == {name: last[name] for name in ("top1", "top5", "images")}
 
 
-def test_folders_may_be_numbers_of_classes(toy, score):
-    assert score("--val", str(toy / "v2")) == score()
-    assert score("--val", str(toy / "v2"), "--data", "") == score()
+def v2(toy: Path) -> list[str]:
+    """The same images in folders named 0 to 3, with a word about whose numbers these are."""
+    return ["--val", str(toy / "v2"), "--classes", "labels"]
+
+
+def test_folders_may_be_numbers_of_classes(toy, score, tmp_path, capsys):
+    assert score(*v2(toy)) == score()
+    assert score(*v2(toy), "--data", "") == score()
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES))
+    assert score("--val", str(toy / "v2"), "--classes", str(tmp_path / "names.txt")) == score()
+    capsys.readouterr()
+    assert main(arguments(toy, "--val", str(toy / "v2"))) == 1
+    assert "numbers need --classes FILE, or --classes labels" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -114,20 +124,20 @@ def test_validation_images_are_resized_as_asked(score):
 
 
 def test_real_labels_count_a_guess_among_them(toy, score, tmp_path):
-    v2 = ["--val", str(toy / "v2")]
-    assert score(*v2, *real_labels(tmp_path, TRUTH)) == score()
+    numbers = v2(toy)
+    assert score(*numbers, *real_labels(tmp_path, TRUTH)) == score()
     nothing = [[] for _ in TRUTH]
     everything = list(range(len(CLASSES)))
-    found = score(*v2, *real_labels(tmp_path, [everything, *nothing[1:]]))
+    found = score(*numbers, *real_labels(tmp_path, [everything, *nothing[1:]]))
     assert found == {"top1": 100.0, "top5": 100.0, "images": 1}
     wrong = [[(classes[0] + 1) % 4] for classes in TRUTH]
-    assert score(*v2, *real_labels(tmp_path, wrong))["top1"] <= 100 - score()["top1"]
+    assert score(*numbers, *real_labels(tmp_path, wrong))["top1"] <= 100 - score()["top1"]
 
 
 @pytest.mark.slow
 def test_two_processes_count_every_image_once(toy, score, tmp_path):
     """20 images in batches of 8 over two processes, with 19 that count."""
-    more = ["--val", str(toy / "v2"), *real_labels(tmp_path, [[], *TRUTH[1:]])]
+    more = [*v2(toy), *real_labels(tmp_path, [[], *TRUTH[1:]])]
     done = torchrun(2, arguments(toy, *more))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == score(*more)
@@ -145,7 +155,7 @@ def test_two_processes_count_every_image_once(toy, score, tmp_path):
 )
 def test_real_labels_of_something_else_are_refused(toy, tmp_path, capsys, classes, words):
     capsys.readouterr()
-    assert main(arguments(toy, "--val", str(toy / "v2"), *real_labels(tmp_path, classes))) == 1
+    assert main(arguments(toy, *v2(toy), *real_labels(tmp_path, classes))) == 1
     assert words in capsys.readouterr().err
 
 

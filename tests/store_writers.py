@@ -1,0 +1,154 @@
+"""The same images of three synsets, written as every store keeps them, each by its own library."""
+
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from images import encode
+from loading import Data, write_labels
+from storing import write_tar
+
+SYNSETS = ("n01440764", "n02018795", "n04286575")
+WORDS = ["tench, Tinca tinca", "bustard", "spotlight, spot"]
+
+
+def draw_synsets(root: Path) -> Data:
+    """17 images of three synsets under ImageNet's names, and their labels."""
+    rng = np.random.default_rng(5)
+    keys = [f"{SYNSETS[i % 3]}/{SYNSETS[i % 3]}_{7 * i}.JPEG" for i in range(17)]
+    for i, key in enumerate(keys):
+        path = root / "images/train" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(rng, ("4:2:0", "progressive", "gray", "cmyk")[i % 4], 60 + i, 80))
+    classes = [*SYNSETS, *"defghij"]
+    labels = write_labels(root / "labels.fkdl", root / "images/train", keys, rng, classes=classes)
+    return Data(root / "images/train", labels, sorted(keys))
+
+
+def number(key: str) -> int:
+    return SYNSETS.index(key.split("/")[0])
+
+
+def folder(data: Data, to: Path) -> Path:
+    return data.root
+
+
+def plain_tar(data: Data, to: Path) -> Path:
+    with tarfile.open(to / "train.tar", "w") as tar:
+        tar.add(data.root, arcname="train")
+    return to / "train.tar"
+
+
+def official_tar(data: Data, to: Path) -> Path:
+    """ILSVRC2012_img_train.tar: a tar file of one tar file a synset."""
+    members = {}
+    for synset in SYNSETS:
+        files = {path.name: path.read_bytes() for path in sorted((data.root / synset).iterdir())}
+        members[f"{synset}.tar"] = write_tar(to / "inner.tar", files).read_bytes()
+    (to / "inner.tar").unlink()
+    return write_tar(to / "ILSVRC2012_img_train.tar", members)
+
+
+def timm_shards(data: Data, to: Path) -> Path:
+    """timm/imagenet-1k-wds: .jpg, .cls and .json with the file's name."""
+    webdataset = pytest.importorskip("webdataset")
+    for shard in range(2):
+        with webdataset.TarWriter(str(to / f"imagenet1k-train-{shard:04}.tar")) as sink:
+            for key in data.keys[shard::2]:
+                note = {"filename": key, "label": number(key), "height": 1, "width": 1}
+                jpg = (data.root / key).read_bytes()
+                stem = key.split("/")[1].removesuffix(".JPEG")
+                sink.write({"__key__": stem, "jpg": jpg, "cls": number(key), "json": note})
+    return to / "imagenet1k-train-*.tar"
+
+
+def shards_of_stems(data: Data, to: Path) -> Path:
+    """WebDataset shards whose members are named by the image alone."""
+    webdataset = pytest.importorskip("webdataset")
+    with webdataset.TarWriter(str(to / "0.tar")) as sink:
+        for key in reversed(data.keys):
+            stem = key.split("/")[1].removesuffix(".JPEG")
+            sink.write({"__key__": stem, "jpg": (data.root / key).read_bytes(), "cls": number(key)})
+    return to
+
+
+def numbered_shards(data: Data, to: Path) -> Path:
+    """WebDataset shards whose members are running numbers, named in .json."""
+    webdataset = pytest.importorskip("webdataset")
+    with webdataset.TarWriter(str(to / "0.tar")) as sink:
+        for i, key in enumerate(data.keys):
+            note = {"filename": key, "label": number(key)}
+            sink.write({"__key__": f"{i:08}", "jpeg": (data.root / key).read_bytes(), "json": note})
+    return to / "0.tar"
+
+
+def stored_zip(data: Data, to: Path) -> str:
+    """As Kaggle keeps it: all splits in one archive."""
+    with zipfile.ZipFile(to / "kaggle.zip", "w") as archive:
+        for key in data.keys:
+            archive.write(data.root / key, f"ILSVRC/Data/CLS-LOC/train/{key}")
+        archive.writestr("ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG", b"another image")
+    return f"{to / 'kaggle.zip'}::ILSVRC/Data/CLS-LOC/train"
+
+
+def listed(data: Data, to: Path) -> Path:
+    (data.root / "list.txt").write_text("\n".join(data.keys))
+    return data.root / "list.txt"
+
+
+def mds(data: Data, to: Path) -> Path:
+    streaming = pytest.importorskip("streaming")
+    columns = {"image": "bytes", "filename": "str", "label": "int"}
+    with streaming.MDSWriter(out=str(to / "mds"), columns=columns, size_limit=20_000) as out:
+        for key in data.keys:
+            name = key.split("/")[1]
+            out.write({"image": (data.root / key).read_bytes(), "filename": name, "label": number(key)})
+    return to / "mds"
+
+
+def parquet_rows(data: Data) -> tuple[list[dict], list[int]]:
+    """Shuffled rows of {bytes, path} and their class numbers, as ILSVRC/imagenet-1k has them."""
+    order = np.random.default_rng(1).permutation(len(data.keys))
+    keys = [data.keys[i] for i in order]
+    names = [f"{key.split('/')[1].removesuffix('.JPEG')}_{key.split('/')[0]}.JPEG" for key in keys]
+    images = [{"bytes": (data.root / key).read_bytes(), "path": name} for key, name in zip(keys, names)]
+    return images, [number(key) for key in keys]
+
+
+def parquet(data: Data, to: Path) -> Path:
+    """Hugging Face's own writer: an Image and a ClassLabel of words."""
+    datasets = pytest.importorskip("datasets")
+    images, classes = parquet_rows(data)
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=WORDS))
+    made = datasets.Dataset.from_dict({"image": images, "label": classes}, features=features)
+    (to / "data").mkdir(exist_ok=True)
+    made.to_parquet(str(to / "data/train-00000-of-00001.parquet"), batch_size=4)
+    return to
+
+
+def arrow_table(path: Path, columns: dict[str, list], names: list[str] | None = None) -> Path:
+    """A parquet file of these columns, four rows a group, with Hugging Face's names of classes."""
+    arrow = pytest.importorskip("pyarrow")
+    writer = pytest.importorskip("pyarrow.parquet")
+    features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+    said = {"huggingface": json.dumps({"info": {"features": features}})} if names else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer.write_table(arrow.table(columns).replace_schema_metadata(said), path, row_group_size=4)
+    return path
+
+
+STORES = [
+    folder,
+    plain_tar,
+    official_tar,
+    timm_shards,
+    shards_of_stems,
+    numbered_shards,
+    stored_zip,
+    listed,
+    mds,
+]
+EVERY = [*STORES, parquet]
