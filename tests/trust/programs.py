@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,7 +18,9 @@ HOUR = 3600.0
 
 def run(words: list[str], tree: Path, seconds: float, **more: str) -> subprocess.CompletedProcess:
     """A command with the tree's sources first, and everything that it started ended with it."""
+    mark = f"FKDX_TRUST_RUN={os.getpid()}.{time.monotonic_ns()}"
     environment = {**os.environ, "PYTHONPATH": f"{tree}:{tree / 'tests'}", "OMP_NUM_THREADS": "1", **more}
+    environment.update([mark.split("=")])
     with subprocess.Popen(
         words,
         cwd=tree,
@@ -30,10 +34,20 @@ def run(words: list[str], tree: Path, seconds: float, **more: str) -> subprocess
         try:
             out, errors = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_marked(mark)
             out, errors = process.communicate()
             errors += f"\nstill running after {seconds:.0f} s"
+        finally:
+            kill_marked(mark)
         return subprocess.CompletedProcess(words, process.returncode, out, errors)
+
+
+def kill_marked(mark: str) -> None:
+    """Ends all processes with this in their environment, also those of sessions of their own."""
+    for process in Path("/proc").iterdir():
+        with suppress(OSError):
+            if process.name.isdecimal() and mark.encode() in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def tail(done: subprocess.CompletedProcess, lines: int = 12) -> str:

@@ -10,7 +10,7 @@ from trust import __main__ as program
 from trust import page, parts, trees
 from trust.bugs import BUGS, OF_PART
 from trust.part import Bug, CannotRunError, Part, Turn
-from trust.programs import program_turn, run_pytest
+from trust.programs import program_turn, run, run_pytest
 
 HARMLESS = Bug("a comment", "fkdx/errors.py", "old", "new")
 
@@ -136,3 +136,12 @@ def test_the_kept_page_names_every_part() -> None:
     assert page.HEAD in kept
     for part in parts.PARTS:
         assert f"| {part.name} | {part.what} |" in kept
+
+
+@pytest.mark.parametrize("lasts", [0, 60], ids=["ends", "runs out of time"])
+def test_nothing_that_a_program_started_outlives_it(tmp_path: Path, lasts: int) -> None:
+    starts = "import subprocess, time; p = subprocess.Popen(['sleep', '97'], start_new_session=True)\n"
+    program = starts + f"print(p.pid, flush=True); time.sleep({lasts})"
+    done = run([sys.executable, "-c", program], tmp_path, 5)
+    state = Path(f"/proc/{int(done.stdout.split()[0])}/stat")
+    assert not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
