@@ -395,6 +395,20 @@ def dense_target(ids, values, num_classes: int, kind: str) -> np.ndarray:
     return dense
 
 
+def tempered_target(ids, logits, tail, num_classes: int, kind: str, temperature: float) -> np.ndarray:
+    """(B, C) float64 targets at a temperature from the K largest logits of every row; `tail` is the log of
+    what exp of the others adds up to, of which each has an equal share."""
+    dense = np.zeros((len(ids), num_classes))
+    for row, row_ids, row_logits, row_tail in zip(dense, ids, np.asarray(logits, np.float64), tail):
+        every = np.full(num_classes, -np.inf)
+        if len(row_ids) < num_classes:
+            every[:] = float(row_tail) - math.log(num_classes - len(row_ids))
+        every[row_ids] = row_logits
+        row[:] = _softmax(every, temperature)
+    kept = np.take_along_axis(dense, np.asarray(ids), axis=1)
+    return dense_target(ids, kept, num_classes, kind)
+
+
 def soft_cross_entropy(logits, target, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Loss of every row (B,) and d loss[b] / d logits[b] (B, C), float64; target (B, C), 0 * log 0 = 0."""
     t = np.asarray(logits, np.float64) / temperature
@@ -465,6 +479,18 @@ def dist(student, teacher, temperature: float, beta: float, gamma: float) -> lis
     intra = np.mean([_correlation(s[:, c], t[:, c]) for c in range(s.shape[1])])
     inter = [_correlation(a, b) for a, b in zip(s, t)]
     return [temperature**2 * (beta * (1 - r) + gamma * (1 - intra)) for r in inter]
+
+
+def mse_gt(student, teacher, classes, temperature: float, gamma: float) -> list[float]:
+    """MSE and GT of G-VBSM: squared differences of logits, their mean over the classes, and cross-entropy.
+
+    The temperature makes no difference.
+    """
+    losses = []
+    for s, t, true in zip(student, teacher, classes):
+        squares = [(a - b) ** 2 for a, b in zip(s, t)]
+        losses.append(sum(squares) / len(squares) - gamma * math.log(_softmax(s, 1.0)[true]))
+    return losses
 
 
 def _correlation(a, b) -> float:

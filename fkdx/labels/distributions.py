@@ -56,6 +56,23 @@ def probabilities(kind: str, values: np.ndarray, tails: np.ndarray | None = None
     return exps / total
 
 
+def tempered(
+    values: np.ndarray, tails: np.ndarray, others: int, temperature: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (..., K) and tails (...) of `topk_logits`, divided by a temperature.
+
+    What the tail's classes have together does not say how much each of the `others` has; they count as equal,
+    as in marginal smoothing, so that the distribution y becomes y**(1 / temperature), normalised. A tail of
+    no probability stays one (marginal re-normalisation).
+    """
+    if temperature == 1:
+        return values, tails
+    count = np.log(max(others, 1)).astype(tails.dtype)
+    scale = tails.dtype.type(temperature)
+    with np.errstate(over="ignore"):  # of a tail of no probability
+        return values / scale, count + (tails - count) / scale
+
+
 def scores(
     labels: Labels,
     score: Score,

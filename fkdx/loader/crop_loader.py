@@ -8,7 +8,7 @@ is reused only after the last reference to it is gone.
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -55,6 +55,9 @@ class CropLoader:
             machine).
         rank, world_size: the number of this process, and how many there are.
         label_kind: how targets are recovered, see `SparseTarget.from_topk`.
+        teacher_temperature: divides stored logits of kind `topk_logits` before they become probabilities: a
+            number, or a function of the epoch and of the share (0 to 1) of its steps that are done.
+            `dense_logits` stay logits, see `Batch.prepared`.
         calibration: FerKD's rule for crops that are too hard or too easy, applied to every teacher's labels.
         interpolation: "bilinear" or "bicubic", antialiased as Pillow's.
         resample: "pillow12" or "pillow13", the order of Pillow's two passes.
@@ -114,6 +117,7 @@ class CropLoader:
         rank: int = 0,
         world_size: int = 1,
         label_kind: LabelKind = "marginal_smoothing",
+        teacher_temperature: float | Callable[[int, float], float] = 1.0,
         calibration: Calibration | None = None,
         interpolation: Interpolation = "bilinear",
         resample: Resample = "pillow12",
@@ -145,6 +149,7 @@ class CropLoader:
         self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
         self.label_kind, self.on_error, self.seed = label_kind, on_error, seed
         self._rows = batch_size // world_size
+        self.teachers: list[Labels] = []
         if labels is None:
             if calibration is not None or choice in CURRICULA:
                 raise ValueError(
@@ -166,6 +171,7 @@ class CropLoader:
             store = labelled.store
             self.teachers = labelled.files
         self.classes = self._crops.classes
+        self._temperature = _temperature(teacher_temperature, [file.kind for file in self.teachers])
         self.sampler = Sampler(
             self._crops.stored,
             batch_size // crops_per_image,
@@ -253,7 +259,9 @@ class CropLoader:
     def _begin(self, epoch: int, order: np.ndarray, step: int) -> "_Part":
         share = self._rows // self.crops_per_image
         positions = self.sampler.positions(step)[self.rank * share : (self.rank + 1) * share]
-        return self._submit(epoch, order, positions, self._slots.take())
+        part = self._submit(epoch, order, positions, self._slots.take())
+        part.plan.temperature = self._temperature(epoch, step / len(self))
+        return part
 
     def _submit(
         self, epoch: int, order: np.ndarray, positions: np.ndarray, slot: np.ndarray, urgent: bool = False
@@ -342,6 +350,25 @@ class _Part:
         errors = self.pending.finish()
         of_partners = self.plan.partners.finish() if self.plan.partners else {}
         return dict(sorted({**of_partners, **errors}.items()))
+
+
+def _temperature(
+    given: float | Callable[[int, float], float], kinds: Sequence[str]
+) -> Callable[[int, float], float]:
+    """The teacher's temperature, for labels of these kinds. ValueError for others."""
+    if callable(given):
+        temperature = given
+    else:
+        if not given > 0:
+            refuse("CropLoader", "teacher_temperature", given, "a positive number")
+
+        def temperature(epoch: int, done: float) -> float:
+            return given
+
+    if given != 1 and set(kinds) != {"topk_logits"}:
+        got = f"one for labels of kind {' and '.join(kinds)}" if kinds else "one without labels"
+        refuse("CropLoader", "teacher_temperature", got, "labels of kind topk_logits")
+    return temperature
 
 
 def _check_word(name: str, word: str, expected: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from fkdx.errors import refuse
 from fkdx.image.steps import Step, are_steps, decode
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_same_classes, check_same_crops, check_same_images
-from fkdx.labels.distributions import Score, gather_with_tails, probabilities
+from fkdx.labels.distributions import Score, gather_with_tails, probabilities, tempered
 from fkdx.labels.layout import WITHOUT_IDS
 from fkdx.loader.ease import Ease
 from fkdx.loader.partners import find_partners
@@ -102,14 +102,14 @@ class LabelledCrops:
 
     def _gather(
         self, labels: np.ndarray, crops: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-        """Boxes (n, m, 4), flips (n, m), and ids and values (n, m, K) of every teacher."""
+    ) -> tuple[np.ndarray, np.ndarray, list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]]:
+        """Boxes (n, m, 4), flips (n, m), and ids, values (n, m, K) and tails (n, m) of every teacher."""
         boxes, flips, answers = [], [], []
         for file in self.files:
             box, flip, ids, values, tails = gather_with_tails(file, labels, crops)
             boxes.append(box)
             flips.append(flip)
-            answers.append((ids, values if tails is None else probabilities(file.kind, values, tails)))
+            answers.append((ids, values, tails))
         check_same_crops("CropLoader", self.files, boxes, flips)
         return boxes[0], flips[0], answers
 
@@ -128,10 +128,14 @@ class LabelledCrops:
     def _recover(self, plan: Plan) -> Target:
         """The mean of the teachers' targets."""
         rows = plan.crops.size
-        answers = [
-            (torch.from_numpy(ids.reshape(rows, -1)), torch.from_numpy(values.reshape(rows, -1)))
-            for ids, values in plan.answers
-        ]
+        answers = []
+        for file, (ids, values, tails) in zip(self.files, plan.answers, strict=True):
+            if tails is not None:
+                others = file.num_classes - file.k
+                values = probabilities(file.kind, *tempered(values, tails, others, plan.temperature))
+            answers.append(
+                (torch.from_numpy(ids.reshape(rows, -1)), torch.from_numpy(values.reshape(rows, -1)))
+            )
         if self._first.kind in WITHOUT_IDS:
             return sum(values for _, values in answers) / len(answers)
         targets = [

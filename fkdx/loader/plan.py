@@ -23,18 +23,21 @@ class Plan:
         crops: (n, m) int64, which of an image's crops they are.
         classes: (n,) int64 ground truth; -1 if unknown.
         recover: computes the target of a plan.
-        answers: ids and values, (n, m, K) each, of every teacher; empty for hard labels.
+        answers: ids and values, (n, m, K) each, and tails (n, m) or None, of every teacher; empty for hard
+            labels.
         partners: what the crops are mixed with; None if nothing is mixed.
         steps: the augmentation of each of the n m crops; None if there is none.
+        temperature: divides stored logits of the K largest before they become probabilities.
     """
 
     work: Work
     crops: np.ndarray
     classes: np.ndarray
     recover: Callable[["Plan"], Target]
-    answers: list[tuple[np.ndarray, np.ndarray]]
+    answers: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
     partners: Partners | None = None
     steps: list[list[Step]] | None = None
+    temperature: float = 1.0
 
     @property
     def row_classes(self) -> torch.Tensor:
@@ -49,8 +52,10 @@ class Plan:
         """Replaces image i by the only image of `other`."""
         self.work.images[i] = other.work.images[0]
         self.crops[i], self.classes[i] = other.crops[0], other.classes[0]
-        for (ids, values), (other_ids, other_values) in zip(self.answers, other.answers, strict=True):
-            ids[i], values[i] = other_ids[0], other_values[0]
+        for answer, other_answer in zip(self.answers, other.answers, strict=True):
+            for part, other_part in zip(answer, other_answer, strict=True):
+                if part is not None:
+                    part[i] = other_part[0]
         if self.partners:
             self.partners.replace(i, other.partners)
         if self.steps:

@@ -68,7 +68,23 @@ def dist(
     return temperature**2 * (beta * (1 - _correlation(s, t)) + gamma * (1 - intra))
 
 
-LOSSES = {"kl": kl, "bkl": bkl, "dkd": dkd, "dist": dist}
+def mse_gt(
+    student: Tensor, teacher: Tensor, classes: Tensor, temperature: float = 1.0, gamma: float = 0.1
+) -> Tensor:
+    """``mean_c (s_c - t_c)**2 - gamma * log softmax(s)[class]`` of the bare logits s and t.
+
+    The objective of G-VBSM (Shao et al., CVPR 2024) and EDC (NeurIPS 2024). A temperature has no effect: it
+    divides both logits, and its square multiplies. classes: (B,) int64; ValueError for another shape.
+    """
+    student, teacher = _scaled("mse_gt", student, teacher, temperature)
+    if classes.shape != student.shape[:1]:
+        got = (tuple(classes.shape), tuple(student.shape))
+        raise ValueError(f"mse_gt: shapes of classes and logits, got {got}, expected (B,) and (B, C)")
+    squares = temperature**2 * (student - teacher).square().mean(1)
+    return squares + gamma * functional.cross_entropy(temperature * student, classes, reduction="none")
+
+
+LOSSES = {"kl": kl, "bkl": bkl, "dkd": dkd, "dist": dist, "mse_gt": mse_gt}
 
 
 def _scaled(name: str, student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from fkdx.stores import Store, class_numbers, numbers_among
 from fkdx.train.data import Data, rule_of, training_loader, validation_loader
 from fkdx.train.distributed import World
 from fkdx.train.evaluate import read_real
-from fkdx.train.objective import check_objective, needs_classes
+from fkdx.train.objective import check_objective, class_share, needs_classes
 from fkdx.train.recipe import Recipe
 from fkdx.train.schedule import passes
 
@@ -44,10 +44,10 @@ def check_stage(data: Data, world: World) -> int:
         raise ValueError(
             f"train: mixing, got labels that are bare logits, expected probabilities, {stage.labels}"
         )
-    if labels is not None and labels.mix_size and (mixing or needs_classes(stage)):
+    if labels is not None and labels.mix_size and (mixing or mixes_classes(stage)):
         raise ValueError(
             "train: labels, got crops of two images, expected neither more mixing nor classes with them, "
-            f"{stage.labels}"
+            f"except in mse_gt, {stage.labels}"
         )
     if labels is not None and (labels.crops or m) < m:
         raise ValueError(
@@ -56,7 +56,7 @@ def check_stage(data: Data, world: World) -> int:
     check_objective(stage, labels)
     check_loader(stage, labels)
     outputs = labels.num_classes if labels else len(classes)
-    if outputs != len(classes) and not (data.bare and not stage.val):
+    if outputs != len(classes) and not (data.bare and not stage.val and not needs_classes(stage)):
         raise ValueError(
             f"train: classes, got {len(classes)} in {stage.data}, expected the {outputs} of {stage.labels}"
         )
@@ -65,6 +65,11 @@ def check_stage(data: Data, world: World) -> int:
     if stage.real_labels:
         read_real(stage.real_labels)
     return outputs
+
+
+def mixes_classes(stage: Recipe) -> bool:
+    """Whether the loss asks for the classes of crops of two images; mse_gt takes that of their own image."""
+    return needs_classes(stage) and not (stage.teacher_loss == "mse_gt" and class_share(stage) == 0)
 
 
 def check_validation(data: Data) -> None:

@@ -12,6 +12,8 @@ PANELS = (
     ("step", "loss", "loss", 1),
     ("evaluation", "top1", "accuracy, %", 1),
     ("step", "lr", "learning rate", 1),
+    ("step", "temperature", "temperature", 1),
+    ("step", "teacher_temperature", "teacher's temperature", 1),
     ("step", "crops_per_second", "crops a second", 1),
     ("step", "data_wait", "waiting for data, %", 100),
 )

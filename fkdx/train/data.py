@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from fkdx.stores import Store, open_store, read_classes
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.distributed import World
 from fkdx.train.recipe import Recipe
+from fkdx.train.schedule import Pass, settings_at
 
 OpenImages = Callable[[str, tuple[str, ...] | None], Store]  # a path, and names of class numbers
 
@@ -155,6 +156,7 @@ def training_loader(
 ) -> CropLoader | AugmentedLoader:
     """Training batches with `crops` crops an image; `labels` are the stage's files, calibrated or not."""
     stage = data.stage
+    tempered = stage.teacher_temperature != 1 and not stage.teacher and not data.bare
     if stage.loader == "timm":
         return AugmentedLoader(stage, data.images, data.images.class_names, world, torch.device(device))
     return CropLoader(
@@ -168,8 +170,10 @@ def training_loader(
         rank=world.rank,
         world_size=world.size,
         label_kind=stage.label_kind,
+        teacher_temperature=partial(_stored_temperature, stage, crops) if tempered else 1.0,
         interpolation=stage.interpolation,
         choice=stage.choice,
+        drop_last=stage.drop_last,
         window=tuple(stage.window),
         epochs=stage.epochs,
         score=stage.score,
@@ -182,6 +186,10 @@ def training_loader(
         scale=tuple(stage.scale),
         ratio=tuple(stage.ratio),
     )
+
+
+def _stored_temperature(stage: Recipe, crops: int, epoch: int, done: float) -> float:
+    return settings_at(stage, Pass(epoch, crops), done).teacher_temperature
 
 
 def validation_loader(

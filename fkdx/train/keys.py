@@ -45,7 +45,7 @@ class Key:
         if self.length and value and len(value) != self.length:
             raise ValueError(f"recipe: {name}, got {value}, expected {self.length} numbers")
         low = self.above if self.at_least is None else self.at_least
-        if low is None or value is None:
+        if low is None or value is None or isinstance(value, dict):  # a dict is a schedule of numbers
             return
         high = math.inf if self.at_most is None else self.at_most
         inside = (value >= low if self.above is None else value > low) and value <= high
@@ -97,7 +97,8 @@ def unknown(name: str, known: Collection[str], where: str) -> ValueError:
 def cast(name: str, value: Any, kind: Any, where: str) -> Any:
     """`value` as `kind`. YAML reads 1e-4 as a string, so numbers may come as text."""
     if get_origin(kind) is types.UnionType:
-        return None if value is None else cast(name, value, get_args(kind)[0], where)
+        kept = isinstance(value, get_args(kind)[1])  # None, or a dict in place of a number
+        return value if kept else cast(name, value, get_args(kind)[0], where)
     if get_origin(kind) is list and isinstance(value, list):
         return [cast(name, item, get_args(kind)[0], where) for item in value]
     try:

@@ -14,9 +14,9 @@ from fkdx.models.build import load_teacher
 from fkdx.models.machine import AMP
 from fkdx.models.online import OnlineTeachers
 from fkdx.models.teacher import Preprocess
-from fkdx.train.objective import Target, needs_classes
+from fkdx.train.objective import STORED, Target, needs_classes
 from fkdx.train.recipe import Recipe
-from fkdx.train.schedule import Pass
+from fkdx.train.schedule import Pass, Settings
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,14 @@ def draw_mix(recipe: Recipe, this_pass: Pass, images: Tensor, step: int, rank: i
     return send((mix,), images.device)[0]
 
 
-def make_lesson(stage: Recipe, batch: Batch, mix: Mix | None, teachers: OnlineTeachers | None) -> Lesson:
+def make_lesson(
+    stage: Recipe, batch: Batch, mix: Mix | None, teachers: OnlineTeachers | None, now: Settings
+) -> Lesson:
     """A batch of either loader, with `mix` drawn for it. Online teachers see the student's own images."""
     images, taught = batch.prepared(stage.mean, stage.std, stage.dtype, mix, teacher_temperature=None)
     said = taught
     if teachers:
-        temperature = stage.teacher_temperature if stage.teacher_loss == "ce" else stage.temperature
+        temperature = now.teacher_temperature if stage.teacher_loss in STORED else now.temperature
         taught = teachers(images, stage.mean, stage.std, temperature)
     if not needs_classes(stage):
         return Lesson(images, taught, None)

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -32,12 +32,13 @@ from fkdx.train.data import Data, calibrated_files, open_data, training_loader, 
 from fkdx.train.distributed import Interrupted, Stop, World
 from fkdx.train.evaluate import evaluate
 from fkdx.train.lesson import Lesson, draw_mix, make_lesson, open_teachers
-from fkdx.train.objective import losses
+from fkdx.train.objective import fit, losses
 from fkdx.train.read_recipe import read_recipe
 from fkdx.train.recipe import Recipe
 from fkdx.train.run import Run, begin, export, find_checkpoint, save
-from fkdx.train.schedule import Pass, passes, step_learning_rate
+from fkdx.train.schedule import Pass, Settings, passes, settings_at
 from fkdx.train.student import check_gradients, create_optimizer, create_student, freeze, set_training
+from fkdx.train.temperature import read_temperature
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,7 +94,8 @@ def train(recipe: Recipe, world: World) -> int:
             for number in range(position.stage, len(data)):
                 if not train_stage(run, data[number], state):
                     break
-                position.stage, position.number, position.step, state = number + 1, 0, 0, None
+                position.stage, position.number, position.step, position.fitted = number + 1, 0, 0, None
+                state = None
         except Interrupted:
             run.watch.report(position.total)
             save(run)
@@ -161,18 +163,21 @@ def train_pass(
         steps = min(steps, position.step + stage.max_steps - position.total)
     loader.load_state_dict({"epoch": this_pass.epoch, "step": position.step})
     batches = iter(loader)
+    candidates = read_temperature("temperature", stage.temperature).candidates()
     set_training(model)
     with watch.one_pass(f"epoch {this_pass.end}/{stage.epochs}", len(loader), position.step):
         while position.step < steps:
             with watch.waiting():
                 batch = next(batches)
-            lr = step_learning_rate(stage, this_pass, position.step, len(loader))
-            watch.saw(train_step(run, stage, this_pass, model, batch, lr), batch.keys)
+            now = settings_at(stage, this_pass, position.step / len(loader), position.fitted)
+            to_fit = candidates if position.step == len(loader) - 1 else []
+            watch.saw(train_step(run, stage, this_pass, model, batch, now, to_fit), batch.keys)
             position.step, position.total = position.step + 1, position.total + 1
             if position.total % stage.log_every == 0 or position.step == steps:
                 watch.report(
                     position.total,
-                    lr=lr,
+                    lr=now.lr,
+                    **now.moving(stage),
                     epoch=this_pass.epoch + this_pass.crops * position.step / len(loader),
                 )
                 if time.monotonic() - run.saved_at > 60 * stage.save_minutes:
@@ -188,21 +193,39 @@ def note_warned(run: Run, loader: CropLoader | AugmentedLoader) -> None:
         run.journal.write("event", run.position.total, text=text)
 
 
-def train_step(run: Run, stage: Recipe, this_pass: Pass, model: nn.Module, batch: Batch, lr: float) -> Tensor:
-    """One step of the optimiser; the loss of every crop of this process, (B,), still on the device."""
+def train_step(
+    run: Run,
+    stage: Recipe,
+    this_pass: Pass,
+    model: nn.Module,
+    batch: Batch,
+    now: Settings,
+    candidates: Sequence[float],
+) -> Tensor:
+    """One step of the optimiser; the loss of every crop of this process, (B,), still on the device.
+
+    The one of `candidates`, if there are any, that fits its logits best is the student's next temperature.
+    """
     # Drop-outs are a function of seed, step and process, so that a resumed run repeats them.
     torch.manual_seed(((stage.seed * 1_000_003 + run.position.total) * 4099 + run.world.rank) % 2**63)
     for group in run.optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
+        group["lr"] = now.lr * group.get("lr_scale", 1.0)
     mix = None if batch.mix else draw_mix(stage, this_pass, batch.images, run.position.total, run.world.rank)
-    lesson = make_lesson(stage, batch, mix, run.teachers)
+    lesson = make_lesson(stage, batch, mix, run.teachers, now)
 
-    parts = []
+    parts, fits = [], []
     rows = len(batch.images) // stage.accumulate
     for first in range(0, len(batch.images), rows):
         last = first + rows == len(batch.images)
         with nullcontext() if last or run.world.size == 1 else model.no_sync():
-            parts.append(backward(run, stage, model, lesson[first : first + rows]))
+            part = lesson[first : first + rows]
+            values, logits = backward(run, stage, model, part, now)
+        parts.append(values)
+        if candidates:
+            fits.append(fit(stage, now, logits, part.taught, run.bare, candidates))
+    if candidates:
+        total = run.world.sum(torch.stack(fits).sum(0).tolist())
+        run.position.fitted = candidates[total.index(min(total))]
 
     if run.world.size > 1 and not run.optimizer.state:
         check_gradients(run.student)
@@ -217,13 +240,15 @@ def train_step(run: Run, stage: Recipe, this_pass: Pass, model: nn.Module, batch
     return torch.cat(parts)
 
 
-def backward(run: Run, stage: Recipe, model: nn.Module, lesson: Lesson) -> Tensor:
-    """Forward and backward of some rows of a batch; their losses."""
+def backward(
+    run: Run, stage: Recipe, model: nn.Module, lesson: Lesson, now: Settings
+) -> tuple[Tensor, Tensor]:
+    """Forward and backward of some rows of a batch; their losses and logits."""
     with torch.autocast(run.device.type, stage.dtype, enabled=stage.dtype != torch.float32):
         logits = model(lesson.images)
-    values = losses(stage, logits, lesson.taught, lesson.classes, run.bare)
+    values = losses(stage, now, logits, lesson.taught, lesson.classes, run.bare)
     run.scaler.scale(values.mean() / stage.accumulate).backward()
-    return values.detach()
+    return values.detach(), logits.detach()
 
 
 def score(run: Run, stage: Recipe, this_pass: Pass, loader: ValidationLoader) -> bool:

@@ -3,6 +3,9 @@
 The formula is VanillaKD's (Hao et al., NeurIPS 2023, equation 1); FKD is its a = 0 with soft cross-entropy.
 """
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from fkdx.labels import LabelFile
@@ -10,9 +13,12 @@ from fkdx.loss import binary_cross_entropy, soft_cross_entropy
 from fkdx.loss.distill import LOSSES
 from fkdx.loss.target import SparseTarget
 from fkdx.train.recipe import Recipe
+from fkdx.train.schedule import Settings
 
 Target = SparseTarget | Tensor
-WEIGHTS = {"dkd": {"alpha", "beta"}, "dist": {"beta", "gamma"}}  # teacher_loss_args
+WEIGHTS = {"dkd": {"alpha", "beta"}, "dist": {"beta", "gamma"}, "mse_gt": {"gamma"}}  # teacher_loss_args
+STORED = ("ce", "plain_kl")  # losses against labels of every kind, with a temperature of their own
+CLASSED = ("dkd", "mse_gt")  # losses against a teacher that ask for the images' classes too
 
 # Targets that can be made of labels of a kind; kinds that are not listed allow all of them.
 RECOVERED = {
@@ -30,19 +36,26 @@ def class_share(stage: Recipe) -> float:
 
 def needs_classes(stage: Recipe) -> bool:
     """Whether the loss asks for the images' own classes."""
-    return class_share(stage) > 0 or stage.teacher_loss == "dkd"
+    return class_share(stage) > 0 or stage.teacher_loss in CLASSED
 
 
 def check_objective(stage: Recipe, labels: LabelFile | None) -> None:
     """ValueError if the losses of a recipe do not fit its labels or teachers."""
-    if stage.teacher_loss != "ce" and not stage.teacher:
+    kind = labels.kind if labels else "none"
+    if stage.teacher_loss not in STORED and not stage.teacher and kind != "dense_logits":
         raise ValueError(
-            f"train: teacher_loss, got {stage.teacher_loss} without a teacher, expected ce for stored labels"
+            f"train: teacher_loss, got {stage.teacher_loss} with labels of kind {kind}, expected ce or"
+            f" plain_kl; the others need a teacher, or dense_logits, {stage.labels}"
         )
-    if stage.teacher_loss != "ce" and stage.teacher_temperature != 1:
+    if stage.teacher_loss not in STORED and stage.teacher_temperature != 1:
         raise ValueError(
             f"train: teacher_temperature, got {stage.teacher_temperature} with {stage.teacher_loss},"
             " expected 1: temperature divides both sides' logits there"
+        )
+    fitted = isinstance(stage.temperature, dict) and stage.temperature["schedule"] == "fitted"
+    if fitted and stage.teacher_loss not in STORED:
+        raise ValueError(
+            f"train: temperature, got a fitted one with {stage.teacher_loss}, expected ce or plain_kl with it"
         )
     known = WEIGHTS.get(stage.teacher_loss, set())
     if stage.teacher_loss_args.keys() - known:
@@ -61,10 +74,10 @@ def check_objective(stage: Recipe, labels: LabelFile | None) -> None:
 
 def check_recovery(stage: Recipe, labels: LabelFile) -> None:
     """ValueError if the labels do not hold enough for the targets that a recipe asks for."""
-    if stage.teacher_temperature != 1 and labels.kind != "dense_logits":
+    if stage.teacher_temperature != 1 and not labels.kind.endswith("logits"):
         raise ValueError(
             f"train: teacher_temperature, got {stage.teacher_temperature} with labels of kind {labels.kind},"
-            f" expected 1: only dense_logits can be divided by another one, {stage.labels}"
+            f" expected 1: only logits can be divided by another one, not probabilities, {stage.labels}"
         )
     expected = RECOVERED.get(labels.kind, (stage.label_kind,))
     if stage.label_kind not in expected:
@@ -75,12 +88,17 @@ def check_recovery(stage: Recipe, labels: LabelFile) -> None:
 
 
 def losses(
-    stage: Recipe, logits: Tensor, taught: Target, classes: Target | None, bare: bool = False
+    stage: Recipe,
+    now: Settings,
+    logits: Tensor,
+    taught: Target,
+    classes: Target | None,
+    bare: bool = False,
 ) -> Tensor:
     """The loss of every row, (B,).
 
-    taught: the teacher's targets, or its logits if `bare`; classes: the targets of the images' own classes,
-    None if the loss does not use them.
+    now: the temperatures of the step; taught: the teacher's targets, or its logits if `bare`; classes: the
+    targets of the images' own classes, None if the loss does not use them.
     """
     share = class_share(stage)
     total = 0.0
@@ -88,18 +106,38 @@ def losses(
         loss = {"ce": soft_cross_entropy, "bce": binary_cross_entropy}[stage.class_loss]
         total = share * loss(logits, classes, reduction="none")
     if share < 1:
-        total = total + (1 - share) * _teacher_losses(stage, logits, taught, classes, bare)
+        total = total + (1 - share) * _teacher_losses(stage, now, logits, taught, classes, bare)
     return total
 
 
 def _teacher_losses(
-    stage: Recipe, logits: Tensor, taught: Target, classes: Target | None, bare: bool
+    stage: Recipe, now: Settings, logits: Tensor, taught: Target, classes: Target | None, bare: bool
 ) -> Tensor:
-    if stage.teacher_loss == "ce":
-        divisor = stage.teacher_temperature if bare else None
-        return soft_cross_entropy(logits, taught, stage.temperature, "none", teacher_temperature=divisor)
+    if stage.teacher_loss in STORED:
+        divisor = now.teacher_temperature if bare else None
+        rows = soft_cross_entropy(logits, taught, now.temperature, "none", teacher_temperature=divisor)
+        return rows - entropy(taught, divisor) if stage.teacher_loss == "plain_kl" else rows
     more = dict(stage.teacher_loss_args)
-    if stage.teacher_loss == "dkd":  # of a mixed image the larger part is the true class, as in VanillaKD
+    if stage.teacher_loss in CLASSED:  # of images mixed here, the class of the larger part, as in VanillaKD
         dense = classes.to_dense() if isinstance(classes, SparseTarget) else classes
         more["classes"] = dense.argmax(1)
-    return LOSSES[stage.teacher_loss](logits, taught, temperature=stage.temperature, **more)
+    return LOSSES[stage.teacher_loss](logits, taught, temperature=now.temperature, **more)
+
+
+@torch.no_grad()
+def entropy(taught: Target, teacher_temperature: float | None) -> Tensor:
+    """``-sum_c y_c log y_c`` of every row, (B,); of logits, with a temperature, that of their softmax."""
+    dense = taught.to_dense() if isinstance(taught, SparseTarget) else taught
+    if teacher_temperature is not None:
+        dense = (dense / teacher_temperature).softmax(1)
+    return -torch.special.xlogy(dense, dense).sum(1)
+
+
+@torch.no_grad()
+def fit(
+    stage: Recipe, now: Settings, logits: Tensor, taught: Target, bare: bool, candidates: Sequence[float]
+) -> Tensor:
+    """The loss against the teacher, summed over rows, at each of `candidates` for the temperature."""
+    settings = [now._replace(temperature=candidate) for candidate in candidates]
+    sums = [_teacher_losses(stage, each, logits, taught, None, bare).double().sum() for each in settings]
+    return torch.stack(sums)

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from fkdx.train.check_recipe import check_recipe
 from fkdx.train.keys import override, unknown
 from fkdx.train.recipe import DEFAULTS, KEYS, TYPES, Recipe, find_folders
 
@@ -30,7 +31,7 @@ def read_recipe(argv: list[str] | None = None) -> Recipe:
     recipe = override(Recipe(), load_yaml(config), config) if config else Recipe()
     recipe = override(recipe, {k: parse(k, v) for k, v in given.items()}, "command line")
     recipe = find_folders(recipe)
-    recipe.check()
+    check_recipe(recipe)
     return recipe
 
 

@@ -4,7 +4,7 @@
 
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import torch
 import yaml
@@ -73,7 +73,12 @@ class Recipe:
         choices=KINDS,
         needs="labels",
     )
-    temperature: float = key(1.0, "divisor of the student's logits in the loss", above=0)
+    temperature: float | dict = key(
+        1.0,
+        "divisor of the student's logits in the loss: a number, or a schedule such as "
+        "{schedule: cosine, first: 20, last: 2}",
+        above=0,
+    )
     interpolation: str = key(
         "bilinear",
         "interpolation of crops: bilinear, bicubic, or random (with loader timm)",
@@ -188,7 +193,9 @@ class Recipe:
         of="teacher",
         needs="teacher",
     )
-    teacher_temperature: float = key(1.0, "divisor of the teacher's logits, online or stored", above=0)
+    teacher_temperature: float | dict = key(
+        1.0, "divisor of the teacher's logits, online or stored: a number or a schedule", above=0
+    )
     teacher_compile: bool = key(
         False, "compile the teachers with torch.compile", of="run", movable=True, needs="teacher"
     )
@@ -198,12 +205,13 @@ class Recipe:
 
     teacher_loss: str = key(
         "ce",
-        "loss against the teacher: ce (soft cross-entropy), or for online teachers kl, bkl, dkd, dist",
+        "loss against the teacher: ce (soft cross-entropy), plain_kl (ce less the labels' entropy), or for "
+        "the logits of all classes, stored or online, kl, bkl, dkd, dist, mse_gt",
         heading="loss: class_weight x class_loss + (1 - class_weight) x teacher_loss",
-        choices=("ce", *LOSSES),
+        choices=("ce", "plain_kl", *LOSSES),
     )
     teacher_loss_args: dict = key(
-        {}, "weights in teacher_loss, as YAML: alpha, beta (dkd) or beta, gamma (dist)"
+        {}, "weights in teacher_loss, as YAML: alpha, beta (dkd), beta, gamma (dist) or gamma (mse_gt)"
     )
     class_loss: str = key(
         "ce",
@@ -226,6 +234,11 @@ class Recipe:
     crops_per_image: int = key(4, "crops of one image in a batch (m)", at_least=1)
     accumulate: int = key(
         1, "number of parts that each process's batch is split into to save memory", at_least=1, movable=True
+    )
+    drop_last: bool = key(
+        True,
+        "leave out the last images of a pass if they do not fill a batch; false: fill it up with the first",
+        needs="loader crops",
     )
     seed: int = key(0, "seed of weights, order, crops, mixing and drop-out")
 
@@ -271,6 +284,12 @@ class Recipe:
         "cosine",
         "curve of the learning rate: cosine, linear, step or constant",
         choices=("cosine", "linear", "step", "constant"),
+    )
+    curve_epochs: int = key(
+        0,
+        "epochs after which cosine and linear would end, more than `epochs`; 0: `epochs`",
+        at_least=0,
+        needs="schedule cosine linear",
     )
     smooth: bool = key(False, "follow the curve step by step instead of once a pass (serrated)")
     lr: float = key(0.1, "peak of the learning rate", at_least=0)
@@ -390,22 +409,6 @@ class Recipe:
         more = enumerate(self.more_teachers)
         return [self, *(override(alone, keys, f"more_teachers[{i}]", allowed) for i, keys in more)]
 
-    def check(self) -> None:
-        """ValueError if a value makes no sense, by itself or beside the others of its stage."""
-        self.each_teacher()
-        for stage in self.in_stages():
-            for name, about in KEYS.items():
-                about.check(name, getattr(stage, name))
-            if stage.warmup_epochs > stage.epochs:
-                got = f"got {stage.warmup_epochs}, expected at most {stage.epochs} (epochs)"
-                raise ValueError(f"recipe: warmup_epochs, {got}")
-            if stage.selfmix and stage.crops_per_image < 2:
-                raise ValueError(
-                    "recipe: selfmix mixes crops of one image, so it needs crops_per_image 2 or more"
-                )
-        if self.more_teachers and not self.teacher:
-            raise ValueError("recipe: more_teachers needs `teacher` to be set")
-
     def without_effect(self) -> dict[str, str]:
         """Keys that are set but change nothing in any stage; what each of them would need."""
         idle = {}
@@ -431,20 +434,3 @@ def find_folders(recipe: Recipe) -> Recipe:
         return recipe
     val = recipe.val or (str(data / "val") if (data / "val").is_dir() else "")
     return replace(recipe, data=str(data / "train"), val=val)
-
-
-def differences(old: dict[str, Any], new: Recipe) -> list[str]:
-    """Where a checkpoint's recipe and this one disagree, as 'key: old -> new'; movable keys are left out.
-
-    A key that did not exist when the checkpoint was written had today's default.
-    """
-    old = {**DEFAULTS, **old, "student": MOVED.get(old["student"], old["student"])}
-    old, now = _unmovable(old), _unmovable(asdict(new))
-    names = [name for name in {**old, **now} if old.get(name) != now.get(name)]
-    return [f"{name}: {old.get(name)!r} -> {now.get(name)!r}" for name in names]
-
-
-def _unmovable(keys: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in keys.items() if name not in KEYS or not KEYS[name].movable}
-    inner = {name: list(map(_unmovable, kept[name])) for name in ("stages", "more_teachers") if name in kept}
-    return kept | inner

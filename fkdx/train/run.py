@@ -14,21 +14,26 @@ from fkdx.models.online import OnlineTeachers
 from fkdx.models.weights import differing
 from fkdx.train import checkpoint
 from fkdx.train.data import Data
+from fkdx.train.differences import differences
 from fkdx.train.distributed import Stop, World
 from fkdx.train.journal import Journal
-from fkdx.train.recipe import Recipe, differences
+from fkdx.train.recipe import Recipe
 from fkdx.train.watch import Watch
 
 
 @dataclass
 class Position:
-    """Where a run is; all before it is done. `step` counts within its pass, `total` over the whole run."""
+    """Where a run is; all before it is done. `step` counts within its pass, `total` over the whole run.
+
+    `fitted` is the student's temperature, if the stage fits it and its first pass is over.
+    """
 
     stage: int = 0
     number: int = 0
     step: int = 0
     total: int = 0
     best: float = -1.0
+    fitted: float | None = None
 
 
 @dataclass

@@ -5,11 +5,11 @@ with m crops an image counts as m epochs, the learning rate is read off the epoc
 epochs and the last m epochs are single-crop passes of one epoch each.
 """
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from fkdx.train.recipe import Recipe
+from fkdx.train.temperature import TEMPERATURES, curve, read_temperature
 
 
 class Pass(NamedTuple):
@@ -45,16 +45,33 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
     peak = recipe.peak_lr
     if epoch < recipe.warmup_epochs:
         return recipe.warmup_lr + (peak - recipe.warmup_lr) * epoch / recipe.warmup_epochs
-    done = epoch / recipe.epochs
-    if recipe.schedule == "cosine":
-        return recipe.min_lr + (peak - recipe.min_lr) * (1 + math.cos(math.pi * done)) / 2
-    if recipe.schedule == "linear":
-        return recipe.min_lr + (peak - recipe.min_lr) * (1 - done)
+    done = epoch / (recipe.curve_epochs or recipe.epochs)
+    if recipe.schedule in ("cosine", "linear"):
+        return curve(recipe.schedule, peak, recipe.min_lr, done)
     if recipe.schedule == "step":
         return peak * recipe.decay_rate ** sum(epoch >= fall for fall in recipe.decay_epochs)
     return peak
 
 
-def step_learning_rate(recipe: Recipe, this_pass: Pass, step: int, steps: int) -> float:
-    """The learning rate of step `step` of `steps` in a pass: the pass's own, or if `smooth` the curve's."""
-    return learning_rate(recipe, this_pass.epoch + (this_pass.crops * step / steps if recipe.smooth else 0))
+class Settings(NamedTuple):
+    """What the schedules of a recipe say at one step."""
+
+    lr: float
+    temperature: float
+    teacher_temperature: float
+
+    def moving(self, recipe: Recipe) -> dict[str, float]:
+        """The temperatures that the recipe lets move, by name."""
+        return {name: getattr(self, name) for name in TEMPERATURES if isinstance(getattr(recipe, name), dict)}
+
+
+def settings_at(recipe: Recipe, this_pass: Pass, done: float, fitted: float | None = None) -> Settings:
+    """The settings of a step with `done` (0 to 1) of its pass behind it: the pass's, unless `smooth`.
+
+    fitted: the student's temperature, if it was fitted after an earlier pass.
+    """
+    epoch = this_pass.epoch + (this_pass.crops * done if recipe.smooth else 0)
+    temperatures = [
+        read_temperature(name, getattr(recipe, name)).at(epoch, recipe.epochs) for name in TEMPERATURES
+    ]
+    return Settings(learning_rate(recipe, epoch), fitted or temperatures[0], temperatures[1])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from label_draws import draw_labels, write_labels
 
+from fkdx import reference
 from fkdx.errors import expect, refuse
 from fkdx.labels import LabelFile, LabelWriter
 from fkdx.labels.comparable import check_plain_crops, check_same_classes, check_same_crops, check_same_images
-from fkdx.labels.distributions import gather_with_tails, probabilities, recover, scores
+from fkdx.labels.distributions import gather_with_tails, probabilities, recover, scores, tempered
 from fkdx.labels.rounding import stored_values
 
 C, K, CROPS = 12, 4, 30
@@ -31,6 +32,25 @@ def test_logits_and_their_tail_give_the_softmax_of_all_logits(rng, dtype) -> Non
     np.testing.assert_allclose(probabilities("dense_logits", logits), every, rtol=1e-12)
     values = rng.random((5, K))
     assert probabilities("topk", values) is values
+
+
+@pytest.mark.parametrize("rest", ["tail", "no tail", "no others"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_top_k_logits_at_a_temperature(rng, dtype, rest) -> None:
+    rows, k = 40, C if rest == "no others" else K
+    logits = -np.sort(-rng.normal(0, 5, (rows, C)), axis=1)
+    ids = np.array([rng.permutation(C)[:k] for _ in range(rows)])
+    tails = np.full(rows, np.finfo(np.float32).min if rest == "no tail" else -np.inf)
+    if rest == "tail":
+        tails = np.logaddexp.reduce(logits[:, k:], axis=1)
+    for temperature in (0.3, 1, 1.7, 20):
+        given = logits[:, :k].astype(dtype), tails.astype(dtype), C - k, temperature
+        kept = probabilities("topk_logits", *tempered(*given))
+        assert kept.dtype == dtype
+        for kind in ("marginal_smoothing", "marginal_renorm"):
+            expected = reference.tempered_target(ids, logits[:, :k], tails, C, kind, temperature)
+            found = reference.dense_target(ids, kept, C, kind)
+            np.testing.assert_allclose(found, expected, atol=40 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("score", ["max", "truth"])

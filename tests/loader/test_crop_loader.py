@@ -13,7 +13,7 @@ from images import OWN_RULE
 from loading import CLASSES, CROPS, KEPT, Data, draw_image, expected_crop, rows, write_labels
 from PIL import Image
 
-from fkdx import CropLoader, LabelFile, LabelWriter
+from fkdx import CropLoader, LabelFile, LabelWriter, reference
 from fkdx.image.random_boxes import random_boxes
 
 
@@ -164,6 +164,45 @@ def test_top_k_logits(data: Data, tmp_path: Path, rng: np.random.Generator) -> N
             ids = batch.target.ids[i].long()
             np.testing.assert_allclose(got[ids], expected[ids], rtol=1e-5)
             np.testing.assert_allclose(got.sum(), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("label_kind", ["marginal_smoothing", "marginal_renorm"])
+def test_top_k_logits_at_a_temperature(
+    data: Data, tmp_path: Path, rng: np.random.Generator, label_kind: str
+) -> None:
+    """A number, or a function of the epoch and of how much of it is done, also in place of a bad image."""
+    path = write_labels(tmp_path / "x.fkdl", data.root, data.keys, rng, kind="topk_logits")
+    labels = LabelFile(path)
+    asked = []
+
+    def moving(epoch: int, done: float) -> float:
+        asked.append((epoch, done))
+        return 20 - epoch - 8 * done
+
+    for given in (4.0, moving):
+        loader = CropLoader(data.root, path, 8, 2, size=8, label_kind=label_kind, teacher_temperature=given)
+        loader.set_epoch(2)
+        for step, batch in enumerate(loader):
+            temperature = given if given == 4.0 else moving(2, step / len(loader))
+            found = [(labels[key], crop) for key, crop in zip(batch.keys, batch.crops.tolist())]
+            ids, values = (np.array([getattr(i, part)[c] for i, c in found]) for part in ("ids", "values"))
+            tails = [image.tails[crop] for image, crop in found]
+            expected = reference.tempered_target(ids, values, tails, 10, label_kind, temperature)
+            np.testing.assert_allclose(batch.target.to_dense(), expected, atol=2e-6)
+    assert {(2, step / len(loader)) for step in range(len(loader))} == set(asked)
+
+
+def test_a_temperature_that_labels_do_not_have_is_refused(data: Data, tmp_path: Path, rng) -> None:
+    classes = [*CLASSES, *"defghij"]
+    logits = write_labels(tmp_path / "x", data.root, data.keys, rng, kind="topk_logits", classes=classes)
+    for labels, temperature, words in (
+        (data.labels, 2, "one for labels of kind topk, expected labels of kind topk_logits"),
+        ([logits, data.labels], lambda epoch, done: 1.0, "of kind topk_logits and topk, expected"),
+        (None, 2, "one without labels"),
+        (logits, 0, "got 0, expected a positive number"),
+    ):
+        with pytest.raises(ValueError, match=f"CropLoader: teacher_temperature, .*{words}"):
+            CropLoader(data.root, labels, 8, 2, size=8, teacher_temperature=temperature)
 
 
 def test_crops_of_unknown_operations_are_refused(data: Data, tmp_path: Path) -> None:

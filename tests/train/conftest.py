@@ -39,6 +39,16 @@ def logits(toy, tmp_path_factory, run_seed) -> Path:
 
 
 @pytest.fixture(scope="session")
+def class_logits(toy, tmp_path_factory, run_seed) -> dict[str, Path]:
+    """Label files of the toy images with logits of the four classes: dense_logits and topk_logits."""
+    folder, rng = tmp_path_factory.mktemp("class_logits"), np.random.default_rng(run_seed)
+    paths = {kind: folder / f"{kind}.fkdl" for kind in ("dense_logits", "topk_logits")}
+    for kind, path in paths.items():
+        write_labels(path, toy / "data" / "train", rng, kind)
+    return paths
+
+
+@pytest.fixture(scope="session")
 def teachers(tmp_path_factory, run_seed) -> Path:
     """A folder with random weights of a test_resnet and a test_vit for the toy's four classes."""
     folder = tmp_path_factory.mktemp("teachers")

@@ -23,6 +23,7 @@ from fkdx.train.lesson import make_lesson
 from fkdx.train.loop import main
 from fkdx.train.objective import losses
 from fkdx.train.recipe import Recipe
+from fkdx.train.schedule import Settings
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 CPU = torch.device("cpu")
@@ -108,7 +109,7 @@ def test_a_teacher_sees_what_is_mixed(toy, rng):
         return torch.zeros(len(images), 4)
 
     stage = Recipe(mean=MEAN, std=STD, class_weight=0.5, smoothing=0.1)
-    lesson = make_lesson(stage, batch, mix, teachers)
+    lesson = make_lesson(stage, batch, mix, teachers, Settings(0.1, 1.0, 1.0))
     assert seen[0] is lesson.images
     torch.testing.assert_close(lesson.images, prepare(batch.images, MEAN, STD, mix=mix))
     smooth = functional.one_hot(batch.classes, 4) * 0.9 + 0.1 / 4
@@ -121,7 +122,7 @@ def test_a_teacher_sees_what_is_mixed(toy, rng):
 
 
 @pytest.mark.parametrize("class_loss", ["ce", "bce"])
-@pytest.mark.parametrize("teacher_loss", ["ce", "kl", "bkl", "dkd", "dist"])
+@pytest.mark.parametrize("teacher_loss", ["ce", "plain_kl", "kl", "bkl", "dkd", "dist", "mse_gt"])
 def test_the_loss_is_its_formula(rng, class_loss, teacher_loss):
     logits, taught = rng.normal(0, 2, (2, 6, 4))
     classes, share, temperature = rng.integers(0, 4, 6), rng.uniform(0.1, 0.9), rng.uniform(0.5, 4)
@@ -134,24 +135,31 @@ def test_the_loss_is_its_formula(rng, class_loss, teacher_loss):
     if teacher_loss == "ce":
         target = np.exp(taught / temperature) / np.exp(taught / temperature).sum(1, keepdims=True)
         teacher_term = reference.soft_cross_entropy(logits, target, temperature)[0]
+    elif teacher_loss == "plain_kl":
+        teacher_term = np.array(reference.kl(logits, taught, temperature)) / temperature**2
+    elif teacher_loss == "mse_gt":
+        teacher_term = reference.mse_gt(logits, taught, classes, temperature, 3.0)
     elif teacher_loss in ("kl", "bkl"):
         teacher_term = getattr(reference, teacher_loss)(logits, taught, temperature)
     elif teacher_loss == "dkd":
         teacher_term = reference.dkd(logits, taught, classes, temperature, 0.5, 3.0)
     else:
         teacher_term = reference.dist(logits, taught, temperature, 0.5, 3.0)
-    names = {"dkd": {"alpha": 0.5, "beta": 3.0}, "dist": {"beta": 0.5, "gamma": 3.0}}
+    names = {
+        "dkd": {"alpha": 0.5, "beta": 3.0},
+        "dist": {"beta": 0.5, "gamma": 3.0},
+        "mse_gt": {"gamma": 3.0},
+    }
     stage = Recipe(
         teacher="toy",
         class_loss=class_loss,
         class_weight=share,
         teacher_loss=teacher_loss,
         teacher_loss_args=names.get(teacher_loss, {}),
-        temperature=temperature,
-        teacher_temperature=temperature,
     )
     got = losses(
         stage,
+        Settings(0.1, temperature, temperature),
         torch.from_numpy(logits),
         torch.from_numpy(taught),
         SparseTarget.from_classes(classes, 4),
@@ -316,8 +324,11 @@ def test_a_run_that_was_cut_off_goes_on_exactly(toy, online, tmp_path, rng):
         (["--temperature", "0"], "temperature, got 0.0, expected more than 0"),
         (["--teacher-temperature", "-1"], "teacher_temperature, got -1.0, expected more than 0"),
         (["--class-weight", "1.5"], "class_weight, got 1.5, expected 0 to 1"),
-        (["--teacher-loss", "l2"], "teacher_loss, got 'l2', expected one of ce, kl, bkl, dkd, dist"),
-        (["--teacher-loss", "kl"], "teacher_loss, got kl without a teacher"),
+        (["--teacher-loss", "l2"], "teacher_loss, got 'l2', expected one of ce, plain_kl, kl, bkl, dkd"),
+        (
+            ["--teacher-loss", "kl"],
+            "got kl with labels of kind topk, expected ce or plain_kl; the others need",
+        ),
         (["--more-teachers", "[{teacher: test_vit}]"], "more_teachers needs `teacher` to be set"),
         (["--auto-augment", "rand-m7"], "auto_augment, got rand-m7, expected loader timm"),
         (["--aug-repeats", "3"], "aug_repeats, expected loader timm"),

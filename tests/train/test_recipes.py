@@ -12,14 +12,18 @@ import pytest
 import yaml
 from toy import environment, steps_of
 
+from fkdx.train.check_recipe import check_recipe
+from fkdx.train.differences import differences
 from fkdx.train.loop import main
 from fkdx.train.read_recipe import SHIPPED, load_yaml, read_recipe
-from fkdx.train.recipe import KEYS, Recipe, differences
-from fkdx.train.schedule import Pass, learning_rate, passes, step_learning_rate
+from fkdx.train.recipe import KEYS, Recipe
+from fkdx.train.schedule import Pass, learning_rate, passes, settings_at
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 TOY = ["--size", "32", "--batch-size", "8", "--max-steps", "2", "--warmup-epochs", "0", "--device", "cpu"]
 TOY += ["--pretrained", "false", "--log-every", "1"]
+# Evaluations of distilled sets, whose labels are logits.
+DISTILLED = [f"{name}_resnet18" for name in ("sre2l", "cda", "g_vbsm", "edc", "lpld", "lpqld", "rded")]
 # Students that can do with 32 pixels, in place of those that cannot or that take long.
 SMALLER = {
     "fkd_resnet101_plain": ["--student", "resnet18"],
@@ -35,11 +39,14 @@ SMALLER = {
 
 
 @pytest.fixture(scope="session")
-def arguments_of(toy, logits, teachers) -> Callable[[str, Path], list[str]]:
+def arguments_of(toy, logits, class_logits, teachers) -> Callable[[str, Path], list[str]]:
     """arguments_of(recipe's name, output): two steps of it on the toy images."""
 
     def arguments_of(name: str, output: Path) -> list[str]:
-        taught = ["--labels", str(logits if name.startswith("ssl") else toy / "labels.fkdl")]
+        labels = logits if name.startswith("ssl") else toy / "labels.fkdl"
+        if name in DISTILLED:
+            labels = class_logits["topk_logits" if name.startswith("lpqld") else "dense_logits"]
+        taught = ["--labels", str(labels)]
         if name.startswith("vanillakd"):
             weights = str(teachers / "test_vit.safetensors")
             taught = ["--teacher", "test_vit", "--teacher-checkpoint", weights]
@@ -126,6 +133,7 @@ def test_a_saved_recipe_reads_as_itself(tmp_path):
         ("scale: [0.5]", "scale, got [0.5], expected 2 numbers"),
         ("mean: [0.5]", "mean, got [0.5], expected 3 numbers"),
         ("{warmup_epochs: 9, epochs: 4}", "warmup_epochs, got 9, expected at most 4"),
+        ("{curve_epochs: 3, epochs: 4}", "curve_epochs, got 3, expected at least 4 (epochs)"),
         (
             "stages: [{epochs: 1}, {teacher: resnet50}]",
             "teacher belongs to the whole run and cannot be set in stages[1]",
@@ -188,7 +196,7 @@ def test_a_stage_finds_its_folders(tmp_path):
 
 
 def test_shipped_recipes_name_what_they_train_and_no_place():
-    assert len(NAMES) >= 22
+    assert len(NAMES) >= 29
     for name in NAMES:
         text = (SHIPPED / f"{name}.yaml").read_text()
         assert text.startswith("# ")
@@ -219,10 +227,49 @@ def test_shipped_recipes_have_the_numbers_of_their_papers(names, numbers):
         assert recipe.schedule == "cosine"
 
 
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [  # batch, schedule, share of the rate that is left at the end, loss, passes between evaluations, choice
+        ("sre2l_resnet18 cda_resnet18", (1024, "cosine", 0.0, "plain_kl", 10, "cycle")),
+        ("g_vbsm_resnet18", (1024, "cosine", 0.0, "mse_gt", 10, "cycle")),
+        ("edc_resnet18", (100, "linear", 0.5, "mse_gt", 30, "cycle")),
+        ("lpld_resnet18", (128, "cosine", 0.0, "plain_kl", 10, "independent")),
+        ("lpqld_resnet18", (128, "cosine", 0.0, "plain_kl", 50, "independent")),
+        ("rded_resnet18", (100, "cosine", 0.5, "plain_kl", 10, "cycle")),
+    ],
+)
+def test_evaluations_of_distilled_sets_have_the_numbers_of_their_authors(names, numbers):
+    for recipe in map(read_recipe, (["--config", name] for name in names.split())):
+        last = learning_rate(recipe, recipe.epochs) / recipe.lr
+        found = (recipe.batch_size, recipe.schedule, pytest.approx(last), recipe.teacher_loss)
+        assert (*found, recipe.eval_every, recipe.choice) == numbers
+        assert (recipe.epochs, recipe.optimizer, recipe.lr, recipe.weight_decay) == (300, "adamw", 1e-3, 0.01)
+        assert (recipe.decay_all, recipe.smooth, recipe.amp, recipe.size) == (False, False, "none", 224)
+        assert (recipe.crops_per_image, recipe.eval_size, recipe.crop_ratio) == (1, 0, 0.875)
+        if recipe.teacher_loss == "plain_kl" and "lpqld" not in names:
+            assert (recipe.temperature, recipe.teacher_temperature) == (20, 20)
+
+
+def test_gamma_and_average_are_those_of_g_vbsm_and_edc():
+    one, other = (read_recipe(["--config", f"{name}_resnet18"]) for name in ("g_vbsm", "edc"))
+    assert (one.teacher_loss_args, one.ema) == ({"gamma": 0.1}, 0)
+    assert (other.teacher_loss_args, other.ema) == ({"gamma": 0.025}, 0.99)
+
+
+def test_temperatures_of_lpqld_are_those_of_its_program():
+    """train_FKD_LPQLD.py counts epochs from 1, and its teacher's temperature never falls below 2."""
+    recipe = read_recipe(["--config", "lpqld_resnet18"])
+    for at in passes(recipe):
+        expected = max(20 * 0.7 ** ((at.epoch + 1) // 30), 2)
+        settings = settings_at(recipe, at, 0.5)
+        assert settings.teacher_temperature == pytest.approx(expected)
+        assert settings.temperature == 1.0
+
+
 def test_every_key_has_a_text_and_a_default_that_passes():
     assert KEYS.keys() == asdict(Recipe()).keys()
     assert all(key.text for key in KEYS.values())
-    Recipe().check()
+    check_recipe(Recipe())
     assert yaml.safe_load(yaml.safe_dump(asdict(Recipe()))) == asdict(Recipe())
 
 
@@ -294,7 +341,7 @@ def test_serrated_cosine_is_that_of_fkd():
     recipe = Recipe(epochs=300, lr=0.1)
     for at in passes(recipe):
         expected = 0.1 * 0.5 * (1 + math.cos(math.pi * at.epoch / 300))
-        assert step_learning_rate(recipe, at, 17, 100) == pytest.approx(expected, rel=1e-12)
+        assert settings_at(recipe, at, 0.17).lr == pytest.approx(expected, rel=1e-12)
 
 
 def test_warm_up_is_single_crop_and_linear():
@@ -310,11 +357,18 @@ def test_warm_up_is_single_crop_and_linear():
 
 def test_smooth_curves_have_no_teeth():
     recipe = Recipe(epochs=16, crops_per_image=4, smooth=True, warmup_epochs=2, lr=1.0)
-    rates = [step_learning_rate(recipe, at, step, 50) for at in passes(recipe) for step in range(50)]
+    rates = [settings_at(recipe, at, step / 50).lr for at in passes(recipe) for step in range(50)]
     warm, curve = rates[:100], rates[100:]
     assert warm == sorted(warm)
     assert curve == sorted(curve, reverse=True)
     assert max(a - b for a, b in pairwise(curve)) < 0.01
+
+
+def test_a_curve_may_be_longer_than_the_run():
+    for schedule in ("cosine", "linear"):
+        whole = Recipe(schedule=schedule, epochs=40, lr=1.0, min_lr=0.1)
+        half = replace(whole, epochs=20, curve_epochs=40)
+        assert [learning_rate(half, e) for e in range(21)] == [learning_rate(whole, e) for e in range(21)]
 
 
 def test_other_curves():

@@ -159,8 +159,28 @@ def test_numbers_of_classes_that_differ_are_refused(soft, toy, tmp_path, capsys,
         ("dense_logits", ["--label-kind", "hard"], "of kind dense_logits, expected marginal_smoothing"),
         ("dense_logits", ["--class-weight", "0.5"], "dense logits, whose outputs are no classes"),
         ("dense_logits", ["--mixup", "1"], "mixing, got labels that are bare logits"),
-        ("topk_logits", ["--teacher-temperature", "2"], "topk_logits, expected 1: only dense_logits can be"),
-        ("topk", ["--teacher-loss", "kl"], "teacher_loss, got kl without a teacher"),
+        ("dense", ["--teacher-temperature", "2"], "of kind dense, expected 1: only logits can be divided"),
+        (
+            "topk",
+            ["--teacher-temperature", "{schedule: cosine, first: 20, last: 2}"],
+            "with labels of kind topk, expected 1: only logits can be divided by another one, not probabi",
+        ),
+        ("topk_logits", ["--teacher-loss", "kl"], "got kl with labels of kind topk_logits, expected ce or"),
+        (
+            "dense_logits",
+            ["--teacher-loss", "kl", "--teacher-temperature", "2"],
+            "got 2.0 with kl, expected 1",
+        ),
+        (
+            "dense_logits",
+            ["--teacher-loss", "kl", "--temperature", "{schedule: fitted, first: 1, last: 0.1}"],
+            "temperature, got a fitted one with kl, expected ce or plain_kl with it",
+        ),
+        (
+            "dense_logits",
+            ["--teacher-loss", "mse_gt", "--teacher-loss-args", "{beta: 1}"],
+            "expected ['gamma']",
+        ),
     ],
 )
 def test_targets_that_labels_cannot_give_are_refused(soft, toy, tmp_path, capsys, rng, kind, more, words):
@@ -174,7 +194,11 @@ def test_more_than_the_crops_of_mixed_labels_is_refused(soft, toy, tmp_path, cap
     mixing = ["--mixup", "0.8", "--size", "32", "--crops", "2", "--topk", "2"]
     images, labels = str(toy / "data" / "train"), str(tmp_path / "mixed.fkdl")
     assert generate(["--data", images, *teacher, *mixing, "-o", labels]) == 0
-    for more in (["--cutmix", "1"], ["--class-weight", "0.5"]):
+    for more in (
+        ["--cutmix", "1"],
+        ["--class-weight", "0.5"],
+        ["--class-weight", "0.1", "--teacher-loss", "plain_kl"],
+    ):
         assert "got crops of two images" in refused([*soft, "--labels", labels, *more], capsys)
 
 

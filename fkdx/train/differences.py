@@ -1,0 +1,23 @@
+"""In what a recipe differs from that of a checkpoint."""
+
+from dataclasses import asdict
+from typing import Any
+
+from fkdx.train.recipe import DEFAULTS, KEYS, MOVED, Recipe
+
+
+def differences(old: dict[str, Any], new: Recipe) -> list[str]:
+    """Where a checkpoint's recipe and this one disagree, as 'key: old -> new'; movable keys are left out.
+
+    A key that did not exist when the checkpoint was written had today's default.
+    """
+    old = {**DEFAULTS, **old, "student": MOVED.get(old["student"], old["student"])}
+    old, now = _unmovable(old), _unmovable(asdict(new))
+    names = [name for name in {**old, **now} if old.get(name) != now.get(name)]
+    return [f"{name}: {old.get(name)!r} -> {now.get(name)!r}" for name in names]
+
+
+def _unmovable(keys: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in keys.items() if name not in KEYS or not KEYS[name].movable}
+    inner = {name: list(map(_unmovable, kept[name])) for name in ("stages", "more_teachers") if name in kept}
+    return kept | inner
