@@ -41,8 +41,8 @@ struct CodedEntryPoints {
   size_t size = 0;
 };
 
-// What became of an image's entry points: there were none or they were not needed, they were used, or they
-// are not those of the image, which was decoded without them.
+// What became of an image's entry points: there were none or nearly all of the data are needed, they were
+// used, or they are not those of the image, which was decoded without them.
 enum class EntryUse { kNone, kUsed, kMisfit };
 
 // What to make of one image: count crops of size x size pixels.

@@ -33,6 +33,9 @@ class HuffmanDecoder {
   // Marks the units that hold these pixels as wanted; none is after start().
   void want(unsigned top, unsigned left, unsigned bottom, unsigned right);
 
+  // Whether enough units are not wanted, before the last one that is, for entry points to pay.
+  bool can_save() const;
+
   // Decodes the next unit into zeroed blocks where it is wanted and blocks is not null; otherwise whether it
   // is read at all shows later. False: give up.
   bool decode_unit(JBLOCKROW* blocks);

@@ -11,6 +11,7 @@ namespace {
 constexpr uint8_t kFirstRestart = 0xD0;  // markers, behind 0xFF
 constexpr uint8_t kEndOfImage = 0xD9;
 constexpr int kBlockSide = 8;
+constexpr double kWorthEntering = 0.85;  // share of wanted units
 
 // Of the bytes in [from, to) without the zeros that escape 0xFF: where byte `count` of them lies.
 const uint8_t* escaped_place(const uint8_t* from, const uint8_t* to, uint64_t count) {
@@ -71,6 +72,12 @@ void HuffmanDecoder::want(unsigned top, unsigned left, unsigned bottom, unsigned
   for (unsigned row = top / unit_height_; row <= last_row; ++row) {
     std::memset(&wanted_[size_t{row} * columns_ + first], 1, last - first + 1);
   }
+}
+
+bool HuffmanDecoder::can_save() const {
+  const auto last = std::find(wanted_.rbegin(), wanted_.rend(), 1);
+  const auto wanted = std::count(last, wanted_.rend(), 1);
+  return wanted < kWorthEntering * (wanted_.rend() - last);
 }
 
 void HuffmanDecoder::begin_interval() {

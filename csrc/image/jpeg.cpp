@@ -22,6 +22,10 @@ constexpr int kMarkerTrace = 1;  // the level at which libjpeg tells of each mar
 // decodes as edges of the image. So much more is decoded at each side.
 constexpr int kMargin = 4;
 
+// libjpeg-turbo's conversion of colours stores around the cache where a row starts at a multiple of 32 bytes,
+// and the resize would have to fetch the pixels from memory again.
+constexpr size_t kMisalign = 16;
+
 // Pixels around a box from whose units its own are made.
 constexpr int kContext = 2;
 
@@ -113,8 +117,8 @@ void JpegReader::take_over() {
     huffman_.want(std::max(box.top - kContext, 0), std::max(box.left - kContext, 0),
                   box.top + box.height + kContext, box.left + box.width + kContext);
   }
-  if (entries_.size == 0) return;
-  const bool fit = points_.read(entries_, huffman_.facts(data_));
+  if (entries_.size == 0 || !huffman_.can_save()) return;
+  const bool fit = EntryPoints::fit(entries_, data_, size_) && points_.read(entries_, huffman_.facts(data_));
   entry_use_ = fit ? EntryUse::kUsed : EntryUse::kMisfit;
   if (fit) huffman_.enter_at(&points_, data_);
 }
@@ -179,14 +183,7 @@ Pixels JpegReader::read(const Box& region, const Box* boxes, int count, CodedEnt
   Pixels pixels;
   boxes_ = boxes;
   box_count_ = count;
-  entries_ = {};
-  if (entries.size > 0 && !whole_file_) {
-    if (EntryPoints::fit(entries, data_, size_)) {
-      entries_ = entries;
-    } else {
-      entry_use_ = EntryUse::kMisfit;
-    }
-  }
+  entries_ = whole_file_ ? CodedEntryPoints{} : entries;
   if (decode(region, /*fast=*/true, &pixels)) return pixels;
   if (entry_use_ == EntryUse::kUsed) {
     entry_use_ = EntryUse::kMisfit;
@@ -245,7 +242,8 @@ bool JpegReader::decode(const Box& region, bool fast, Pixels* pixels) {
   const ptrdiff_t stride = (ptrdiff_t{3} * jpeg_.output_width + 63) / 64 * 64;
   const int first_row = static_cast<int>(jpeg_.output_scanline);
   const int rows = region.top + region.height - first_row;
-  uint8_t* data = pixels_.reserve(static_cast<size_t>(rows) * stride + kOverread);
+  first_pixel_ = pixels_.reserve(static_cast<size_t>(rows) * stride + kMisalign + kOverread) + kMisalign;
+  uint8_t* data = first_pixel_;
   data += (region.top - first_row) * stride + 3 * (region.left - ptrdiff_t{left});
   *pixels = {data, {region.height, region.width}, stride};
   row_.reserve(size_t{4} * jpeg_.output_width);  // of RGB or CMYK
@@ -254,7 +252,7 @@ bool JpegReader::decode(const Box& region, bool fast, Pixels* pixels) {
 
 bool JpegReader::read_rows(int count, ptrdiff_t stride) {
   rows_.resize(count);
-  for (int y = 0; y < count; ++y) rows_[y] = pixels_.data() + y * stride;
+  for (int y = 0; y < count; ++y) rows_[y] = first_pixel_ + y * stride;
   return guarded([this, count] {
     for (int y = 0; y < count;) y += static_cast<int>(jpeg_read_scanlines(&jpeg_, &rows_[y], count - y));
     finish();
@@ -266,7 +264,7 @@ bool JpegReader::read_cmyk_rows(int count, ptrdiff_t stride) {
     JSAMPROW row = row_.data();
     for (int y = 0; y < count; ++y) {
       jpeg_read_scanlines(&jpeg_, &row, 1);
-      convert_cmyk(row, static_cast<int>(jpeg_.output_width), pixels_.data() + y * stride);
+      convert_cmyk(row, static_cast<int>(jpeg_.output_width), first_pixel_ + y * stride);
     }
     finish();
   });

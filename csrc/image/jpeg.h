@@ -94,6 +94,7 @@ class JpegReader {
   EntryPoints points_;
   EntryUse entry_use_ = EntryUse::kNone;
   Buffer<uint8_t> pixels_;
+  uint8_t* first_pixel_ = nullptr;
   Buffer<uint8_t> row_;
   std::vector<JSAMPROW> rows_;
 };

@@ -144,7 +144,8 @@ std::string check_entries(Random& random, const Bytes& bytes, const Judgement& j
       if (!wrong.empty())
         return fkdx::message("with entry points: ", wrong, "; box ", box.top, " ", box.left, " ", box.height,
                              " ", box.width);
-      if (decoder->entry_use() != fkdx::EntryUse::kUsed) return "entry points not used";
+      if (decoder->entry_use() == fkdx::EntryUse::kMisfit) return "entry points do not fit";
+      if (decoder->entry_use() == fkdx::EntryUse::kUsed) ++kinds["decodes with entry points"];
     }
     forge(random, bytes, judged, right);
   }
@@ -160,7 +161,7 @@ std::string check_entries(Random& random, const Bytes& bytes, const Judgement& j
   if (bad == right) return "";
   const Box box = random_box(random, judged.height, judged.width);
   const std::string wrong = compare(bytes, judged, box, {random.chance(50), false}, false, bad);
-  if (decoder->entry_use() != fkdx::EntryUse::kMisfit) return "bad entry points not noticed";
+  if (decoder->entry_use() == fkdx::EntryUse::kUsed) return "bad entry points not noticed";
   return wrong.empty() ? "" : "with bad entry points: " + wrong;
 }
 
