@@ -9,7 +9,7 @@ NATIVE  = $(shell find csrc cmake -type f) CMakeLists.txt setup.py fkdx/_version
 export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
 export FKDX_BUILD_DIR  ?= build/dev
 
-.PHONY: demo test quick faults trust fuzz-labels fuzz-jpeg sanitize neon build docs fmt clean
+.PHONY: demo test quick faults trust fuzz-labels fuzz-jpeg sanitize neon build docs site fmt clean
 demo: build            ## draw scenes, train a teacher, store its labels, train students
 	$(BIN)/python -m fkdx demo
 
@@ -51,9 +51,13 @@ neon: build            ## native tests of aarch64 under emulation (needs g++-aar
 
 build: $(VENV)/built   ## the virtual environment and the extension
 
-docs: build            ## write docs/api.md and fkdx/_C.pyi again; both are committed
+docs: build            ## write docs/api.md, docs/images and fkdx/_C.pyi again; all are committed
 	$(BIN)/python tools/api.py
+	$(BIN)/python tools/figures.py
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/stub.py
+
+site: build            ## the documentation as a site in build/site; warnings and dead links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 fmt: build             ## format all code
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-pytest_plugins = ["guard"]
+pytest_plugins = ["guard", "browsing"]
 
 # Before torch is imported: sums come out the same in this process and in those that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 PATIENCE = 5.0  # seconds that threads and children may take to end
-# Made once a process, on first use, by multiprocessing, torch.compile, tqdm, locks and pytest.
+# Made once a process, on first use, by multiprocessing, torch.compile, tqdm, locks, Playwright and pytest.
 LASTING_CHILDREN = (b"resource_tracker", b"forkserver", b"compile_worker")
-LASTING_THREADS = ("tqdm_monitor", "fkdx-heartbeat")
+LASTING_THREADS = ("tqdm_monitor", "fkdx-heartbeat", "asyncio_")
 # By torch.compile, and the last by importing cv2.
 LASTING_NAMES = ("PYTEST_CURRENT_TEST", "_TORCHINDUCTOR", "TORCHINDUCTOR_CACHE_DIR", "LD_LIBRARY_PATH")
 SWITCHES = {
@@ -76,7 +76,7 @@ def python_threads() -> dict[str, str]:
     return {
         number: thread.name
         for number, thread in threads.items()
-        if thread.name not in LASTING_THREADS and thread not in lasting
+        if not thread.name.startswith(LASTING_THREADS) and thread not in lasting
     }
 
 

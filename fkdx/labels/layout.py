@@ -20,6 +20,7 @@ END_MAGIC = b"DXKF"
 VERSION = (1, 0)
 MAX_CROPS = 65_535
 MAX_HEADER = 64 << 20
+MAX_KEY_BYTES = 2**32 - 1  # where each begins is a u32
 MAX_EMBEDDING = 8192  # values
 
 RATIO_BOXES, TWO_VIEWS, EXTRA_OPERATIONS = 1, 2, 4  # bits of what a reader must support

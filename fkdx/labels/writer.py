@@ -333,6 +333,11 @@ class LabelWriter:
     def _write_parts(self) -> list[int]:
         """Writes header, index and keys; returns their places and CRCs in the order of the footer."""
         keys = sorted(self._index)
+        if (total := sum(map(len, keys))) > layout.MAX_KEY_BYTES:
+            raise ValueError(
+                f"LabelWriter: bytes of all keys, got {total}, expected at most {layout.MAX_KEY_BYTES}; "
+                f"write a sharded set, {self._file.path}"
+            )
         starts = np.zeros(len(keys) + 1, "<u4")
         np.cumsum([len(key) for key in keys], out=starts[1:])
         header = _json(self._header)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fkdx.labels import LabelFile, LabelWriter, Mixes, check_key
+from fkdx.labels import LabelFile, LabelWriter, Mixes, check_key, layout
 
 CROP = {
     "boxes": [[0, 0, 4, 4]],
@@ -221,3 +221,21 @@ def test_existing_files_and_second_writers_are_refused(tmp_path: Path) -> None:
     with writer(tmp_path / "y") as labels:
         labels.add("a", **CROP)
     LabelFile(tmp_path / "y").verify()
+
+
+def test_a_file_whose_keys_do_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MAX_KEY_BYTES", 10)
+    path = tmp_path / "labels.fkdl"
+
+    def write(keys: list[str]) -> None:
+        with LabelWriter(path, "hard", num_classes=2, crops=1, overwrite=True) as writer:
+            for key in keys:
+                writer.add(key, [[0, 0, 1, 1]], [False], [[1]], image_size=(1, 1))
+
+    with pytest.raises(
+        ValueError, match="bytes of all keys, got 15, expected at most 10; write a sharded set"
+    ):
+        write(["a/1.j", "a/2.j", "a/3.j"])
+    assert not path.exists()
+    write(["a/1.j", "a/2.j"])
+    assert len(LabelFile(path)) == 2

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Draw the pictures of the pages, from the numbers on the pages: tools/figures.py [REPORT.html]
+
+speed.svg from docs/figures.md, calibration.svg from the histogram in docs/quickstart.md, crop.svg from the
+lists of stages below; with a page of `fkdx report`, also report.png, by a headless Chromium.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import altair
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+IMAGES = DOCS / "images"
+OURS, OTHERS = "#00796b", "#b0bec5"
+FATES = {"never shown": "#b0bec5", "learns the class": "#ffb74d", "keeps its label": OURS}
+THRESHOLDS = (0.4, 0.5, 0.95)  # of docs/tutorials/ferkd.md
+
+ONCE = [
+    ("image and its box", "generate/draw.py"),
+    ("crop", "generate/feed.py"),
+    ("teacher", "models/teacher.py"),
+    ("top K", "batch"),
+    ("label file", "labels/writer.py"),
+]
+EVERY_EPOCH = [
+    ("which crops", "loader/sampler.py"),
+    ("read label", "labels/file.py"),
+    ("decode region", "csrc/image/jpeg.cpp"),
+    ("crop, resize, flip", "csrc/image/resample.cpp"),
+    ("normalise, mix", "batch/prepare.py"),
+]
+STEP = [("student", "train/loop.py"), ("target", "loss/target.py"), ("loss and gradient", "csrc/loss")]
+
+
+def main() -> None:
+    IMAGES.mkdir(exist_ok=True)
+    save(speed(), "speed.svg")
+    save(calibration(), "calibration.svg")
+    (IMAGES / "crop.svg").write_text(way_of_a_crop())
+    if len(sys.argv) > 1:
+        photograph(Path(sys.argv[1]), IMAGES / "report.png")
+
+
+def save(chart: altair.Chart, name: str) -> None:
+    chart = chart.configure(background="white", font="sans-serif").configure_view(stroke=None)
+    chart.save(str(IMAGES / name))
+    path = IMAGES / name
+    path.write_text(path.read_text().rstrip() + "\n")
+
+
+def loading() -> list[dict[str, object]]:
+    """The table of docs/figures.md: a row for each loader and m."""
+    table = re.search(r"\| 2026\S* \| m = 1 .*?\n\n", (DOCS / "figures.md").read_text(), re.S)[0]
+    found = re.findall(r"^\| ([a-zA-Z][^|]*?) \| (\d+) \| (\d+) \| (\d+) \|$", table, re.M)
+    return [
+        {"loader": name, "m": f"m = {m}", "crops per second": int(rate)}
+        for name, *rates in found
+        for m, rate in zip((1, 4, 8), rates)
+    ]
+
+
+def speed() -> altair.Chart:
+    rows = loading()
+    names = list(dict.fromkeys(row["loader"] for row in rows))
+    base = altair.Chart(altair.Data(values=rows)).encode(
+        x=altair.X("crops per second:Q", axis=None),
+        y=altair.Y("loader:N", sort=names, title=None, axis=altair.Axis(ticks=False, domain=False)),
+    )
+    colour = altair.condition(altair.datum.loader == "fkdx", altair.value(OURS), altair.value(OTHERS))
+    bars = base.mark_bar(height=16).encode(color=colour)
+    numbers = base.mark_text(align="left", dx=4).encode(text="crops per second:Q")
+    return (
+        (bars + numbers)
+        .properties(width=190, height=92)
+        .facet(
+            column=altair.Column("m:N", title="crops per second of one core, m crops from each decoded image")
+        )
+    )
+
+
+def histogram() -> list[tuple[float, float, float]]:
+    """(low, high, percent) of the histogram that docs/quickstart.md shows."""
+    found = re.findall(r"^  (\d\.\d\d) to (\d\.\d\d) +([\d.]+)%", (DOCS / "quickstart.md").read_text(), re.M)
+    return [tuple(map(float, row)) for row in found]
+
+
+def fate(low: float) -> str:
+    bottom, middle, top = THRESHOLDS
+    if low < bottom or low >= top:
+        return "never shown"
+    return "learns the class" if low < middle else "keeps its label"
+
+
+def calibration() -> altair.Chart:
+    rows = [{"from": a, "to": b, "percent": share, "crop": fate(a)} for a, b, share in histogram()]
+    colours = altair.Scale(domain=list(FATES), range=list(FATES.values()))
+    return (
+        altair.Chart(altair.Data(values=rows))
+        .mark_bar(stroke="white")
+        .encode(
+            x=altair.X("from:Q", bin="binned", title="the teacher's largest probability"),
+            x2="to:Q",
+            y=altair.Y("percent:Q", title="% of the crops"),
+            color=altair.Color("crop:N", scale=colours, title="the crop ..."),
+        )
+        .properties(width=480, height=200)
+    )
+
+
+def way_of_a_crop() -> str:
+    """Three rows of boxes with arrows; each box says what happens, and in which file."""
+    rows = [("once", ONCE), ("every epoch", EVERY_EPOCH), ("every step", STEP)]
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1010 330" font-family="sans-serif">',
+        "<title>The way of a crop: teacher, label file, loader, loss</title>",
+        '<rect width="1010" height="330" fill="white"/>',
+        '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="6" refY="3" orient="auto">'
+        '<path d="M0,0 L6,3 L0,6 z" fill="#546e7a"/></marker></defs>',
+    ]
+    for number, (title, stages) in enumerate(rows):
+        y = 36 + 106 * number
+        parts.append(f'<text x="12" y="{y - 10}" font-size="14" fill="#546e7a">{title}</text>')
+        for place, (what, where) in enumerate(stages):
+            x = 12 + 200 * place
+            parts.append(box(x, y, what, where))
+            if place + 1 < len(stages):
+                parts.append(arrow(x + 176, y + 28, x + 197, y + 28))
+    parts.append(arrow(900, 92, 290, 139))  # the label file is read in every epoch
+    parts.append(arrow(900, 198, 100, 245))  # the batch goes to the student
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def box(x: int, y: int, what: str, where: str) -> str:
+    return (
+        f'<rect x="{x}" y="{y}" width="176" height="56" rx="6" fill="#e0f2f1" stroke="{OURS}"/>'
+        f'<text x="{x + 88}" y="{y + 24}" font-size="15" text-anchor="middle" fill="#212121">{what}</text>'
+        f'<text x="{x + 88}" y="{y + 43}" font-size="11" text-anchor="middle" fill="#546e7a" '
+        f'font-family="monospace">{where}</text>'
+    )
+
+
+def arrow(x: int, y: int, to_x: int, to_y: int) -> str:
+    return f'<path d="M{x},{y} L{to_x},{to_y}" stroke="#546e7a" fill="none" marker-end="url(#tip)"/>'
+
+
+def photograph(page: Path, path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1100, "height": 660}, color_scheme="light")
+        tab.goto(page.resolve().as_uri())
+        tab.wait_for_selector(".chart svg")
+        tab.locator("#images").evaluate("(heading) => heading.scrollIntoView()")
+        tab.screenshot(path=path)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
