@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import PIL
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -20,9 +19,10 @@ from torchvision.transforms import functional as F
 from torchvision.transforms.v2 import functional as F2
 
 from fkdx import _C, CropLoader, LabelFile
+from fkdx.image import installed_rule
 
 # The order of passes of the Pillow that runs here, which all but DALI and torch follow.
-RESAMPLE = "pillow12" if int(PIL.__version__.split(".")[0]) <= 12 else "pillow13"
+RESAMPLE = installed_rule()
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 

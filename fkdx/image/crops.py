@@ -199,6 +199,11 @@ def harmless_warnings() -> int:
     return _decoder().harmless_warnings
 
 
+def installed_rule() -> Resample:
+    """The order of passes that the installed Pillow follows; to compare pixels with it."""
+    return "pillow12" if int(PIL.__version__.split(".")[0]) <= 12 else "pillow13"
+
+
 def pillow_difference(encoded: bytes, allow_warnings: bool = False) -> int:
     """How far the pixels of a whole JPEG file are from Pillow's at most, in levels of 255; 0 for other files.
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 import fkdx
 from fkdx import _C, reference
-from fkdx.image import decode_crops, image_size, resize_crops, validation_crop
+from fkdx.image import decode_crops, image_size, installed_rule, resize_crops, validation_crop
+from fkdx.image.crops import RESAMPLES
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -57,6 +58,17 @@ def test_the_two_rules_differ_where_the_height_shrinks_more(rng: np.random.Gener
     assert (rules[0] != rules[1]).any()
     rules = [reference.resize(wide, (64, 64), resample=rule) for rule in ("pillow12", "pillow13")]
     np.testing.assert_array_equal(*rules)
+
+
+def test_the_rule_of_the_installed_pillow(rng: np.random.Generator) -> None:
+    """A box whose height shrinks by far more than its width, where the orders differ."""
+    image = photo(rng, 400, 70)
+    expected = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BILINEAR))
+    crops = {
+        rule: resize_crops(image, [(0, 0, 400, 70)], [False], 64, resample=rule)[0] for rule in RESAMPLES
+    }
+    assert not np.array_equal(crops["pillow12"], crops["pillow13"])
+    assert np.array_equal(crops[installed_rule()], expected)
 
 
 @pytest.mark.parametrize("resample", ["pillow12", "pillow13"])
