@@ -23,8 +23,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bench")
     rng = np.random.default_rng(0)
     (root / "a").mkdir()
-    for i in range(12):
-        Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8)).save(root / "a" / f"{i}.jpg")
+    for i in range(24):  # half of them large enough for crops that Pillow 13 resizes in another order
+        shape = (420, 400, 3) if i % 2 else (60, 80, 3)
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(root / "a" / f"{i}.jpg")
     return root
 
 
