@@ -80,11 +80,11 @@ uint32_t seal(const void* id, const IndexEntry& entry, std::string_view key, con
 LabelFile::LabelFile(const std::string& path, Io io) : storage_(path, io) {
   const uint64_t size = storage_.size();
   expect(size >= sizeof(Preamble) + sizeof(Footer), "size, got ", size, ", expected at least ",
-         sizeof(Preamble) + sizeof(Footer), " bytes");
+         sizeof(Preamble) + sizeof(Footer), " bytes; this is no label file, or the rest of one");
   expect(size <= kMaxFile, "size, got ", size, ", expected at most ", kMaxFile, " bytes");
   storage_.read(0, sizeof(Preamble), reinterpret_cast<uint8_t*>(&preamble_));
   storage_.read(size - sizeof(Footer), sizeof(Footer), reinterpret_cast<uint8_t*>(&footer_));
-  expect(preamble_.magic == kMagic, "magic, expected that of a label file");
+  expect(preamble_.magic == kMagic, "magic, got other bytes, expected those that a label file (.fkdl) begins with");
   expect(preamble_.crc == crc32c(0, &preamble_, offsetof(Preamble, crc)),
          "CRC of the preamble does not hold");
   expect(preamble_.major == kMajor, "version, got ", preamble_.major, ", expected ", kMajor);

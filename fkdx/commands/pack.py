@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from fkdx.commands.options import DATA_HELP
+from fkdx.errors import refuse
 from fkdx.image import INTERPOLATIONS
 from fkdx.importers import FORMATS, open_foreign
 from fkdx.importers.fkd import LABEL_TYPES
@@ -30,6 +31,7 @@ from fkdx.stores import read_classes
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    _check(args)
     classes = read_classes(args.classes) if args.classes else None
     images = Images(args.images, classes) if args.images else None
     labels = open_foreign(args.source, _settings(args, classes, images), args.format)
@@ -58,6 +60,21 @@ def main(argv: list[str] | None = None) -> int:
     if report.unreadable:
         print(f"{len(report.unreadable)} images left out, listed in {args.output}.unreadable.txt")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """ValueError for what cannot be meant, before anything is read."""
+    for name in ("workers", "num_classes", "mix_size", "crops", "topk"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            refuse("pack", f"--{name.replace('_', '-')}", value, "1 or more")
+    if os.path.isdir(args.output):
+        refuse("pack", "--output", "a folder", "the name of a file, such as labels.fkdl", args.output)
+    if args.classes and args.num_classes:
+        names = len(read_classes(args.classes))
+        if names != args.num_classes:
+            got = f"{names} names, but --num-classes {args.num_classes}"
+            refuse("pack", "--classes", got, "as many", args.classes)
 
 
 def describe(labels: ForeignLabels) -> str:

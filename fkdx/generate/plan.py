@@ -1,6 +1,7 @@
 """What the settings of a job come to: its images, teachers and crops, and the label files that it makes."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -90,6 +91,7 @@ def make_plan(settings: Settings, source: Store, teachers: list[Teacher], classe
     pairs = pick_pairs(settings, teachers, source, draw)
     augment = pick_augment(settings, draw)
     outputs = plan_outputs(settings, teachers, classes, draw)
+    say_what_is_cut(settings, teachers[0].num_outputs)
     for output in outputs:
         output.options["mix_size"] = pairs.size if pairs else 0
         output.options["extra"] = augment.extra() if augment else None
@@ -137,9 +139,11 @@ def name_classes(settings: Settings, teachers: list[Teacher], folders: list[str]
         names, origin = (known, subset) if fits else (folders, f"the folders in {settings.data}")
     for teacher in teachers:
         if teacher.num_outputs != len(names):
+            some = f" ({', '.join(names[:3])}{', ...' * (len(names) > 3)})" if names else ""
             raise ValueError(
-                f"generate: {teacher.name} has {teacher.num_outputs} classes, got {len(names)} of {origin}; "
-                "give its class names in order as --classes FILE"
+                f"generate: {teacher.name} has {teacher.num_outputs} classes, got {len(names)}{some} of "
+                f"{origin}; give its class names in order as --classes FILE, or as --data the folder that "
+                "holds its class folders"
             )
     strangers = [folder for folder, number in zip(folders, numbers_among(folders, names)) if number < 0]
     if strangers:
@@ -149,6 +153,15 @@ def name_classes(settings: Settings, teachers: list[Teacher], folders: list[str]
             f"are those of {origin}; numbers need --classes FILE, {settings.data}"
         )
     return names
+
+
+def say_what_is_cut(settings: Settings, outputs: int) -> None:
+    """A line where fewer classes are kept than were asked for."""
+    if settings.kind in ("topk", "topk_logits") and outputs < settings.topk != Settings.topk:
+        print(
+            f"fkdx generate: --topk {settings.topk}: the teacher has {outputs} outputs, and all are kept",
+            file=sys.stderr,
+        )
 
 
 def pick_crops(settings: Settings) -> Draw:

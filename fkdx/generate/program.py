@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Settings) -> None:
     source = open_store(settings.data, settings.classes)
+    len(source)  # raises FileNotFoundError where there are none, before a teacher is loaded
     folders, _ = class_numbers(source, None)  # every class is among those of --classes
     teachers = load_teachers(settings, len(folders))
     bare = settings.head or settings.kind == "embedding"

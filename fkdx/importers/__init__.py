@@ -3,6 +3,8 @@
 A new format is a subclass of `ForeignLabels` in a new file, and a line in `FORMATS`.
 """
 
+import os
+from itertools import islice
 from pathlib import Path
 
 from fkdx._C import FormatError
@@ -16,6 +18,7 @@ from fkdx.importers.lpqld import LpqldLabels
 from fkdx.importers.reinforcement import ReinforcementLabels
 from fkdx.importers.sre2l import Sre2lLabels
 from fkdx.importers.tinyvit import TinyVitLabels
+from fkdx.stores.store import is_image
 
 FORMATS: dict[str, type[ForeignLabels]] = {
     labels.name: labels
@@ -45,7 +48,7 @@ def open_foreign(path: str | Path, settings: Settings, format: str = "auto") -> 
     if format == "auto":
         fitting = [labels for labels in FORMATS.values() if labels.matches(path)]
         if len(fitting) != 1:
-            got = " and ".join(labels.name for labels in fitting) or "none that fits"
+            got = " and ".join(labels.name for labels in fitting) or _what_it_is(path)
             raise FormatError(
                 f"open_foreign: format, got {got}, expected a folder of one of {', '.join(FORMATS)} "
                 f"(`fkdx pack --help` describes them); name it with --format, {path}"
@@ -54,3 +57,13 @@ def open_foreign(path: str | Path, settings: Settings, format: str = "auto") -> 
     if format not in FORMATS:
         refuse("open_foreign", "format", f"'{format}'", f"auto or one of {', '.join(FORMATS)}")
     return FORMATS[format](path, settings)
+
+
+def _what_it_is(path: Path) -> str:
+    """In words, of what is in no known format."""
+    if path.is_file():
+        return "a label file, which is packed already" if path.suffix == ".fkdl" else "a file"
+    found = [name for _, _, names in islice(os.walk(path), 100) for name in names]
+    if not found:
+        return "an empty folder"
+    return "images without labels" if all(map(is_image, found)) else "none that fits"

@@ -9,7 +9,7 @@ module:function             your own function, called with num_classes
 import difflib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -96,7 +96,7 @@ def build_student(name: str, num_classes: int, pretrained: bool, arguments: dict
     ValueError if it cannot be built.
     """
     if ":" not in name:
-        with building("student", name, arguments):
+        with building("student", name, arguments, timm.list_models):
             return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **arguments)
     function = find_function("student", name)
     try:
@@ -117,15 +117,28 @@ def find_function(role: str, name: str) -> Callable[..., nn.Module]:
         sys.path.remove("")
 
 
+def near(name: str, known: Iterable[str]) -> str:
+    """A hint at the end of a message: which known names are like this one."""
+    like = difflib.get_close_matches(name, list(known), n=3)
+    return f"; near it: {', '.join(like)}" if like else ""
+
+
 @contextmanager
-def building(what: str, name: str, arguments: dict | None = None) -> Iterator[None]:
-    """Around a library's builder: what it raises, for a failed download too, is a ValueError of one line."""
+def building(
+    what: str, name: str, arguments: dict | None = None, known: Callable[[], Iterable[str]] = tuple
+) -> Iterator[None]:
+    """Around a library's builder: what it raises, for a failed download too, is a ValueError of one line.
+
+    `known` gives the names that the library knows, for a hint where this one is misspelt.
+    """
     try:
         yield
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         given = f" with {arguments}" if arguments else ""
-        raise ValueError(f"{what}: cannot build {name}{given} ({reason})") from error
+        names = known()
+        hint = near(name, names) if name not in names else ""
+        raise ValueError(f"{what}: cannot build {name}{given} ({reason}){hint}") from error
 
 
 def check_student(model: nn.Module, name: str, size: int, num_classes: int) -> None:
@@ -154,9 +167,9 @@ def _need_weights(wanted: Wanted) -> None:
 def _timm(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     name = wanted.name
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
-        hint = f"; near it: {', '.join(near)}" if near else ""
-        raise ValueError(f"teacher: timm knows no model '{name}'{hint}")
+        raise ValueError(
+            f"teacher: timm knows no model '{name}'{near(name.split('.')[0], timm.list_models())}"
+        )
     _need_weights(wanted)
     config = timm.get_pretrained_cfg(name)
     weights = read_weights(wanted.checkpoint) if wanted.checkpoint else None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,21 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         inner = next((weights[key] for key in WRAPPERS if isinstance(weights.get(key), dict)), None)
         weights = clean_state_dict(inner) if inner else weights
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"weights: cannot read weights ({reason}), expected .safetensors, .pt or .pth.tar, {path}"
+            f"weights: cannot read weights ({_reason(error)}), expected .safetensors, .pt or .pth.tar, {path}"
         ) from error
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         names = ", ".join(map(str, list(weights)[:4]))
         raise ValueError(f"weights: no tensors by name, got {names or 'nothing'}, {path}")
     return weights
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file of weights, without the advice to run what is in it."""
+    text = (str(error).splitlines() or [""])[0]
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in text:
+        return "it is of another kind, or asks for code, which is never run"
+    return text if len(text.split()) > 1 else "it is of another kind"
 
 
 def load_weights(
@@ -69,7 +77,10 @@ def _renamed(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     if not {n for n in weights.keys() ^ model.state_dict().keys() if not n.endswith(COUNTER)}:
         return weights
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    return translate(weights, model) if translate else weights
+    try:
+        return translate(weights, model) if translate else weights
+    except Exception:  # it misses names that it expects: these are another model's weights
+        return weights
 
 
 def differing(weights: dict[str, Tensor], model: nn.Module) -> list[str]:

@@ -130,6 +130,8 @@ def read_classes(path: str | os.PathLike) -> list[str]:
 
 def read_lines(path: str | os.PathLike) -> list[str]:
     """The lines of a UTF-8 text file that are not empty, without a byte order mark."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"text file: no such file, {path}")
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

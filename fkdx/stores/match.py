@@ -128,7 +128,7 @@ def _names_files(store: ImageFolder, keys: Keys, order: np.ndarray | None, label
         raise ValueError(
             f"CropLoader: images and labels do not match: of {len(probed)} labels that were looked at, "
             f"{len(absent)} have no image (such as {absent[0]}) in {store.path}, {labels.path}; give the "
-            "images the labels were made for, or set on_missing='ignore'"
+            "images the labels were made for, or set on_missing='ignore' (--on-missing ignore)"
         )
     return len(absent) == 0
 
@@ -174,11 +174,13 @@ def _check_match(
         return
     example = store.keys[int(unknown[0])] if len(unknown) else None
     lost = keys[int(absent[0])] if len(absent) else None
+    remedy = "give the images the labels were made for"
+    if (found >= 0).any():
+        remedy += ", or set on_missing='ignore' (--on-missing ignore)"
     raise ValueError(
         f"CropLoader: images and labels do not match: {len(unknown)} of {len(store)} images have no label "
         f"(such as {example}), {len(absent)} of {int(wanted.sum())} labels have no image (such as {lost}), "
-        f"{store.path}, {labels.path}; give the images the labels were made for, or set on_missing='ignore'"
-        f"{_advice(store)}"
+        f"{store.path}, {labels.path}; {remedy}{_advice(store)}"
     )
 
 

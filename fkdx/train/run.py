@@ -86,6 +86,8 @@ def begin(
             "resume: processes see different checkpoints; --output must be one folder for all of them"
         )
     if world.main:
+        if Path(recipe.output).is_file():
+            raise ValueError(f"output: got a file, expected a folder, {recipe.output}")
         Path(recipe.output).mkdir(parents=True, exist_ok=True)
     journal = Journal(recipe, position.total, position.step > 0, world.main)
     if world.main:
@@ -136,6 +138,8 @@ def find_checkpoint(recipe: Recipe) -> dict[str, Any] | None:
     if recipe.resume == "never" or recipe.evaluate:
         return None
     path = Path(recipe.output) / "last.pt" if recipe.resume == "auto" else Path(recipe.resume)
+    if recipe.resume != "auto" and not path.is_file():
+        raise FileNotFoundError(f"resume: no such checkpoint, expected auto, never or a file, {path}")
     return checkpoint.load(path) if recipe.resume != "auto" or path.exists() else None
 
 

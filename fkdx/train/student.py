@@ -5,7 +5,7 @@ from fnmatch import fnmatch
 
 import torch
 from timm.data import resolve_model_data_config
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from torch import nn
 
 from fkdx.models.build import build_student, building, check_student
@@ -60,7 +60,7 @@ def set_training(model: nn.Module) -> None:
 
 def create_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """timm's optimiser of that name for what is not frozen. ValueError if timm cannot build it."""
-    with building("optimizer", recipe.optimizer, recipe.optimizer_args):
+    with building("optimizer", recipe.optimizer, recipe.optimizer_args, list_optimizers):
         optimizer = create_optimizer_v2(
             model,
             opt=recipe.optimizer,

@@ -314,7 +314,7 @@ def test_differing_files_are_told(rng: np.random.Generator, tmp_path: Path) -> N
 
 
 def test_formats_are_found_or_named(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="none that fits"):
+    with pytest.raises(FormatError, match="an empty folder"):
         open_foreign(tmp_path, Settings())
     with pytest.raises(ValueError, match="expected auto or one of"):
         open_foreign(tmp_path, Settings(), "nobody")

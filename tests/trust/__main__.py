@@ -1,6 +1,7 @@
 """python -m trust SECONDS [--only NAME ...] [--folder build/trust] [--seed N] [--no-plant]"""
 
 import argparse
+import os
 import sys
 import time
 import traceback
@@ -73,6 +74,7 @@ def check_that_it_can_fail(part: Part, state: State) -> None:
     if done.planted:
         return
     turn, begun, bug = Turn(), time.monotonic(), OF_PART[part.name]
+    os.environ["PYTEST_ADDOPTS"] = "-x"  # one failure is enough
     try:
         with planted(bug, state.path.parent / "tree", part.builds) as tree:
             while not turn.failures and time.monotonic() - begun < 4 * part.patience:
@@ -80,6 +82,8 @@ def check_that_it_can_fail(part: Part, state: State) -> None:
     except (PlantingError, CannotRunError) as error:
         done.failures.append(f"its planted bug: {error}")
         return
+    finally:
+        del os.environ["PYTEST_ADDOPTS"]
     if turn.failures:
         done.planted = f"{bug.name}: {turn.failures[0][:300]}"
     else:

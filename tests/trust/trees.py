@@ -11,8 +11,7 @@ from pathlib import Path
 from trust.part import Bug
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("fkdx", "csrc", "tests", "tools", "bench", "docs", "examples")
-FILES = ("CMakeLists.txt", "setup.py", "pyproject.toml", "Makefile", "README.md", "LICENSE")
+MADE = ("build", "dist", "runs")  # folders that are not sources
 
 
 class PlantingError(RuntimeError):
@@ -41,8 +40,8 @@ def planted(bug: Bug, tree: Path, build: bool = True, source: Path = ROOT) -> It
 
 def copy_sources(source: Path, tree: Path) -> None:
     """Only what differs is written, so that a build has little to do."""
-    files = [path for folder in FOLDERS for path in (source / folder).rglob("*") if path.is_file()]
-    for path in [*files, *(source / name for name in FILES)]:
+    tops = [top for top in source.iterdir() if top.name not in MADE and not top.name.startswith(".")]
+    for path in (path for top in tops for path in (top, *top.rglob("*")) if path.is_file()):
         target = tree / path.relative_to(source)
         built = path.suffix == ".so" and target.exists()  # from the same sources
         if "__pycache__" in path.parts or built:
@@ -54,7 +53,13 @@ def copy_sources(source: Path, tree: Path) -> None:
 
 def build_extension(tree: Path) -> None:
     """Into the tree's own fkdx, without CUDA, and only what has changed."""
-    environment = {**os.environ, "FKDX_CUDA": "0", "FKDX_BUILD_DIR": str(tree / "build"), "FKDX_WERROR": "0"}
+    environment = {
+        **os.environ,
+        "FKDX_CUDA": "0",
+        "FKDX_BUILD_DIR": str(tree / "build"),
+        "FKDX_WERROR": "0",
+        "FKDX_LIBJPEG": "system",
+    }
     environment |= {"CCACHE_BASEDIR": str(tree), "CCACHE_NOHASHDIR": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"  # of cmake and ninja
     if shutil.which("ccache"):
