@@ -69,7 +69,14 @@ class Images:
             keys = getattr(self, name).get(stem, ())
             if len(keys) > 1:
                 got = f"{len(keys)} ({', '.join(keys[:3])})"
-                refuse("Images", f"images for '{stem}'", got, "one", label_file, error=FormatError)
+                refuse(
+                    "Images",
+                    f"images for '{stem}'",
+                    got,
+                    "one; give the images of one split",
+                    label_file,
+                    error=FormatError,
+                )
             if keys:
                 return keys[0]
         return None
