@@ -84,7 +84,8 @@ LabelFile::LabelFile(const std::string& path, Io io) : storage_(path, io) {
   expect(size <= kMaxFile, "size, got ", size, ", expected at most ", kMaxFile, " bytes");
   storage_.read(0, sizeof(Preamble), reinterpret_cast<uint8_t*>(&preamble_));
   storage_.read(size - sizeof(Footer), sizeof(Footer), reinterpret_cast<uint8_t*>(&footer_));
-  expect(preamble_.magic == kMagic, "magic, got other bytes, expected those that a label file (.fkdl) begins with");
+  expect(preamble_.magic == kMagic,
+         "magic, got other bytes, expected those that a label file (.fkdl) begins with");
   expect(preamble_.crc == crc32c(0, &preamble_, offsetof(Preamble, crc)),
          "CRC of the preamble does not hold");
   expect(preamble_.major == kMajor, "version, got ", preamble_.major, ", expected ", kMajor);
