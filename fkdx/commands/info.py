@@ -70,6 +70,8 @@ def describe(labels: LabelFile) -> dict[str, str]:
     for name, value in labels.header.items():
         if name in ("embeddings", "moments"):
             continue
+        if name == "dataset":
+            value = {fact: of for fact, of in value.items() if fact != "sizes"}
         if name == "classes":
             value = ", ".join([*value[:3], *(["..."] if len(value) > 4 else []), *value[3:][-1:]])
         facts[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -3,21 +3,22 @@
 import argparse
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 from tqdm import tqdm
 
-from fkdx.commands.options import progress
+from fkdx.commands.image_faults import match_images, print_faults
+from fkdx.commands.options import add_classes, progress
 from fkdx.errors import refuse
 from fkdx.image import INTERPOLATIONS, decode_crops, decoder, image_size
 from fkdx.image.crops import Interpolation
-from fkdx.labels import LabelFile, boxes_from_ratios, fingerprint
+from fkdx.labels import LabelFile, boxes_from_ratios
 from fkdx.labels.distributions import image_probabilities
 from fkdx.labels.similarity import cosines
 from fkdx.loader.verify_images import verify_images
-from fkdx.stores import FORMS, Store, find_images, keys_of_labels, match_labels, open_store
+from fkdx.stores import FORMS, Store, match_labels, open_store
 
 CLOSE = 0.99  # a cosine of embeddings that agree
 FEATURES_OF = {("cls",): "cls", ("patches",): "patches", ("cls", "patches"): "both"}  # by their names
@@ -26,48 +27,6 @@ _PURPOSE = (
     "Check that a label file is undamaged, that it belongs to these images, and that this teacher gives the "
     "same labels. Without a label file: find the images that a loader cannot read."
 )
-
-
-@dataclass
-class ImageFaults:
-    """How the images of a folder differ from those that were labelled; lists of keys, in order."""
-
-    missing: list[str] = field(default_factory=list)
-    extra: list[str] = field(default_factory=list)
-    other_size: list[str] = field(default_factory=list)
-    unreadable: list[str] = field(default_factory=list)
-    fingerprint: bool | None = None  # whether it matches; None if the file has none
-
-    def __bool__(self) -> bool:
-        lists = self.missing, self.extra, self.other_size, self.unreadable
-        return any(lists) or self.fingerprint is False
-
-
-def match_images(labels: LabelFile, root: "str | os.PathLike | Store") -> ImageFaults:
-    """Compares names, pixel sizes (read from the headers) and the fingerprint with the images of a store."""
-    store = open_store(root)
-    keys, order = keys_of_labels(labels)
-    found = find_images(store, labels, keys)
-    known = np.zeros(len(store), bool)
-    known[found[found >= 0]] = True
-    faults = ImageFaults(extra=[store.keys[int(image)] for image in np.flatnonzero(~known)])
-    sizes = labels.image_sizes if order is None else labels.image_sizes[order]
-    for i, image in enumerate(progress(found.tolist(), len(found), "images")):
-        if image < 0:
-            faults.missing.append(keys[i])
-            continue
-        try:
-            size = store.image_size(image)
-        except (ValueError, OSError) as error:
-            faults.unreadable.append(f"{keys[i]}: {error}")
-            continue
-        if sizes[i].any() and tuple(size) != tuple(sizes[i].tolist()):
-            faults.other_size.append(f"{keys[i]}: got {tuple(size)}, expected {tuple(sizes[i].tolist())}")
-    if "dataset" in labels.header:
-        names = dict(zip(found.tolist(), keys))  # images go by the names that were labelled
-        files = ((names.get(i, key), size) for i, (key, size) in enumerate(store.files()))
-        faults.fingerprint = fingerprint(files) == labels.header["dataset"]
-    return faults
 
 
 @dataclass(frozen=True)
@@ -238,12 +197,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     right = True
     if args.images:
-        right = print_match(match_images(labels, args.images))
+        images = open_store(args.images, args.classes)
+        right = print_faults(match_images(labels, images))
     if args.teacher:
         if not args.images:
             raise ValueError("verify: --teacher needs --images, the folder of the labelled images")
         answers, size, interpolation = load(args, labels)
-        agreement = verify_teacher(labels, args.images, answers, size, interpolation, args.sample, args.crops)
+        agreement = verify_teacher(labels, images, answers, size, interpolation, args.sample, args.crops)
         right = print_teacher(agreement, bool(labels.embeddings)) and right
     return 0 if right else 1
 
@@ -253,22 +213,15 @@ def print_bad_images(args: argparse.Namespace) -> int:
     if not args.images or args.teacher:
         raise ValueError("verify: there is nothing to verify; give a label file, or --images FOLDER alone")
     bad = other = 0
-    for image in verify_images(args.images, args.threads, args.allow_warnings, compare=not args.fast):
+    for image in verify_images(
+        open_store(args.images, args.classes), args.threads, args.allow_warnings, compare=not args.fast
+    ):
         tqdm.write(image.reason)
         bad, other = bad + (not image.differs), other + image.differs
     print(f"{args.images}: {bad or 'no'} unreadable image{'s' * (bad != 1)}")
     if other:
         print(f"{other} with other pixels than Pillow's; what decodes here: {decoder()}")
     return 1 if bad else 0
-
-
-def print_match(faults: ImageFaults) -> bool:
-    for name in ("missing", "extra", "other_size", "unreadable"):
-        keys = getattr(faults, name)
-        print(f"{name.replace('_', ' '):<12} {len(keys)}{', for example ' + keys[0] if keys else ''}")
-    verdict = {None: "none in the file", True: "matches", False: "does not match: files differ"}
-    print(f"{'fingerprint':<12} {verdict[faults.fingerprint]}")
-    return not faults
 
 
 def print_teacher(agreements: dict[str, Agreement], embeddings: bool = False) -> bool:
@@ -311,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
         help="with a label file: compare names, sizes and fingerprint; without one: decode every image of "
         "DATA and report those that are broken",
     )
+    add_classes(parser)
     add("--threads", type=int, metavar="N", help="number of decoding threads (default: all cores)")
     add(
         "--allow-warnings",

@@ -94,8 +94,11 @@ def _check_finite(finite: np.ndarray, image: ImageCrops) -> None:
         raise RuntimeError(f"generate: the teacher's outputs for crop {crop} are not finite, {image.key}")
 
 
-def finish(job: Parts, shards: list[Shard], output: Output, number: int) -> None:
-    """Make an output of a finished job from its shards; does nothing if that has been done."""
+def finish(job: Parts, shards: list[Shard], output: Output, number: int, sizes: str) -> None:
+    """Make an output of a finished job from its shards; does nothing if that has been done.
+
+    `sizes` are those of a fingerprint, of all images; one file has them, a folder of shards has not.
+    """
     if output.path.exists():
         return
     numbers = [shard.number for shard in shards]
@@ -104,7 +107,7 @@ def finish(job: Parts, shards: list[Shard], output: Output, number: int) -> None
         write_manifest(folder, [job.labels_path(shard, number) for shard in numbers])
         folder.rename(output.path)
         return
-    options = dict(output.options)
+    options = {**output.options, "dataset": {**output.options["dataset"], "sizes": sizes}}
     if options["mix_size"]:
         options["images"] = sorted(
             set().union(*(LabelFile(job.labels_path(shard, number)).keys for shard in numbers))

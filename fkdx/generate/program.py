@@ -14,6 +14,7 @@ from fkdx.generate.plan import Plan, load_teachers, make_plan, name_classes
 from fkdx.generate.settings import Settings
 from fkdx.generate.shards import Shard, beside
 from fkdx.image import decoder
+from fkdx.labels import size_marks
 from fkdx.labels.parts import Parts, clear_removed, write_json
 from fkdx.stores import class_numbers, open_store
 
@@ -79,7 +80,7 @@ def label(plan: Plan) -> None:
             return
         with job.lock():
             finish_shards(labelling, shards)
-            conclude(job, shards, outputs)
+            conclude(job, shards, outputs, size_marks(plan.source.sizes()))
 
 
 def finish_shards(labelling: Labelling, shards: list[Shard]) -> None:
@@ -108,10 +109,10 @@ def find_job(outputs: list[Output], facts: dict, notes: dict) -> Parts | None:
     raise TimeoutError(f"generate: no job was begun by rank 0 within {WAIT_SECONDS} s, {folder}")
 
 
-def conclude(job: Parts, shards: list[Shard], outputs: list[Output]) -> None:
+def conclude(job: Parts, shards: list[Shard], outputs: list[Output], sizes: str) -> None:
     """Make the outputs and the report of a finished job, and remove its folder."""
     for number, output in enumerate(outputs):
-        finish(job, shards, output, number)
+        finish(job, shards, output, number, sizes)
     reports = [job.report(shard.number) for shard in shards]
     failed = [entry for report in reports for entry in report["failed"]]
     warned = sum(report.get("warned", 0) for report in reports)  # older parts do not say

@@ -14,11 +14,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from fkdx.errors import refuse
 from fkdx.importers.foreign_labels import ForeignLabels, Unreadable
-from fkdx.labels import ImageLabels, LabelWriter
+from fkdx.labels import ImageLabels, LabelWriter, size_marks
 from fkdx.labels.parts import Parts, clear_removed
 
 IMAGES_A_PART = 2048
@@ -130,10 +131,19 @@ def pack(
     with folder.lock():
         report = _pack_all(job, folder, workers, f"{source.name} -> {expected / 1e9:.3g} GB")
         _list_unreadable(report.unreadable, target, allow_missing)
-        folder.join(range(len(job.parts())), target, job.options)
+        folder.join(range(len(job.parts())), target, _with_sizes(job))
     folder.remove()
     report.bytes = target.stat().st_size
     return report
+
+
+def _with_sizes(job: Job) -> dict[str, Any]:
+    """The job's options, with the sizes of all images in the fingerprint, if there are any."""
+    dataset, images = job.options.get("dataset"), getattr(job.source, "images", None)
+    if dataset is None or images is None:
+        return job.options
+    sizes = np.array([size for _, size in images.files()])
+    return {**job.options, "dataset": {**dataset, "sizes": size_marks(sizes)}}
 
 
 def _pack_all(job: Job, folder: Parts, workers: int, title: str) -> Report:

@@ -1,9 +1,13 @@
 """Which data set a label file belongs to: keys and the fingerprint."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+import numpy as np
 
 MAX_KEY = 4096
+_DIGITS = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", np.uint8)
+_MARKS = 4096  # of a size in bytes its last 12 bits are kept, in two digits
 
 
 def check_key(key: str) -> bytes:
@@ -42,3 +46,28 @@ def fingerprint(files: Iterable[tuple[str, int]]) -> dict[str, int | str]:
         count += 1
         total += size
     return {"images": count, "bytes": total, "digest": digest.hexdigest()}
+
+
+def same_fingerprint(one: Mapping, other: Mapping) -> bool:
+    """Whether two fingerprints are equal; one of them may have `sizes` besides."""
+    return all(one.get(name) == other.get(name) for name in ("images", "bytes", "digest"))
+
+
+def size_marks(sizes: np.ndarray) -> str:
+    """The `sizes` of a fingerprint, from the bytes (N,) of the images in the order of their keys.
+
+    By these the few images whose files differ can be named.
+    """
+    marks = np.asarray(sizes, np.int64) % _MARKS
+    return _DIGITS[np.stack([marks >> 6, marks & 63], axis=1)].tobytes().decode()
+
+
+def differing_sizes(dataset: Mapping, sizes: np.ndarray) -> np.ndarray | None:
+    """The numbers of the images whose sizes in bytes (N,), in the order of keys, are not those of a
+    fingerprint; None where it does not say them, or of another number of images."""
+    said = str(dataset.get("sizes", "")).encode()
+    if len(said) != 2 * len(sizes) or len(sizes) != dataset.get("images"):
+        return None
+    marks = np.frombuffer(said, np.uint8).reshape(-1, 2)
+    expected = np.frombuffer(size_marks(sizes).encode(), np.uint8).reshape(-1, 2)
+    return np.flatnonzero((marks != expected).any(axis=1))

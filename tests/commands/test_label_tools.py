@@ -13,10 +13,11 @@ from fkdx import cli, reference
 from fkdx.commands.compare import compare
 from fkdx.commands.concat import concat
 from fkdx.commands.convert import convert
+from fkdx.commands.image_faults import match_images
 from fkdx.commands.info import sureness
 from fkdx.commands.merge import merge
 from fkdx.commands.slice import slice_labels
-from fkdx.commands.verify import Agreement, match_images, print_teacher, verify_teacher
+from fkdx.commands.verify import Agreement, print_teacher, verify_teacher
 from fkdx.labels import KINDS, LabelFile, LabelWriter, fingerprint
 
 C = 12
@@ -297,7 +298,7 @@ def test_match_images(labelled_images) -> None:
     (root / "n1/3.png").rename(root / "n1/7.png")
     faults = match_images(labels, root)
     assert (faults.missing, faults.extra) == (["n1/3.png"], ["n1/7.png"])
-    assert faults.other_size == ["n0/2.png: got (51, 80), expected (50, 80)"]
+    assert faults.differing == ["n0/2.png: got (51, 80), expected (50, 80)"]
     assert [text.split(":")[0] for text in faults.unreadable] == ["n0/4.png"]
     assert faults.fingerprint is False
 
