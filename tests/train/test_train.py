@@ -221,7 +221,9 @@ def test_labels_and_images_are_opened_once(soft, toy, monkeypatch):
     opened = []
     for name in ("LabelFile", "open_store"):
         real = getattr(data, name)
-        monkeypatch.setattr(data, name, lambda path, real=real: (opened.append(str(path)), real(path))[1])
+        monkeypatch.setattr(
+            data, name, lambda path, *more, real=real: (opened.append(str(path)), real(path, *more))[1]
+        )
     stages = "[{warmup_epochs: 1}, {epochs: 2}, {epochs: 2, crops_per_image: 1}]"
     assert main([*soft, "--stages", stages]) == 0
     images = [str(toy / "data" / split) for split in ("train", "val")]
