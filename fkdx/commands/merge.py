@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ from fkdx.errors import expect, refuse
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import (
     check_plain_crops,
+    check_same_changes,
     check_same_classes,
     check_same_crops,
     check_same_images,
 )
 from fkdx.labels.distributions import TAILS, Distributions, Tail, recover, union
-from fkdx.labels.rewrite import writer_like
+from fkdx.labels.rewrite import copy_images, writer_like
 
 
 def merge(
@@ -45,7 +47,7 @@ def merge(
         tail: see `fkdx.labels.distributions.recover`.
         options: further arguments of LabelWriter.
 
-    Raises ValueError where images, crops or classes differ.
+    Raises ValueError where images, crops, classes or the mixing and augmentation of crops differ.
     """
     first = files[0]
     embeds = any(file.embeddings for file in files)
@@ -53,9 +55,10 @@ def merge(
         ok = bool(file.embeddings) == embeds
         expect("merge", ok, "labels", file.kind, "embeddings, as another file's", file.path)
         check_same_classes("merge", file, first)
-        check_plain_crops("merge", file)
         check_same_images("merge", file, first)
     if embeds:
+        for file in files:
+            check_plain_crops("merge", file)
         if k is not None:
             refuse("merge", "k", k, "none for embeddings", first.path)
         put_side_by_side(files, output, **options)
@@ -75,8 +78,10 @@ def merge(
             one = images[0]
             boxes, flips = [image.boxes for image in images], [image.flips for image in images]
             check_same_crops("merge", files, boxes, flips, one.key)
+            check_same_changes("merge", files, images)
             ids, values = mean([recover(file, image, tail) for file, image in zip(files, images)], k)
-            writer.add(one.key, one.boxes, one.flips, None if dense else ids, values, one.image_size)
+            merged = replace(one, ids=None if dense else ids, values=values, tails=None)
+            copy_images([merged], writer)
 
 
 def put_side_by_side(files: Sequence[LabelFile], output: str | os.PathLike, **options: Any) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 from fkdx.commands.options import add_encoding, encoding_changes, make_parser, print_summary, progress
 from fkdx.errors import refuse
 from fkdx.labels import ImageLabels, LabelFile
-from fkdx.labels.layout import WITHOUT_IDS
 from fkdx.labels.rewrite import copy_images, writer_like
+
+CUT = {"dense_logits": "topk_logits", "dense": "topk"}  # what becomes of labels with all classes
 
 
 def slice_labels(
@@ -26,15 +27,17 @@ def slice_labels(
 
     Args:
         crops: keep this many of each image's crops, the first ones; images with fewer keep all of theirs.
-        k: keep the K most probable classes of each crop; what `topk_logits` lose goes into their tail.
+        k: keep the K most probable classes of each crop; what logits lose goes into their tail. Labels with
+            all classes become top-K labels: dense_logits topk_logits, dense topk.
         folders: keep the images whose first folder is one of these. Class ids do not change.
         options: further arguments of LabelWriter.
 
-    Raises ValueError if no image has as many crops, if K is larger than the file's, if it would cut dense
-    labels, or if nothing is left.
+    Raises ValueError if no image has as many crops, if K is larger than the file's, if labels name no
+    classes, or if nothing is left.
     """
-    if k is not None and (labels.kind in WITHOUT_IDS or not 1 <= k <= labels.k):
-        refuse("slice", "k", k, f"1 to {labels.k} of top-K labels", labels.path)
+    classes = labels.num_classes if labels.kind in CUT else labels.k
+    if k is not None and (labels.kind == "embedding" or not 1 <= k <= classes):
+        refuse("slice", "k", k, f"1 to {classes} of labels of classes", labels.path)
     most = int(labels.crop_counts.max(initial=0))
     if crops is not None and not 1 <= crops <= most:
         refuse("slice", "crops", crops, f"1 to {most}, the most that an image has", labels.path)
@@ -42,13 +45,30 @@ def slice_labels(
     if not keys:
         raise ValueError(f"slice: no image lies in {', '.join(sorted(folders or []))}, {labels.path}")
     changes: dict[str, Any] = {"k": k or labels.k, **options}
+    cut = labels.kind in CUT and k is not None and k < classes
+    if cut:
+        changes["kind"] = CUT[labels.kind]
     if crops is not None:
         changes["crops"] = crops if labels.crops else None
     if folders is not None:
         changes["dataset"] = None  # the fingerprint was that of all images
     with writer_like(labels, output, **changes) as writer:
         for key in progress(keys, len(keys), "slice"):
-            copy_images([_part(labels[key], crops, changes["k"])], writer)
+            image = labels[key]
+            if cut:
+                image = _most_probable(image, changes["k"], labels.kind == "dense_logits")
+            copy_images([_part(image, crops, changes["k"])], writer)
+
+
+def _most_probable(image: ImageLabels, k: int, logits: bool) -> ImageLabels:
+    """The K largest values with their classes; of logits, the log of what exp of the others sums to."""
+    ids = np.argsort(-image.values, axis=1, kind="stable")
+    values = np.take_along_axis(image.values, ids, axis=1)
+    cut = replace(image, ids=ids[:, :k], values=values[:, :k])
+    if not logits:
+        return cut
+    tails = np.logaddexp.reduce(values[:, k:].astype(np.float64), axis=1)
+    return replace(cut, tails=tails.astype(np.float32))
 
 
 def _part(image: ImageLabels, crops: int | None, k: int) -> ImageLabels:

@@ -1,11 +1,12 @@
 """Whether label files can be used together: the same images, the same crops, the same classes."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 
 from fkdx.errors import expect
-from fkdx.labels.file import LabelFile
+from fkdx.labels.file import ImageLabels, LabelFile, Mixes
 
 
 def check_same_images(where: str, labels: LabelFile, first: LabelFile) -> None:
@@ -39,6 +40,21 @@ def check_same_crops(
     for file, box, flip in zip(files, boxes, flips, strict=True):
         same = np.array_equal(box, boxes[0]) and np.array_equal(flip, flips[0])
         expect(where, same, crops, f"others than in {files[0].path}", "labels of the same crops", file.path)
+
+
+def check_same_changes(where: str, files: Sequence[LabelFile], images: Sequence[ImageLabels]) -> None:
+    """Raises ValueError unless an image's crops were mixed and augmented alike in all files."""
+    first = images[0]
+    for file, image in zip(files, images, strict=True):
+        same = file.mix_size == files[0].mix_size and image.extra == first.extra
+        if first.mixes is not None and image.mixes is not None:
+            pairs = [
+                (getattr(image.mixes, field.name), getattr(first.mixes, field.name))
+                for field in fields(Mixes)
+            ]
+            same = same and all(np.array_equal(ours, theirs) for ours, theirs in pairs)
+        what = f"mixing or augmentation of '{first.key}'"
+        expect(where, same, what, f"another one than in {files[0].path}", "the same", file.path)
 
 
 def check_same_classes(where: str, labels: LabelFile, first: LabelFile, unnamed: bool = True) -> None:

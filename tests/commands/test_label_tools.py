@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from fkdx.commands.merge import merge
 from fkdx.commands.slice import slice_labels
 from fkdx.commands.verify import Agreement, print_teacher, verify_teacher
 from fkdx.labels import KINDS, LabelFile, LabelWriter, fingerprint
+from fkdx.labels.rewrite import copy_images, writer_like
 
 C = 12
 
@@ -75,6 +77,30 @@ def test_slice(tmp_path: Path, rng, kind: str) -> None:
         slice_labels(whole, tmp_path / "c", crops=whole.crops + 1)
     with pytest.raises(ValueError, match="no image lies in n9"):
         slice_labels(whole, tmp_path / "c", folders=["n9"])
+
+
+@pytest.mark.parametrize(("kind", "cut"), [("dense", "topk"), ("dense_logits", "topk_logits")])
+@pytest.mark.parametrize("mix_size", [0, 32])
+def test_labels_of_all_classes_become_those_of_the_best(tmp_path: Path, rng, kind, cut, mix_size) -> None:
+    write_labels(tmp_path / "a", rng, kind, num_classes=C, value_type="float32", mix_size=mix_size)
+    whole = LabelFile(tmp_path / "a")
+    slice_labels(whole, tmp_path / "b", k=3, crops=2)
+    part = LabelFile(tmp_path / "b")
+    assert (part.kind, part.k, part.num_classes, part.mix_size) == (cut, 3, C, mix_size)
+    for image in part:
+        old = whole[image.key]
+        values = old.values[: len(image.ids)]
+        best = np.argsort(-values, axis=1, kind="stable")
+        np.testing.assert_array_equal(image.ids, best[:, :3])
+        kept, rest = (np.take_along_axis(values, ids, axis=1) for ids in (best[:, :3], best[:, 3:]))
+        np.testing.assert_allclose(image.values, kept, rtol=1e-3, atol=1e-6)
+        np.testing.assert_array_equal(image.boxes, old.boxes[: len(image.ids)])
+        if kind == "dense_logits":
+            np.testing.assert_allclose(image.tails, np.logaddexp.reduce(rest, axis=1), rtol=1e-5)
+        if mix_size:
+            np.testing.assert_array_equal(image.mixes.lambdas, old.mixes.lambdas[: len(image.ids)])
+    slice_labels(whole, tmp_path / "c", k=C)
+    assert LabelFile(tmp_path / "c").kind == kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -159,6 +185,41 @@ def test_concat(tmp_path: Path, rng) -> None:
 
 
 # ---- merge and compare -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["dense_logits", "topk"])
+def test_merge_keeps_how_crops_were_mixed(tmp_path: Path, rng, kind: str) -> None:
+    write_labels(tmp_path / "a", rng, kind, num_classes=C, mix_size=32, images=5)
+    first = LabelFile(tmp_path / "a")
+    with writer_like(first, tmp_path / "b") as writer:  # another teacher's answers for the same crops
+        for image in first:
+            values = image.values[:, ::-1] if kind == "dense_logits" else image.values
+            ids = image.ids if kind == "dense_logits" else (image.ids.astype(int) + 1) % C
+            copy_images([replace(image, values=np.array(values), ids=ids)], writer)
+    files = [first, LabelFile(tmp_path / "b")]
+    merge(files, tmp_path / "m", value_type="float32")
+    merged = LabelFile(tmp_path / "m")
+    assert (merged.mix_size, merged.keys[:]) == (32, first.keys[:])
+    for image in merged:
+        for name in ("partners", "boxes", "flips", "operations", "lambdas", "mix_boxes"):
+            old, new = (getattr(one.mixes, name) for one in (first[image.key], image))
+            np.testing.assert_array_equal(new, old)
+        if kind == "dense_logits":
+            every = [np.exp(file[image.key].values.astype(np.float64)) for file in files]
+            mean = np.mean([one / one.sum(axis=1, keepdims=True) for one in every], axis=0)
+            np.testing.assert_allclose(image.values, mean, atol=1e-6)
+
+
+def test_merge_refuses_crops_that_were_mixed_otherwise(tmp_path: Path, rng) -> None:
+    write_labels(tmp_path / "a", rng, num_classes=C, mix_size=32, images=3)
+    first = LabelFile(tmp_path / "a")
+    with writer_like(first, tmp_path / "b") as writer:
+        for image in first:
+            mixes = replace(image.mixes, lambdas=image.mixes.lambdas / 2)
+            copy_images([replace(image, mixes=mixes)], writer)
+    with pytest.raises(ValueError, match=r"merge: mixing or augmentation of .*, got another one than in"):
+        merge([first, LabelFile(tmp_path / "b")], tmp_path / "m")
+    assert not (tmp_path / "m").exists()
 
 
 @pytest.mark.parametrize("tail", ["smoothing", "renorm"])
