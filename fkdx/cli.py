@@ -28,6 +28,7 @@ VERBS = {
     "index": ("fkdx.commands.index", "write down where every image of a store lies, for a quick start"),
     "repack": ("fkdx.commands.repack", "copy images, byte for byte, into tar shards with their index"),
     "train": ("fkdx.train", "train a student from a label file"),
+    "evaluate": ("fkdx.commands.evaluate", "measure a model's features: k-NN and a linear probe"),
     "demo": ("fkdx.commands.demo", "draw a data set and run every step on it"),
     "bench": ("fkdx.commands.bench", "measure how fast this machine loads batches, and where the time goes"),
     "doctor": ("fkdx.commands.doctor", "show what was built and what this machine offers"),

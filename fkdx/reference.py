@@ -524,6 +524,35 @@ def mix_views(own, other, operation: int, lam: float, box) -> np.ndarray:
     return mixed
 
 
+# ---- train: features without a classifier ------------------------------------------------------------------
+
+
+def knn_class(known, classes, row, k: int, temperature: float = 0.07) -> int:
+    """The class of a feature (D,) by the votes of its k nearest among known ones (N, D)."""
+    cosines = [float(one @ row / np.linalg.norm(one) / np.linalg.norm(row)) for one in known]
+    votes: dict[int, float] = {}
+    for place in sorted(range(len(known)), key=lambda i: -cosines[i])[:k]:
+        votes[classes[place]] = votes.get(classes[place], 0.0) + math.exp(cosines[place] / temperature)
+    return max(votes, key=votes.__getitem__)
+
+
+# ---- loss: embeddings --------------------------------------------------------------------------------------
+
+
+def embedding_loss(student, teacher, loss: str, temperature: float = 1.0, teacher_temperature: float = 1.0):
+    """Of one projection and one embedding, (D,) each, in float64."""
+    s, t = np.asarray(student, np.float64), np.asarray(teacher, np.float64)
+    if loss == "cosine":
+        return 1 - float(s @ t) / math.sqrt(float(s @ s) * float(t @ t))
+    if loss == "mse":
+        return float(np.mean((s - t) ** 2))
+    if loss == "smooth_l1":
+        return float(np.mean([d * d / 2 if d < 1 else d - 0.5 for d in np.abs(s - t).tolist()]))
+    p = np.exp(t / teacher_temperature - np.max(t / teacher_temperature))
+    q = s / temperature
+    return -float(p / p.sum() @ (q - q.max() - math.log(np.exp(q - q.max()).sum())))
+
+
 # ---- generate: what a teacher says of crops ---------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import torch
 CLASSES = ["blue", "gray", "green", "red"]
 PAINT = {"blue": (0, 0, 1), "gray": (1, 1, 1), "green": (0, 1, 0), "red": (1, 0, 0)}
 HEIGHT, WIDTH, CROPS = 40, 48, 6
+EMBEDDINGS = 10, 6  # sizes of the two of a crop
 STUDENT = ["--student", "test_convnext", "--size", "32", "--batch-size", "16", "--crops-per-image", "2"]
 COMMON = [*STUDENT, "--lr", "0.01", "--log-every", "1", "--device", "cpu", "--deterministic"]
 
@@ -66,6 +67,23 @@ def write_labels(
         provenance={"teacher": teacher},
         **more,
     )
+
+
+def write_embeddings(path: Path, folder: Path) -> None:
+    """Two embeddings of stored crops that tell the classes; the first of some images' crops is zero."""
+    rng = np.random.default_rng(5)
+    keys = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.jpg"))
+    d, e = EMBEDDINGS
+    centres = {name: rng.normal(0, 1, d + e) * np.linspace(0.1, 10, d + e) for name in CLASSES}
+
+    def answers(key: str, count: int) -> dict[str, np.ndarray]:
+        values = centres[key.split("/")[0]] + rng.normal(0, 0.1, (count, d + e))
+        if key.endswith("/3.jpg"):
+            values[:, :d] = 0
+        return {"values": values.astype(np.float32)}
+
+    sizes, shape = dict.fromkeys(keys, (HEIGHT, WIDTH)), {"num_classes": d, "k": e, "crops": CROPS}
+    label_draws.write_labels(path, rng, "embedding", sizes=sizes, answers=answers, smallest=16, **shape)
 
 
 def draw_answers(rng: np.random.Generator, kind: str, truth: int, outputs: int) -> dict[str, np.ndarray]:

@@ -88,3 +88,47 @@ def without_classifier(model: nn.Module) -> nn.Module:
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, nn.Identity())
     return model
+
+
+class EmbeddingStudent(nn.Module):
+    """A student that learns embeddings: a backbone, with its own classifier or none, and a projection of its
+    features onto the teacher's. The projection is left behind when the training is over.
+
+    Attributes:
+        embeds: whether `forward` gives projections (B, K); else the backbone's own outputs.
+    """
+
+    def __init__(self, backbone: nn.Module, inside: int, outputs: int, projection: str = "linear") -> None:
+        super().__init__()
+        self.backbone, self.embeds = backbone, True
+        self.projection: nn.Module = nn.Linear(inside, outputs)
+        if projection == "mlp":
+            hidden = max(inside, outputs)
+            self.projection = nn.Sequential(nn.Linear(inside, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, D_student): what the backbone's classifier would see."""
+        return features_of(self.backbone, images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.projection(self.features(images)) if self.embeds else self.backbone(images)
+
+    def idle(self) -> set[str]:
+        """Names of the parameters that the current outputs do not use."""
+        if not self.embeds:
+            return {f"projection.{name}" for name, _ in self.projection.named_parameters()}
+        own = classifier_prefixes(self.backbone)
+        return {f"backbone.{name}" for name, _ in self.backbone.named_parameters() if name.startswith(own)}
+
+
+def features_of(backbone: nn.Module, images: Tensor) -> Tensor:
+    """(B, D): what a timm model's classifier sees, or what a model without a classifier gives."""
+    if hasattr(backbone, "forward_features") and hasattr(backbone, "forward_head"):
+        return backbone.forward_head(backbone.forward_features(images), pre_logits=True)
+    return backbone(images)
+
+
+def classifier_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """What the names of a timm model's classifier begin with; nothing begins so in other models."""
+    named = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    return tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))

@@ -13,6 +13,8 @@ from safetensors.torch import save
 from timm.models import clean_state_dict, load_state_dict
 from torch import Tensor, nn
 
+from fkdx.models.embed import classifier_prefixes
+
 WRAPPERS = ("model_state_dict", "student", "net")  # keys around the weights that timm does not know
 COUNTER = ".num_batches_tracked"  # of a batch norm; only norms without a momentum need it
 
@@ -33,6 +35,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(
             f"weights: cannot read weights ({_reason(error)}), expected .safetensors, .pt or .pth.tar, {path}"
         ) from error
+    if "projection.weight" in weights or "projection.0.weight" in weights:  # of a run on embeddings
+        weights = {n.removeprefix("backbone."): v for n, v in weights.items() if n.startswith("backbone.")}
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         names = ", ".join(map(str, list(weights)[:4]))
         raise ValueError(f"weights: no tensors by name, got {names or 'nothing'}, {path}")
@@ -53,6 +57,7 @@ def load_weights(
     """Put weights into the model called `name`; with `new_head`, up to two tensors (a classifier's) may have
     another shape, and stay as they are.
 
+    With `new_head` a classifier that is only in one of the two, the weights or the model, is passed over too.
     Other projects' names of timm's models are translated, and counters of batches that old checkpoints lack
     start at their first value. ValueError if the weights are still those of another model.
     """
@@ -62,6 +67,9 @@ def load_weights(
     missing, unknown = expected.keys() - weights.keys(), weights.keys() - expected.keys()
     unlike = {n for n in expected.keys() & weights.keys() if expected[n].shape != weights[n].shape}
     allowed = 2 if new_head else 0
+    if new_head:
+        heads = classifier_prefixes(model)
+        missing, unknown = ({n for n in names if not n.startswith(heads)} for names in (missing, unknown))
     faults = {"missing": missing, "unknown": unknown, "of another shape": unlike}
     for fault, names in faults.items():
         if len(names) > (allowed if names is unlike else 0):
@@ -69,7 +77,7 @@ def load_weights(
                 f"weights: the checkpoint is of another model: {len(names)} weights {fault} "
                 f"(the first is {min(names)}), expected those of {name}, {path}"
             )
-    model.load_state_dict({n: v for n, v in weights.items() if n not in unlike}, strict=not unlike)
+    model.load_state_dict({n: v for n, v in weights.items() if n not in unlike}, strict=not new_head)
 
 
 def _renamed(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:

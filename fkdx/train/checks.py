@@ -1,6 +1,7 @@
 """What must hold between a recipe and its data before the first step: nothing may fail days later."""
 
 import warnings
+from dataclasses import dataclass
 
 from tqdm import tqdm
 
@@ -17,15 +18,30 @@ MANY_FILES = 200_000  # more are not looked up one by one at the start of a run
 FEW = 0.01  # of the images may have other bytes: another copy of the data set, some of it encoded again
 
 
-def check_data(stages: list[Data], world: World) -> int:
-    """How many outputs the student needs, after a look at the data of every stage: none may fail days later.
+@dataclass(frozen=True)
+class Outputs:
+    """What a student has to give: values for so many classes, and embeddings of these sizes by name."""
+
+    classes: int
+    embeddings: dict[str, int]
+
+
+def check_data(stages: list[Data], world: World) -> Outputs:
+    """What the student has to give, after a look at the data of every stage: none may fail days later.
 
     Raises ValueError or OSError for what does not fit: batch and processes, crops, classes, folders.
     """
-    outputs = {data.stage.labels: check_stage(data, world) for data in stages}
+    outputs = {data.stage.labels: check_stage(data, world) for data in stages if not data.embeds}
     if len(set(outputs.values())) > 1:
         raise ValueError(f"train: classes, got {outputs} in the stages, expected the same number in all")
-    return next(iter(outputs.values()))
+    embedding_stages = [data for data in stages if data.embeds]
+    for data in embedding_stages:
+        check_stage(data, world)
+    sizes = {data.stage.labels: data.labels.embeddings for data in embedding_stages}
+    first = next(iter(sizes.values()), {})
+    if any(other != first for other in sizes.values()):
+        raise ValueError(f"train: embeddings, got {sizes} in the stages, expected the same in all")
+    return Outputs(next(iter(outputs.values()), 0), first)
 
 
 def check_stage(data: Data, world: World) -> int:
@@ -57,6 +73,8 @@ def check_stage(data: Data, world: World) -> int:
     check_objective(stage, labels)
     check_loader(stage, labels)
     outputs = labels.num_classes if labels else len(classes)
+    if data.embeds:
+        return 0
     if outputs != len(classes) and not (data.bare and not stage.val and not needs_classes(stage)):
         raise ValueError(
             f"train: classes, got {len(classes)} in {stage.data}, expected the {outputs} of {stage.labels}"
@@ -95,7 +113,7 @@ def check_batches(stages: list[Data], world: World) -> None:
             size, there = stage.batch_size, len(data.images)
             raise ValueError(f"train: a batch needs {size} images, but there are only {there}, {stage.data}")
         check_classes(data, loader.pool.store if stage.loader == "crops" else data.images)
-        if stage.val:
+        if data.evaluates:
             if not len(validation_loader(data, world, threads=1).pool.store):
                 raise ValueError(f"train: no image to evaluate on, {stage.val}")
             if stage.check_images:

@@ -1,7 +1,7 @@
 """What a stage learns from and is evaluated on: labels, images, classes, all opened once; and its loaders."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 
@@ -62,12 +62,23 @@ class Data:
     @property
     def class_names(self) -> list[str]:
         """The names of the student's outputs; none if its outputs are no classes."""
-        return [] if self.bare and self.labels.num_classes != len(self.classes) else self.classes
+        unnamed = self.bare and self.labels.num_classes != len(self.classes)
+        return [] if unnamed or self.embeds else self.classes
 
     @property
     def bare(self) -> bool:
         """Whether the labels are a teacher's logits, whose outputs need not be classes."""
         return self.labels is not None and self.labels.kind == "dense_logits"
+
+    @property
+    def embeds(self) -> bool:
+        """Whether embeddings are learned, not classes."""
+        return self.labels is not None and bool(self.labels.embeddings)
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the stage is evaluated: on classes, or where embeddings are learned, by k-NN."""
+        return bool(self.stage.val) and (not self.embeds or self.stage.knn > 0)
 
 
 def open_data(recipe: Recipe) -> list[Data]:
@@ -83,7 +94,8 @@ def open_data(recipe: Recipe) -> list[Data]:
         others = list(map(open_labels, stage.ensemble))
         known = known_classes(stage, labels)
         told = told_classes(stage, known)
-        classes = list(known or images_classes(stage, told, open_images))
+        needed = not (labels and labels.embeddings and not stage.knn)
+        classes = list(known or images_classes(stage, told, open_images, needed))
         stages.append(Data(stage, labels, others, classes, told, open_images))
     return stages
 
@@ -105,12 +117,14 @@ def told_classes(stage: Recipe, known: list[str] | None) -> tuple[str, ...] | No
     return tuple(known)
 
 
-def images_classes(stage: Recipe, told: tuple[str, ...] | None, open_images: OpenImages) -> list[str]:
-    """The names of all classes in order, of the images."""
+def images_classes(
+    stage: Recipe, told: tuple[str, ...] | None, open_images: OpenImages, needed: bool = True
+) -> list[str]:
+    """The names of all classes in order, of the images. ValueError without any where they are needed."""
     if not (stage.data or stage.val):
         raise ValueError("train: no images, expected --data DATA with one folder for each class")
     names = open_images(stage.data or stage.val, told).class_names
-    if not names:
+    if not names and needed:
         raise ValueError(f"train: no class folders, expected one folder for each class, {stage.data}")
     return names
 
@@ -190,6 +204,11 @@ def training_loader(
 
 def _stored_temperature(stage: Recipe, crops: int, epoch: int, done: float) -> float:
     return settings_at(stage, Pass(epoch, crops), done).teacher_temperature
+
+
+def known_images(data: Data, world: World, device: torch.device | str = "cpu") -> ValidationLoader:
+    """The training images as validation images are shown: the neighbours of a k-NN evaluation."""
+    return validation_loader(replace(data, stage=replace(data.stage, val=data.stage.data)), world, device)
 
 
 def validation_loader(

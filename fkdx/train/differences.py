@@ -1,4 +1,4 @@
-"""In what a recipe differs from that of a checkpoint."""
+"""In what a recipe differs from that of a checkpoint, and which of its keys change nothing."""
 
 from dataclasses import asdict
 from typing import Any
@@ -21,3 +21,13 @@ def _unmovable(keys: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in keys.items() if name not in KEYS or not KEYS[name].movable}
     inner = {name: list(map(_unmovable, kept[name])) for name in ("stages", "more_teachers") if name in kept}
     return kept | inner
+
+
+def without_effect(recipe: Recipe) -> dict[str, str]:
+    """Keys that are set but change nothing in any stage; what each of them would need."""
+    idle = {}
+    for name, about in KEYS.items():
+        using = [stage for stage in recipe.in_stages() if getattr(stage, name) != DEFAULTS[name]]
+        if using and not any(about.has_effect(stage) for stage in using):
+            idle[name] = about.says_needs()
+    return idle

@@ -64,6 +64,19 @@ class World:
         dist.all_gather_object(parts, texts)
         return [text for part in parts for text in part]
 
+    def join(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows (n, ...) of all processes, one process after the other; n may differ."""
+        if self.size == 1:
+            return rows
+        counts = [0] * self.size
+        dist.all_gather_object(counts, len(rows))
+        parts = []
+        for rank, count in enumerate(counts):
+            part = rows.contiguous() if rank == self.rank else rows.new_empty((count, *rows.shape[1:]))
+            dist.broadcast(part, rank)
+            parts.append(part)
+        return torch.cat(parts)
+
     def wait(self) -> None:
         """Until every process is here."""
         self.sum([0.0])

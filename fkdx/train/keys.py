@@ -5,6 +5,7 @@ import math
 import types
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Owner = Literal["stage", "run", "teacher"]
@@ -112,3 +113,12 @@ def cast(name: str, value: Any, kind: Any, where: str) -> Any:
         pass
     expected = str(getattr(kind, "__name__", kind))
     raise ValueError(f"recipe: {name}, got {value!r}, expected {expected}, {where}")
+
+
+def find_folders(recipe: R) -> R:
+    """A data folder that holds train/ and val/ stands for both."""
+    data = Path(recipe.data)
+    if not recipe.data or not (data / "train").is_dir():
+        return recipe
+    val = recipe.val or (str(data / "val") if (data / "val").is_dir() else "")
+    return replace(recipe, data=str(data / "train"), val=val)

@@ -1,6 +1,6 @@
 """What a step learns: images as the student sees them, mixed, the teacher's answers, the images' classes."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from fkdx.models.build import load_teacher
 from fkdx.models.machine import AMP
 from fkdx.models.online import OnlineTeachers
 from fkdx.models.teacher import Preprocess
+from fkdx.train.embedding import Embeddings
 from fkdx.train.objective import STORED, Target, needs_classes
 from fkdx.train.recipe import Recipe
 from fkdx.train.schedule import Pass, Settings
@@ -64,9 +65,19 @@ def draw_mix(recipe: Recipe, this_pass: Pass, images: Tensor, step: int, rank: i
 
 
 def make_lesson(
-    stage: Recipe, batch: Batch, mix: Mix | None, teachers: OnlineTeachers | None, now: Settings
+    stage: Recipe,
+    batch: Batch,
+    mix: Mix | None,
+    teachers: OnlineTeachers | None,
+    now: Settings,
+    embeddings: Embeddings | None = None,
 ) -> Lesson:
-    """A batch of either loader, with `mix` drawn for it. Online teachers see the student's own images."""
+    """A batch of either loader, with `mix` drawn for it. Online teachers see the student's own images.
+
+    embeddings: how those of the batch become targets, if it has any.
+    """
+    if embeddings:
+        batch = replace(batch, target=embeddings.target(batch.target))
     images, taught = batch.prepared(stage.mean, stage.std, stage.dtype, mix, teacher_temperature=None)
     said = taught
     if teachers:

@@ -28,9 +28,19 @@ from fkdx.loader import Batch, CropLoader, ValidationLoader
 from fkdx.models.weights import trained_facts
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.checks import check_batches, check_data, check_fingerprint
-from fkdx.train.data import Data, calibrated_files, open_data, training_loader, validation_loader
+from fkdx.train.data import (
+    Data,
+    calibrated_files,
+    known_images,
+    open_data,
+    training_loader,
+    validation_loader,
+)
+from fkdx.train.differences import without_effect
 from fkdx.train.distributed import Interrupted, Stop, World
+from fkdx.train.embedding import Embeddings
 from fkdx.train.evaluate import evaluate
+from fkdx.train.frozen import evaluate_knn
 from fkdx.train.lesson import Lesson, draw_mix, make_lesson, open_teachers
 from fkdx.train.objective import fit, losses
 from fkdx.train.read_recipe import read_recipe
@@ -82,10 +92,10 @@ def train(recipe: Recipe, world: World) -> int:
         return examine(student, data[0], recipe, world)
     data = [replace(stage_data, stage=stage) for stage_data, stage in zip(data, recipe.in_stages())]
     check_batches(data, world)
-    if world.main and (idle := recipe.without_effect()):
+    if world.main and (idle := without_effect(recipe)):
         named = ", ".join(f"{name} (needs {needs})" for name, needs in idle.items())
         print(f"fkdx train: keys that have no effect here: {named}", file=sys.stderr)
-    teachers = open_teachers(recipe, outputs, device) if recipe.teacher else None
+    teachers = open_teachers(recipe, outputs.classes, device) if recipe.teacher else None
 
     with Stop(world) as stop:
         run = begin(recipe, world, stop, device, student, teachers, data, state)
@@ -96,6 +106,8 @@ def train(recipe: Recipe, world: World) -> int:
                     break
                 position.stage, position.number, position.step, position.fitted = number + 1, 0, 0, None
                 state = None
+                if number + 1 < len(data) and data[number].embeds != data[number + 1].embeds:
+                    position.best = -1.0  # k-NN and top-1 are not to be compared
         except Interrupted:
             run.watch.report(position.total)
             save(run)
@@ -119,8 +131,10 @@ def train(recipe: Recipe, world: World) -> int:
 def train_stage(run: Run, data: Data, state: dict[str, Any] | None) -> bool:
     """Every pass of a stage from the run's position on; False if `max_steps` ended it early."""
     stage, position, world = data.stage, run.position, run.world
-    validation = validation_loader(data, world, run.device) if stage.val else None
+    validation = validation_loader(data, world, run.device) if data.evaluates else None
     run.bare = run.teachers is not None or data.bare
+    run.begin_stage(Embeddings.of(data.labels, stage.embedding_norm, run.device) if data.embeds else None)
+    say_zeros(data, world)
     freeze(run.student, stage.freeze)
     run.optimizer = create_optimizer(stage, run.student)
     if state and (position.number or position.step):
@@ -144,13 +158,21 @@ def train_stage(run: Run, data: Data, state: dict[str, Any] | None) -> bool:
         last = cut_short or position.number == len(plan) - 1
         better = False
         if validation is not None and (last or (position.number + 1) % stage.eval_every == 0):
-            better = score(run, stage, this_pass, validation)
+            better = score(run, data, this_pass, validation)
         if not cut_short:
             position.number, position.step = position.number + 1, 0
         save(run, better)
         if cut_short:
             return False
     return True
+
+
+def say_zeros(data: Data, world: World) -> None:
+    """A line about embeddings that have no direction."""
+    for name, moments in data.labels.moments.items() if data.embeds else ():
+        if moments.zeros:
+            crops = moments.zeros + moments.crops
+            world.say(f"{name}: {moments.zeros} of {crops} embeddings are zero vectors, kept out of the loss")
 
 
 def train_pass(
@@ -211,7 +233,7 @@ def train_step(
     for group in run.optimizer.param_groups:
         group["lr"] = now.lr * group.get("lr_scale", 1.0)
     mix = None if batch.mix else draw_mix(stage, this_pass, batch.images, run.position.total, run.world.rank)
-    lesson = make_lesson(stage, batch, mix, run.teachers, now)
+    lesson = make_lesson(stage, batch, mix, run.teachers, now, run.embeddings)
 
     parts, fits = [], []
     rows = len(batch.images) // stage.accumulate
@@ -246,16 +268,22 @@ def backward(
     """Forward and backward of some rows of a batch; their losses and logits."""
     with torch.autocast(run.device.type, stage.dtype, enabled=stage.dtype != torch.float32):
         logits = model(lesson.images)
-    values = losses(stage, now, logits, lesson.taught, lesson.classes, run.bare)
+    sizes = run.embeddings.sizes if run.embeddings else ()
+    values = losses(stage, now, logits, lesson.taught, lesson.classes, run.bare, sizes)
     run.scaler.scale(values.mean() / stage.accumulate).backward()
     return values.detach(), logits.detach()
 
 
-def score(run: Run, stage: Recipe, this_pass: Pass, loader: ValidationLoader) -> bool:
+def score(run: Run, data: Data, this_pass: Pass, loader: ValidationLoader) -> bool:
     """Evaluate, write it down, and say whether it was the best so far."""
+    stage, name = data.stage, "k-NN top-1" if data.embeds else "top-1"
     if run.world.size > 1:
         distribute_bn(run.learned, run.world.size)  # to all the statistics that rank 0 would save
-    found = evaluate(run.learned, loader, stage, run.world, run.stop)
+    if data.embeds:
+        known = known_images(data, run.world, run.device)
+        found = evaluate_knn(run.learned, known, loader, stage, run.world, run.stop)
+    else:
+        found = evaluate(run.learned, loader, stage, run.world, run.stop)
     result = found.totals
     position, epoch = run.position, this_pass.end
     better = run.watch.healthy and result["top1"] > position.best
@@ -264,7 +292,7 @@ def score(run: Run, stage: Recipe, this_pass: Pass, loader: ValidationLoader) ->
     run.journal.write("evaluation", position.total, stage=position.stage, epoch=epoch, **result)
     if found.classes is not None:
         run.journal.write_classes(loader.classes, found.classes)
-    run.world.say(f"epoch {epoch}: top-1 {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
+    run.world.say(f"epoch {epoch}: {name} {result['top1']:.2f}%, top-5 {result['top5']:.2f}%")
     return better
 
 

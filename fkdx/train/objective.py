@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from fkdx.labels import LabelFile
+from fkdx.loader.sampler import CURRICULA
 from fkdx.loss import binary_cross_entropy, soft_cross_entropy
 from fkdx.loss.distill import LOSSES
+from fkdx.loss.embed import embedding_losses
 from fkdx.loss.target import SparseTarget
 from fkdx.train.recipe import Recipe
 from fkdx.train.schedule import Settings
@@ -26,6 +28,7 @@ RECOVERED = {
     "smoothing": ("smoothing", "marginal_smoothing", "hard"),
     "dense": ("marginal_smoothing",),  # as they are: nothing is missing that a rule would fill in
     "dense_logits": ("marginal_smoothing",),
+    "embedding": ("marginal_smoothing",),
 }
 
 
@@ -63,10 +66,13 @@ def check_objective(stage: Recipe, labels: LabelFile | None) -> None:
             f"train: teacher_loss_args, got {stage.teacher_loss_args} with {stage.teacher_loss},"
             f" expected {sorted(known) or 'none'}"
         )
-    if labels is not None and labels.kind == "dense_logits" and class_share(stage) and not stage.teacher:
+    if labels is not None and labels.embeddings:
+        check_embeddings(stage, fitted)
+    bare = labels is not None and labels.kind in ("dense_logits", "embedding")
+    if bare and class_share(stage) and not stage.teacher:
         raise ValueError(
-            f"train: class_loss, got {stage.class_loss} with dense logits, whose outputs are no classes,"
-            f" expected class_weight 0, {stage.labels}"
+            f"train: class_loss, got {stage.class_loss} with {labels.kind.replace('_', ' ')}, whose outputs"
+            f" are no classes, expected class_weight 0, {stage.labels}"
         )
     if labels is not None and not stage.teacher:
         check_recovery(stage, labels)
@@ -74,7 +80,8 @@ def check_objective(stage: Recipe, labels: LabelFile | None) -> None:
 
 def check_recovery(stage: Recipe, labels: LabelFile) -> None:
     """ValueError if the labels do not hold enough for the targets that a recipe asks for."""
-    if stage.teacher_temperature != 1 and not labels.kind.endswith("logits"):
+    tempered = labels.kind.endswith("logits") or (labels.embeddings and stage.embedding_loss == "ce")
+    if stage.teacher_temperature != 1 and not tempered:
         raise ValueError(
             f"train: teacher_temperature, got {stage.teacher_temperature} with labels of kind {labels.kind},"
             f" expected 1: only logits can be divided by another one, not probabilities, {stage.labels}"
@@ -87,6 +94,21 @@ def check_recovery(stage: Recipe, labels: LabelFile) -> None:
         )
 
 
+def check_embeddings(stage: Recipe, fitted: bool) -> None:
+    """ValueError if a recipe asks of embeddings what only labels of classes have."""
+    asked = {
+        "temperature": (fitted and stage.temperature, "a number, or a schedule that is not fitted"),
+        "mixup": (stage.mixup, "0: only CutMix and SelfMix, by their areas, mix embeddings"),
+        "calibrate": (stage.calibrate, "none for embeddings"),
+        "ensemble": (stage.ensemble, "none: `fkdx merge` puts two embeddings into one file"),
+        "choice": (stage.choice in CURRICULA and stage.choice, "independent or cycle for embeddings"),
+        "teacher": (stage.teacher, "none beside stored embeddings"),
+    }
+    for name, (value, expected) in asked.items():
+        if value:
+            raise ValueError(f"train: {name}, got {value}, expected {expected}, {stage.labels}")
+
+
 def losses(
     stage: Recipe,
     now: Settings,
@@ -94,12 +116,17 @@ def losses(
     taught: Target,
     classes: Target | None,
     bare: bool = False,
+    sizes: Sequence[int] = (),
 ) -> Tensor:
     """The loss of every row, (B,).
 
-    now: the temperatures of the step; taught: the teacher's targets, or its logits if `bare`; classes: the
-    targets of the images' own classes, None if the loss does not use them.
+    now: the temperatures of the step; taught: the teacher's targets, or its logits if `bare`, or embeddings
+    of these `sizes`; classes: the targets of the images' own classes, None if the loss does not use them.
     """
+    if sizes:
+        return embedding_losses(
+            logits, taught, sizes, stage.embedding_loss, now.temperature, now.teacher_temperature
+        )
     share = class_share(stage)
     total = 0.0
     if share > 0:

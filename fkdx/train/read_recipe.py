@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from fkdx.train.check_recipe import check_recipe
-from fkdx.train.keys import override, unknown
-from fkdx.train.recipe import DEFAULTS, KEYS, TYPES, Recipe, find_folders
+from fkdx.train.keys import find_folders, override, unknown
+from fkdx.train.recipe import DEFAULTS, KEYS, TYPES, Recipe
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 

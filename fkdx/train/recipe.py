@@ -12,9 +12,11 @@ import yaml
 from fkdx.calibration.rule import SCORES
 from fkdx.loader.sampler import CHOICES, CURRICULA
 from fkdx.loss.distill import LOSSES
+from fkdx.loss.embed import EMBEDDING_LOSSES
 from fkdx.loss.target import KINDS
 from fkdx.models.machine import AMP, PRECISIONS
-from fkdx.train.keys import Key, key, override
+from fkdx.train.embedding import NORMS
+from fkdx.train.keys import Key, find_folders, key, override
 
 # Functions that moved; recipes and checkpoints may name their old place.
 MOVED = {f"fkdx.train.student:{name}": f"fkdx.models.heads:{name}" for name in ("with_moco_v2", "with_swav")}
@@ -230,6 +232,35 @@ class Recipe:
         needs=("class_weight", "hard"),
     )
 
+    embedding_loss: str = key(
+        "cosine",
+        "loss against stored embeddings: cosine, mse, smooth_l1, or ce (softmaxes at temperature and "
+        "teacher_temperature)",
+        heading="stored embeddings, learned through a projection that is not exported",
+        choices=EMBEDDING_LOSSES,
+        needs="labels",
+    )
+    embedding_norm: str = key(
+        "standardise",
+        "what is done to each dimension of the embeddings, by the label file's statistics: none, centre "
+        "(mean 0), standardise (mean 0, deviation 1)",
+        choices=NORMS,
+        needs="labels",
+    )
+    projection: str = key(
+        "linear",
+        "projection of the student's features onto the embeddings: linear, or mlp (two layers)",
+        choices=("linear", "mlp"),
+        of="run",
+    )
+    knn: int = key(
+        0,
+        "neighbours of the k-NN evaluation of features on val, in stages that learn embeddings; 0: none",
+        at_least=0,
+        movable=True,
+        needs="val",
+    )
+
     batch_size: int = key(1024, "crops in a step, over all processes", heading="batches", at_least=1)
     crops_per_image: int = key(4, "crops of one image in a batch (m)", at_least=1)
     accumulate: int = key(
@@ -409,15 +440,6 @@ class Recipe:
         more = enumerate(self.more_teachers)
         return [self, *(override(alone, keys, f"more_teachers[{i}]", allowed) for i, keys in more)]
 
-    def without_effect(self) -> dict[str, str]:
-        """Keys that are set but change nothing in any stage; what each of them would need."""
-        idle = {}
-        for name, about in KEYS.items():
-            using = [stage for stage in self.in_stages() if getattr(stage, name) != DEFAULTS[name]]
-            if using and not any(about.has_effect(stage) for stage in using):
-                idle[name] = about.says_needs()
-        return idle
-
     def save(self, path: Path) -> None:
         path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
 
@@ -425,12 +447,3 @@ class Recipe:
 TYPES = get_type_hints(Recipe)
 KEYS: dict[str, Key] = {f.name: f.metadata["key"] for f in fields(Recipe)}
 DEFAULTS = {f.name: f.default if f.default is not MISSING else f.default_factory() for f in fields(Recipe)}
-
-
-def find_folders(recipe: Recipe) -> Recipe:
-    """A data folder that holds train/ and val/ stands for both."""
-    data = Path(recipe.data)
-    if not recipe.data or not (data / "train").is_dir():
-        return recipe
-    val = recipe.val or (str(data / "val") if (data / "val").is_dir() else "")
-    return replace(recipe, data=str(data / "train"), val=val)

@@ -10,12 +10,14 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from fkdx.files import write_whole
+from fkdx.models.embed import EmbeddingStudent
 from fkdx.models.online import OnlineTeachers
 from fkdx.models.weights import differing
 from fkdx.train import checkpoint
 from fkdx.train.data import Data
 from fkdx.train.differences import differences
 from fkdx.train.distributed import Stop, World
+from fkdx.train.embedding import Embeddings
 from fkdx.train.journal import Journal
 from fkdx.train.recipe import Recipe
 from fkdx.train.watch import Watch
@@ -54,12 +56,20 @@ class Run:
     data: list[Data]  # of each stage
     optimizer: torch.optim.Optimizer | None = None
     bare: bool = False  # what is taught is logits, not probabilities
+    embeddings: Embeddings | None = None  # what is taught, unless classes are
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
     def learned(self) -> nn.Module:
         """The weights that are evaluated and exported."""
         return self.ema.module if self.ema else self.student
+
+    def begin_stage(self, embeddings: Embeddings | None) -> None:
+        """Let the student give embeddings, or values for classes."""
+        self.embeddings = embeddings
+        for model in (self.student, self.learned):
+            if isinstance(model, EmbeddingStudent):
+                model.embeds = embeddings is not None
 
 
 def begin(
@@ -130,7 +140,8 @@ def export(run: Run, name: str, number: int) -> None:
     """Write what was learned by the end of a stage, with the images and classes that it learned from."""
     stage, classes = run.recipe.in_stages()[number], run.data[number].class_names
     facts = {"size": stage.size, "mean": list(stage.mean), "std": list(stage.std), "classes": classes}
-    checkpoint.save_weights(Path(run.recipe.output) / name, run.learned, facts)
+    model = run.learned.backbone if isinstance(run.learned, EmbeddingStudent) else run.learned
+    checkpoint.save_weights(Path(run.recipe.output) / name, model, facts)
 
 
 def find_checkpoint(recipe: Recipe) -> dict[str, Any] | None:

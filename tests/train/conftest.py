@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from toy import COMMON, make_toy, write_labels
+from toy import COMMON, make_toy, write_embeddings, write_labels
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,14 @@ def toy_data(toy) -> list[str]:
 def soft(toy_data, tmp_path) -> list[str]:
     """Arguments of a run from labels into an empty folder, tmp_path/run."""
     return [*COMMON, "--output", str(tmp_path / "run"), *toy_data]
+
+
+@pytest.fixture(scope="session")
+def embeddings(toy, tmp_path_factory) -> Path:
+    """A label file of the toy images with two embeddings a crop."""
+    path = tmp_path_factory.mktemp("embeddings") / "labels.fkdl"
+    write_embeddings(path, toy / "data" / "train")
+    return path
 
 
 @pytest.fixture(scope="session")

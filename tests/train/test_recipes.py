@@ -13,7 +13,7 @@ import yaml
 from toy import environment, steps_of
 
 from fkdx.train.check_recipe import check_recipe
-from fkdx.train.differences import differences
+from fkdx.train.differences import differences, without_effect
 from fkdx.train.loop import main
 from fkdx.train.read_recipe import SHIPPED, load_yaml, read_recipe
 from fkdx.train.recipe import KEYS, Recipe
@@ -27,6 +27,7 @@ DISTILLED = [f"{name}_resnet18" for name in ("sre2l", "cda", "g_vbsm", "edc", "l
 # Students that can do with 32 pixels, in place of those that cannot or that take long.
 SMALLER = {
     "fkd_resnet101_plain": ["--student", "resnet18"],
+    "embedding_vit_small": ["--student-args", "{img_size: 32, depth: 2}"],
     "ferkd_finetune": ["--crops-per-image", "4"],
     "ferkd_vit_small": ["--student-args", "{img_size: 32, depth: 2}"],
     "fkd_vit_tiny": ["--student-args", "{img_size: 32, drop_path_rate: 0.1}"],
@@ -39,11 +40,12 @@ SMALLER = {
 
 
 @pytest.fixture(scope="session")
-def arguments_of(toy, logits, class_logits, teachers) -> Callable[[str, Path], list[str]]:
+def arguments_of(toy, logits, class_logits, embeddings, teachers) -> Callable[[str, Path], list[str]]:
     """arguments_of(recipe's name, output): two steps of it on the toy images."""
 
     def arguments_of(name: str, output: Path) -> list[str]:
-        labels = logits if name.startswith("ssl") else toy / "labels.fkdl"
+        own = {"ssl": logits, "embedding": embeddings}
+        labels = own.get(name.split("_")[0], toy / "labels.fkdl")
         if name in DISTILLED:
             labels = class_logits["topk_logits" if name.startswith("lpqld") else "dense_logits"]
         taught = ["--labels", str(labels)]
@@ -274,7 +276,7 @@ def test_every_key_has_a_text_and_a_default_that_passes():
 
 
 def test_keys_without_effect_are_named():
-    idle = Recipe(decay_epochs=[3], mixup_prob=0.5, epsilon=0.2, label_kind="hard").without_effect()
+    idle = without_effect(Recipe(decay_epochs=[3], mixup_prob=0.5, epsilon=0.2, label_kind="hard"))
     assert idle == {
         "decay_epochs": "schedule step",
         "mixup_prob": "mixup or cutmix or selfmix",
@@ -282,16 +284,16 @@ def test_keys_without_effect_are_named():
         "label_kind": "labels",
     }
     one = Recipe(decay_epochs=[3], stages=[{"schedule": "step"}, {}])
-    assert one.without_effect() == {}  # one of its stages uses them
-    assert "min_lr" not in Recipe(min_lr=0.1, schedule="linear").without_effect()
-    assert Recipe(min_lr=0.1, schedule="step").without_effect() == {"min_lr": "schedule cosine or linear"}
+    assert without_effect(one) == {}  # one of its stages uses them
+    assert "min_lr" not in without_effect(Recipe(min_lr=0.1, schedule="linear"))
+    assert without_effect(Recipe(min_lr=0.1, schedule="step")) == {"min_lr": "schedule cosine or linear"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_of_a_shipped_recipe_has_an_effect(name):
     """With the data that it is meant for: labels, images alone or images and a teacher."""
     data = ["--val", "v", *([] if "hard" in name or "vanillakd" in name else ["--labels", "l.fkdl"])]
-    assert read_recipe(["--config", name, *data]).without_effect() == {}
+    assert without_effect(read_recipe(["--config", name, *data])) == {}
 
 
 def test_movable_keys_may_differ():

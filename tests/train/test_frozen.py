@@ -1,0 +1,104 @@
+"""k-NN and linear probe: the twin's answers, whatever the number of processes, and what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from toy import torchrun
+
+from fkdx import cli, reference
+from fkdx.train.distributed import World
+from fkdx.train.frozen import Features, counted, fit, knn, probe
+
+MODEL = "test_resnet"
+
+
+def draw(rng, images: int, classes: int = 3, d: int = 6, noise: float = 1.0) -> Features:
+    labels = np.arange(images) % classes
+    centres = np.random.default_rng(0).normal(0, 1, (classes, d))
+    rows = centres[labels] + rng.normal(0, noise, (images, d))
+    return Features(torch.from_numpy(rows).float(), torch.from_numpy(labels))
+
+
+def test_knn_is_the_twins(rng) -> None:
+    known, asked = draw(rng, 50), draw(rng, 20)
+    found = knn(known, asked, 7, 3)
+    rows, classes = known.rows.double().numpy(), known.classes.tolist()
+    expected = [reference.knn_class(rows, classes, row, 7) for row in asked.rows.double().numpy()]
+    assert found[:, 0].tolist() == expected
+    assert found.shape == (20, 3)
+
+
+def test_probe_is_a_logistic_regression(rng) -> None:
+    known, asked = draw(rng, 300, noise=1.5), draw(rng, 90, noise=1.5)
+    weights = fit(known, 3, 1e-2).double()
+    rows = torch.cat([known.rows.double(), torch.ones(300, 1)], dim=1)
+    shares = torch.softmax(rows @ weights, dim=1) - torch.eye(3)[known.classes]
+    gradient = rows.T @ shares / 300 + 1e-2 * torch.cat([weights[:-1], torch.zeros(1, 3)])
+    assert gradient.abs().max() < 1e-3  # at the minimum
+    top1 = counted(probe(known, asked, 3), asked, World())["top1"]
+    centres = torch.from_numpy(np.random.default_rng(0).normal(0, 1, (3, 6))).float()
+    best = (torch.cdist(asked.rows, centres).argmin(1) == asked.classes).float().mean() * 100
+    assert top1 > best - 12
+
+
+def test_knn_and_probe_refuse(rng) -> None:
+    known = draw(rng, 10)
+    with pytest.raises(ValueError, match="k-NN: k, got 11, expected 1 to the 10 training images"):
+        knn(known, known, 11, 3)
+    one = Features(known.rows, torch.zeros(10, dtype=torch.int64))
+    with pytest.raises(ValueError, match="probe: classes of the training images, got 1, expected at least 2"):
+        probe(one, one, 3)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "a.safetensors"
+    save_file(timm.create_model(MODEL, num_classes=0).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def options(toy: Path, checkpoint: Path) -> list[str]:
+    data = str(toy / "data")
+    own = ["--model", MODEL, "--checkpoint", str(checkpoint), "--size", "32", "--device", "cpu"]
+    return [*own, "--threads", "1", "--knn", data, "--probe", data, "-k", "5"]
+
+
+def test_colours_are_told_apart(options: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert cli.run("evaluate", options) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["knn"]["images"] == found["probe"]["images"] == 20
+    assert found["knn"]["top1"] > 60  # even random weights see colours
+    assert found["probe"]["top1"] > 60
+
+
+@pytest.mark.slow
+def test_processes_do_not_matter(options: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert cli.run("evaluate", options) == 0
+    alone = json.loads(capsys.readouterr().out)
+    found = torchrun(3, ["evaluate", *options], program=("-m", "fkdx"))
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout) == alone
+
+
+def test_refused(options: list[str], toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def refusal(given: list[str]) -> str:
+        assert cli.run("evaluate", given) == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return line
+
+    model = options[: options.index("--knn")]
+    assert "nothing to measure" in refusal(model)
+    assert "k, got 100, expected 1 to the 48" in refusal([*model, "--knn", str(toy / "data"), "-k", "100"])
+    assert "expected train/ and val/ in it" in refusal([*model, "--probe", str(tmp_path)])
+    one = tmp_path / "one"
+    for part in ("train", "val"):
+        (one / part).mkdir(parents=True)
+        (one / part / "red").symlink_to(toy / "data" / part / "red")
+    assert "classes of the training images, got 1" in refusal([*model, "--probe", str(one)])
