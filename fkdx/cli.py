@@ -2,7 +2,9 @@
 
 import os
 import select
+import signal
 import sys
+import threading
 import warnings
 from importlib import import_module
 
@@ -85,6 +87,8 @@ def run(verb: str, argv: list[str]) -> int:
         status = import_module(VERBS[verb][0]).main(argv) or 0
         if sys.stdout:
             sys.stdout.flush()
+        if status > 128:  # the verb was stopped by a signal
+            end_at_the_next_interrupt()
         return status
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).split(".")[0]
@@ -95,9 +99,17 @@ def run(verb: str, argv: list[str]) -> int:
             return 141  # the status that a shell gives to a program ended by SIGPIPE
         print(f"fkdx {verb}: {error_text(error, verb)}", file=sys.stderr)
     except KeyboardInterrupt as stop:
+        end_at_the_next_interrupt()
         print(f"fkdx {verb}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
     return 1
+
+
+def end_at_the_next_interrupt() -> None:
+    """Whoever presses Ctrl-C again while a stopped program ends wants it gone, not a traceback. What has a
+    final name is whole at every moment."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
 
 
 def let_idle_threads_sleep() -> None:

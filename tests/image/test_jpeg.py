@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from images import JPEG_KINDS, encode, random_boxes
+from images import JPEG_KINDS, cut_short, encode, random_boxes
 from PIL import Image
 
 import fkdx
-from fkdx import _C, CropLoader
+from fkdx import _C, CropLoader, ImageError
 from fkdx.image import decode_crops, harmless_warnings, image_size, validation_crop
 from fkdx.loader.verify_images import verify_images
 
@@ -273,6 +273,20 @@ def test_damage_behind_the_box(rng: np.random.Generator) -> None:
         assert len(set(verdicts)) == 1
         refused += not verdicts[0]
     assert 100 < refused < 590
+
+
+def test_crops_of_a_cut_file(rng: np.random.Generator) -> None:
+    """The rows above the cut are right and given, unless the whole file is asked for."""
+    data = cut_short(encode(rng, "4:2:0", 64, 48))
+    top, bottom = [(0, 0, 16, 48)], [(40, 0, 24, 48)]
+    for allowed in (False, True):
+        assert decode_crops(data, top, [False], 8, allow_warnings=allowed).shape == (1, 8, 8, 3)
+    with pytest.raises(ImageError, match=r"[Pp]remature end"):
+        decode_crops(data, top, [False], 8, whole_file=True)
+    with pytest.raises(ImageError, match=r"[Pp]remature end"):
+        decode_crops(data, bottom, [False], 8)
+    for box in (top, bottom):
+        decode_crops(data, box, [False], 8, allow_warnings=True, whole_file=True)
 
 
 def test_verify_images_finds_files_cut_at_the_very_end(rng: np.random.Generator, tmp_path: Path) -> None:

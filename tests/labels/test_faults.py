@@ -150,6 +150,21 @@ def test_forged_numbers(tmp_path: Path, rng, changes: dict) -> None:
         read_everything(path, "mmap")
 
 
+def test_a_gap_behind_the_blocks(tmp_path: Path, rng) -> None:
+    """64 bytes that belong to no block, with all places and checksums right."""
+    path = tmp_path / "labels.fkdl"
+    write_labels(path, rng)
+    whole = path.read_bytes()
+    header, _, index, _, keys, *_ = layout.FOOTER.unpack(whole[-128:-8])
+    longer = whole[:header] + bytes(64) + whole[header:]
+    places = {"header": header + 64, "index": index + 64, "keys": keys + 64, "length": len(longer)}
+    path.write_bytes(sealed(longer, **places))
+    labels = LabelFile(path)
+    assert len(labels) == 5
+    with pytest.raises(FormatError, match="end of the blocks"):
+        labels.verify()
+
+
 def forge_block(data: bytes, change) -> bytes:
     """The file with its first index entry or block changed by `change(entry, block)` and sealed again."""
     index = struct.unpack("<Q", data[-112:-104])[0]

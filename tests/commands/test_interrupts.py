@@ -1,0 +1,62 @@
+"""Ctrl-C, as often as anyone likes: no traceback, nothing half written, and the same command goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from generating import make_data, make_teacher, run_options
+from toy import COMMON, environment, make_toy
+
+from fkdx.labels import LabelFile
+from fkdx.train import checkpoint
+
+pytestmark = pytest.mark.slow
+STOPPED = (130, -signal.SIGINT)  # the latter at the very end, when Python has no handler any more
+
+
+def interrupted(words: list[str], begun, times: int, pause: float) -> tuple[int, str]:
+    """The status and the errors of a program that gets SIGINT again and again once `begun()` holds."""
+    command = [sys.executable, "-m", "fkdx", *words]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        while not begun():
+            time.sleep(0.02)
+            assert process.poll() is None, process.stderr.read()
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+            time.sleep(pause)
+            if process.poll() is not None:
+                break
+        return process.wait(100), process.stderr.read()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.3])
+def test_generate(pause: float, tmp_path: Path) -> None:
+    make_teacher(tmp_path / "weights.safetensors")
+    output = tmp_path / "labels.fkdl"
+    options = run_options(make_data(tmp_path / "data", 12), tmp_path / "weights.safetensors", output)
+    parts = Path(f"{output}.parts")
+    status, said = interrupted(["generate", *options], lambda: list(parts.glob("0000*.json")), 8, pause)
+    assert "Traceback" not in said
+    assert "KeyboardInterrupt" not in said
+    assert status in (0, *STOPPED)
+    assert status == 0 or not output.exists()
+    again = [sys.executable, "-m", "fkdx", "generate", *options]
+    assert subprocess.run(again, env=environment(), timeout=200, check=False).returncode == 0
+    LabelFile(output).verify()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.3])
+def test_train(pause: float, tmp_path: Path, rng: np.random.Generator) -> None:
+    run = tmp_path / "run"
+    words = ["train", *COMMON, *make_toy(tmp_path, 0), "--epochs", "400", "--output", str(run)]
+    log = run / "log.jsonl"
+    status, said = interrupted(words, lambda: log.exists() and log.stat().st_size > 500, 8, pause)
+    assert "Traceback" not in said
+    assert status in STOPPED
+    assert checkpoint.load(run / "last.pt")["position"]["total"] > 0
+    assert not [name for name in os.listdir(run) if name.endswith(".tmp")] or pause == 0.0
