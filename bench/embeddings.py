@@ -39,7 +39,7 @@ from fkdx.train.frozen import Features, counted, extract, knn, probe
 
 SIZE, SCALE, CROPS, M, BATCH = 32, (0.25, 1.0), 16, 4, 128
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-IMAGES_A_CLASS, TEACHER_EPOCHS, EPOCHS, RATE = 200, 6, 16, 3e-3
+IMAGES_A_CLASS, TEACHER_EPOCHS, EPOCHS, RATE = 100, 6, 16, 3e-3
 WAYS = ("stored", "online", "classes")
 
 
@@ -102,7 +102,7 @@ def prepare_data(data: Path, output: Path) -> tuple[Path, LabelFile, EmbeddingTe
         pixels = ["--size", SIZE, "--mean", list(MEAN), "--std", list(STD), "--scale", list(SCALE)]
         learn = ["--epochs", TEACHER_EPOCHS, "--lr", 0.002, "--optimizer", "adamw", "--weight-decay", 0.05]
         more = ["--crops-per-image", 1, "--batch-size", 128, "--smooth", "true", "--device", "cpu"]
-        few = link_part(data / "train", output / "teacher-data", 500)
+        few = link_part(data / "train", output / "teacher-data", 300)
         given = ["--student", f"{__name__}:teacher_network", "--hard", "--data", few, "--val", data / "test"]
         call("train", *given, *pixels, *learn, *more, "--eval-every", TEACHER_EPOCHS, "--output", run)
     teacher = ["--teacher", f"{__name__}:backbone", "--checkpoint", run / "backbone.safetensors"]
