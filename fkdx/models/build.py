@@ -24,7 +24,13 @@ from fkdx.models.embed import EmbeddingTeacher, without_classifier
 from fkdx.models.heads import add_head
 from fkdx.models.maps import MapTeacher
 from fkdx.models.teacher import Preprocess, Teacher
-from fkdx.models.weights import hash_weights, load_weights, read_weights, trained_facts
+from fkdx.models.weights import (
+    backbone_weights,
+    hash_weights,
+    load_weights,
+    read_weights,
+    trained_facts,
+)
 
 EXPORTED = {".pt2", ".pt", ".ts"}
 
@@ -176,7 +182,7 @@ def _timm(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     options = {}
     if wanted.embeds:
         options["num_classes"] = 0
-        weights = weights and _without_classifier(weights, config)
+        weights = weights and _without_classifier(backbone_weights(weights), config)
     elif weights:
         options["num_classes"] = 0 if wanted.head else _count_classes(weights, config) or wanted.num_classes
     if wanted.overrides.get("size") and config.fixed_input_size:

@@ -122,7 +122,9 @@ class EmbeddingStudent(nn.Module):
 
 
 def features_of(backbone: nn.Module, images: Tensor) -> Tensor:
-    """(B, D): what a timm model's classifier sees, or what a model without a classifier gives."""
+    """(B, D): what a timm model's classifier, or a projection, sees; or what a model without either gives."""
+    if hasattr(backbone, "features") and callable(backbone.features) and hasattr(backbone, "backbone"):
+        return backbone.features(images)
     if hasattr(backbone, "forward_features") and hasattr(backbone, "forward_head"):
         return backbone.forward_head(backbone.forward_features(images), pre_logits=True)
     return backbone(images)

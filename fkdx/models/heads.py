@@ -34,8 +34,11 @@ class Projected(nn.Module):
         super().__init__()
         self.backbone, self.head = backbone, head
 
+    def features(self, images: Tensor) -> Tensor:
+        return self.backbone(images)
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images))
+        return self.head(self.features(images))
 
 
 class Normalise(nn.Module):

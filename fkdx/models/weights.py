@@ -36,7 +36,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"weights: cannot read weights ({_reason(error)}), expected .safetensors, .pt or .pth.tar, {path}"
         ) from error
     if "projection.weight" in weights or "projection.0.weight" in weights:  # of a run on embeddings
-        weights = {n.removeprefix("backbone."): v for n, v in weights.items() if n.startswith("backbone.")}
+        weights = backbone_weights(weights)
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         names = ", ".join(map(str, list(weights)[:4]))
         raise ValueError(f"weights: no tensors by name, got {names or 'nothing'}, {path}")
@@ -89,6 +89,12 @@ def _renamed(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return translate(weights, model) if translate else weights
     except Exception:  # it misses names that it expects: these are another model's weights
         return weights
+
+
+def backbone_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the backbone, of a model that is a backbone and a head; all weights of another one."""
+    own = {n.removeprefix("backbone."): v for n, v in weights.items() if n.startswith("backbone.")}
+    return own or weights
 
 
 def differing(weights: dict[str, Tensor], model: nn.Module) -> list[str]:

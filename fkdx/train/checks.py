@@ -75,7 +75,8 @@ def check_stage(data: Data, world: World) -> int:
     outputs = labels.num_classes if labels else len(classes)
     if data.embeds:
         return 0
-    if outputs != len(classes) and not (data.bare and not stage.val and not needs_classes(stage)):
+    unjudged = not stage.val or data.by_knn
+    if outputs != len(classes) and not (data.bare and unjudged and not needs_classes(stage)):
         raise ValueError(
             f"train: classes, got {len(classes)} in {stage.data}, expected the {outputs} of {stage.labels}"
         )

@@ -76,9 +76,14 @@ class Data:
         return self.labels is not None and bool(self.labels.embeddings)
 
     @property
+    def by_knn(self) -> bool:
+        """Whether the stage is evaluated by k-NN on features, because its outputs are no classes."""
+        return self.stage.knn > 0 and (self.embeds or self.bare)
+
+    @property
     def evaluates(self) -> bool:
-        """Whether the stage is evaluated: on classes, or where embeddings are learned, by k-NN."""
-        return bool(self.stage.val) and (not self.embeds or self.stage.knn > 0)
+        """Whether the stage is evaluated at all."""
+        return bool(self.stage.val) and (self.by_knn or not self.embeds)
 
 
 def open_data(recipe: Recipe) -> list[Data]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
@@ -12,7 +12,7 @@ from fkdx.batch import prepare
 from fkdx.errors import expect
 from fkdx.loader import ValidationLoader
 from fkdx.models.accuracy import as_percentages, count_right, guesses
-from fkdx.models.embed import EmbeddingStudent
+from fkdx.models.embed import features_of
 from fkdx.train.distributed import Stop, World
 from fkdx.train.evaluate import Accuracy
 from fkdx.train.recipe import Recipe
@@ -138,7 +138,7 @@ def share(features: Features, world: World) -> Features:
 
 
 def evaluate_knn(
-    student: EmbeddingStudent,
+    student: nn.Module,
     known: ValidationLoader,
     asked: ValidationLoader,
     recipe: Recipe,
@@ -152,7 +152,7 @@ def evaluate_knn(
     def embed(crops: Tensor) -> Tensor:
         images = prepare(crops, recipe.mean, recipe.std, dtype)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return student.features(images)
+            return features_of(student, images)
 
     near, far = extract(embed, known, world, stop), extract(embed, asked, world, stop)
     found = knn(near, share(far, world), recipe.knn, len(asked.classes))

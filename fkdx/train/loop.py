@@ -106,7 +106,7 @@ def train(recipe: Recipe, world: World) -> int:
                     break
                 position.stage, position.number, position.step, position.fitted = number + 1, 0, 0, None
                 state = None
-                if number + 1 < len(data) and data[number].embeds != data[number + 1].embeds:
+                if number + 1 < len(data) and data[number].by_knn != data[number + 1].by_knn:
                     position.best = -1.0  # k-NN and top-1 are not to be compared
         except Interrupted:
             run.watch.report(position.total)
@@ -276,10 +276,10 @@ def backward(
 
 def score(run: Run, data: Data, this_pass: Pass, loader: ValidationLoader) -> bool:
     """Evaluate, write it down, and say whether it was the best so far."""
-    stage, name = data.stage, "k-NN top-1" if data.embeds else "top-1"
+    stage, name = data.stage, "k-NN top-1" if data.by_knn else "top-1"
     if run.world.size > 1:
         distribute_bn(run.learned, run.world.size)  # to all the statistics that rank 0 would save
-    if data.embeds:
+    if data.by_knn:
         known = known_images(data, run.world, run.device)
         found = evaluate_knn(run.learned, known, loader, stage, run.world, run.stop)
     else:

@@ -255,10 +255,9 @@ class Recipe:
     )
     knn: int = key(
         0,
-        "neighbours of the k-NN evaluation of features on val, in stages that learn embeddings; 0: none",
+        "neighbours of the k-NN evaluation of features on val, where embeddings or dense logits are learned",
         at_least=0,
         movable=True,
-        needs="val",
     )
 
     batch_size: int = key(1024, "crops in a step, over all processes", heading="batches", at_least=1)

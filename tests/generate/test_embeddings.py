@@ -185,6 +185,21 @@ def test_torchvision_without_its_classifier(tmp_path: Path) -> None:
     assert teacher.sizes == {"pooled": 512}
 
 
+def test_two_teachers_and_a_dry_run(
+    flat: Path, checkpoints: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = tmp_path / "other.safetensors"
+    save_file(timm.create_model(TEACHER, num_classes=7).state_dict(), other)
+    options = options_of(flat, tmp_path / "a.fkdl", checkpoints[TEACHER], TEACHER)
+    two = ["--teacher", TEACHER, "--checkpoint", str(other), "--store", "separate", *options]
+    assert cli.run("generate", [*two, "--dry-run"]) == 0
+    assert "a.0.fkdl: about" in capsys.readouterr().out
+    assert cli.run("generate", two) == 0
+    parts = [str(tmp_path / f"a.{number}.fkdl") for number in (0, 1)]
+    assert cli.run("merge", [*parts, "-o", str(tmp_path / "both.fkdl")]) == 0
+    assert list(LabelFile(tmp_path / "both.fkdl").embeddings) == ["pooled.0", "pooled.1"]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -1,5 +1,6 @@
 """Students of embeddings: what they learn and export, stages, k-NN, and what is refused."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from label_draws import write_labels
 from safetensors.torch import load_file
 from toy import CROPS, EMBEDDINGS, HEIGHT, WIDTH, log_of, same_end, steps_of, torchrun
 
-from fkdx import CropLoader
+from fkdx import CropLoader, cli
 from fkdx.batch import Mixer
 from fkdx.labels import LabelFile
 from fkdx.labels.rewrite import writer_like
@@ -55,6 +56,22 @@ def test_knn_then_classes(options: list[str], tmp_path: Path, capsys: pytest.Cap
     assert evaluations[-1]["top1"] > 60
     model = timm.create_model("test_resnet", num_classes=4)
     model.load_state_dict(load_file(tmp_path / "last.safetensors"))  # timm's names, with the classifier
+
+
+def test_bare_outputs_are_evaluated_by_knn(
+    toy: Path, logits: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """As in ssl_resnet50: the student has a projection head, whose outputs are no classes."""
+    args = ["--student", MOCO, "--student-args", "{backbone: test_resnet, hidden: 16}", "--size", "32"]
+    given = [*args, "--data", str(toy / "data"), "--labels", str(logits), "--batch-size", "16", "--knn", "5"]
+    given += ["--crops-per-image", "2", "--epochs", "2", "--device", "cpu", "--output", str(tmp_path)]
+    assert main(given) == 0
+    assert "k-NN top-1" in capsys.readouterr().out
+    (*_, last) = [line for line in log_of(tmp_path) if line["kind"] == "evaluation"]
+    model = ["--model", "test_resnet", "--checkpoint", str(tmp_path / "last.safetensors"), "--device", "cpu"]
+    mine = ["--size", "32", "--knn", str(toy / "data"), "-k", "5"]
+    assert cli.run("evaluate", [*model, *mine]) == 0
+    assert json.loads(capsys.readouterr().out)["knn"]["top1"] == pytest.approx(last["top1"], abs=10)
 
 
 def test_a_second_run_starts_from_the_backbone(options: list[str], tmp_path: Path) -> None:
