@@ -7,16 +7,8 @@
 namespace fkdx {
 namespace {
 
-constexpr int kCoefficients = 64;
-constexpr uint8_t kEndOfBlock = 128;  // a step out of the block
-constexpr int kMaxDcSize = 11;        // bits of a value; what takes more is libjpeg-turbo's to refuse
+constexpr int kMaxDcSize = 11;  // bits of a value; what takes more is libjpeg-turbo's to refuse
 constexpr int kMaxAcSize = 10;
-constexpr int kMaxDc = 1 << 15;
-
-constexpr uint8_t kNaturalOrder[kCoefficients] = {
-    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
-    41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
-    30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
 
 }  // namespace
 
@@ -128,19 +120,6 @@ bool HuffmanDecoder::supply(Bits* bits) {
   clean_end_ = to;
   std::memset(to, 0, 2 * kBlockBytes);
   return unread(*bits) >= 0;
-}
-
-inline HuffmanDecoder::Symbol HuffmanDecoder::next_symbol(const Table& table, Bits* bits) {
-  Symbol symbol = table.symbols[bits->window >> (64 - kIndexBits)];
-  if (__builtin_expect(symbol.total == 0, 0)) symbol = table.long_symbol(bits->window);
-  bits->window <<= symbol.total;
-  bits->count -= symbol.total;
-  return symbol;
-}
-
-inline HuffmanDecoder::Pair HuffmanDecoder::pair_at(const Table& table, uint64_t window) {
-  const Pair pair = table.pairs[window >> (64 - kIndexBits)];
-  return __builtin_expect(pair.total > 0, 1) ? pair : Pair::of(table.long_symbol(window));
 }
 
 template <bool kStore>

@@ -17,6 +17,13 @@
 
 namespace fkdx {
 
+constexpr int kCoefficients = 64;
+
+inline constexpr uint8_t kNaturalOrder[kCoefficients] = {
+    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
+    41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
+    30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
+
 class HuffmanDecoder {
  public:
   // Prepares for the entropy-coded data that `jpeg`, started and with all of it in memory, is about to read.
@@ -51,6 +58,8 @@ class HuffmanDecoder {
 
  private:
   static constexpr int kIndexBits = 10;
+  static constexpr uint8_t kEndOfBlock = 128;  // a step out of the block
+  static constexpr int kMaxDc = 1 << 15;
 
   // A code of `length` bits; 0: unknown, or too long for the table.
   struct Code {
@@ -102,6 +111,9 @@ class HuffmanDecoder {
     int component;
   };
 
+  struct Cursor;
+  struct Lane;
+
   // The bits to come, from the highest one down. The lower bits of `window`, behind `count`, may hold the
   // first ones of `next` already.
   struct Bits {
@@ -130,6 +142,13 @@ class HuffmanDecoder {
   bool seek(uint32_t unit);
   bool arrived();
   bool leave();
+  bool decode_run(uint32_t unit);
+  bool decode_lanes(Cursor* first, Cursor* second) const;
+  bool start_lane(uint32_t first, uint32_t last, Lane* lane);
+  bool end_lane(const Lane& lane, uint32_t last) const;
+  bool begin_block(Cursor* at) const;
+  static bool step(const Table& table, Cursor* at);
+  const uint8_t* end_before(uint32_t unit) const;
   uint32_t end_of_run(uint32_t unit) const;
   void begin_interval();
   void append_states(const uint8_t* file, const std::vector<EntryPoint>& clean,
@@ -156,6 +175,34 @@ class HuffmanDecoder {
   const uint8_t* interval_;  // first byte behind the last restart marker
   uint64_t moved_out_;       // bytes since then that clean_ holds no more
 
+  // Units [first, last) that were read ahead, block by block.
+  struct Run {
+    uint32_t first = 0;
+    uint32_t last = 0;
+    std::vector<JCOEF> blocks;
+  };
+
+  // One of two parts of a run, which are decoded side by side: the CPU works on one while the other waits for
+  // its next code.
+  struct Cursor {
+    Bits bits;
+    const uint8_t* clean_end;
+    JCOEF* out;  // the block that is being decoded
+    int k;       // its last coefficient so far
+    int step;    // that led there
+    int block;   // its number in its unit
+    int left;    // blocks, with this one
+    int dc[MAX_COMPS_IN_SCAN];
+  };
+
+  struct Lane {
+    Cursor at;
+    uint8_t clean[kChunk + 2 * kBlockBytes];
+  };
+
+  Run run_;
+  bool run_checked_;  // the state before unit limit_ has been compared
+  Lane lanes_[2];
   Bits bits_;
   int dc_[MAX_COMPS_IN_SCAN];
   Block blocks_[D_MAX_BLOCKS_IN_MCU];
@@ -177,5 +224,18 @@ class HuffmanDecoder {
   Table dc_tables_[NUM_HUFF_TBLS]{};
   Table ac_tables_[NUM_HUFF_TBLS]{};
 };
+
+inline HuffmanDecoder::Symbol HuffmanDecoder::next_symbol(const Table& table, Bits* bits) {
+  Symbol symbol = table.symbols[bits->window >> (64 - kIndexBits)];
+  if (__builtin_expect(symbol.total == 0, 0)) symbol = table.long_symbol(bits->window);
+  bits->window <<= symbol.total;
+  bits->count -= symbol.total;
+  return symbol;
+}
+
+inline HuffmanDecoder::Pair HuffmanDecoder::pair_at(const Table& table, uint64_t window) {
+  const Pair pair = table.pairs[window >> (64 - kIndexBits)];
+  return __builtin_expect(pair.total > 0, 1) ? pair : Pair::of(table.long_symbol(window));
+}
 
 }  // namespace fkdx

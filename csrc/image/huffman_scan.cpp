@@ -49,6 +49,8 @@ bool HuffmanDecoder::start(const jpeg_decompress_struct& jpeg) {
   unit_ = at_ = 0;
   wanted_.assign(units_, 0);
   points_ = nullptr;
+  run_.first = run_.last = 0;
+  run_checked_ = false;
   restart_interval_ = units_to_restart_ = jpeg.restart_interval;
   next_restart_ = 0;
   begin_interval();
@@ -64,6 +66,7 @@ void HuffmanDecoder::enter_at(const EntryPoints* points, const uint8_t* file) {
   points_ = points;
   file_ = file;
   limit_ = 0;
+  run_.first = run_.last = 0;
 }
 
 void HuffmanDecoder::want(unsigned top, unsigned left, unsigned bottom, unsigned right) {
@@ -103,6 +106,13 @@ bool HuffmanDecoder::restart() {
 bool HuffmanDecoder::decode_unit(JBLOCKROW* blocks) {
   const uint32_t unit = unit_++;
   if (!blocks || !wanted_[unit]) return true;
+  if (points_ && unit >= run_.last && !decode_run(unit)) return false;
+  if (unit < run_.last) {
+    const JCOEF* from = &run_.blocks[size_t{unit - run_.first} * blocks_in_unit_ * kCoefficients];
+    for (int i = 0; i < blocks_in_unit_; ++i)
+      std::memcpy(*blocks[i], from + i * kCoefficients, sizeof(JBLOCK));
+    return true;
+  }
   return go_to(unit) && read_unit<true>(blocks);
 }
 
@@ -136,17 +146,20 @@ uint32_t HuffmanDecoder::end_of_run(uint32_t unit) const {
   return gap ? static_cast<uint32_t>(static_cast<const uint8_t*>(gap) - wanted_.data()) : row_end;
 }
 
+// Behind the byte that holds the last bit before a unit with a point, and the zero that escapes it.
+const uint8_t* HuffmanDecoder::end_before(uint32_t unit) const {
+  const EntryPoint& point = points_->before(unit);
+  const uint8_t* end = file_ + point.byte;
+  return point.bit == 0 ? end : end + (*end == 0xFF ? 2 : 1);
+}
+
 // Makes ready to read from a point up to the first one that is not before the end of what is wanted there.
 bool HuffmanDecoder::seek(uint32_t unit) {
   const EntryPoint& from = points_->before(unit);
   const uint32_t asked = unit_ > 0 ? unit_ - 1 : 0;
   limit_ = points_->first_behind(std::max(end_of_run(std::max(asked, unit)), unit + 1));
-  end_ = file_end_;
-  if (limit_ < units_) {
-    const EntryPoint& to = points_->before(limit_);
-    end_ = file_ + to.byte;
-    if (to.bit > 0) end_ += *end_ == 0xFF ? 2 : 1;
-  }
+  run_checked_ = false;
+  end_ = limit_ < units_ ? end_before(limit_) : file_end_;
   next_ = file_ + from.byte;
   if (end_ < next_ || end_ > file_end_) return false;
   begin_interval();
@@ -165,7 +178,7 @@ bool HuffmanDecoder::seek(uint32_t unit) {
 
 // Whether the state before unit limit_ is that of its point.
 bool HuffmanDecoder::arrived() {
-  if (limit_ == 0) return true;
+  if (limit_ == 0 || run_checked_) return true;
   const EntryPoint& point = points_->before(limit_);
   return next_ == end_ && unread(bits_) == static_cast<ptrdiff_t>((8 - point.bit) % 8) &&
          std::equal(dc_, dc_ + components_, point.dc);
