@@ -47,6 +47,8 @@ LABELS = (
     ("topk", 10, "plain"),
     ("topk", 10, "compact"),
     ("topk_logits", 10, "plain"),
+    ("embedding", 768, "plain"),
+    ("embedding", 768, "compact"),
     ("dense", 0, "plain"),
 )
 # Images a second of one RTX 4090: timm's results/benchmark-infer-amp-nchw-pt291-cu128-4090.csv (2026-08-08)
@@ -79,17 +81,17 @@ def main() -> None:
 
 
 def print_sizes() -> None:
-    print(f"{'':22}" + "".join(f"{f'{data.name}, {data.crops} crops':>26}" for data in DATA_SETS))
+    print(f"{'':28}" + "".join(f"{f'{data.name}, {data.crops} crops':>26}" for data in DATA_SETS))
     for kind, k, encoding in LABELS:
-        name = f"{kind}, K = {k}" if k > 1 else kind
+        name = f"{kind}, {'D' if kind == 'embedding' else 'K'} = {k}" if k > 1 else kind
         cells = []
         for data in DATA_SETS:
             each = image_bytes(data, kind, k, encoding)
             cells.append(f"{each / data.crops:9.1f} B{readable(each * data.images):>15}")
-        print(f"{name + (', compact' if encoding == 'compact' else ''):22}" + "".join(cells))
+        print(f"{name + (', compact' if encoding == 'compact' else ''):28}" + "".join(cells))
     files = [-(-data.images * len(data.key) // MAX_KEY_BYTES) for data in DATA_SETS]
-    print(f"{'files, at least':22}" + "".join(f"{count:26,}" for count in files))
-    print(f"{'files of FKD':22}" + "".join(f"{data.images:26,}" for data in DATA_SETS))
+    print(f"{'files, at least':28}" + "".join(f"{count:26,}" for count in files))
+    print(f"{'files of FKD':28}" + "".join(f"{data.images:26,}" for data in DATA_SETS))
 
 
 def image_bytes(data: DataSet, kind: str, k: int, encoding: str) -> float:
@@ -105,14 +107,18 @@ def file_bytes(data: DataSet, kind: str, k: int, encoding: str, images: int) -> 
         images //= 16  # as much as 16 images of it are large enough
     values = np.full((data.crops, kept), 0.5 / kept, np.float32)
     row = {"values": None if kind == "hard" else values}
-    if kind != "dense":
+    if kind not in ("dense", "embedding"):
         row["ids"] = np.tile(np.arange(kept), (data.crops, 1))
     if kind == "topk_logits":
         row["tails"] = np.zeros(data.crops, np.float32)
     boxes, flips = np.tile([0, 0, 300, 400], (data.crops, 1)), np.zeros(data.crops, bool)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "labels.fkdl"
-        options = {"num_classes": data.classes, "k": kept, "crops": data.crops, "encoding": encoding}
+        options = {"crops": data.crops, "encoding": encoding}
+        if kind == "embedding":
+            options |= {"embeddings": {"cls": k}}
+        else:
+            options |= {"num_classes": data.classes, "k": kept}
         with LabelWriter(path, kind, **options) as writer:
             for image in range(images):
                 key = f"{image:05}" + data.key[5:]

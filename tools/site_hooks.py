@@ -25,6 +25,15 @@ LINK = re.compile(r"(\]\()([\w./-]+)(#[\w-]+)?(\))")
 OUTSIDE = ("SECURITY.md", "CITATION.cff", "LICENSE")  # named on pages, not part of the site
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Pages that `nav` does not name yet come last among the guides."""
+    named = re.findall(r"[\w/-]+\.md", str(config.nav))
+    (guides,) = [entry["Guides"] for entry in config.nav if "Guides" in entry]
+    pages = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))
+    guides += [page for page in pages if page not in (*named, "README.md")]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     files.remove(files.get_file_from_path("README.md"))
     for page, source in PAGES.items():
