@@ -125,7 +125,7 @@ class BatchLabels(ForeignLabels):
         self.files = self.batches()
         self._sizes: dict[int, tuple[int, int]] = {}
         self._check_batches(settings.mix_size)
-        self.mix_size, self.notes = _mix_size(settings.mix_size, self.largest_edge, self.mixed)
+        self.mix_size, self.notes = check_mix_size(settings.mix_size, self.largest_edge, self.mixed)
         self.keys = self.images.keys
         self.classes = settings.classes or self.images.classes
         self.kind, self.num_classes = self.kind_and_classes(settings)
@@ -301,8 +301,8 @@ class BatchLabels(ForeignLabels):
         )
 
 
-def _mix_size(given: int | None, largest_edge: int, mixed: bool) -> tuple[int, list[str]]:
-    """The side of the crops that were mixed, and what to say of it.
+def check_mix_size(given: int | None, largest_edge: int, mixed: bool) -> tuple[int, list[str]]:
+    """The side of the crops that were mixed, as it was given or as boxes show it, and what to say of it.
 
     CutMix boxes are clipped at the crop's edge, so that the largest edge of many boxes is the side.
     """

@@ -24,7 +24,7 @@ import numpy as np
 from fkdx._C import FormatError
 from fkdx.errors import refuse
 from fkdx.image.steps import NAMES, Step, encode
-from fkdx.importers.batch_files import USUAL_SIZE
+from fkdx.importers.batch_files import check_mix_size
 from fkdx.importers.foreign_labels import ForeignLabels, Layout, Settings, number_samples
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, Mixes
@@ -52,6 +52,7 @@ OPERATIONS_OF_RAND_AUGMENT = (  # by their number; the names of `fkdx.image.step
     "autocontrast",
     "equalize",
 )
+PROBED = 16  # files that are looked at for the size of mixed crops
 SILENT = ("uint8", "center_crop", "to_tensor", "normalize")
 
 
@@ -78,9 +79,9 @@ class ReinforcementLabels(ForeignLabels):
             _refuse("operations", got, f"{', '.join((*REPLAYED, *KEPT, *MIXING))}", path / "config.pth.tar")
         self.mixed = any(name in operations for name in MIXING)
         self.kept = tuple(name for name in KEPT if name in operations)
-        self.size = settings.mix_size or operations[REPLAYED[0]].get("size") or USUAL_SIZE
-        if type(self.size) is not int:
-            _refuse("size", f"a {type(self.size).__name__}", "a whole number; give --mix-size", path)
+        told = settings.mix_size or operations[REPLAYED[0]].get("size")
+        if told is not None and type(told) is not int:
+            _refuse("size", f"a {type(told).__name__}", "a whole number; give --mix-size", path)
         self.keys = self.images.keys
         self.sample_of = np.argsort(number_samples(self.images))
         self.classes = settings.classes or self.images.classes
@@ -88,6 +89,7 @@ class ReinforcementLabels(ForeignLabels):
         if len(self.classes) != num_classes:
             self.classes = None
         self.crops, self.k = _whole(config, "num_samples", path), _whole(config, "topk", path)
+        self.size, self.notes = self._mix_size(told)
         self.layout = Layout(
             "topk",
             num_classes,
@@ -98,12 +100,30 @@ class ReinforcementLabels(ForeignLabels):
             form="json" if self.mixed else "steps",
         )
         if self.kept and self.mixed:
-            self.notes = [
+            self.notes += [
                 f"labels need {' and '.join(self.kept)} of mixed crops; training on them is refused"
             ]
         self.provenance = {"source": {"format": self.name}, "tail": "uniform", "temperature": 1.0}
 
-    def read_image(self, number: int) -> ImageLabels:
+    def _mix_size(self, told: int | None) -> tuple[int, list[str]]:
+        """The side of the crops, checked against the CutMix boxes of a few files, and what to say of it."""
+        largest = 0
+        for number in np.unique(np.linspace(0, len(self.keys) - 1, PROBED).astype(int)) if self.mixed else ():
+            try:
+                _, samples = self._samples(number)
+                boxes = [
+                    view["cutmix"] for view in map(self._view, samples) if view.get("cutmix") is not None
+                ]
+                largest = max([largest, *(int(edge) for box in boxes for edge in box[3:])])
+            except (OSError, KeyError, TypeError, ValueError, IndexError):
+                continue  # said when the image's labels are read
+        if told and largest > told:
+            expected = f"boxes inside {told} pixels, the size of the run's settings (or --mix-size)"
+            _refuse("CutMix box", f"one that reaches to {largest}", expected, self.root)
+        return check_mix_size(told, largest, self.mixed)
+
+    def _samples(self, number: int) -> tuple[Path, list]:
+        """The file of an image, and what it holds of each view."""
         path = self.root / f"{self.sample_of[number]}.pth.tar"
         value = read_torch_file(path)
         if type(value) is not tuple or len(value) != 2 or value[0] != self.sample_of[number]:
@@ -111,6 +131,10 @@ class ReinforcementLabels(ForeignLabels):
         samples = value[1]
         if type(samples) is not list or len(samples) != self.crops:
             _refuse("samples", f"a {type(samples).__name__}", f"a list of {self.crops}", path)
+        return path, samples
+
+    def read_image(self, number: int) -> ImageLabels:
+        path, samples = self._samples(number)
         try:
             views = [self._view(sample) for sample in samples]
             ids, values = _sorted_labels(samples, self.k)

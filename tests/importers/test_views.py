@@ -17,6 +17,7 @@ from fkdx.importers.job import TooManyUnreadable, pack
 from fkdx.importers.label_maps import pool_regions
 from fkdx.importers.reinforcement import _steps
 from fkdx.importers.tinyvit import replay_view
+from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import LabelFile
 
 torch = pytest.importorskip("torch")
@@ -281,6 +282,39 @@ def check_mixes(mixes, views: list[dict], images: Images) -> None:
         assert mixes.lambdas[row] == np.float32(1.0 if view["mixup"] is None else view["mixup"])
         if pasted:
             assert mixes.mix_boxes[row].tolist() == [*cutmix[0], *(cutmix[1] - cutmix[0])]
+
+
+def test_the_size_of_mixed_crops_is_found_checked_and_said(
+    tmp_path: Path, images: Images, rng: np.random.Generator
+) -> None:
+    write_reinforcement(rng, tmp_path / "labels", images, [*ALL[:2], "cutmix"])
+    folder = tmp_path / "labels"
+    boxes = [
+        view["params"][-1]
+        for number in range(len(images.samples))
+        for view in read_torch_file(folder / f"{number}.pth.tar")[1]
+    ]
+    largest = max(edge for box in boxes if box for edge in box[3:])
+    config = read_torch_file(folder / "config.pth.tar")
+
+    def opened(told: int | None, **settings: object) -> tuple[int, list[str]]:
+        config["reinforce"]["image_augmentation"]["random_resized_crop"] = {"size": told} if told else {}
+        torch.save(config, folder / "config.pth.tar")
+        source = open_foreign(folder, Settings(CLASSES, images=images, **settings))
+        return source.layout.mix_size, list(source.notes)
+
+    assert opened(None) == (
+        largest,
+        [f"crops of {largest} pixels were mixed, as the largest CutMix edge says (--mix-size)"],
+    )
+    assert opened(largest) == (largest, [])
+    size, notes = opened(largest, mix_size=512)
+    assert size == 512
+    assert "no CutMix box reaches beyond" in notes[0]
+    with pytest.raises(
+        FormatError, match=f"CutMix box, got one that reaches to {largest}, expected boxes inside 64"
+    ):
+        opened(64)
 
 
 def test_reinforcement_by_name_of_operation(tmp_path: Path, images: Images, rng: np.random.Generator) -> None:
