@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -195,6 +196,39 @@ def test_a_killed_run_restarts_by_itself_and_ends_the_same(toy_data, whole, tmp_
     assert same_end(run, whole)
     for name in ("last.safetensors", "best.safetensors"):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.parametrize("agent", [0, 1])
+def test_two_agents_restart_a_killed_process_and_end_the_same(toy_data, whole, tmp_path, agent):
+    """Two torchrun programs, as on two machines; a process of one of them is killed."""
+    run, port = tmp_path / "run", free_port()
+    meeting = ["--nnodes=2", "--nproc_per_node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}"]
+    words = [
+        *meeting,
+        "--rdzv-id=run",
+        "--max-restarts=3",
+        "-m",
+        "fkdx.train",
+        *COMMON,
+        *toy_data,
+        *RESTARTED,
+    ]
+    command = [sys.executable, "-m", "torch.distributed.run", *words, "--output", str(run)]
+    agents = [
+        subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    wait_for_step(run, 8)
+    os.kill(workers_of(agents[agent])[0], signal.SIGKILL)
+    errors = [process.communicate(timeout=280)[1] for process in agents]
+    assert [process.returncode for process in agents] == [0, 0], errors
+    assert same_end(run, whole)
+    assert (run / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
 
 
 MEETING = """
