@@ -86,7 +86,7 @@ def check_shown(command: Command, output: str) -> None:
 def masked(text: str) -> str:
     """Without digests, bars of histograms, and numbers with the blanks around them."""
     text = re.sub(r"\b[0-9a-f]{16,}\b|[ #]+$", "", text, flags=re.M)
-    return re.sub(r"\s*-?\d[\d.,e+]*\s*", "#", text)
+    return re.sub(r"[ \t]*-?\d[\d.,e+]*[ \t]*", "#", text)
 
 
 def run_command(line: str, folder: Path) -> str:
