@@ -86,7 +86,7 @@ def write_labels(
     k = {"hard": 1, "smoothing": 1}.get(kind, num_classes if kind.startswith("dense") else k)
     own = {"num_classes": num_classes, "k": k}
     if kind == "embedding":
-        own = {"embeddings": {"cls": num_classes, "patches": k}}
+        own = {"embeddings": {"cls": num_classes, **({"patches": k} if k else {})}}
     written = {}
     with LabelWriter(path, kind, **own, crops=crops, ratios=ratios, **options) as writer:
         for key, (height, width) in sizes.items():

@@ -7,25 +7,31 @@ from typing import Any
 from fkdx.commands.options import make_parser, print_summary, progress
 from fkdx.errors import refuse
 from fkdx.labels import LabelFile
-from fkdx.labels.comparable import check_plain_crops, check_same_classes
+from fkdx.labels.comparable import check_same_classes
 from fkdx.labels.rewrite import copy_images, writer_like
 
 
 def concat(files: Sequence[LabelFile], output: str | os.PathLike, **options: Any) -> None:
     """Writes the images of all `files` to `output`; `options` are arguments of LabelWriter.
 
-    Raises ValueError unless all labels have the same kind, K, classes and embeddings, and if an image is in
-    two files.
+    Raises ValueError unless all labels have the same kind, K, classes and embeddings and their crops were
+    mixed and changed alike, and if an image has crops in two files.
     """
     first = files[0]
     for file in files:
         check_same_classes("concat", file, first)
-        check_plain_crops("concat", file)
         if (file.kind, file.k, file.ratios) != (first.kind, first.k, first.ratios):
             expected = f"{first.kind} with K = {first.k} and the same sort of boxes"
             refuse("concat", "kind", f"{file.kind} with K = {file.k}", expected, file.path)
+        changes, expected = (
+            (each.mix_size, each.extra_form, each.extra_operations) for each in (file, first)
+        )
+        if changes != expected:
+            refuse("concat", "mixing and further changes of crops", changes, expected, file.path)
         if file.embeddings != first.embeddings:
             refuse("concat", "embeddings", file.embeddings, f"{first.embeddings} in this order", file.path)
+    if first.mix_size:  # a file's partners may be images of another one
+        options["images"] = sorted({key for file in files for key in file.keys})
     crops = first.crops if all(file.crops == first.crops for file in files) else None
     provenance = {"concatenated": [file.header.get("provenance") for file in files]}
     with writer_like(first, output, crops=crops, provenance=provenance, dataset=None, **options) as writer:

@@ -18,7 +18,6 @@ from fkdx.commands.options import (
 from fkdx.errors import expect, refuse
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import (
-    check_plain_crops,
     check_same_changes,
     check_same_classes,
     check_same_crops,
@@ -57,8 +56,6 @@ def merge(
         check_same_classes("merge", file, first)
         check_same_images("merge", file, first)
     if embeds:
-        for file in files:
-            check_plain_crops("merge", file)
         if k is not None:
             refuse("merge", "k", k, "none for embeddings", first.path)
         put_side_by_side(files, output, **options)
@@ -97,8 +94,9 @@ def put_side_by_side(files: Sequence[LabelFile], output: str | os.PathLike, **op
             one = images[0]
             boxes, flips = [image.boxes for image in images], [image.flips for image in images]
             check_same_crops("merge", files, boxes, flips, one.key)
+            check_same_changes("merge", files, images)
             values = np.concatenate([image.values for image in images], axis=1)
-            writer.add(one.key, one.boxes, one.flips, None, values, one.image_size)
+            copy_images([replace(one, values=values)], writer)
 
 
 def mean(distributions: Sequence[Distributions], k: int) -> tuple[np.ndarray, np.ndarray]:

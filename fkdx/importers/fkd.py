@@ -11,6 +11,7 @@ Paths end in `<class>/<image stem>.tar`, inside any number of folders. (Shen and
 Distillation Framework for Visual Recognition", ECCV 2022.)
 """
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from fkdx._C import FormatError
 from fkdx.errors import refuse
+from fkdx.importers.fkd_export import FACTS
 from fkdx.importers.foreign_labels import UNREADABLE, ForeignLabels, Layout, Settings, find_files, first_file
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, boxes_from_ratios, fingerprint
@@ -57,6 +59,7 @@ class FkdLabels(ForeignLabels):
         count = settings.num_classes or (len(settings.classes) if settings.classes else len(folders))
         self.classes = settings.classes or (folders if len(folders) == count else None)
         self.label_type = _label_type(settings.label_type)
+        self._counts = _told_counts(path)
         self.layout = self._layout(count, settings)
         self.provenance = {"source": {"format": self.name, **fingerprint(files.items())}}
         if self.layout.kind == "topk":
@@ -93,7 +96,7 @@ class FkdLabels(ForeignLabels):
             _refuse("labels", got, "at most 2049: float16 cannot represent all larger ids", path)
         if kind != "dense":
             self._check_count(label, kind, k, num_classes, settings, path)
-        return Layout(kind, num_classes, k, crops, ratios=self.images is None)
+        return Layout(kind, num_classes, k, None if self._counts else crops, ratios=self.images is None)
 
     def _check_count(
         self, label: np.ndarray, kind: str, k: int, num_classes: int, settings: Settings, path: Path
@@ -147,8 +150,10 @@ class FkdLabels(ForeignLabels):
         coords, flips, label = _read_parts(path)
         kind, k, crops, _ = self._shape(label, path)
         layout = self.layout
-        if (kind, k, crops) != (layout.kind, layout.k, layout.crops):
-            expected = f"{layout.kind} of {layout.crops} crops, K = {layout.k}, as in the first file"
+        known = self._counts or {layout.crops}
+        if (kind, k) != (layout.kind, layout.k) or crops not in known:
+            counts = " or ".join(map(str, sorted(known)))
+            expected = f"{layout.kind} of {counts} crops, K = {layout.k}, as in the first file"
             _refuse("labels", f"{kind} of {crops} crops, K = {k}", expected, path)
         # If FKD left out an incomplete last segment, it did so in the labels only.
         coords, flips = coords[:crops], flips[:crops]
@@ -209,6 +214,17 @@ def _whole_ids(ids: np.ndarray, num_classes: int, path: Path) -> np.ndarray:
     if not (whole == ids).all():
         _refuse("class ids", "fractions", "whole numbers", path)
     return whole
+
+
+def _told_counts(folder: Path) -> set[int]:
+    """How many crops images may have, where `fkdx export` says that it varies; empty elsewhere."""
+    path = folder / FACTS
+    if not path.is_file():
+        return set()
+    try:
+        return {int(count) for count in json.loads(path.read_text())["crops"]}
+    except (ValueError, KeyError, TypeError) as error:
+        _refuse("facts", f"{error!r}", '{"crops": [numbers]}, as `fkdx export` writes', path)
 
 
 def _label_type(name: str | None) -> str | None:

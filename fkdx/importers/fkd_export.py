@@ -1,6 +1,7 @@
 """Label files written as FKD's folder of one `.tar` per image, for tools that read those."""
 
 import io
+import json
 import pickle
 import zipfile
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from fkdx.errors import refuse
 from fkdx.files import write_whole
 
 FKD_KINDS = ("topk", "smoothing", "hard", "dense")  # the kinds of label files that FKD has too
+FACTS = "fkdx.json"  # beside `train`: what no file of FKD says of all of them
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that the same labels give the same bytes
 
 
@@ -54,10 +56,12 @@ def fkd_bytes(
 def export_fkd(images: Iterable, kind: str, folder: str | Path) -> int:
     """Writes every image of a label file under `folder/train`; returns how many.
 
-    `images` are its `ImageLabels`, `kind` its kind. Raises ValueError for a kind that FKD does not have, and
-    if two images would share a file.
+    `images` are its `ImageLabels`, `kind` its kind. Where images have different numbers of crops, as after a
+    calibration, `folder/fkdx.json` says so: elsewhere that is a sign of damage. Raises ValueError for a kind
+    that FKD does not have, and if two images would share a file.
     """
     owners: dict[str, str] = {}
+    counts: set[int] = set()
     for image in images:
         name = fkd_name(image.key)
         if name in owners:
@@ -68,6 +72,9 @@ def export_fkd(images: Iterable, kind: str, folder: str | Path) -> int:
         path = Path(folder, "train", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data)
+        counts.add(len(image.flips))
+    if len(counts) > 1:
+        write_whole(Path(folder, FACTS), json.dumps({"crops": sorted(counts)}).encode())
     return len(owners)
 
 

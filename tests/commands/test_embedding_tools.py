@@ -94,6 +94,39 @@ def test_merge_puts_two_side_by_side(tmp_path: Path, rng, two: list[LabelFile]) 
         merge(two, tmp_path / "x", k=2)
 
 
+def test_mixed_crops_stay_mixed(tmp_path: Path, rng) -> None:
+    write_labels(tmp_path / "a", rng, "embedding", num_classes=4, k=3, mix_size=32, value_type="float32")
+    whole = LabelFile(tmp_path / "a")
+    for name, folder in (("b", "n0"), ("c", "n1"), ("d", "n2")):
+        slice_labels(whole, tmp_path / name, folders=[folder])
+    parts = [LabelFile(tmp_path / name) for name in ("b", "c", "d")]
+    concat(parts, tmp_path / "again")
+    again = LabelFile(tmp_path / "again")
+    assert again.keys[:] == whole.keys[:]
+    for image in whole:
+        other = again[image.key]
+        np.testing.assert_array_equal(other.values, image.values)
+        np.testing.assert_array_equal(other.mixes.mix_boxes, image.mixes.mix_boxes)
+        assert list(other.mixes.partners) == list(image.mixes.partners)
+    write_labels(tmp_path / "e", rng, "embedding", num_classes=4, k=3)
+    with pytest.raises(ValueError, match="concat: mixing and further changes of crops, got"):
+        concat([whole, LabelFile(tmp_path / "e")], tmp_path / "y")
+
+
+def test_merge_keeps_mixes(tmp_path: Path) -> None:
+    """Two teachers of the same mixed crops, side by side."""
+    options = {"num_classes": 4, "k": 0, "mix_size": 32, "value_type": "float32"}
+    for name in ("a", "b"):
+        write_labels(tmp_path / name, np.random.default_rng(4), "embedding", **options)
+    one, two = LabelFile(tmp_path / "a"), LabelFile(tmp_path / "b")
+    merge([one, two], tmp_path / "both")
+    both = LabelFile(tmp_path / "both")
+    assert (both.mix_size, both.keys[:]) == (32, one.keys[:])
+    for image in one:
+        np.testing.assert_array_equal(both[image.key].values, np.tile(image.values, 2))
+        assert list(both[image.key].mixes.partners) == list(image.mixes.partners)
+
+
 def test_merge_wants_one_sort_of_labels(tmp_path: Path, rng, two: list[LabelFile]) -> None:
     with LabelWriter(tmp_path / "t", num_classes=9, k=2, crops=5) as writer:
         for image in two[0]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from label_draws import write_labels
 from PIL import Image
 
 from fkdx import FormatError
@@ -320,3 +321,29 @@ def test_formats_are_found_or_named(tmp_path: Path) -> None:
         open_foreign(tmp_path, Settings(), "nobody")
     with pytest.raises(FileNotFoundError):
         open_foreign(tmp_path / "absent", Settings())
+
+
+def test_varying_numbers_of_crops_come_back(tmp_path: Path, images: Images) -> None:
+    """As a calibration leaves them; where nobody says that they vary, it is damage."""
+    options = {"num_classes": CLASSES, "k": 3, "crops": None, "sizes": SIZES, "value_type": "float32"}
+    write_labels(tmp_path / "a.fkdl", np.random.default_rng(5), **options)
+    labels = LabelFile(tmp_path / "a.fkdl")
+    kept = [image for image in labels if len(image.flips)]
+    assert len({len(image.flips) for image in kept}) > 1
+    export_fkd(kept, labels.kind, tmp_path / "labels")
+    settings = Settings(CLASSES, images=images)
+    source = open_foreign(tmp_path / "labels", settings)
+    assert source.layout.crops is None
+    pack(source, tmp_path / "b.fkdl", value_type="float32")
+    packed = LabelFile(tmp_path / "b.fkdl")
+    for image in kept:
+        for name in ("boxes", "flips", "ids", "values"):
+            np.testing.assert_array_equal(getattr(packed[image.key], name), getattr(image, name))
+    told = tmp_path / "labels" / "fkdx.json"
+    told.write_text("{}")
+    with pytest.raises(FormatError, match="facts, got KeyError"):
+        open_foreign(tmp_path / "labels", settings)
+    told.unlink()
+    source = open_foreign(tmp_path / "labels", settings)
+    with pytest.raises(FormatError, match="crops, K = 3, as in the first file"):
+        list(map(source.read_image, range(len(source.keys))))
