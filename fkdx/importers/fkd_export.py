@@ -13,7 +13,7 @@ from fkdx.errors import refuse
 from fkdx.files import write_whole
 
 FKD_KINDS = ("topk", "smoothing", "hard", "dense")  # the kinds of label files that FKD has too
-FACTS = "fkdx.json"  # beside `train`: what no file of FKD says of all of them
+FACTS = "crops.json"  # beside `train`: what no file of FKD says of all of them
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed time, so that the same labels give the same bytes
 
 
@@ -57,7 +57,7 @@ def export_fkd(images: Iterable, kind: str, folder: str | Path) -> int:
     """Writes every image of a label file under `folder/train`; returns how many.
 
     `images` are its `ImageLabels`, `kind` its kind. Where images have different numbers of crops, as after a
-    calibration, `folder/fkdx.json` says so: elsewhere that is a sign of damage. Raises ValueError for a kind
+    calibration, `folder/crops.json` says so: elsewhere that is a sign of damage. Raises ValueError for a kind
     that FKD does not have, and if two images would share a file.
     """
     owners: dict[str, str] = {}

@@ -339,7 +339,7 @@ def test_varying_numbers_of_crops_come_back(tmp_path: Path, images: Images) -> N
     for image in kept:
         for name in ("boxes", "flips", "ids", "values"):
             np.testing.assert_array_equal(getattr(packed[image.key], name), getattr(image, name))
-    told = tmp_path / "labels" / "fkdx.json"
+    told = tmp_path / "labels" / "crops.json"
     told.write_text("{}")
     with pytest.raises(FormatError, match="facts, got KeyError"):
         open_foreign(tmp_path / "labels", settings)
