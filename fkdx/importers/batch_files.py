@@ -15,7 +15,7 @@ has another way to say which image a row belongs to: see `BatchLabels.orders`.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from tqdm import tqdm
 
 from fkdx._C import FormatError
 from fkdx.errors import refuse
+from fkdx.image.steps import encode
+from fkdx.importers.cutouts import are_cutouts, check_cutouts, cutout_steps
 from fkdx.importers.foreign_labels import ForeignLabels, Layout, Settings, Unreadable, number_samples
 from fkdx.importers.torch_file import read_torch_file
 from fkdx.labels import ImageLabels, Mixes, boxes_from_ratios
@@ -52,19 +54,22 @@ class BatchFile:
     indices: np.ndarray | None = None  # numbers of images in the order of an image folder, if stored
     parts: int = 6
     ids: np.ndarray | None = None  # lpqld: classes of the logits, if only the largest are stored
-    cutouts: np.ndarray | None = None  # lpqld: what was painted over the crops
+    cutouts: np.ndarray | None = None  # lpld, lpqld: what was painted over the crops
 
 
-def read_batch(path: Path, mapped: bool = False) -> BatchFile:
-    """Reads and checks one batch file; `mapped` leaves the logits on disk and skips the checksum."""
+def read_batch(path: Path, mapped: bool = False, cutouts: bool = False) -> BatchFile:
+    """Reads and checks one batch file; `mapped` leaves the logits on disk and skips the checksum.
+
+    cutouts: whether part 1 may be cutouts in place of flips.
+    """
     value = read_torch_file(path, mapped)
     if type(value) is not list or len(value) not in (6, 7, 8):
         _refuse("file", f"a {type(value).__name__}", "a list of 6 to 8 parts", path)
     coords, flips = value[:2]
     if isinstance(coords, np.ndarray) and coords.dtype != np.float32:
         _refuse("coords", str(coords.dtype), "float32", path)
-    if isinstance(flips, np.ndarray) and flips.ndim == 2:
-        _refuse("part 1", "cutout parameters", "flips; cutout is an operation that cannot be replayed", path)
+    if are_cutouts(flips) and not cutouts:
+        _refuse("part 1", "cutout parameters", "flips; only LPLD and LPQLD have cutouts", path)
     indices = value[6] if len(value) > 6 else None
     if indices is not None:
         check_array("indices", indices, (None,), "i", path)
@@ -72,10 +77,16 @@ def read_batch(path: Path, mapped: bool = False) -> BatchFile:
 
 
 def checked_batch(stored: list, path: Path, **more: Any) -> BatchFile:
-    """A batch of the six parts that all formats have, and what else its format stores."""
+    """A batch of the six parts that all formats have, and what else its format stores.
+
+    Where cutouts are stored in place of flips, nothing was mirrored.
+    """
     coords, flips, partners, lam, box, logits = stored
     check_array("logits", logits, (None, None), "f", path)
     rows = len(logits)
+    if are_cutouts(flips):
+        check_cutouts(flips, rows, partners, path)
+        more["cutouts"], flips = flips, np.zeros(rows, bool)
     check_array("coords", coords, (rows, 4), "f", path)
     check_array("flips", flips, (rows,), "b", path)
     operation, mix_box = UNMIXED, (0, 0, 0, 0)
@@ -121,7 +132,7 @@ class BatchLabels(ForeignLabels):
             raise FormatError(
                 f"{self.name}: these labels do not name their images; give the folder with --images, {path}"
             )
-        self.root, self.images = path, settings.images
+        self.root, self.images, self.size = path, settings.images, settings.mix_size or USUAL_SIZE
         self.files = self.batches()
         self._sizes: dict[int, tuple[int, int]] = {}
         self._check_batches(settings.mix_size)
@@ -140,6 +151,8 @@ class BatchLabels(ForeignLabels):
             int(crops[0]) if len(crops) == 1 else None,
             mix_size=self.mix_size if self.mixed else 0,
         )
+        if "cutout" in self.row.names:
+            self.layout = replace(self.layout, operations=("erase",), form="steps")
         self.provenance = {
             "source": {"format": self.name, "epochs": len(self.files), "batch": self.rows[0][0]}
         }
@@ -171,6 +184,8 @@ class BatchLabels(ForeignLabels):
                 for file in epoch:
                     batch = self.read_file(file)
                     self.check_batch(batch, self.root / file)
+                    if batch.cutouts is not None:
+                        cutout_steps(batch.cutouts, self.size)
                     self.row = self.row or _row_dtype(batch)
                     if _row_dtype(batch) != self.row:
                         expected = f"{self.row['logits']} as in the first file, and the same other parts"
@@ -244,7 +259,9 @@ class BatchLabels(ForeignLabels):
             mixes = self._mixes(rows) if self.mixed else None
         except (ValueError, OSError) as error:
             return Unreadable(key, str(error))
-        return ImageLabels(key, boxes, rows["flip"], None, rows["logits"], size, mixes=mixes)
+        cut = "cutout" in rows.dtype.names
+        extra = encode(cutout_steps(rows["cutout"], self.size)) if cut else b""
+        return ImageLabels(key, boxes, rows["flip"], None, rows["logits"], size, mixes=mixes, extra=extra)
 
     def _rows(self, batch: BatchFile, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Records of some rows of a batch; `images` are those of all its rows."""

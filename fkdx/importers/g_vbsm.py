@@ -27,7 +27,7 @@ class GVbsmLabels(BatchLabels):
     @classmethod
     def matches(cls, path: Path) -> bool:
         first = path / "epoch_0" / "batch_0.tar"
-        return first.exists() and read_batch(first).indices is not None
+        return first.exists() and read_batch(first, cutouts=True).indices is not None
 
     def check_batch(self, batch: BatchFile, path: Path) -> None:
         if batch.indices is None:

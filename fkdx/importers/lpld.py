@@ -2,9 +2,9 @@
 
     {"<epoch>": [number of the image in the order of an image folder, ...], ...}
 
-Pruned sets drop the last batch of an epoch and stop inside the last epoch, so the number of crops differs
-between images. (Xiao and He, "Are Large-scale Soft Labels Necessary for Large-scale Dataset
-Distillation?", NeurIPS 2024.)
+In the ImageNet-21K variant part 1 of a batch is cutouts, see `cutouts`. Pruned sets drop the last batch of an
+epoch and stop inside the last epoch, so the number of crops differs between images. (Xiao and He, "Are
+Large-scale Soft Labels Necessary for Large-scale Dataset Distillation?", NeurIPS 2024.)
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from fkdx._C import FormatError
-from fkdx.importers.batch_files import BatchLabels
+from fkdx.importers.batch_files import BatchFile, BatchLabels, read_batch
 from fkdx.importers.foreign_labels import Settings
 
 ORDER_FILE = "sampler_indices_epoch.json"
@@ -26,6 +26,9 @@ class LpldLabels(BatchLabels):
     @classmethod
     def matches(cls, path: Path) -> bool:
         return (path / ORDER_FILE).exists()
+
+    def read_file(self, file: str, mapped: bool = False) -> BatchFile:
+        return read_batch(self.root / file, mapped, cutouts=True)
 
     def orders(self, settings: Settings) -> list[np.ndarray]:
         path = self.root / ORDER_FILE

@@ -29,10 +29,8 @@ import numpy as np
 
 from fkdx._C import FormatError
 from fkdx.errors import refuse
-from fkdx.image.steps import Step, encode
 from fkdx.importers.batch_files import (
     BATCH_FILE,
-    USUAL_SIZE,
     BatchFile,
     BatchLabels,
     check_array,
@@ -64,15 +62,12 @@ class LpqldLabels(BatchLabels):
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.label_type = _label_type(settings.label_type, path)
-        self.size = settings.mix_size or USUAL_SIZE
         self.largest_id, self.short_ids = -1, False
         super().__init__(path, settings)
         if self.largest_edge and self.largest_edge <= 255 < self.mix_size:
             _refuse("box", "edges kept as 8 bits", f"--mix-size of at most 255, not {self.mix_size}", path)
         if "ids" in self.row.names:
             self.provenance["tail"] = LABEL_TYPES[self.label_type]
-        if "cutout" in self.row.names:
-            self.layout = replace(self.layout, operations=("erase",), form="steps")
 
     def batches(self) -> list[list[str]]:
         files = numbered(self.root, BATCH_FILE)
@@ -91,8 +86,6 @@ class LpqldLabels(BatchLabels):
         named = len(self.images_of[path.name])
         if named != len(batch.logits):
             _refuse("rows", f"{len(batch.logits)}", f"{named}, as {INDEX_FILE} names images", path)
-        if batch.cutouts is not None:
-            _steps(batch.cutouts, self.size)
         if batch.ids is None:
             return
         if batch.ids.size and batch.ids.min() < 0:
@@ -139,8 +132,6 @@ class LpqldLabels(BatchLabels):
         if self.kind == "topk_logits":
             tail = NO_TAIL if self.layout.k < self.num_classes else -np.inf
             more["tails"] = np.full(len(rows), tail, np.float32)
-        if "cutout" in rows.dtype.names:
-            more["extra"] = encode(_steps(rows["cutout"], self.size))
         return replace(labels, **more)
 
 
@@ -213,11 +204,6 @@ def _read_batch(path: Path, mapped: bool) -> BatchFile:
     check_array("logits", logits, (None, None), "f", path)
     rows, k = logits.shape
     more: dict[str, Any] = {"parts": len(value)}
-    if isinstance(flips, np.ndarray) and flips.ndim == 2:
-        check_array("cutout", flips, (rows, 7), "f", path)
-        if partners is not None:
-            _refuse("partners", "crops that were cut out and mixed", "one of both", path)
-        more["cutouts"], flips = flips, np.zeros(rows, bool)
     if ids:
         check_array("class ids", ids[0], (None, k), "i", path)
         more["ids"] = ids[0]
@@ -250,19 +236,3 @@ def _edges(box: Any) -> Any:
 def _are_probabilities(values: np.ndarray) -> bool:
     sums = values.sum(axis=1, dtype=np.float64)
     return bool((values >= 0).all() and (sums <= 1.001).all())
-
-
-def _steps(cutouts: np.ndarray, size: int) -> list[list[Step]]:
-    """The rectangles that were painted over crops of `size` pixels, as steps of `fkdx.image.augment`.
-
-    Pillow's rectangle includes its last row and column.
-    """
-    numbers = cutouts * np.array([size] * 4 + [1] * 3, np.float64)
-    whole = np.rint(numbers).astype(np.int64)
-    if not (np.abs(numbers - whole) < 0.01).all() or whole.min(initial=0) < 0:
-        _refuse("cutout", "fractions of a pixel", f"whole pixels of {size} (--mix-size)", "part 1")
-    centre, half, colours = whole[:, :2], whole[:, 2:4] // 2, whole[:, 4:]
-    begin = np.clip(centre - half, 0, size)
-    extent = np.minimum(np.clip(centre + half, 0, size) + 1, size) - begin
-    edges = np.concatenate([begin, extent], axis=1) / size
-    return [[["erase", *edge, *colour]] for edge, colour in zip(edges.tolist(), colours.tolist())]

@@ -48,7 +48,8 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert cli.run("export", ["labels.fkdl", "-o", "FKD_labels"]) == 0
         shutil.copytree(ROOT / "examples", "examples")
         Path("bench").mkdir()
-        shutil.copy(ROOT / "bench/scale.py", "bench")
+        for program in ("scale", "sre2l"):
+            shutil.copy(ROOT / f"bench/{program}.py", "bench")
     return root
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from images import OWN_RULE, draw_black
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from fkdx import CropLoader, FormatError
+from fkdx.image.augment import augmented
+from fkdx.image.steps import decode
 from fkdx.importers import Settings, open_foreign
 from fkdx.importers.images import Images
 from fkdx.importers.job import TooManyUnreadable, pack
@@ -313,6 +315,34 @@ def test_lpld_with_a_partial_last_epoch(rng: np.random.Generator, tmp_path: Path
             pack(source, tmp_path / "out.fkdl")
     pack(source, tmp_path / "out.fkdl", allow_missing=never)
     check(LabelFile(tmp_path / "out.fkdl"), expected)
+
+
+def test_cutouts_of_lpld_are_painted_again(rng: np.random.Generator, tmp_path: Path, images: Images) -> None:
+    """The ImageNet-21K variant: centre, height, width and colour of a rectangle in place of flips."""
+    order = rng.permutation(len(KEYS)).tolist()
+    write_batches(rng, images, tmp_path / "labels", [order], mix="none")
+    (tmp_path / "labels" / "sampler_indices_epoch.json").write_text(json.dumps({"0": order}))
+    drawn = {}
+    for number, path in enumerate(sorted((tmp_path / "labels" / "epoch_0").iterdir())):
+        parts = torch.load(path, weights_only=False)
+        rows = [[*rng.integers(0, SIDE, 2) / SIDE, 0.5, 0.5, *rng.integers(0, 256, 3)] for _ in parts[0]]
+        parts[1] = torch.tensor(np.array(rows), dtype=torch.float32)
+        torch.save(parts, path)
+        drawn |= dict(zip(order[number * BATCH :], rows))
+    settings = Settings(images=images, mix_size=SIDE)
+    pack(open_foreign(tmp_path / "labels", settings), tmp_path / "out.fkdl")
+    labels = LabelFile(tmp_path / "out.fkdl")
+    assert labels.extra_operations == ["erase"]
+    crop = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    for index, (y, x, height, width, *colour) in drawn.items():
+        image = labels[images.samples[index]]
+        assert not image.flips.any()
+        top, left = round(y * SIDE) - round(height * SIDE) // 2, round(x * SIDE) - round(width * SIDE) // 2
+        edges = [left, top, left + round(width * SIDE) // 2 * 2, top + round(height * SIDE) // 2 * 2]
+        painted = Image.fromarray(crop)
+        fill = tuple(int(part) for part in colour)
+        ImageDraw.Draw(painted).rectangle(np.clip(edges, 0, SIDE).tolist(), fill=fill)
+        np.testing.assert_array_equal(augmented(crop, decode(image.extra)[0]), painted)
 
 
 @pytest.mark.parametrize("more_parts", [1, 2], ids=["G-VBSM", "EDC"])
