@@ -78,7 +78,8 @@ def commands(page: str) -> list[str]:
 
 
 def called(line: str) -> list[str]:
-    """The words after `fkdx`."""
+    """The words after `fkdx`, with a number in the place of a shell's variable."""
+    line = re.sub(r"\$\w+", "7", line)
     line = re.split(r"\s+(?:#|\||&&|>|;)\s*", line.removeprefix("$ "))[0]
     words = [word for word in shlex.split(line) if word != "srun"]
     at = next(i for i, word in enumerate(words) if word == "fkdx" or word.startswith("fkdx."))
