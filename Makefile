@@ -9,7 +9,7 @@ NATIVE  = $(shell find csrc cmake -type f) CMakeLists.txt setup.py fkdx/_version
 export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
 export FKDX_BUILD_DIR  ?= build/dev
 
-.PHONY: demo test quick faults trust fuzz-labels fuzz-jpeg sanitize neon build docs site fmt clean
+.PHONY: demo test quick faults trust fuzz-labels fuzz-jpeg sanitize neon build wheel docs site fmt clean
 demo: build            ## draw scenes, train a teacher, store its labels, train students
 	$(BIN)/python -m fkdx demo
 
@@ -39,7 +39,7 @@ SEED ?= $(shell date +%s)
 fuzz-jpeg:             ## a million random JPEG streams (or COUNT) under ASan + UBSan; SEED=1 repeats
 	sh tests/fuzz/jpeg/run.sh address,undefined $(SEED) $(or $(COUNT),1000000)
 
-SANITIZED ?= $(addprefix tests/image/test_,crops.py jpeg.py) $(addprefix tests/loader/test_,pool.py crop_loader.py bad_images.py validation_loader.py)
+SANITIZED ?= $(addprefix tests/image/test_,crops.py jpeg.py) $(addprefix tests/loader/test_,pool.py crop_loader.py bad_images.py validation_loader.py) tests/native/test_threads.py
 sanitize: build        ## tests of native code under ASan + UBSan, then TSan: about ten minutes
 	sh tools/sanitize.sh $(VENV) address,undefined $(SANITIZED)
 	sh tools/sanitize.sh $(VENV) thread $(SANITIZED)
@@ -50,6 +50,9 @@ neon: build            ## native tests of aarch64 under emulation (needs g++-aar
 	FKDX_REQUIRE_NEON=1 $(BIN)/python -m pytest tests/native/test_kernels.py -k aarch64
 
 build: $(VENV)/built   ## the virtual environment and the extension
+
+wheel: build           ## the wheel for this Python in dist/, tested without compiler and sources: six minutes
+	sh tools/wheel.sh $(VENV)
 
 docs: build            ## write docs/api.md, docs/images and fkdx/_C.pyi again; all are committed
 	$(BIN)/python tools/api.py

@@ -2,7 +2,7 @@
 // fkdx._C: the door between Python and the rooms of csrc. Only this folder includes pybind11.
 #include "bindings/rooms.h"
 
-PYBIND11_MODULE(_C, m) {
+PYBIND11_MODULE(_C, m, pybind11::mod_gil_not_used()) {
   m.doc() = "Native part of fkdx; use it through the fkdx package.";
   fkdx::bind_base(m);
   fkdx::bind_image(m);
