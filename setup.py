@@ -10,6 +10,7 @@ Environment:
     FKDX_BUILD_DIR   a folder to keep, for incremental builds (default: a fresh temporary one)
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,7 +21,9 @@ from pathlib import Path
 
 import pybind11
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
 
@@ -48,9 +51,44 @@ class CMakeBuild(build_ext):
                     configure.append(f"-DFKDX_{option}={value}")
             subprocess.run(configure, check=True)
             subprocess.run(["cmake", "--build", build_dir], check=True)
-        if not self.inplace:
+            self.components = (Path(build_dir) / "components.txt").read_text()
+        if not self.inplace and not os.environ.get("FKDX_SANITIZE"):
             # Started in this folder, `python -m` and `torchrun -m` find the sources before an installed fkdx.
             shutil.copy2(target, ROOT / "fkdx")
 
 
-setup(ext_modules=[Extension("fkdx._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+class WheelWithComponents(bdist_wheel):
+    """A wheel that lists the foreign code compiled into it: CycloneDX, where PEP 770 puts it."""
+
+    def write_wheelfile(self, wheelfile_base: str, *arguments: object) -> None:
+        super().write_wheelfile(wheelfile_base, *arguments)
+        folder = Path(wheelfile_base) / "sboms"
+        folder.mkdir()
+        lines = self.get_finalized_command("build_ext").components.splitlines()
+        document = {
+            "bomFormat": "CycloneDX",
+            "specVersion": "1.6",
+            "version": 1,
+            "metadata": {"component": component("fkdx", self.distribution.get_version(), "Apache-2.0")},
+            "components": [component(*line.split("|")) for line in lines],
+        }
+        (folder / "fkdx.cdx.json").write_text(json.dumps(document, indent=2) + "\n")
+
+
+def component(name: str, version: str, license: str, purl: str = "") -> dict:
+    known = {"type": "library", "name": name, "version": version, "licenses": [{"expression": license}]}
+    return known | ({"purl": purl} if purl else {})
+
+
+class SdistWithLibjpeg(sdist):
+    """An archive that builds from itself alone: with libjpeg-turbo's source in third_party/."""
+
+    def run(self) -> None:
+        subprocess.run(["cmake", "-P", "cmake/libjpeg_source.cmake"], cwd=ROOT, check=True)
+        super().run()
+
+
+setup(
+    ext_modules=[Extension("fkdx._C", sources=[])],
+    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": WheelWithComponents, "sdist": SdistWithLibjpeg},
+)
