@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fkdx import _C
-from fkdx.commands.options import DATA_HELP, add_classes
+from fkdx.commands.options import DATA_HELP, add_classes, add_json, print_json
 from fkdx.stores import open_store
 
 if TYPE_CHECKING:
@@ -27,14 +27,19 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_classes(loader)
     loader.add_argument("--labels", help="label file (default: draw random crops on the fly)")
-    loader.add_argument("--m", type=int, default=4, help="crops of each image in a batch (default: 4)")
-    loader.add_argument("--batch", type=int, default=256, help="crops in a batch (default: 256)")
+    loader.add_argument(
+        "--crops-per-image", type=int, default=4, metavar="M", help="of one batch (default: %(default)s)"
+    )
+    loader.add_argument(
+        "--batch-size", type=int, default=256, metavar="N", help="crops in a batch (default: %(default)s)"
+    )
     loader.add_argument("--size", type=int, default=224, help="side of a crop in pixels (default: 224)")
     loader.add_argument("--threads", type=int, help="number of decoding threads (default: all cores)")
     loader.add_argument(
         "--batches", type=int, default=20, help="batches to measure, after two to warm up (default: 20)"
     )
     loader.add_argument("--profile", action="store_true", help="print where the time goes")
+    add_json(loader)
     args = parser.parse_args(argv)
     bench_loader(args)
     return 0
@@ -44,7 +49,9 @@ def bench_loader(args: argparse.Namespace) -> None:
     from fkdx.loader import CropLoader
 
     images = open_store(args.images, args.classes)
-    loader = CropLoader(images, args.labels, args.batch, args.m, args.size, threads=args.threads)
+    loader = CropLoader(
+        images, args.labels, args.batch_size, args.crops_per_image, args.size, threads=args.threads
+    )
     batches = endless(loader)
     for _ in range(2):
         next(batches)
@@ -53,12 +60,19 @@ def bench_loader(args: argparse.Namespace) -> None:
         next(batches)
     seconds, seconds_here = time.perf_counter() - begin, time.thread_time() - begin_here
     after = loader.pool.stages()
-    crops = args.batches * args.batch
-    images = crops / args.m
-    print(f"{crops / seconds:.0f} crops/s ({images / seconds:.0f} images/s), {loader.pool.threads} threads")
+    crops = args.batches * args.batch_size
+    images = crops / args.crops_per_image
+    threads, rates = loader.pool.threads, (crops / seconds, images / seconds)
+    rows = {}
     if args.profile:
         spent = {name: after[name] - before[name] for name in after}
-        print_stages(spent, seconds_here, loader.pool.threads, entropy_share(loader))
+        rows = stages(spent, seconds_here, entropy_share(loader))
+    if args.json:
+        print_json(crops_per_s=rates[0], images_per_s=rates[1], threads=threads, ms_per_image=rows)
+        return
+    print(f"{rates[0]:.0f} crops/s ({rates[1]:.0f} images/s), {threads} threads")
+    if rows:
+        print_stages(rows, threads)
 
 
 def endless(loader: "CropLoader") -> "Iterator[Batch]":
@@ -66,13 +80,13 @@ def endless(loader: "CropLoader") -> "Iterator[Batch]":
         yield from loader
 
 
-def print_stages(spent: dict[str, int], seconds_here: float, threads: int, entropy: float) -> None:
-    """Prints one row per stage: milliseconds per image, and its share of what all threads did.
+def stages(spent: dict[str, int], seconds_here: float, entropy: float) -> dict[str, float]:
+    """Milliseconds per image of each stage, summed over threads.
 
     `spent` is what `ImagePool.stages` counted, `seconds_here` the time of the thread that takes the batches,
     `entropy` the share of decoding that is entropy decoding.
     """
-    rows = {
+    nanoseconds = {
         "read": spent["read_ns"],
         "entropy decode": spent["decode_ns"] * entropy,
         "IDCT and colour": spent["decode_ns"] * (1 - entropy),
@@ -80,10 +94,14 @@ def print_stages(spent: dict[str, int], seconds_here: float, threads: int, entro
         "wait": spent["wait_ns"],
         "labels, Python": seconds_here * 1e9,
     }
-    total = sum(rows.values())
+    return {name: spent_ns / spent["images"] / 1e6 for name, spent_ns in nanoseconds.items()}
+
+
+def print_stages(rows: dict[str, float], threads: int) -> None:
+    """Prints one row per stage: milliseconds per image, and its share of what all threads did."""
     print(f"\n{'stage':<16} {'ms/image':>11} {'share':>7}")
-    for name, nanoseconds in rows.items():
-        print(f"{name:<16} {nanoseconds / spent['images'] / 1e6:>11.3f} {nanoseconds / total:>7.1%}")
+    for name, milliseconds in rows.items():
+        print(f"{name:<16} {milliseconds:>11.3f} {milliseconds / sum(rows.values()):>7.1%}")
     print(f"\n{threads} threads: all but the last row; the last is the thread that takes the batches.")
 
 

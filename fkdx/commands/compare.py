@@ -4,11 +4,11 @@ Of embeddings it shows the mean and the lowest cosine, and linear CKA, which nee
 """
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from fkdx.commands.options import TAIL_HELP, progress, purpose
+from fkdx.commands.options import TAIL_HELP, add_json, print_json, progress, purpose
 from fkdx.errors import expect
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import (
@@ -39,9 +39,12 @@ class Sums:
         self.ba += float(ba.sum())
         self.agree += int(agree.sum())
 
-    def __str__(self) -> str:
+    def means(self) -> dict[str, float]:
         n = max(self.crops, 1)
-        return f"{self.crops:>9} {self.ab / n:>9.4f} {self.ba / n:>9.4f} {self.agree / n:>9.2%}"
+        return {"crops": self.crops, "ab": self.ab / n, "ba": self.ba / n, "same_top": self.agree / n}
+
+    def __str__(self) -> str:
+        return "{crops:>9} {ab:>9.4f} {ba:>9.4f} {same_top:>9.2%}".format(**self.means())
 
 
 @dataclass
@@ -172,12 +175,24 @@ def main(argv: list[str] | None = None) -> int:
         metavar="N",
         help="number of crops to list (default: %(default)s)",
     )
+    add_json(parser)
     args = parser.parse_args(argv)
     a, b = LabelFile(args.a), LabelFile(args.b)
     if a.embeddings or b.embeddings:
-        print_likeness(compare_embeddings(a, b))
+        pairs = compare_embeddings(a, b)
+        print_json(embeddings=[asdict(pair) for pair in pairs]) if args.json else print_likeness(pairs)
         return 0
     comparison = compare(a, b, args.tail, args.worst)
+    if args.json:
+        worst = [{"entropy": entropy, "key": key, "crop": crop} for entropy, key, crop in comparison.worst]
+        classes = {name: sums.means() for name, sums in comparison.classes.items()}
+        print_json(total=comparison.total.means(), classes=classes, worst=worst)
+    else:
+        print_comparison(comparison)
+    return 0
+
+
+def print_comparison(comparison: Comparison) -> None:
     width = max(len("all classes"), *(len(name) for name in comparison.classes))
     print(f"{'':<{width}} {'crops':>9} {'H(a, b)':>9} {'H(b, a)':>9} {'same top':>9}")
     for name, sums in sorted(comparison.classes.items(), key=lambda item: -item[1].ab / item[1].crops):
@@ -185,7 +200,6 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{'all classes':<{width}} {comparison.total}\n")
     for entropy, key, crop in comparison.worst:
         print(f"{entropy:9.4f}  {key} crop {crop}")
-    return 0
 
 
 def print_likeness(pairs: list[Likeness]) -> None:

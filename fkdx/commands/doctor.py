@@ -3,20 +3,38 @@
 import argparse
 import os
 import platform
+import re
 from importlib import metadata
 
 from PIL import features
 
 from fkdx._version import __version__
+from fkdx.commands.options import add_json, print_json, purpose
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="fkdx doctor", description=__doc__)
-    parser.parse_args(argv)
-    width = max(len(name) for name, _ in report())
-    for name, value in report():
-        print(f"{name:<{width}}  {value}")
+    parser = argparse.ArgumentParser(prog="fkdx doctor", description=purpose(__doc__))
+    parser.add_argument(
+        "--report", action="store_true", help="print one block for an issue, without paths or names of yours"
+    )
+    add_json(parser)
+    args = parser.parse_args(argv)
+    facts = report()
+    if args.report:
+        facts = [(name, public(value)) for name, value in facts]
+    if args.json:
+        print_json(**dict(facts))
+        return 0
+    width = max(len(name) for name, _ in facts)
+    lines = "\n".join(f"{name:<{width}}  {value}" for name, value in facts)
+    print(f"```text\n{lines}\n```" if args.report else lines)
     return 0
+
+
+def public(text: str) -> str:
+    """The text with every path cut down to its last part, and without the name of the machine."""
+    text = re.sub(r"(?:/[^/\s:;,'\"()]+)+/([^/\s:;,'\"()]+)", r".../\1", text)
+    return text.replace(platform.node(), "...") if platform.node() else text
 
 
 def report() -> list[tuple[str, str]]:

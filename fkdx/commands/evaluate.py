@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         help="k-NN top-1: validation images (DATA/val) by their nearest training images (DATA/train)",
     )
     add("--probe", metavar="DATA", help="top-1 of a linear classifier learned on DATA/train, for DATA/val")
-    add("-k", type=int, default=20, help="neighbours (default: %(default)s)")
+    add("-k", "--neighbours", type=int, default=20, dest="k", help="neighbours (default: %(default)s)")
     add("--temperature", type=float, default=0.07, metavar="T", help="of the votes (default: %(default)s)")
     add("--size", type=int, metavar="PIXELS", help="side of the crops (default: the model's)")
     add("--batch-size", type=int, default=64, metavar="N", help="crops in a batch (default: %(default)s)")

@@ -81,8 +81,8 @@ def _other_bytes(
     return {label: f"{key_of[int(found[label])]}: other bytes" for label in there.tolist()}
 
 
-def print_faults(faults: ImageFaults) -> bool:
-    """One line a kind, and the images that differ; whether there is no fault."""
+def print_faults(faults: ImageFaults) -> None:
+    """One line a kind, and the images that differ."""
     for name in ("missing", "extra", "unreadable"):
         keys = getattr(faults, name)
         print(f"{name:<12} {len(keys)}{', for example ' + keys[0] if keys else ''}")
@@ -97,4 +97,3 @@ def print_faults(faults: ImageFaults) -> bool:
     ]
     unknown = faults.fingerprint is False and not (faults.named or faults.missing or faults.extra)
     print(f"{'fingerprint':<12} {verdict}{'; this label file does not say which' if unknown else ''}")
-    return not faults

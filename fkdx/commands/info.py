@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fkdx.commands.options import progress, purpose
+from fkdx.commands.options import add_json, print_json, progress, purpose
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import image_probabilities
 
@@ -96,14 +96,14 @@ def main(argv: list[str] | None = None) -> int:
         metavar="N",
         help="number of images to take statistics of (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    add_json(parser)
     args = parser.parse_args(argv)
     labels = LabelFile(args.labels)
     wanted = len(labels) and args.sample and not labels.embeddings
     summary = sureness(labels, args.sample) if wanted else None
     if args.json:
         statistics = {name: np.asarray(x).tolist() for name, x in vars(summary).items()} if summary else None
-        print(json.dumps({**describe(labels), "header": labels.header, "sureness": statistics}))
+        print_json(**describe(labels) | {"header": labels.header, "sureness": statistics})
         return 0
     for name, value in describe(labels).items():
         print(f"{name:<12} {value}")

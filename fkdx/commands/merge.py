@@ -120,7 +120,12 @@ def mean(distributions: Sequence[Distributions], k: int) -> tuple[np.ndarray, np
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("merge", __doc__, several=True)
     parser.add_argument(
-        "-k", type=int, metavar="K", help="classes to keep of each crop (default: the largest K)"
+        "-k",
+        "--topk",
+        type=int,
+        metavar="K",
+        dest="k",
+        help="classes to keep of each crop (default: the largest K)",
     )
     parser.add_argument(
         "--tail",

@@ -1,6 +1,7 @@
 """What several verbs share: their options, a progress bar, the line that describes a new label file."""
 
 import argparse
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -52,6 +53,14 @@ def add_encoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--value-type", choices=VALUE_TYPES[1:], help="type of stored values (default: the encoding's)"
     )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the facts as one JSON object")
+
+
+def print_json(**facts: Any) -> None:
+    print(json.dumps(facts, ensure_ascii=False))
 
 
 def encoding_changes(args: argparse.Namespace) -> dict[str, Any]:

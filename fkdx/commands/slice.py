@@ -88,7 +88,9 @@ def _part(image: ImageLabels, crops: int | None, k: int) -> ImageLabels:
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("slice", __doc__)
     parser.add_argument("--crops", type=int, metavar="N", help="keep the first N crops of each image")
-    parser.add_argument("-k", type=int, metavar="K", help="keep the K most probable classes")
+    parser.add_argument(
+        "-k", "--topk", type=int, metavar="K", dest="k", help="keep the K most probable classes"
+    )
     parser.add_argument("--classes", nargs="+", metavar="FOLDER", help="keep the images in these folders")
     add_encoding(parser)
     args = parser.parse_args(argv)

@@ -3,14 +3,14 @@
 import argparse
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 
 import numpy as np
 from tqdm import tqdm
 
 from fkdx.commands.image_faults import match_images, print_faults
-from fkdx.commands.options import add_classes, progress
+from fkdx.commands.options import add_classes, add_json, print_json, progress
 from fkdx.errors import refuse
 from fkdx.image import INTERPOLATIONS, decode_crops, decoder, image_size
 from fkdx.image.crops import Interpolation
@@ -188,65 +188,84 @@ def stored_inputs(teacher: str, labels: LabelFile) -> dict:
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.labels is None:
-        return print_bad_images(args)
+        return verify_images_alone(args)
     labels = LabelFile(args.labels)
     with tqdm(total=labels.size, unit="B", unit_scale=True, desc="checksums", disable=None) as bar:
         labels.verify(bar.update)
-    print(
-        f"{args.labels}: all checksums are right: {len(labels)} images, {int(labels.crop_counts.sum())} crops"
-    )
-    right = True
-    if args.images:
-        images = open_store(args.images, args.classes)
-        right = print_faults(match_images(labels, images))
+    crops = int(labels.crop_counts.sum())
+    if not args.json:
+        print(f"{args.labels}: all checksums are right: {len(labels)} images, {crops} crops")
+    images = open_store(args.images, args.classes) if args.images else None
+    match = match_images(labels, images) if images is not None else None
+    if match is not None and not args.json:
+        print_faults(match)
+    agreements: dict[str, Agreement] = {}
     if args.teacher:
         if not args.images:
             raise ValueError("verify: --teacher needs --images, the folder of the labelled images")
         answers, size, interpolation = load(args, labels)
-        agreement = verify_teacher(labels, images, answers, size, interpolation, args.sample, args.crops)
-        right = print_teacher(agreement, bool(labels.embeddings)) and right
-    return 0 if right else 1
+        agreements = verify_teacher(labels, images, answers, size, interpolation, args.sample, args.crops)
+        if not args.json:
+            print_teacher(agreements, bool(labels.embeddings))
+    wrong = bool(match) or bool(agreements and doubts(agreements))
+    if args.json:
+        print_json(
+            labels=args.labels,
+            images=len(labels),
+            crops=crops,
+            match=None if match is None else asdict(match),
+            teacher={name: asdict(agreement) for name, agreement in agreements.items()},
+            right=not wrong,
+        )
+    return 1 if wrong else 0
 
 
-def print_bad_images(args: argparse.Namespace) -> int:
+def verify_images_alone(args: argparse.Namespace) -> int:
     """Every image of `--images`, decoded whole, and unless --fast compared with Pillow's pixels."""
     if not args.images or args.teacher:
         raise ValueError("verify: there is nothing to verify; give a label file, or --images FOLDER alone")
-    bad = other = 0
-    for image in verify_images(
-        open_store(args.images, args.classes), args.threads, args.allow_warnings, compare=not args.fast
-    ):
-        tqdm.write(image.reason)
-        bad, other = bad + (not image.differs), other + image.differs
-    print(f"{args.images}: {bad or 'no'} unreadable image{'s' * (bad != 1)}")
+    bad: list[str] = []
+    other: list[str] = []
+    images = open_store(args.images, args.classes)
+    for image in verify_images(images, args.threads, args.allow_warnings, compare=not args.fast):
+        (other if image.differs else bad).append(image.reason)
+        if not args.json:
+            tqdm.write(image.reason)
+    if args.json:
+        print_json(images=args.images, unreadable=bad, other_pixels=other, right=not bad)
+        return 1 if bad else 0
+    print(f"{args.images}: {len(bad) or 'no'} unreadable image{'s' * (len(bad) != 1)}")
     if other:
-        print(f"{other} with other pixels than Pillow's; what decodes here: {decoder()}")
+        print(f"{len(other)} with other pixels than Pillow's; what decodes here: {decoder()}")
     return 1 if bad else 0
 
 
-def print_teacher(agreements: dict[str, Agreement], embeddings: bool = False) -> bool:
+def print_teacher(agreements: dict[str, Agreement], embeddings: bool = False) -> None:
     share, difference = (
         (f"cosine >= {CLOSE}", "1 - cosine") if embeddings else ("same top class", "mean |dp|")
     )
     print(f"\n{'':<18} {share:>15} {difference:>10}")
     for name, agreement in agreements.items():
         print(f"{name:<18} {agreement.top1:>15.1%} {agreement.difference:>10.4f}")
+    for doubt in doubts(agreements):
+        print(doubt)
+
+
+def doubts(agreements: dict[str, Agreement]) -> list[str]:
+    """What speaks against the labels, as sentences."""
     stored = agreements["as stored"]
     better = [
         name for name, agreement in agreements.items() if agreement.difference < 0.9 * stored.difference
     ]
-    for name in better:
-        print(
-            f"The teacher agrees better with crops {name}: were these labels imported with the wrong "
-            "convention?"
-        )
-    strange = not better and stored.top1 < 0.5
-    if strange:
-        print(
+    if not better and stored.top1 < 0.5:
+        return [
             "The teacher disagrees with the labels: is it the right one, with the right --size, --mean, "
             "--std?"
-        )
-    return not (better or strange)
+        ]
+    return [
+        f"The teacher agrees better with crops {name}: were these labels imported with the wrong convention?"
+        for name in better
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -271,6 +290,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="accept damaged images that libjpeg decodes with a warning",
     )
+    add_json(parser)
     add("--fast", action="store_true", help="do not compare every image's pixels with Pillow's")
     add("--teacher", metavar="NAME", help="run this teacher again on a sample of crops")
     add("--checkpoint", metavar="FILE", help="weights of the teacher (default: timm's pretrained ones)")

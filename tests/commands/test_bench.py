@@ -30,7 +30,19 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_profile(images: Path, capsys: pytest.CaptureFixture) -> None:
-    arguments = ["--m", "2", "--batch", "8", "--size", "32", "--batches", "5", "--threads", "2", "--profile"]
+    arguments = [
+        "--crops-per-image",
+        "2",
+        "--batch-size",
+        "8",
+        "--size",
+        "32",
+        "--batches",
+        "5",
+        "--threads",
+        "2",
+        "--profile",
+    ]
     assert main(["loader", "--images", str(images), *arguments]) == 0
     printed = capsys.readouterr().out
     assert "crops/s" in printed

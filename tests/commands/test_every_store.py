@@ -70,8 +70,8 @@ def test_index_repack_bench_verify(data: Data, tmp_path: Path, place: Path, writ
     for name in (images, str(tmp_path / "x.fkdi")):
         assert main(["repack", name, "-o", str(tmp_path / "shards" / str(len(name)))]) == 0
         assert batches(tmp_path / "shards" / str(len(name)), data.labels) == batches(data.root, data.labels)
-    done = main(["bench", "loader", "--images", images, "--labels", str(data.labels), "--m", "2", "--batch",
-                 "8", "--size", "32", "--batches", "1"])  # fmt: skip
+    options = ["--crops-per-image", "2", "--batch-size", "8", "--size", "32", "--batches", "1"]
+    done = main(["bench", "loader", "--images", images, "--labels", str(data.labels), *options])
     assert done == (write is parquet)
     if write is parquet:
         assert "run `fkdx repack" in capsys.readouterr().err

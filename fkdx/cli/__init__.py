@@ -10,31 +10,8 @@ from importlib import import_module
 
 import fkdx
 from fkdx._version import __version__
+from fkdx.cli.verbs import VERBS, usage
 from fkdx.errors import error_text
-
-# verb: (module, what it does)
-VERBS = {
-    "generate": ("fkdx.generate", "label crops of every image with a teacher and write a label file"),
-    "pack": ("fkdx.commands.pack", "pack existing soft labels (FKD, SRe2L, TinyViT, ...) into a label file"),
-    "info": ("fkdx.commands.info", "show what a label file holds"),
-    "verify": ("fkdx.commands.verify", "check a label file, alone or against its images and its teacher"),
-    "slice": ("fkdx.commands.slice", "take a part of a label file: fewer crops, a smaller K, some classes"),
-    "merge": ("fkdx.commands.merge", "average the labels of several teachers over the same crops"),
-    "calibrate": ("fkdx.commands.calibrate", "drop useless crops, give weak ones their class (FerKD)"),
-    "concat": ("fkdx.commands.concat", "join label files of different images"),
-    "convert": ("fkdx.commands.convert", "store a label file in another encoding"),
-    "compare": ("fkdx.commands.compare", "compare two teachers' labels of the same crops"),
-    "report": ("fkdx.commands.report", "write a page for a browser about labels or runs"),
-    "serve": ("fkdx.commands.serve", "show the page of a label file from a local server"),
-    "export": ("fkdx.commands.export", "write a label file as FKD's folder of one file per image"),
-    "index": ("fkdx.commands.index", "write down where every image of a store lies, for a quick start"),
-    "repack": ("fkdx.commands.repack", "copy images, byte for byte, into tar shards with their index"),
-    "train": ("fkdx.train", "train a student from a label file"),
-    "evaluate": ("fkdx.commands.evaluate", "measure a model's features: k-NN and a linear probe"),
-    "demo": ("fkdx.commands.demo", "draw a data set and run every step on it"),
-    "bench": ("fkdx.commands.bench", "measure how fast this machine loads batches, and where the time goes"),
-    "doctor": ("fkdx.commands.doctor", "show what was built and what this machine offers"),
-}
 
 # package: the extra of pyproject.toml that brings it; "train" brings all others
 EXTRAS = {
@@ -47,17 +24,6 @@ EXTRAS = {
 # runtime's own 300000 looks keep cores busy that other threads wait for: beside one busy process, training on
 # two cores ran at a fifteenth of its speed.
 SPIN_COUNT = 5000
-
-
-def usage() -> str:
-    lines = [
-        f"fkdx {__version__}: fast knowledge distillation from stored crops",
-        "",
-        "usage: fkdx VERB [...]",
-        "",
-    ]
-    lines += [f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items()]
-    return "\n".join([*lines, "", "`fkdx VERB --help` explains a verb."])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,11 +48,13 @@ def run(verb: str, argv: list[str]) -> int:
     let_idle_threads_sleep()
     try:
         check_names(argv)
-        if verb != "doctor":  # doctor reports a missing extension itself
+        if verb not in ("doctor", "completion"):  # doctor reports a missing extension itself
             _ = fkdx._C
-        status = import_module(VERBS[verb][0]).main(argv) or 0
-        if sys.stdout:
-            sys.stdout.flush()
+        try:
+            status = import_module(VERBS[verb][0]).main(argv) or 0
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()
         if status > 128:  # the verb was stopped by a signal
             end_at_the_next_interrupt()
         return status
@@ -97,7 +65,7 @@ def run(verb: str, argv: list[str]) -> int:
     except (ImportError, ValueError, OSError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError) and reader_left():
             return 141  # the status that a shell gives to a program ended by SIGPIPE
-        print(f"fkdx {verb}: {error_text(error, verb)}", file=sys.stderr)
+        print(f"fkdx {verb}: {on_one_line(error_text(error, verb), argv)}", file=sys.stderr)
     except KeyboardInterrupt as stop:
         end_at_the_next_interrupt()
         print(f"fkdx {verb}: {str(stop) or 'stopped'}", file=sys.stderr)
@@ -110,6 +78,13 @@ def end_at_the_next_interrupt() -> None:
     final name is whole at every moment."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+
+
+def on_one_line(text: str, argv: list[str]) -> str:
+    """The text with the line breaks of names that the user gave written as `\\n`."""
+    for word in argv:
+        text = text.replace(word, word.replace("\n", "\\n"))
+    return text
 
 
 def let_idle_threads_sleep() -> None:
@@ -147,7 +122,3 @@ def reader_left() -> bool:
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,293 @@
+"""Every verb with bad input: an exit status of the table, one line that says why, nothing written."""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import label_draws
+import numpy as np
+import pytest
+from images import draw_images
+
+from fkdx import cli
+from fkdx.cli.completion import all_verbs
+from fkdx.cli.verbs import EXIT_STATUS, GROUPS, VERBS
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = ["ant/0.jpg", "bee/1.jpg"]
+NOBODY = 65534
+
+# What is wrong with the input of a verb: its path, made in an empty folder. None is a label file, an image
+# store or a recipe.
+ODD_NAME = "a 'b' \"c\" $d\nnew line"
+INPUTS: dict[str, Callable[[Path], Path]] = {
+    "absent": lambda at: at / "absent",
+    "absent, odd name": lambda at: at / ODD_NAME,
+    "empty folder": lambda at: made(at / "empty", folder=True),
+    "empty file": lambda at: made(at / "empty.fkdl", b""),
+    "text": lambda at: made(at / "text.txt", b"not what you expect\n"),
+    "text, odd name": lambda at: made(at / ODD_NAME, b"not what you expect\n"),
+    "zip without a member": lambda at: made(at / "a.zip", b"PK\5\6" + bytes(18)),
+    "cut label file": lambda at: made(at / "cut.fkdl", b"FKDL" + bytes(200)),
+    "name that is not UTF-8": lambda at: Path(os.fsdecode(os.fsencode(at) + b"/caf\xe9")),
+    "device": lambda at: Path("/dev/null"),
+}
+
+# verb: its command line, for the bad input x and an output o; `labels` and `images` are good.
+LINES = {
+    "generate": [
+        "--data {x} --teacher resnet18 -o {o}",
+        "--data {images} --teacher resnet18 --crops-from {x} -o {o}",
+    ],
+    "pack": ["{x} -o {o}"],
+    "info": ["{x}"],
+    "verify": ["{x}", "--images {x}", "{labels} --images {x}"],
+    "compare": ["{x} {labels}", "{labels} {x}"],
+    "report": ["{x} -o {o}"],
+    "serve": ["{x}"],
+    "slice": ["{x} -o {o}"],
+    "concat": ["{x} {labels} -o {o}"],
+    "merge": ["{labels} {x} -o {o}"],
+    "calibrate": ["{x} -o {o}"],
+    "convert": ["{x} -o {o}"],
+    "export": ["{x} -o {o}"],
+    "index": ["{x} -o {o}"],
+    "repack": ["{x} -o {o}"],
+    "train": ["--data {x} --labels {labels} --output {o}", "--config {x} --data {images} --output {o}"],
+    "bench": ["loader --images {x}", "loader --images {images} --labels {x}"],
+    "evaluate": ["--model test_resnet --checkpoint {x} --probe {images}", "--model test_resnet --probe {x}"],
+    "demo": ["--output {o} {x}"],
+    "doctor": ["{x}"],
+    "completion": ["{x}"],
+}
+CASES = [(verb, line, kind) for verb, lines in LINES.items() for line in lines for kind in INPUTS]
+
+
+def made(path: Path, content: bytes = b"", folder: bool = False) -> Path:
+    path.mkdir() if folder else path.write_bytes(content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A label file and its images."""
+    folder, rng = tmp_path_factory.mktemp("good"), np.random.default_rng(4)
+    draw_images(folder / "images", KEYS, lambda _: rng.integers(0, 256, (40, 50, 3), np.uint8))
+    sizes = dict.fromkeys(KEYS, (40, 50))
+    label_draws.write_labels(folder / "labels.fkdl", rng, num_classes=2, k=2, crops=2, sizes=sizes)
+    return {"labels": folder / "labels.fkdl", "images": folder / "images"}
+
+
+def run(verb: str, line: str, **paths: Path) -> int:
+    words = [word.format(**{name: os.fspath(path) for name, path in paths.items()}) for word in line.split()]
+    try:
+        return cli.main([verb, *words])
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_every_verb_is_in_the_table() -> None:
+    assert set(LINES) == set(VERBS)
+
+
+@pytest.mark.parametrize(("verb", "line", "kind"), CASES)
+def test_bad_input(
+    verb: str, line: str, kind: str, tmp_path: Path, good: dict[str, Path], capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "in").mkdir()
+    output = tmp_path / "out"
+    status = run(verb, line, x=INPUTS[kind](tmp_path / "in"), o=output, **good)
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    assert status in (1, 2), shown
+    assert not output.exists()
+    assert len(list((tmp_path / "in").iterdir())) <= 1
+    if status == 1:
+        if verb == "verify" and not shown.err:  # what it finds wrong is what it was asked for
+            assert re.search("unreadable|missing", shown.out)
+            return
+        said = [text for text in shown.err.splitlines() if text.startswith(f"fkdx {verb}: ")]
+        assert len(said) == 1, shown.err
+        assert len(said[0]) > len(f"fkdx {verb}: ") + 10
+        assert "Errno" not in said[0]
+
+
+@pytest.fixture
+def as_nobody(tmp_path: Path) -> Iterator[None]:
+    """Root may read everything, so the test becomes a user who may not."""
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked").chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    yield
+    if root:
+        os.seteuid(0)
+    (tmp_path / "locked").chmod(0o700)
+
+
+@pytest.mark.parametrize("verb", [verb for verb, lines in LINES.items() if "{x}" in lines[0]])
+@pytest.mark.usefixtures("as_nobody")
+def test_no_permission(
+    verb: str, tmp_path: Path, good: dict[str, Path], capsys: pytest.CaptureFixture
+) -> None:
+    status = run(verb, LINES[verb][0], x=tmp_path / "locked/x", o=tmp_path / "locked/out", **good)
+    shown = capsys.readouterr().err
+    assert status in (1, 2), shown
+    assert "Traceback" not in shown
+
+
+WRITERS = ["slice", "convert", "concat", "merge", "calibrate", "export", "index", "repack", "report"]
+
+
+@pytest.mark.parametrize("place", ["absent/out", "file/out", "a folder"])
+@pytest.mark.parametrize("verb", WRITERS)
+def test_output_that_cannot_be_written(
+    verb: str, place: str, tmp_path: Path, good: dict[str, Path], capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    made(made(tmp_path / "a folder", folder=True) / "file", b"kept")
+    source = good["images"] if verb in ("index", "repack") else good["labels"]
+    status = run(verb, "{x} -o {o}", x=source, o=tmp_path / place)
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    assert (tmp_path / "file").read_text() == "in the way"
+    assert (tmp_path / "a folder/file").read_bytes() == b"kept"
+    if place == "file/out":
+        assert status == 1
+        assert shown.startswith(f"fkdx {verb}: ")
+
+
+ODD_NAMES = ["a b", "it's", 'say "x"', "two\nlines", "-dash", "ü 猫", "$HOME;ls", "%s{}"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_are_names(
+    name: str, tmp_path: Path, good: dict[str, Path], capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(good["labels"].read_bytes())
+    assert cli.main(["info", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["path"] == str(path)
+    assert cli.main(["convert", str(path), "-o", str(path) + ".new"]) == 0
+    assert cli.main(["compare", str(path), str(path) + ".new", "--json"]) == 0
+    path.write_bytes(b"broken")
+    capsys.readouterr()
+    assert cli.main(["info", str(path)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+# ---- facts as JSON ----------------------------------------------------------------------------------------
+
+FACTS = {
+    "info": "{labels}",
+    "verify": "{labels} --images {images}",
+    "compare": "{labels} {labels}",
+    "doctor": "",
+    "bench": "loader --images {images} --batch-size 2 --crops-per-image 1 --size 16 --batches 2 --profile",
+}
+
+
+@pytest.mark.parametrize("verb", FACTS)
+def test_facts_as_json(verb: str, good: dict[str, Path], capsys: pytest.CaptureFixture) -> None:
+    """One object, alone on stdout."""
+    run(verb, FACTS[verb] + " --json", **good)
+    assert isinstance(json.loads(capsys.readouterr().out), dict)
+
+
+def test_images_that_are_broken_as_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "ant").mkdir()
+    (tmp_path / "ant/0.jpg").write_bytes(b"\xff\xd8 no image")
+    assert cli.main(["verify", "--images", str(tmp_path), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["unreadable"]) == 1
+    assert found["right"] is False
+
+
+@pytest.mark.parametrize("verb", FACTS)
+def test_a_closed_stdout_is_no_error(
+    verb: str, good: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Python makes stdout None where the caller closed it."""
+    monkeypatch.setattr(sys, "stdout", None)
+    run(verb, FACTS[verb], **good)
+    assert capsys.readouterr().err == ""
+
+
+# ---- one screen, one table of exit statuses, one name for a flag -------------------------------------------
+
+
+def test_all_verbs_fit_on_one_screen(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80
+    assert not any("\033" in line for line in lines)
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_colour_is_for_terminals(
+    no_color: str, coloured: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setenv("TERM", "xterm")
+    cli.main([])
+    assert ("\033[1m" in capsys.readouterr().out) == coloured
+
+
+def test_the_page_has_the_table_of_exit_statuses_and_the_verbs() -> None:
+    page = (ROOT / "docs/commands.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", page, re.M)
+    assert {int(status): meaning for status, meaning in rows} == EXIT_STATUS
+    assert re.findall(r"^\| `(\w+)` \|", page, re.M) == list(VERBS)
+
+
+def test_ctrl_c_leaves_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fkdx.commands.info.LabelFile", stop)
+    assert cli.main(["info", "x"]) == 130
+    assert capsys.readouterr().err == "fkdx info: stopped\n"
+
+
+# A flag -> the only name that verbs use for what it says.
+SYNONYMS = {"--m": "--crops-per-image", "--batch": "--batch-size", "--k": "--topk", "--out": "--output"}
+
+
+def flags() -> dict[str, list[str]]:
+    """Verb -> its flags, of its own verbs too."""
+    found: dict[str, list[str]] = {}
+    for verb, parser in all_verbs()._subparsers._group_actions[0].choices.items():
+        parsers = [parser]
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+        found[verb] = [flag for one in parsers for action in one._actions for flag in action.option_strings]
+    return found
+
+
+def test_flags_have_one_name_in_all_verbs() -> None:
+    for verb, names in flags().items():
+        assert not set(names) & set(SYNONYMS), verb
+        assert "-k" not in names or {"--topk", "--neighbours"} & set(names), verb
+        assert "-o" not in names or "--output" in names, verb
+    assert all("--json" in flags()[verb] for verb in FACTS)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_verbs_and_flags(shell: str, capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("calibrate", "--crops-per-image", "--allow-missing", "--batches"):
+        assert word in script, word
+
+
+def test_groups_name_every_verb_once() -> None:
+    names = [verb for verbs in GROUPS.values() for verb in verbs]
+    assert len(names) == len(set(names)) == len(VERBS)
