@@ -51,7 +51,7 @@ class Layout:
     ratios: bool = False
     mix_size: int = 0  # side of mixed images in pixels
     operations: tuple[str, ...] = ()  # further operations with parameters stored for each image
-    form: Literal["json", "steps"] = "json"  # of those parameters; the loader repeats steps
+    form: Literal["json", "steps", "paired steps"] = "json"  # of those parameters; the loader repeats steps
 
 
 @dataclass(frozen=True)

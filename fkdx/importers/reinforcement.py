@@ -8,13 +8,11 @@ holds one entry for each operation of the settings, in a fixed order: the second
 in pixels, the flip, RandAugment, erasing, mixup, cutmix. With a second image, entries before mixup are
 pairs.
 
-RandAugment and erasing become stored steps, which the loader repeats with Pillow (the labels were made with
-tensors on a GPU, which differ from it in the last digit). In mixed sets they changed the partner too; there
-they are stored as they are, and fkdx refuses to train on such labels. (Faghri et al., "Reinforce Data,
-Multiply Impact", ICCV 2023.)
+RandAugment and erasing become stored steps, in mixed sets those of the partner, too; the loader repeats them
+with Pillow (the labels were made with tensors on a GPU, which differ from it in the last digit). (Faghri et
+al., "Reinforce Data, Multiply Impact", ICCV 2023.)
 """
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,13 +94,9 @@ class ReinforcementLabels(ForeignLabels):
             self.k,
             self.crops,
             mix_size=self.size if self.mixed else 0,
-            operations=self.kept if self.mixed or not self.kept else tuple(NAMES),
-            form="json" if self.mixed else "steps",
+            operations=tuple(NAMES) if self.kept else (),
+            form="paired steps" if self.mixed else "steps",
         )
-        if self.kept and self.mixed:
-            self.notes += [
-                f"labels need {' and '.join(self.kept)} of mixed crops; training on them is refused"
-            ]
         self.provenance = {"source": {"format": self.name}, "tail": "uniform", "temperature": 1.0}
 
     def _mix_size(self, told: int | None) -> tuple[int, list[str]]:
@@ -168,7 +162,7 @@ class ReinforcementLabels(ForeignLabels):
     def _extra(self, views: list[dict[str, Any]]) -> bytes:
         """RandAugment and erasing of every crop."""
         if self.mixed:
-            return json.dumps([{name: view[name] for name in self.kept} for view in views]).encode()
+            return encode([[_steps(view, self.size), _steps(view, self.size, 1)] for view in views])
         return encode([_steps(view, self.size) for view in views])
 
     def _mixes(self, views: list[dict[str, Any]]) -> Mixes:
@@ -196,11 +190,14 @@ class ReinforcementLabels(ForeignLabels):
         )
 
 
-def _steps(view: dict[str, Any], size: int) -> list[Step]:
-    """RandAugment and erasing of a crop of `size` pixels as steps of `fkdx.image.augment`."""
-    drawn = view.get("rand_augment", (None,))[0] or []
+def _steps(view: dict[str, Any], size: int, which: int = 0) -> list[Step]:
+    """RandAugment and erasing of a crop of `size` pixels as steps of `fkdx.image.augment`.
+
+    `which`: 0, the crop itself, or 1, the one that it is mixed with.
+    """
+    drawn = view.get("rand_augment", (None, None))[which] or []
     steps = [step for number, magnitude in drawn for step in _rand_augment(number, float(magnitude), size)]
-    top, left, height, width = view.get("random_erase", (None,))[0] or (-1, 0, 0, 0)
+    top, left, height, width = view.get("random_erase", (None, None))[which] or (-1, 0, 0, 0)
     if top >= 0:
         steps.append(["erase", *(edge / size for edge in map(int, (top, left, height, width)))])
     return steps

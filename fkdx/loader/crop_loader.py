@@ -316,6 +316,8 @@ class CropLoader:
             augment_rows(pixels, plan.steps, self.pool.threads)
         mix = others = None
         if plan.partners and plan.partners.pixels is not None:
+            if plan.partners.steps:
+                augment_rows(plan.partners.pixels, plan.partners.steps, self.pool.threads)
             mix = plan.partners.mix.apply(pixels, plan.partners.pixels)
             others = mix and self._others(plan.partners, plan.partners.pixels)
             mix = mix and replace(mix, others=None)

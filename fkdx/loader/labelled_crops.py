@@ -9,7 +9,7 @@ import torch
 
 from fkdx.calibration import CalibratedLabels, Calibration, calibrated
 from fkdx.errors import refuse
-from fkdx.image.steps import Step, are_steps, decode
+from fkdx.image.steps import FORM, PAIRED, are_steps, decode, decode_pairs
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_same_classes, check_same_crops, check_same_images
 from fkdx.labels.distributions import Score, gather_with_tails, probabilities, tempered
@@ -96,7 +96,11 @@ class LabelledCrops:
         partners = None
         if self._first.mix_size:
             partners = find_partners(self._first, self._image_of_label, labels, crops, self._size)
-        steps = self._steps(labels, crops) if self._first.extra_form else None
+        steps = self._steps(labels, crops) if self._first.extra_form == FORM else None
+        if self._first.extra_form == PAIRED:
+            pairs = self._steps(labels, crops)
+            steps = [own for own, _ in pairs]
+            partners.steps = [pairs[row][1] for row in np.flatnonzero(partners.mix.operations)]
         classes = self._class_of[images].astype(np.int64)
         return Plan(work, crops, classes, self._recover, answers, partners, steps)
 
@@ -113,12 +117,13 @@ class LabelledCrops:
         check_same_crops("CropLoader", self.files, boxes, flips)
         return boxes[0], flips[0], answers
 
-    def _steps(self, labels: np.ndarray, crops: np.ndarray) -> list[list[Step]]:
-        """The augmentation of each of the n m crops."""
-        steps: list[list[Step]] = []
+    def _steps(self, labels: np.ndarray, crops: np.ndarray) -> list:
+        """The augmentation of each of the n m crops; where it is paired, the partner's beside it."""
+        read = decode_pairs if self._first.extra_form == PAIRED else decode
+        steps: list = []
         for label, chosen in zip(labels.tolist(), crops.tolist()):
             try:
-                of_image = decode(self._first.extra(label))
+                of_image = read(self._first.extra(label))
                 steps += [of_image[crop] for crop in chosen]
             except (ValueError, IndexError) as error:
                 key = self._first.keys[label]
@@ -146,7 +151,8 @@ class LabelledCrops:
 
 
 def _check(labels: LabelFile, first: LabelFile) -> None:
-    if labels.extra_operations and not are_steps(labels.extra_form, labels.extra_operations):
+    paired = bool(labels.mix_size)
+    if labels.extra_operations and not are_steps(labels.extra_form, labels.extra_operations, paired):
         got = f"crops changed by {', '.join(labels.extra_operations)}"
         refuse("CropLoader", "labels", got, "plain or mixed ones", labels.path)
     if labels is first:

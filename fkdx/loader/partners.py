@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fkdx.batch.mix import StoredMix
+from fkdx.image.steps import Step
 from fkdx.labels import LabelFile
 from fkdx.labels.layout import MIXED, PARTNER_FLIPPED
 from fkdx.loader.pool import Pending, Work
@@ -20,6 +21,7 @@ class Partners:
         mix: how the n m crops are mixed.
         pending, pixels: set once decoding has begun; (P, S, S, 3) uint8.
         slot: what pixels are the first rows of; None if they lie elsewhere.
+        steps: the augmentation of each of the P crops; None if there is none.
     """
 
     work: Work
@@ -28,6 +30,7 @@ class Partners:
     pending: Pending | None = None
     pixels: np.ndarray | None = None
     slot: np.ndarray | None = None
+    steps: list[list[Step]] | None = None
 
     def finish(self) -> dict[int, Exception]:
         """Wait for all of them; returns the errors by the place of the image that is mixed with a bad one."""
@@ -43,6 +46,8 @@ class Partners:
         self.mix.lambdas[rows] = other.mix.lambdas
         self.mix.boxes[rows] = other.mix.boxes
         self.pixels, self.slot = np.concatenate([self.pixels, other.pixels]), None
+        if self.steps is not None:
+            self.steps = self.steps + other.steps
 
 
 def find_partners(

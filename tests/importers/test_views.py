@@ -1,6 +1,5 @@
 """TinyViT, dataset reinforcement, ReLabel, TokenLabeling: made here from their layouts and packed."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 
 from fkdx import FormatError
 from fkdx.image.augment import OPERATIONS, augmented
-from fkdx.image.steps import decode
+from fkdx.image.steps import FORM, PAIRED, decode, decode_pairs
 from fkdx.importers import Settings, open_foreign
 from fkdx.importers.images import Images
 from fkdx.importers.job import TooManyUnreadable, pack
@@ -158,6 +157,7 @@ def write_reinforcement(
         "topk": K,
         "image_augmentation": {name: {"p": 0.5} for name in operations},
     }
+    config["image_augmentation"]["random_resized_crop"]["size"] = 224
     config["image_augmentation"]["to_tensor"] = {}
     torch.save({"reinforce": config, "name": "run"}, folder / "config.pth.tar", pickle_protocol=4)
     expected = {}
@@ -217,7 +217,8 @@ def test_reinforcement(
     labels = LabelFile(tmp_path / "out.fkdl")
     kept = [name for name in ("rand_augment", "random_erase") if name in operations]
     steps = bool(kept) and not labels.mix_size
-    assert labels.extra_operations == (list(OPERATIONS) if steps else kept)
+    assert labels.extra_operations == (list(OPERATIONS) if kept else [])
+    assert labels.extra_form == ((PAIRED if labels.mix_size else FORM) if kept else None)
     for key, views in expected.items():
         found = labels[key]
         assert found.boxes.tolist() == [list(view["random_resized_crop"][0]) for view in views]
@@ -228,16 +229,20 @@ def test_reinforcement(
             for view, told in zip(views, decode(found.extra)):
                 assert told == expected_steps(view)
         elif kept:
-            for view, told in zip(views, json.loads(found.extra)):
-                assert told == json.loads(json.dumps({name: [*view[name], None][:2] for name in kept}))
+            for view, told in zip(views, decode_pairs(found.extra)):
+                expect = [
+                    expected_steps(view),
+                    expected_steps(view, 1) if view["partner"] is not None else [],
+                ]
+                assert list(told) == expect
         if labels.mix_size:
             check_mixes(found.mixes, views, images)
 
 
-def expected_steps(view: dict) -> list:
+def expected_steps(view: dict, which: int = 0) -> list:
     """What `random_view` draws: TranslateX by 0, ShearX by 2, erasing of (1, 2, 3, 4) in 224 pixels."""
-    steps = [["translate", 0, 0], ["shear", 2.0, 0]] if view["rand_augment"][0] else []
-    return steps + ([["erase", *(n / 224 for n in (1, 2, 3, 4))]] if view["random_erase"][0] else [])
+    steps = [["translate", 0, 0], ["shear", 2.0, 0]] if view["rand_augment"][which] else []
+    return steps + ([["erase", *(n / 224 for n in (1, 2, 3, 4))]] if view["random_erase"][which] else [])
 
 
 def test_rand_augment_becomes_steps_of_the_same_pixels(rng: np.random.Generator) -> None:

@@ -25,6 +25,18 @@ def spoiled(data: Data, tmp_path: Path) -> Data:
     return Data(tmp_path / "images", data.labels, data.keys)
 
 
+@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
+def test_what_replaces_an_image_brings_its_own_class_and_label(spoiled: Data) -> None:
+    labels = LabelFile(spoiled.labels)
+    loader = CropLoader(spoiled.root, labels, 16, 2, size=8, on_error="skip", drop_last=False)
+    for _ in range(4):
+        for batch in loader:
+            for row, (key, crop) in enumerate(zip(batch.keys, batch.crops.tolist())):
+                assert loader.classes[batch.classes[row]] == key.split("/")[0]
+                assert batch.target.ids[row].tolist() == labels[key].ids[crop].tolist()
+    assert len(loader.skipped) == 3
+
+
 def test_errors_come_with_the_batch_they_belong_to(spoiled: Data) -> None:
     bad = {spoiled.keys[i] for i in (4, 5, 17)}
     for seed in range(5):

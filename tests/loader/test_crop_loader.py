@@ -121,6 +121,16 @@ def test_early_end_and_set_epoch(data: Data) -> None:
     assert list(rows(next(iter(loader)))) == first
 
 
+def test_a_pass_with_m_crops_counts_as_m_epochs(data: Data) -> None:
+    loader = CropLoader(data.root, data.labels, 8, 2, size=8)
+    list(loader)
+    assert loader.state_dict()["epoch"] == 2
+    second = [list(rows(batch)) for batch in loader]
+    other = CropLoader(data.root, data.labels, 8, 2, size=8)
+    other.set_epoch(2)
+    assert [list(rows(batch)) for batch in other] == second
+
+
 def test_hard_labels_without_a_label_file(data: Data) -> None:
     loader = CropLoader(data.root, None, 8, 2, size=16, seed=4, scale=(0.2, 0.9), resample=OWN_RULE)
     loader.set_epoch(6)

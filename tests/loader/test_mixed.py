@@ -11,7 +11,10 @@ from PIL import Image
 
 from fkdx import CropLoader, LabelFile, LabelWriter, reference
 from fkdx.batch import prepare
+from fkdx.image.augment import augmented
 from fkdx.image.random_boxes import random_boxes
+from fkdx.image.steps import NAMES, PAIRED, decode_pairs
+from fkdx.image.steps import encode as encode_steps
 from fkdx.labels import Mixes
 from fkdx.loader.partners import scale_boxes
 
@@ -38,11 +41,17 @@ def crop_of(images: Path, key: str, rng: np.random.Generator, ratios: bool) -> t
 
 
 def write_mixed(
-    images: Path, rng: np.random.Generator, ratios: bool = False, operations: tuple[int, ...] = (0, 1, 2, 3)
+    images: Path,
+    rng: np.random.Generator,
+    ratios: bool = False,
+    operations: tuple[int, ...] = (0, 1, 2, 3),
+    steps: list[list] | None = None,
 ) -> LabelFile:
-    """Labels of all sorts of mixes."""
+    """Labels of all sorts of mixes; crops and partners go through some of the `steps`."""
     path = images.parent / "labels.fkdl"
     kind = {"num_classes": 2, "k": 1, "ratios": ratios, "overwrite": True, "classes": ["ant", "bee"]}
+    if steps:
+        kind["extra"] = {"operations": list(NAMES), "form": PAIRED}
     with LabelWriter(path, images=[*KEYS, ALONE], mix_size=SIDE, **kind) as writer:
         for key in KEYS:
             own = [crop_of(images, key, rng, ratios) for _ in range(CROPS)]
@@ -63,8 +72,17 @@ def write_mixed(
             )
             size = None if ratios else Image.open(images / key).size[::-1]
             ids = np.full((CROPS, 1), KEYS.index(key) // 7)
-            writer.add(key, np.stack(boxes), flips, ids, np.ones((CROPS, 1)), size, mixes=mixes)
+            drawn = (
+                [[[steps[rng.integers(len(steps))]] for _ in range(2)] for _ in range(CROPS)] if steps else 0
+            )
+            extra = encode_steps(drawn) if steps else b""
+            writer.add(key, np.stack(boxes), flips, ids, np.ones((CROPS, 1)), size, mixes=mixes, extra=extra)
     return LabelFile(path)
+
+
+def draw_steps(rng: np.random.Generator, steps: list[list]) -> list[list]:
+    """A step for every crop and for every partner."""
+    return [[[steps[rng.integers(len(steps))]] for _ in range(2)] for _ in range(CROPS)]
 
 
 def slow_replay(images: Path, labels: LabelFile, key: str, crop: int, size: int) -> np.ndarray:
@@ -79,20 +97,27 @@ def slow_replay(images: Path, labels: LabelFile, key: str, crop: int, size: int)
         return reference.cut_crop(pixels, box, flip, size)
 
     stored = labels[key]
-    own = cut(key, stored.boxes[crop], stored.flips[crop])
+    own_steps, other_steps = decode_pairs(stored.extra)[crop] if stored.extra else ([], [])
+    own = augmented(cut(key, stored.boxes[crop], stored.flips[crop]), own_steps)
     mixes = stored.mixes[crop : crop + 1]
     if not mixes.operations[0]:
         return own.astype(np.float64)
-    other = cut(mixes.partners[0], mixes.boxes[0], mixes.flips[0])
+    other = augmented(cut(mixes.partners[0], mixes.boxes[0], mixes.flips[0]), other_steps)
     box = scale_boxes(mixes.mix_boxes[0], SIDE, size)
     return reference.mix_views(own, other, mixes.operations[0], mixes.lambdas[0], box)
 
 
-@pytest.mark.parametrize(("size", "ratios"), [(SIDE, False), (SIDE, True), (24, False)])
+STEPS = [["solarize", 90.0], ["shear", 0.3, 0], ["erase", 0.1, 0.2, 0.5, 0.4], ["brightness", 1.4]]
+
+
+WAYS = [(SIDE, False, None), (SIDE, True, None), (24, False, None), (SIDE, False, STEPS)]
+
+
+@pytest.mark.parametrize(("size", "ratios", "steps"), WAYS)
 def test_mixed_crops_are_what_the_teacher_saw(
-    images: Path, rng: np.random.Generator, size: int, ratios: bool
+    images: Path, rng: np.random.Generator, size: int, ratios: bool, steps: list | None
 ):
-    labels = write_mixed(images, rng, ratios)
+    labels = write_mixed(images, rng, ratios, steps=steps)
     seen = set()
     for batch in CropLoader(images, labels, 2 * CROPS, CROPS, size):
         assert batch.mix is None or batch.mix.of(batch.target) is batch.target
@@ -143,8 +168,9 @@ def test_mixes_come_to_the_gpu(images: Path, rng: np.random.Generator) -> None:
         assert torch.equal(prepare(other.images, mix=other.mix).cpu(), prepare(batch.images, mix=batch.mix))
 
 
-def test_a_bad_partner_is_an_error_or_gives_way(images: Path, rng: np.random.Generator) -> None:
-    labels = write_mixed(images, rng, operations=(1, 2, 3))
+@pytest.mark.parametrize("steps", [None, STEPS], ids=["plain", "augmented"])
+def test_a_bad_partner_is_an_error_or_gives_way(images: Path, rng: np.random.Generator, steps) -> None:
+    labels = write_mixed(images, rng, operations=(1, 2, 3), steps=steps)
     whole = shutil.copytree(images, images.parent / "whole")
     (images / ALONE).write_bytes(b"\xff\xd8 no image")
     options = {"size": SIDE, "on_error": "skip"}
