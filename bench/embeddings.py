@@ -27,7 +27,7 @@ from timing import wall
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fkdx import CropLoader, LabelFile, LabelWriter, ValidationLoader, prepare
+from fkdx import CropLoader, LabelFile, LabelWriter, ValidationLoader, decode_crops, prepare
 from fkdx.labels.similarity import cosines
 from fkdx.loader import Batch
 from fkdx.loss.embed import embedding_losses
@@ -103,9 +103,9 @@ def prepare_data(data: Path, output: Path) -> tuple[Path, LabelFile, EmbeddingTe
         learn = ["--epochs", TEACHER_EPOCHS, "--lr", 0.002, "--optimizer", "adamw", "--weight-decay", 0.05]
         more = ["--crops-per-image", 1, "--batch-size", 128, "--smooth", "true", "--device", "cpu"]
         few = link_part(data / "train", output / "teacher-data", 300)
-        given = ["--student", f"{__name__}:teacher_network", "--hard", "--data", few, "--val", data / "test"]
+        given = ["--student", "embeddings:teacher_network", "--hard", "--data", few, "--val", data / "test"]
         call("train", *given, *pixels, *learn, *more, "--eval-every", TEACHER_EPOCHS, "--output", run)
-    teacher = ["--teacher", f"{__name__}:backbone", "--checkpoint", run / "backbone.safetensors"]
+    teacher = ["--teacher", "embeddings:backbone", "--checkpoint", run / "backbone.safetensors"]
     if not labels.exists():
         save_backbone(run)
         stored = ["--crops", CROPS, "--scale", *SCALE, "--kind", "embedding", "--encoding", "compact"]
@@ -125,6 +125,29 @@ def save_backbone(run: Path) -> None:
 
     weights = load_file(run / "last.safetensors")
     save_file({n: v for n, v in weights.items() if not n.startswith("fc.")}, run / "backbone.safetensors")
+
+
+def measure_error(part: Path, labels: LabelFile, teacher: EmbeddingTeacher, images: int = 60) -> None:
+    """What int8 changes on real images: cosines to the teacher's float32, gradients of the cosine loss."""
+    chosen = np.linspace(0, len(labels) - 1, images).round().astype(int).tolist()
+    stored, exact = [], []
+    for image in (labels[number] for number in chosen):
+        crops = decode_crops(str(part / image.key), image.boxes, image.flips, SIZE)
+        stored.append(image.values)
+        exact.append(teacher(torch.from_numpy(crops)).numpy())
+    a, b = (torch.from_numpy(np.concatenate(each)).double() for each in (exact, stored))
+    cosine = cosines(a.numpy(), b.numpy())
+    student = torch.randn(a.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for target in (a, b):
+        own = student.clone().requires_grad_()
+        embedding_losses(own, target).sum().backward()
+        gradients.append(own.grad)
+    off = (gradients[0] - gradients[1]).norm(dim=1) / gradients[0].norm(dim=1)
+    largest = (a.abs().amax(1) / a.square().mean(1).sqrt()).mean()
+    print(f"int8 on {len(a)} crops whose largest value is {largest:.1f} x the root mean square:")
+    print(f"cosine {cosine.mean():.6f}, lowest {cosine.min():.6f};")
+    print(f"gradient off by {100 * off.mean():.3f} %, at most {100 * off.max():.3f} %")
 
 
 class Lesson:
@@ -187,6 +210,7 @@ def measure_learning(data: Path, output: Path, seeds: int) -> None:
     lessons = {way: Lesson(way, labels, teacher) for way in WAYS}
     size, crops = labels.size, len(labels) * CROPS
     print(f"embeddings of {labels.k} values: {size / crops:.1f} bytes a crop, {size / 1e6:.1f} MB in all")
+    measure_error(part, labels, teacher)
     print("the teacher's own features:", judge(teacher, part, test))
     print("a student's before training:", judge(features_of(new_student(labels, 0).eval()), part, test))
     for seed in range(seeds):
