@@ -4,9 +4,10 @@ Every system cuts the same stored crops (200 an image, top-5 labels) out of the 
 pinned to as many cores as it has threads. A small folder is listed several times, because real epochs are
 long. First the pixels are checked against Pillow; then all systems and numbers of threads take turns, and the
 median of their turns is printed: uint8 batches with sparse targets, float32 batches with dense ones.
-`ceiling` is libjpeg-turbo alone decoding the union of an image's boxes. More peers take part if they are
-installed: `pip install simplejpeg nvidia-dali-cuda130` (DALI runs on the CPU and needs no GPU; its crops
-differ from Pillow's by 0.16 of 255 on average, the others' by 0.003).
+`ceiling` is libjpeg-turbo alone decoding the union of an image's boxes. An index with entry points lies
+beside the images. More peers take part if they are installed: `pip install simplejpeg torchcodec
+nvidia-dali-cuda130` (DALI runs on the CPU and needs no GPU; its crops differ from Pillow's by 0.16 of 255 on
+average, the others' by 0.003).
 """
 
 import argparse
@@ -36,13 +37,22 @@ def main() -> int:
     parser.add_argument("--only", default="", help="some systems, such as fkdx,ceiling; default: all")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--labels", type=Path, help=argparse.SUPPRESS)  # of a table's own process
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu: time on a core, of a machine that others use",
+    )
     args = parser.parse_args()
     if args.labels:
         print(json.dumps(measure_table(args)))
         return 0
+    from fkdx.cli import main as fkdx
+
     with tempfile.TemporaryDirectory() as folder:
         args.images = listed(args.images, Path(folder) / "images", 20 * args.batch)
         write_labels(args.images, Path(folder))
+        fkdx(["index", str(args.images), "--entry-points"])
         counts = [int(threads) for threads in args.threads.split(",")]
         turns = [[one_table(args, Path(folder), threads) for threads in counts] for _ in range(args.rounds)]
     tables = [median_table(same) for same in zip(*turns)]
@@ -58,7 +68,7 @@ def main() -> int:
 def one_table(args: argparse.Namespace, folder: Path, threads: int) -> dict:
     """One turn of every system, in a process of its own, so that all threads are pinned from the start."""
     options = ["--images", args.images, "--m", args.m, "--threads", threads, "--batch", args.batch]
-    options += ["--seconds", args.seconds, "--only", args.only, "--labels", folder]
+    options += ["--seconds", args.seconds, "--only", args.only, "--clock", args.clock, "--labels", folder]
     cores = sorted(os.sched_getaffinity(0))[:threads]
     done = subprocess.run(
         [sys.executable, __file__, *map(str, options)],
@@ -148,21 +158,35 @@ def measure_table(args: argparse.Namespace) -> dict:
             for work.floats in (False, True):
                 if not (name == "ceiling" and work.floats):
                     kind = f"{name} float32" if work.floats else name
-                    speeds[kind] = one_turn(system(work), args.batch, args.seconds)
+                    speeds[kind] = one_turn(system(work), args.batch, args.seconds, args.clock)
     return table
 
 
-def one_turn(batches: Iterator, batch: int, seconds: float) -> float:
+def one_turn(batches: Iterator, batch: int, seconds: float, clock: str) -> float:
     """Crops a second. Closing the generator ends its workers."""
+    now = time.perf_counter if clock == "wall" else cpu_seconds
     for _ in range(2):
         next(batches)
-    count, begin = 0, time.perf_counter()
-    while time.perf_counter() - begin < seconds:
+    count, begin = 0, now()
+    while now() - begin < seconds:
         next(batches)
         count += 1
-    speed = count * batch / (time.perf_counter() - begin)
+    speed = count * batch / (now() - begin)
     batches.close()
     return speed
+
+
+def cpu_seconds() -> float:
+    """What this process and its children have spent, those that still run too."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(stat.parent.name) == os.getpid() or int(fields[1]) == os.getpid():
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def check_pixels(loader_systems: object, work: object) -> int:

@@ -7,7 +7,7 @@ A system is a generator of batches: (images, target), images uint8 (B, S, S, 3) 
 import importlib.util
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,14 @@ def dense(ids: torch.Tensor, values: torch.Tensor, num_classes: int) -> torch.Te
 
 
 # ---- fkdx --------------------------------------------------------------------------------------------------
+
+
+def fkdx_without_points(work: Work) -> Iterator[tuple]:
+    """The same where no index of entry points lies beside the folder."""
+    bare = work.root.with_name("bare")
+    if not bare.exists():
+        bare.symlink_to(work.root)
+    return fkdx(replace(work, root=bare))
 
 
 def fkdx(work: Work) -> Iterator[tuple]:
@@ -163,6 +171,12 @@ def torchvision(work: Work) -> Iterator[tuple]:
     return threaded(work, decode)
 
 
+def torchcodec(work: Work) -> Iterator[tuple]:
+    from torchcodec.decoders import decode_jpeg as decode_by_codec
+
+    return threaded(work, decode_by_codec)
+
+
 def simplejpeg(work: Work) -> Iterator[tuple]:
     from simplejpeg import decode_jpeg as decode_simply
 
@@ -221,7 +235,14 @@ def dali(work: Work) -> Iterator[tuple]:
 
 def systems() -> dict[str, object]:
     """Those that are installed."""
-    found = {"fkdx": fkdx, "reference": reference, "torchvision": torchvision}
+    found = {
+        "fkdx": fkdx,
+        "fkdx without points": fkdx_without_points,
+        "reference": reference,
+        "torchvision": torchvision,
+    }
+    if importlib.util.find_spec("torchcodec"):
+        found["torchcodec"] = torchcodec
     if importlib.util.find_spec("simplejpeg"):
         found["simplejpeg"] = simplejpeg
     if importlib.util.find_spec("nvidia.dali"):

@@ -181,8 +181,10 @@ struct Coding {
 Coding coding_of(const std::vector<EntryPoint>& points, const ScanFacts& scan, uint32_t step) {
   Coding coding{differences(points, scan, step), {}, 0};
   for (int field = 0; field <= scan.components; ++field) {
-    uint64_t least = kUncodable;
-    for (int order = 0; order <= kMostOrder; ++order) {
+    uint64_t least = kUncodable, sum = 0;
+    for (const Numbers& numbers : coding.numbers) sum += numbers[field];
+    const int usual = bit_length(sum / std::max<size_t>(coding.numbers.size(), 1));  // near the best order
+    for (int order = std::max(usual - 4, 0); order <= std::min(usual + 1, kMostOrder); ++order) {
       const uint64_t some = cost(coding.numbers, field, order);
       if (some < least) least = some, coding.orders[field] = static_cast<uint8_t>(order);
     }

@@ -31,17 +31,25 @@ void HuffmanDecoder::Table::fill(const JHUFF_TBL& huffman, bool is_ac) {
     for (int i = 0; i < huffman.bits[length]; ++i, ++code, ++place) {
       if (length > kIndexBits) continue;
       const int free_bits = kIndexBits - length;
-      std::fill_n(codes + (code << free_bits), 1 << free_bits,
-                  Code{static_cast<uint8_t>(length), values[place]});
+      const Code one{static_cast<uint8_t>(length), values[place]};
+      std::fill_n(codes + (code << free_bits), 1 << free_bits, one);
+      fill_symbols(one, code << free_bits, free_bits);
     }
     ends[length] = code << (16 - length);
   }
   ends[17] = ~0u;
-  for (uint64_t bits = 0; bits < 1 << kIndexBits; ++bits) {
-    if (codes[bits].length > 0) symbols[bits] = symbol_of(codes[bits], bits << (64 - kIndexBits));
-    if (symbols[bits].total > kIndexBits) symbols[bits] = {};
-  }
   if (ac) fill_pairs();
+}
+
+// Of a code that the table holds: `bits` begin with it, and free_bits of them are behind it.
+void HuffmanDecoder::Table::fill_symbols(Code code, uint32_t bits, int free_bits) {
+  const int size = ac ? code.value & 15 : code.value;
+  const bool broken = size > (ac ? kMaxAcSize : kMaxDcSize);
+  if (size > free_bits && !broken) return;
+  const int rest = broken ? free_bits : free_bits - size;
+  for (uint32_t at = bits; at < bits + (1u << free_bits); at += 1u << rest) {
+    std::fill_n(symbols + at, 1 << rest, symbol_of(code, uint64_t{at} << (64 - kIndexBits)));
+  }
 }
 
 void HuffmanDecoder::Table::fill_pairs() {

@@ -100,6 +100,7 @@ class HuffmanDecoder {
     bool ac;
 
     void fill(const JHUFF_TBL& huffman, bool is_ac);
+    void fill_symbols(Code code, uint32_t bits, int free_bits);
     void fill_pairs();
     Symbol symbol_of(Code code, uint64_t window) const;
     Symbol long_symbol(uint64_t window) const;

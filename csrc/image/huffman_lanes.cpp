@@ -22,7 +22,8 @@ bool HuffmanDecoder::decode_run(uint32_t unit) {
   if (first == middle || middle >= last || last >= units_) return true;
   if (!start_lane(first, middle, &lanes_[0]) || !start_lane(middle, last, &lanes_[1])) return true;
   const size_t unit_size = size_t(blocks_in_unit_) * kCoefficients;
-  run_.blocks.assign((last - first) * unit_size, 0);
+  run_.blocks.resize((last - first) * unit_size);
+  std::memset(run_.blocks.data(), 0, run_.blocks.size() * sizeof(JCOEF));
   lanes_[0].at.out = run_.blocks.data();
   lanes_[1].at.out = &run_.blocks[(middle - first) * unit_size];
   if (!decode_lanes(&lanes_[0].at, &lanes_[1].at)) return false;
