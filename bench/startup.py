@@ -1,19 +1,23 @@
 """How soon a loader of many images is ready, and what memory it takes.
 
-    python bench/startup.py --images 1281167 --folder DIR     # makes DIR once: hard links, empty labels
-    python bench/startup.py --images 14200000 --folder DIR2 --labels-only
+    python bench/startup.py --images 1281167 --folder DIR                   # makes DIR once
+    python bench/startup.py --images 14200000 --folder DIR2 --labels-only   # ImageNet-21K, no images
+    python bench/startup.py --images 100000 --folder DIR3 --shards          # with webdataset and datasets
 
 Every row runs in a process of its own: seconds from the call to the loader, and to its first batch; memory is
 the growth of the process's resident set over that of one whose loader has 64 images. Beside it stand
-torchvision's ImageFolder (which lists), and `--hard`, where listing cannot be avoided.
+`--hard`, where listing cannot be avoided, torchvision's ImageFolder, which lists, with `--shards`
+webdataset, which opens shards and knows neither length nor keys, and datasets, which makes a cache first.
 """
 
 import argparse
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,90 +25,124 @@ from PIL import Image
 
 from fkdx import _C, LabelWriter
 
-CLASSES, CROPS = 1000, 16
+CROPS = 16
 FOOTER = struct.Struct("<QQQQQQIIII32s16sQI4s")  # of a label file, see docs/format.md
 ROWS = ("labels", "hard", "list", "torchvision")
+PEERS = ("webdataset", "datasets", "datasets again")
 
 CHILD = """
-import json, os, resource, sys, time
+import glob, json, os, resource, sys, time
 import fkdx, torch
 from fkdx.stores import open_store
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE")
-what, root, labels, small_root, small_labels, first = sys.argv[1:]
-small = fkdx.CropLoader(small_root, small_labels, 32, 4, 32, threads=2)
-next(iter(small)); small.close()
+what, folder, small, first = sys.argv[1:]
+root, labels, shards = f"{folder}/train", f"{folder}/labels.fkdl", f"{folder}/shards"
+if what == "torchvision":
+    from torchvision.datasets import ImageFolder
+elif what == "webdataset":
+    import webdataset
+elif what.startswith("datasets"):
+    import datasets
+    datasets.disable_progress_bars()
+loader = fkdx.CropLoader(f"{small}/train", f"{small}/labels.fkdl", 32, 4, 32, threads=2)
+next(iter(loader)); loader.close()
 before, begin = resident(), time.perf_counter()
-if what == "labels":
-    loader = fkdx.CropLoader(root, labels, 256, 4, 32, threads=2)
+if what in ("labels", "shards"):
+    loader = fkdx.CropLoader(root if what == "labels" else shards, labels, 256, 4, 32, threads=2)
 elif what == "hard":
     loader = fkdx.CropLoader(root, None, 256, 1, 32, threads=2)
 elif what == "list":
-    loader = open_store(root); len(loader)
-else:
-    from torchvision.datasets import ImageFolder
+    loader = open_store(root); len(loader.keys)
+elif what == "torchvision":
     loader = ImageFolder(root)
+elif what == "webdataset":
+    loader = webdataset.WebDataset(sorted(glob.glob(f"{shards}/*.tar")), shardshuffle=False).decode("pil")
+else:
+    loader = datasets.load_dataset("imagefolder", data_dir=root, split="train", cache_dir=f"{folder}/cache")
 ready, memory = time.perf_counter() - begin, resident() - before
-if first == "1" and what in ("labels", "hard"):
+if first == "1" and what != "list":
     next(iter(loader))
 print(json.dumps({"ready": ready, "first": time.perf_counter() - begin, "MB": memory / 1e6,
                   "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}))
 """
 
 
-def name(number: int, images: int) -> str:
-    """ImageNet's names: `n01440764/n01440764_10026.JPEG`."""
-    synset = f"n{1440764 + 977 * (number * CLASSES // images):08}"
-    return f"{synset}/{synset}_{number % 29000}_{number}.JPEG"
+def names(images: int) -> Iterator[list[str]]:
+    """ImageNet's names, `n01440764/n01440764_10026.JPEG`, class by class, each class sorted."""
+    classes = 1000 if images < 5_000_000 else 21841
+    for number in range(classes):
+        synset = f"n{1440764 + 977 * number:08}"
+        first, last = number * images // classes, (number + 1) * images // classes
+        yield sorted(f"{synset}/{synset}_{image % 29000}_{image}.JPEG" for image in range(first, last))
 
 
 def make_images(root: Path, images: int) -> None:
-    """Hard links to one image a class."""
-    folder = None
-    for number in range(images):
-        path = root / name(number, images)
-        if path.parent != folder:
-            folder = path.parent
-            folder.mkdir(parents=True, exist_ok=True)
-            first = path
-            Image.fromarray(np.full((64, 64, 3), number % 251, np.uint8)).save(path, "JPEG")
-        elif number % 60000:
-            os.link(first, path)
-        else:
-            path.write_bytes(first.read_bytes())
-            first = path
+    """Hard links to one image a class, or to more where a file system allows no more of them."""
+    for number, keys in enumerate(names(images)):
+        for place, key in enumerate(keys):
+            path = root / key
+            if place % 60000 == 0:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.full((64, 64, 3), number % 251, np.uint8)).save(path, "JPEG")
+                first = path
+            else:
+                os.link(first, path)
 
 
-def make_labels(path: Path, images: int, probes: Path | None = None) -> None:
+def make_labels(path: Path, images: int) -> None:
     """Hard labels of 16 crops an image. All images share one block, so that the file is small: a reader that
-    is not asked to verify the file cannot tell."""
-    names = sorted(name(number, images) for number in range(images))
-    for number in np.linspace(0, images - 1, 256).astype(int) if probes else ():
-        (probes / names[number]).parent.mkdir(parents=True, exist_ok=True)
-        (probes / names[number]).touch()
-    folders = sorted({key.split("/")[0] for key in names})
+    is not asked to verify the file cannot tell. Keys are written class by class, never held together."""
+    folders = [keys[0].split("/")[0] for keys in names(images) if keys]
     boxes, flips = np.tile([[0, 0, 64, 64]], (CROPS, 1)), np.zeros(CROPS, bool)
-    options = {"num_classes": len(folders), "crops": CROPS, "classes": folders}
+    dataset = {"images": images, "bytes": 0, "digest": "", "sizes": "AA" * images}
+    options = {"num_classes": len(folders), "crops": CROPS, "classes": folders, "dataset": dataset}
     with LabelWriter(path, "hard", **options) as writer:
         writer.add("x", boxes, flips, np.zeros(CROPS, np.int64), None, (64, 64))
     whole = path.read_bytes()
     *_, identity, _, _, _ = footer = list(FOOTER.unpack(whole[-FOOTER.size :]))
     header = footer[0]
     block, padded_header = whole[64:header], whole[header : footer[2]]
-    index = b"".join(seal(key.encode(), identity, block) for key in names)
-    starts = np.cumsum([0, *(len(key.encode()) for key in names)]).astype("<u4")
-    keys = starts.tobytes() + "".join(names).encode()
-    with open(path, "wb") as file:
-        places = []
-        for part in (whole[:header], padded_header, index, keys):
-            places.append(file.tell())
-            file.write(part + bytes(-len(part) % 64))
+    lengths = np.zeros(images, np.uint32)
+    text_path = path.with_suffix(".keys")
+    with open(path, "wb") as file, open(text_path, "wb") as text:
+        file.write(whole[:header] + padded_header)
+        index, done = Part(file), 0
+        for keys in names(images):
+            coded = [key.encode() for key in keys]
+            index.write(b"".join(seal(key, identity, block) for key in coded))
+            text.write(b"".join(coded))
+            lengths[done : done + len(coded)] = list(map(len, coded))
+            done += len(coded)
+        index.end()
+        key_part = Part(file)
+        key_part.write(np.concatenate([[0], np.cumsum(lengths, dtype=np.uint64)]).astype("<u4").tobytes())
+        text.flush()
+        with open(text_path, "rb") as written:
+            while data := written.read(1 << 24):
+                key_part.write(data)
+        key_bytes = key_part.bytes
+        key_part.end()
+        parts = [header, footer[1], index.begin, images, key_part.begin, key_bytes]
+        crcs = [_C.crc32c(padded_header), index.crc, key_part.crc, 0]
         end = file.tell()
-        parts = [padded_header, index, keys]
-        crcs = [_C.crc32c(part + bytes(-len(part) % 64)) for part in parts]
-        numbers = [places[1], footer[1], places[2], len(names), places[3], len(keys), *crcs, 0]
-        last = FOOTER.pack(*numbers, bytes(32), identity, end + FOOTER.size, 0, b"DXKF")
+        last = FOOTER.pack(*parts, *crcs, bytes(32), identity, end + FOOTER.size, 0, b"DXKF")
         file.write(last[:120] + _C.crc32c(last[:120]).to_bytes(4, "little") + b"DXKF")
+    text_path.unlink()
+
+
+class Part:
+    """A part of a label file that is written piece by piece."""
+
+    def __init__(self, file) -> None:
+        self._file, self.begin, self.bytes, self.crc = file, file.tell(), 0, 0
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.bytes, self.crc = self.bytes + len(data), _C.crc32c(data, self.crc)
+
+    def end(self) -> None:
+        self.write(bytes(-self.bytes % 64))
 
 
 def seal(key: bytes, identity: bytes, block: bytes) -> bytes:
@@ -113,10 +151,35 @@ def seal(key: bytes, identity: bytes, block: bytes) -> bytes:
     return entry + struct.pack("<I", _C.crc32c(identity + entry + key + block))
 
 
+def touch_some(root: Path, images: int) -> None:
+    """Empty files for the labels that a loader looks for before it starts."""
+    wanted = set(np.unique(np.linspace(0, images - 1, 256).astype(np.int64)).tolist())
+    done = 0
+    for keys in names(images):
+        for place in wanted & set(range(done, done + len(keys))):
+            (root / keys[place - done]).parent.mkdir(parents=True, exist_ok=True)
+            (root / keys[place - done]).touch()
+        done += len(keys)
+
+
+def prepare(folder: Path, images: int, bare: bool, shards: bool) -> None:
+    if not (folder / "labels.fkdl").exists():
+        (folder / "train").mkdir(parents=True, exist_ok=True)
+        (touch_some if bare else make_images)(folder / "train", images)
+        make_labels(folder / "labels.fkdl", images)
+    if shards and not (folder / "shards").exists():
+        command = [sys.executable, "-m", "fkdx", "repack", folder / "train", "-o", folder / "shards"]
+        subprocess.run(list(map(str, command)), check=True)
+
+
 def measure(what: str, folder: Path, small: Path, first: bool) -> dict[str, float]:
-    paths = [folder / "train", folder / "labels.fkdl", small / "train", small / "labels.fkdl"]
-    arguments = [sys.executable, "-c", CHILD, what, *map(str, paths), str(int(first))]
-    return json.loads(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
+    if what == "datasets":
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+    arguments = [sys.executable, "-c", CHILD, what, str(folder), str(small), str(int(first))]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{what}: {done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -126,20 +189,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_281_167)
     parser.add_argument("--folder", type=Path, required=True, help="where images and labels are kept")
     parser.add_argument("--labels-only", action="store_true", help="labels without images: nothing is read")
+    parser.add_argument("--shards", action="store_true", help="tar shards too, with webdataset and datasets")
     args = parser.parse_args()
     small = args.folder / "small"
-    for folder, images in ((small, 64), (args.folder, args.images)):
-        if not (folder / "labels.fkdl").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "train").mkdir(exist_ok=True)
-            if folder == small or not args.labels_only:
-                make_images(folder / "train", images)
-            bare = args.labels_only and folder != small
-            make_labels(folder / "labels.fkdl", images, folder / "train" if bare else None)
-    print(f"{args.images:,} images\n{'':<12} {'ready s':>9} {'first batch s':>14} {'MB':>8} {'peak MB':>8}")
-    for what in ROWS[:1] if args.labels_only else ROWS:
+    prepare(small, 64, False, False)
+    prepare(args.folder, args.images, args.labels_only, args.shards)
+    rows = ROWS[:1] if args.labels_only else (*ROWS, *(("shards", *PEERS) if args.shards else ()))
+    print(f"{args.images:,} images\n{'':<16} {'ready s':>9} {'first batch s':>14} {'MB':>8} {'peak MB':>8}")
+    for what in rows:
         row = measure(what, args.folder, small, not args.labels_only)
-        print(f"{what:<12} {row['ready']:>9.2f} {row['first']:>14.2f} {row['MB']:>8.0f} {row['peak']:>8.0f}")
+        first = f"{row['first']:>14.2f}" if not args.labels_only and what != "list" else f"{'':>14}"
+        print(f"{what:<16} {row['ready']:>9.2f} {first} {row['MB']:>8.0f} {row['peak']:>8.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from fkdx import _C
 from fkdx.commands.options import add_classes
 from fkdx.errors import refuse
 from fkdx.files import AtomicFile, write_whole
-from fkdx.stores import FORMS, Store, open_store, write_store_index
+from fkdx.stores import FORMS, Store, open_store, own_index_path, write_store_index
 
 _PURPOSE = (
     "Copy images as they are encoded, byte for byte, into tar shards of a given size, with their index."
@@ -73,7 +73,7 @@ def repack(store: Store, folder: str | os.PathLike, shard_bytes: int) -> int:
     made = open_store(str(folder), store.class_names if store.numbered else None)
     if len(made) != len(store):
         refuse("repack", "images in the shards", len(made), len(store), folder)
-    write_store_index(made, str(folder / "images.fkdi"))
+    write_store_index(made, own_index_path(made))
     _write_json(folder / _PLAN, {**facts, "gzip": unpacked})
     for name in names:
         (folder / f"{name}.json").unlink()

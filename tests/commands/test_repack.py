@@ -95,3 +95,10 @@ def test_sizes_that_are_none(folder: Path, tmp_path: Path, size: str, capsys: py
     with pytest.raises(SystemExit):
         main(["repack", str(folder), "-o", str(tmp_path / "out"), "--shard-size", size])
     assert "expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["10k", "1G"])
+def test_the_index_is_found(folder: Path, tmp_path: Path, size: str) -> None:
+    """Of several shards, and of one."""
+    assert main(["repack", str(folder), "-o", str(tmp_path / "out"), "--shard-size", size]) == 0
+    assert isinstance(open_store(tmp_path / "out"), IndexedImages)
