@@ -234,6 +234,7 @@ class CropLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches from the current step to the end of the epoch; then the next epoch is set."""
+        self.pool.store.check_unchanged()
         epoch, self._step, self._start = self._epoch, self._start, 0
         order = self.sampler.order(epoch)
         steps = range(self._step, len(self))

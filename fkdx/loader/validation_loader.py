@@ -101,6 +101,7 @@ class ValidationLoader:
         self.pool.close()
 
     def __iter__(self) -> Iterator[Batch]:
+        self.pool.store.check_unchanged()
         for pending in run_ahead(self._begin, range(len(self)), self.prefetch):
             errors = pending.finish()
             if errors and self.on_error == "raise":

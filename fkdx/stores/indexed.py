@@ -16,7 +16,7 @@ from fkdx.stores.index import DataIndex, read_pixels, write_index
 from fkdx.stores.keys import Keys
 from fkdx.stores.row_groups import RowGroups
 from fkdx.stores.shards import Shards
-from fkdx.stores.store import Place, Store
+from fkdx.stores.store import Place, Store, changed, stamp_of
 
 SUFFIX = ".fkdi"
 
@@ -89,6 +89,11 @@ class IndexedImages(Store):
 
     def sizes(self) -> np.ndarray:
         return self._lengths.astype(np.int64)
+
+    def check_unchanged(self) -> None:
+        for path, file in zip(self.shards, self.index.about["files"]):
+            if stamp_of(path) != (file["bytes"], file["mtime_ns"]):
+                raise changed(path)
 
     @property
     def reading_order(self) -> np.ndarray:

@@ -39,12 +39,18 @@ class ParquetFiles(Shards):
         files = list(shard_files(paths))
         self._groups, self._before = RowGroups(), 0
         path = files[0] if len(files) == 1 else os.path.dirname(files[0]) or "."
-        super().__init__(path, files, self._scan, part, classes, class_names(files[0]))
+        super().__init__(path, files, self._scan, part, classes, class_names(open_parquet(files[0])))
 
     def _scan(self, path: str) -> Iterator[Entry]:
         file = open_parquet(path)
         image, leaf, path_leaf = image_columns(file, path)
         label = label_column(file)
+        self._groups.check(path)
+        if (names := class_names(file)) != self._said:
+            got = str(names)[:200]
+            raise ValueError(
+                f"ParquetFiles: class names, got {got}, expected those of {self.shards[0]}, {path}"
+            )
         wanted = [name for name in (path_leaf, label) if name]
         for group, first in enumerate(group_starts(file).tolist()):
             if empty := count_without_bytes(file, group, leaf):
@@ -95,7 +101,8 @@ def split_files(folder: str) -> list[str]:
     """The parquet files of a folder, or of its `data/`. ValueError where they are of several splits."""
     for place in (folder, os.path.join(folder, "data")):
         found = sorted(_parquet_files(place)) if os.path.isdir(place) else []
-        splits = sorted({os.path.basename(path).partition("-")[0] for path in found if "-of-" in path})
+        names = map(os.path.basename, found)
+        splits = sorted({name.partition("-")[0] for name in names if "-of-" in name})
         if len(splits) > 1:
             raise ValueError(
                 f"open_store: parquet files, got the splits {', '.join(splits)}, expected one; give "
@@ -106,9 +113,8 @@ def split_files(folder: str) -> list[str]:
     return []
 
 
-def class_names(path: str) -> list[str] | None:
+def class_names(file: Any) -> list[str] | None:
     """The names of a ClassLabel column, from Hugging Face's metadata in the file; None where it has none."""
-    file = open_parquet(path)
     label = label_column(file)
     said = (file.schema_arrow.metadata or {}).get(b"huggingface")
     if said is None or label is None:

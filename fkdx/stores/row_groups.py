@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fkdx._C import FormatError
+from fkdx.stores.store import Stamp, changed, stamp_of
 
 _KEPT_GROUPS = 4  # in memory, for threads that read in the order of rows
 _BINARY_NAMES = ("image", "img", "jpg", "jpeg", "image_bytes", "bytes")
@@ -18,6 +19,7 @@ class RowGroups:
     """Images by file and row. Threads may share it."""
 
     def __init__(self) -> None:
+        self._stamps: dict[str, Stamp] = {}  # of every file when it was first looked at
         self._starts: dict[str, np.ndarray] = {}  # of every file, the first row of each group
         self._kept: OrderedDict[tuple[str, int], Any] = OrderedDict()
         self._lock = threading.Lock()
@@ -36,11 +38,18 @@ class RowGroups:
             raise no_bytes(path, f"row {row}")
         return found
 
+    def check(self, path: str) -> None:
+        """Notes a file's size and time. RuntimeError where they are not what they were."""
+        now = stamp_of(path)
+        if self._stamps.setdefault(path, now) != now:
+            raise changed(path)
+
     def _group(self, path: str, number: int) -> Any:
         with self._lock:
             if (path, number) in self._kept:
                 self._kept.move_to_end((path, number))
                 return self._kept[path, number]
+        self.check(path)
         file = open_parquet(path)
         image, leaf, _ = image_columns(file, path)
         column = file.read_row_group(number, columns=[leaf]).column(image).combine_chunks()
@@ -61,7 +70,7 @@ def open_parquet(path: str) -> Any:
             f"ParquetFiles: reading parquet needs pyarrow; run: pip install 'fkdx[parquet]', {path}"
         ) from None
     try:
-        return parquet.ParquetFile(path)
+        return parquet.ParquetFile(path, page_checksum_verification=True)  # of pages that have one
     except ArrowInvalid as error:
         raise ValueError(f"ParquetFiles: not a whole parquet file ({error}), {path}") from None
 
@@ -83,6 +92,8 @@ def image_columns(file: Any, path: str) -> tuple[str, str, str | None]:
     structs = [field.name for field in schema if _is_image(field.type)]
     structs = [name for name in structs if name in _BINARY_NAMES] or structs
     if len(structs) == 1:
+        if pyarrow.types.is_null(schema.field(structs[0]).type.field("bytes").type):
+            raise no_bytes(path, "all rows")
         return structs[0], f"{structs[0]}.bytes", f"{structs[0]}.path"
     binary = [field.name for field in schema if _is_binary(field.type) and field.name in _BINARY_NAMES]
     if structs or len(binary) != 1:

@@ -43,6 +43,9 @@ class Selection(Store):
     def rough_sizes(self) -> np.ndarray:
         return self._taken(self.store.rough_sizes())
 
+    def check_unchanged(self) -> None:
+        self.store.check_unchanged()
+
     def _taken(self, values: np.ndarray) -> np.ndarray:
         return values if self.images is None else values[self.images]
 

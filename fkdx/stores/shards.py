@@ -12,7 +12,7 @@ from fkdx import _C
 from fkdx.stores.classes import hidden, in_order, numbers_as_told
 from fkdx.stores.imagenet import SYNSET
 from fkdx.stores.keys import Keys
-from fkdx.stores.store import Place, Store, folder_of
+from fkdx.stores.store import Place, Stamp, Store, changed, folder_of, stamp_of
 
 
 @dataclass(slots=True)
@@ -50,10 +50,12 @@ class Shards(Store):
         said: list[str] | None = None,
     ) -> None:
         self.path, self.shards, self._said = path, list(shards), said
+        self._stamps: list[Stamp] = []
         entries: list[Entry] = []
         ends = [0]
         with tqdm(self.shards, unit="shard", desc="reading shards", delay=2, disable=None) as bar:
             for shard in bar:
+                self._stamps.append(stamp_of(shard))
                 entries += [entry for entry in scan(shard) if not _in_hidden_folder(entry.name)]
                 ends.append(len(entries))
         if not entries:
@@ -93,6 +95,11 @@ class Shards(Store):
                     where = f"in two shards, {one} and {two}" if one != two else f"twice in {one}"
                     raise ValueError(f"open_store: image '{key}' is {where}, expected each image once")
         return Keys.sort(keys, self.path)
+
+    def check_unchanged(self) -> None:
+        for path, stamp in zip(self.shards, self._stamps):
+            if stamp_of(path) != stamp:
+                raise changed(path)
 
     def place(self, image: int) -> Place:
         shard = self.shards[self.shard_of[image]]

@@ -86,8 +86,24 @@ class Store:
         """The key and the size in bytes of every image, as `fkdx.labels.fingerprint` wants them."""
         return zip(self.keys, self.sizes().tolist())
 
+    def check_unchanged(self) -> None:
+        """Raises RuntimeError where a shard is not the file any more that was read to open the store."""
+
     def __len__(self) -> int:
         return len(self.keys)
+
+
+Stamp = tuple[int, int]  # size, time of the last change
+
+
+def stamp_of(path: str) -> Stamp:
+    facts = os.stat(path)
+    return facts.st_size, facts.st_mtime_ns
+
+
+def changed(path: str) -> RuntimeError:
+    """What to raise where a file changed under a store."""
+    return RuntimeError(f"the file has changed since it was opened; open it again, {path}")
 
 
 def check_random_access(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -9,13 +10,16 @@ from typing import BinaryIO
 from fkdx.stores.shards import Entry, Shards, shard_files
 from fkdx.stores.store import is_image
 
+Note = tuple[str | None, int | None]  # what a .cls or .json member says of its image: key, class number
 _LARGEST_NOTE = 1 << 20  # bytes of a .cls or .json member
+_NUMBER = re.compile(rb"-?[0-9]+")
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")  # gzip, zstd, bzip2, xz
 
 
 class TarShards(Shards):
     """Tar files whose members are images.
 
-    WebDataset: `x.cls` holds the class of `x.jpg`, a number or a name; `x.json` its `filename`, which then is
+    WebDataset: `x.cls` holds the class number of `x.jpg`, `x.json` its `filename`, which then is
     the key, and its `label`. Without them a member's name is the key, and its first folder its class.
 
     The official ImageNet archive is a tar file of one tar file a class: `n01440764.tar` inside it is the
@@ -41,39 +45,33 @@ def _scan(shard: str) -> Iterator[Entry]:
 def _scan_file(file: BinaryIO, base: int, folder: str, shard: str) -> Iterator[Entry]:
     """The images of a tar file that begins at `base` of the shard; their names begin with `folder`."""
     images: dict[str, list[Entry]] = {}  # by stem
-    notes: dict[str, tuple[str | None, int | str | None]] = {}
+    notes: dict[str, Note] = {}
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # kept by tarfile for ever otherwise
-                if not member.isfile():
-                    continue
-                if member.issparse():
-                    raise tarfile.ReadError(f"sparse member {member.name}, expected plain ones")
                 name = member.name.removeprefix("./")
                 stem, suffix = os.path.splitext(name)
-                if is_image(name):
+                if member.issparse():
+                    raise tarfile.ReadError(f"sparse member {member.name}, expected plain ones")
+                if is_image(name) and (member.islnk() or member.issym()):
+                    images.setdefault(stem, []).append(_linked(member, images, folder, shard))
+                elif not member.isfile():
+                    continue
+                elif is_image(name):
                     entry = Entry(folder + name, base + member.offset_data, member.size)
                     images.setdefault(stem, []).append(entry)
-                elif suffix in (".cls", ".json"):
+                elif suffix.lower() in (".cls", ".json"):
                     text = tar.extractfile(member).read(_LARGEST_NOTE)
-                    key, label = notes.get(stem, (None, None))
-                    if suffix == ".cls":
-                        label = _class_note(text, name, shard)
-                    else:
-                        key, said = _json_note(text, name, shard)
-                        label = said if label is None else label
-                    notes[stem] = key, label
+                    note = _class_note if suffix.lower() == ".cls" else _json_note
+                    notes[stem] = _agreed(notes.get(stem), note(text, name, shard), name, shard)
                 elif suffix == ".tar" and not folder:
                     inner = tar.extractfile(member)
                     yield from _scan_file(inner, member.offset_data, f"{stem}/", shard)
             _check_end(tar)
     except (tarfile.TarError, EOFError) as error:
         where = f"'{folder.rstrip('/')}.tar' inside {shard}" if folder else shard
-        raise ValueError(
-            f"TarShards: not a whole tar file ({error}), expected one that ends with zeros; copy it again, "
-            f"{where}"
-        ) from error
+        raise ValueError(_fault(file, error, where)) from error
     for stem, entries in images.items():
         for entry in entries:
             key, entry.label = notes.get(stem, (None, None))
@@ -81,22 +79,66 @@ def _scan_file(file: BinaryIO, base: int, folder: str, shard: str) -> Iterator[E
             yield entry
 
 
+def _fault(file: BinaryIO, error: Exception, where: str) -> str:
+    file.seek(0)
+    if file.read(6).startswith(_COMPRESSED):
+        expected = "a plain one, whose images can be read in place; unpack it (gunzip, zstd -d)"
+        return f"TarShards: got a compressed tar file, expected {expected}, {where}"
+    expected = "one that ends with zeros; copy it again"
+    return f"TarShards: not a whole tar file ({error}), expected {expected}, {where}"
+
+
+def _linked(member: tarfile.TarInfo, images: dict[str, list[Entry]], folder: str, shard: str) -> Entry:
+    """An image that is a hard link to one before it. ValueError for other links."""
+    linked = member.linkname.removeprefix("./")
+    before = images.get(os.path.splitext(linked)[0], ()) if member.islnk() else ()
+    found = next((entry for entry in before if entry.name == folder + linked), None)
+    if found is None:
+        raise ValueError(
+            f"TarShards: {member.name}, got a link to {member.linkname}, expected an image; make the archive "
+            f"with tar --dereference, {shard}"
+        )
+    return Entry(folder + member.name.removeprefix("./"), found.offset, found.length)
+
+
 def _check_end(tar: tarfile.TarFile) -> None:
-    """tarfile takes a broken header for the end of the archive; a whole archive ends with zeros."""
+    """tarfile takes a broken header, and the end of the file, for the end of the archive; a whole archive
+    ends with zeros, and nothing is behind them."""
     tar.fileobj.seek(tar.offset)
-    if any(tar.fileobj.read(tarfile.BLOCKSIZE)):
+    block = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if any(block):
         raise tarfile.ReadError(f"broken header at offset {tar.offset}")
+    if len(block) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it ends behind an image")
+    at = tar.offset + tarfile.BLOCKSIZE
+    while block := tar.fileobj.read(1 << 20):
+        if any(block):
+            raise tarfile.ReadError(
+                f"more data behind the archive's end at offset {at}; is it several in one?"
+            )
+        at += len(block)
 
 
-def _class_note(text: bytes, name: str, shard: str) -> int | str:
-    """What a .cls member says: a number, or else a name."""
-    word = text.decode("utf-8", "replace").strip()
-    if not word:
-        raise ValueError(f"TarShards: {name}, got nothing, expected a class number, {shard}")
-    return int(word) if word.lstrip("-").isdecimal() else word
+def _agreed(before: Note | None, said: Note, name: str, shard: str) -> Note:
+    """Key and class from the .cls and the .json of one image. ValueError where they say two numbers."""
+    key, label = before or (None, None)
+    if None not in (label, said[1]) and label != said[1]:
+        raise ValueError(
+            f"TarShards: {name}, got class {said[1]}, expected {label} as its image has, {shard}"
+        )
+    return key if said[0] is None else said[0], label if said[1] is None else said[1]
 
 
-def _json_note(text: bytes, name: str, shard: str) -> tuple[str | None, int | None]:
+def _class_note(text: bytes, name: str, shard: str) -> Note:
+    """The class number that a .cls member says."""
+    word = text.strip()
+    if not _NUMBER.fullmatch(word):
+        got = repr(word[:40].decode("utf-8", "backslashreplace")) if word else "nothing"
+        raise ValueError(f"TarShards: {name}, got {got}, expected a class number, {shard}")
+    return None, int(word)
+
+
+def _json_note(text: bytes, name: str, shard: str) -> Note:
     """The file's name and the class number that a .json member says, where it does."""
     try:
         said = json.loads(text)

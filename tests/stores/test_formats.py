@@ -1,6 +1,9 @@
 """The same images kept by every store, each written by its own library: the same batches, bit for bit."""
 
+import gzip
+import io
 import shutil
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +12,11 @@ import numpy as np
 import pytest
 from loading import Data, rows
 from store_writers import STORES, SYNSETS, official_tar, plain_tar, stored_zip
-from storing import write_tar
+from storing import contents, write_tar
 
 from fkdx import CropLoader
 from fkdx.loader import Batch
-from fkdx.stores import open_store
+from fkdx.stores import TarShards, open_store, write_store_index
 
 
 def batches(store: object, labels: Path) -> list[list[tuple]]:
@@ -80,13 +83,60 @@ def test_member_names(tmp_path: Path, name: str) -> None:
         ({"1.jpg": b"x", "1.cls": b" "}, r"1.cls, got nothing, expected a class number.*x.tar"),
         ({"1.jpg": b"x", "1.cls": b"-1"}, r"number, got -1 of 1.jpg, expected 0 to.*x.tar"),
         ({"1.jpg": b"x", "1.cls": b"3", "2.jpg": b"x"}, r"got None of 2.jpg, expected a number.*x.tar"),
-        ({"1.jpg": b"x", "1.cls": b"3", "2.jpg": b"", "2.cls": b"ant"}, r"'ant' of 2.jpg"),
+        ({"1.jpg": b"x", "1.cls": b"3", "2.jpg": b"", "2.cls": b"ant"}, r"2.cls, got 'ant', expected a cl"),
+        ({"1.jpg": b"x", "1.cls": b"1.5"}, r"1.cls, got '1.5', expected a class number, .*x.tar"),
+        ({"1.jpg": b"x", "1.cls": b"\xff"}, r"1.cls, got '.*xff', expected a class number, .*x.tar"),
+        ({"1.jpg": b"x", "1.CLS": b"1 2"}, r"1.CLS, got '1 2', expected a class number, .*x.tar"),
+        ({"1.jpg": b"x", "1.cls": b"1", "1.json": b'{"label": 2}'}, r"1.json, got class 2, expected 1 as"),
         ({"1.jpg": b"x", "1.json": b"{"}, r"1.json, expected JSON.*x.tar"),
     ],
 )  # fmt: skip
 def test_class_members(tmp_path: Path, members: dict[str, bytes], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         open_store(write_tar(tmp_path / "x.tar", members))
+
+
+def test_tar_files_that_end_early_or_go_on(data: Data, tmp_path: Path) -> None:
+    """Nothing is lost in silence: cut behind a member, two archives in one file, a compressed one."""
+    whole = plain_tar(data, tmp_path).read_bytes()
+    end = open_store(tmp_path / "train.tar").place(3)
+    (tmp_path / "cut.tar").write_bytes(whole[: -(-(end[1] + end[2]) // 512) * 512])
+    with pytest.raises(ValueError, match=r"not a whole tar file .it ends behind an image.*cut.tar"):
+        open_store(tmp_path / "cut.tar")
+    (tmp_path / "two.tar").write_bytes(whole + write_tar(tmp_path / "x.tar", {"a/1.jpg": b"x"}).read_bytes())
+    with pytest.raises(ValueError, match=r"more data behind the archive's end .*several in one.*two.tar"):
+        open_store(tmp_path / "two.tar")
+    (tmp_path / "packed.tar").write_bytes(gzip.compress(whole))
+    with pytest.raises(ValueError, match=r"a compressed tar file, expected a plain one.*gunzip.*packed.tar"):
+        open_store(tmp_path / "packed.tar")
+
+
+def test_links_in_a_tar_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+
+    def write(**link: object) -> Path:
+        with tarfile.open(path, "w") as tar:
+            image = tarfile.TarInfo("a/1.jpg")
+            image.size = 3
+            tar.addfile(image, io.BytesIO(b"one"))
+            member = tarfile.TarInfo("b/2.jpg")
+            member.type, member.linkname = link["type"], link["to"]
+            tar.addfile(member)
+        return path
+
+    store = open_store(write(type=tarfile.LNKTYPE, to="a/1.jpg"))
+    assert contents(store) == {"a/1.jpg": b"one", "b/2.jpg": b"one"}
+    for kind, to in ((tarfile.LNKTYPE, "a/0.jpg"), (tarfile.SYMTYPE, "../a/1.jpg")):
+        with pytest.raises(ValueError, match=r"b/2.jpg, got a link to .*jpg, .*--dereference, .*x.tar"):
+            open_store(write(type=kind, to=to))
+
+
+def test_suffixes_in_mixed_case(tmp_path: Path) -> None:
+    store = open_store(
+        write_tar(tmp_path / "x.tar", {"1.JPG": b"x", "1.CLS": b"1", "2.jpeg": b"", "2.cls": b"0"})
+    )
+    assert list(store.keys) == ["1.JPG", "2.jpeg"]
+    assert store.class_of.tolist() == [1, 0]
 
 
 def test_class_numbers_with_names(tmp_path: Path) -> None:
@@ -126,15 +176,27 @@ def test_exact_names_come_first(data: Data, tmp_path: Path) -> None:
     loader.close()
 
 
-def test_shards_that_change_under_a_loader(data: Data, tmp_path: Path) -> None:
+@pytest.mark.parametrize("indexed", [False, True])
+def test_shards_that_change_under_a_loader(data: Data, tmp_path: Path, indexed: bool) -> None:
+    """Within an epoch, and before one: also before the first, when offsets are known but nothing is read."""
     path = plain_tar(data, tmp_path)
-    loader = CropLoader(path, data.labels, 34, 2, 32)
-    next(iter(loader))
+    if indexed:
+        write_store_index(open_store(path), f"{path}.fkdi")
     whole = path.read_bytes()
-    path.write_bytes(whole[:2000] + b"\0" + whole[2001:])
-    with pytest.raises(RuntimeError, match=r"the file has changed since this loader opened it.*train.tar"):
-        next(iter(loader))
-    loader.close()
+    for begun in (False, True):
+        path.write_bytes(whole)
+        if indexed:
+            write_store_index(TarShards([path]), f"{path}.fkdi")
+        loader = CropLoader(path, data.labels, 4, 2, 32, prefetch=1, threads=1)
+        batches = iter(loader)
+        if begun:
+            next(batches)
+        path.write_bytes(whole[:2000] + b"\0" + whole[2001:])
+        with pytest.raises(RuntimeError, match=r"the file has changed since .*open.*train.tar"):
+            list(batches)
+        with pytest.raises(RuntimeError, match=r"the file has changed since it was opened.*train.tar"):
+            next(iter(loader))
+        loader.close()
 
 
 def test_missing_images_are_errors_when_read(data: Data, tmp_path: Path) -> None:

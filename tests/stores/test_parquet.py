@@ -141,3 +141,30 @@ def test_paths_instead_of_images(data: Data, tmp_path: Path) -> None:
         match=r"1 rows from row 4 on, got no bytes.*paths instead of images; write it again.*x.parquet",
     ):
         open_store(path)
+    every = [{"bytes": None, "path": row["path"]} for row in images]  # a column of no type at all
+    path = arrow_table(tmp_path / "y.parquet", {"image": every})
+    with pytest.raises(ValueError, match=r"all rows, got no bytes, .*paths instead of images.*y.parquet"):
+        open_store(path)
+
+
+def test_files_that_change(data: Data, tmp_path: Path) -> None:
+    images, _ = parquet_rows(data)
+    path = arrow_table(tmp_path / "x.parquet", {"image": images})
+    store = open_store(path)
+    assert store.encoded(0)
+    arrow_table(path, {"image": images[::-1]})
+    with pytest.raises(
+        RuntimeError, match=r"the file has changed since it was opened; open it again, .*x.parq"
+    ):
+        [store.encoded(image) for image in range(len(store))]
+
+
+def test_files_of_other_classes(data: Data, tmp_path: Path) -> None:
+    images, classes = parquet_rows(data)
+    for number, names in enumerate((WORDS, WORDS[::-1])):
+        columns = {"image": images[number::2], "label": classes[number::2]}
+        arrow_table(tmp_path / f"{number}.parquet", columns, names)
+    with pytest.raises(
+        ValueError, match=r"class names, got .'spotlight, spot'.*expected those of .*0.parquet"
+    ):
+        open_store(tmp_path)
