@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fkdx.labels.layout import MAX_EMBEDDING
+from fkdx.models.heads import Projected
 from fkdx.models.teacher import Preprocess, Teacher
 
 # What of a backbone: what it gives without its classifier, its class token, the mean of its patches, or both
@@ -123,7 +124,7 @@ class EmbeddingStudent(nn.Module):
 
 def features_of(backbone: nn.Module, images: Tensor) -> Tensor:
     """(B, D): what a timm model's classifier, or a projection, sees; or what a model without either gives."""
-    if hasattr(backbone, "features") and callable(backbone.features) and hasattr(backbone, "backbone"):
+    if isinstance(backbone, Projected | EmbeddingStudent):
         return backbone.features(images)
     if hasattr(backbone, "forward_features") and hasattr(backbone, "forward_head"):
         return backbone.forward_head(backbone.forward_features(images), pre_logits=True)

@@ -68,9 +68,11 @@ def knn(
     """The likeliest classes of each asked image, (n, at most 5), by the votes of its k nearest known images.
 
     A neighbour votes for its class with the weight exp(cosine / temperature) (Wu et al., CVPR 2018; DINO,
-    Caron et al., ICCV 2021). Raises ValueError unless there are k known images.
+    Caron et al., ICCV 2021). Raises ValueError unless there are k known images and the temperature is
+    positive.
     """
     expect("k-NN", 1 <= k <= len(known.rows), "k", k, f"1 to the {len(known.rows)} training images")
+    expect("k-NN", temperature > 0, "temperature", temperature, "a positive number")
     wall = functional.normalize(known.rows, dim=1).T
     found = []
     for rows in functional.normalize(asked.rows, dim=1).split(CHUNK):

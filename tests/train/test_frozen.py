@@ -50,6 +50,8 @@ def test_knn_and_probe_refuse(rng) -> None:
     known = draw(rng, 10)
     with pytest.raises(ValueError, match="k-NN: k, got 11, expected 1 to the 10 training images"):
         knn(known, known, 11, 3)
+    with pytest.raises(ValueError, match="k-NN: temperature, got 0, expected a positive number"):
+        knn(known, known, 3, 3, 0)
     one = Features(known.rows, torch.zeros(10, dtype=torch.int64))
     with pytest.raises(ValueError, match="probe: classes of the training images, got 1, expected at least 2"):
         probe(one, one, 3)
