@@ -4,6 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+import yaml
+
 from fkdx.commands.options import purpose
 from fkdx.errors import expect
 from fkdx.loader import ValidationLoader
@@ -34,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         device=pick_device(args.device),
         precision=args.precision,
         features=args.features,
+        arguments=model_arguments(args.model_args),
     )
     found, features = {}, {}
     for name, folder in (("knn", args.knn), ("probe", args.probe)):
@@ -50,6 +53,16 @@ def main(argv: list[str] | None = None) -> int:
     world.say(json.dumps(found))
     world.leave()
     return 0
+
+
+def model_arguments(text: str) -> dict:
+    """`--model-args`, a YAML mapping."""
+    try:
+        arguments = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        arguments = " ".join(str(error).split())
+    expect("evaluate", isinstance(arguments, dict), "--model-args", arguments, "YAML such as {img_size: 32}")
+    return arguments
 
 
 def measure(
@@ -92,6 +105,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", required=True, metavar="NAME", help="timm model, torchvision:NAME, or module:function")
+    add(
+        "--model-args",
+        default="{}",
+        metavar="YAML",
+        help="further arguments of the model, as a recipe's student_args",
+    )
     add("--checkpoint", metavar="FILE", help="weights (default: the pretrained ones)")
     add("--features", choices=FEATURES, default="pooled", help="features (default: %(default)s)")
     add(

@@ -11,7 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class Wanted:
     overrides: dict
     head: str | None
     embeds: bool = False
+    arguments: dict = field(default_factory=dict)
 
 
 def load_teacher(
@@ -61,6 +62,7 @@ def load_teacher(
     head: str | None = None,
     maps: bool = False,
     features: str | None = None,
+    arguments: dict | None = None,
 ) -> Teacher:
     """Build a teacher and load its weights.
 
@@ -73,13 +75,15 @@ def load_teacher(
         maps: a `MapTeacher`, which sees whole images.
         features: an `EmbeddingTeacher`, a model without its classifier; which of its features, one of
             `fkdx.models.embed.FEATURES`.
+        arguments: further ones of a timm model or of the user's function.
 
     ValueError if the name is unknown or the weights do not fit, OSError if they cannot be read.
     """
     trained = trained_facts(checkpoint) if checkpoint else {}
     trained.pop("classes", None)
     overrides = {**trained, **(overrides or {})}
-    wanted = Wanted(name, checkpoint, pretrained, num_classes, overrides, head, features is not None)
+    embeds = features is not None
+    wanted = Wanted(name, checkpoint, pretrained, num_classes, overrides, head, embeds, arguments or {})
     if Path(name).suffix in EXPORTED:
         model, preprocess = _exported(Path(name)), Preprocess()
     elif name.startswith("torchvision:"):
@@ -179,7 +183,7 @@ def _timm(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     _need_weights(wanted)
     config = timm.get_pretrained_cfg(name)
     weights = read_weights(wanted.checkpoint) if wanted.checkpoint else None
-    options = {}
+    options = dict(wanted.arguments)
     if wanted.embeds:
         options["num_classes"] = 0
         weights = weights and _without_classifier(backbone_weights(weights), config)
@@ -188,7 +192,7 @@ def _timm(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     if wanted.overrides.get("size") and config.fixed_input_size:
         options["img_size"] = wanted.overrides["size"]
     pretrained = wanted.pretrained and not weights
-    with building("teacher", name):
+    with building("teacher", name, wanted.arguments):
         model = timm.create_model(name, pretrained=pretrained, **options)
     inputs = resolve_model_data_config(model)
     if wanted.head:
@@ -267,9 +271,9 @@ def _own(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
     """The user's function. Its model's `preprocess`, a dict of fields of Preprocess, says what it wants."""
     build = find_function("teacher", wanted.name)
     takes_classes = "num_classes" in inspect.signature(build).parameters
-    with building("teacher", wanted.name):
+    with building("teacher", wanted.name, wanted.arguments):
         num_classes = 0 if wanted.embeds else wanted.num_classes
-        model = build(**({"num_classes": num_classes} if takes_classes else {}))
+        model = build(**({"num_classes": num_classes} if takes_classes else {}), **wanted.arguments)
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"teacher: {wanted.name} returned {type(model).__name__}, expected a torch.nn.Module"

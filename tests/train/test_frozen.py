@@ -98,6 +98,8 @@ def test_refused(options: list[str], toy: Path, tmp_path: Path, capsys: pytest.C
     model = options[: options.index("--knn")]
     assert "nothing to measure" in refusal(model)
     assert "k, got 100, expected 1 to the 48" in refusal([*model, "--knn", str(toy / "data"), "-k", "100"])
+    assert "--model-args, got 7, expected YAML such as" in refusal([*options, "--model-args", "7"])
+    assert "with {'depth': 2}" in refusal([*options, "--model-args", "{depth: 2}"])
     assert "expected train/ and val/ in it" in refusal([*model, "--probe", str(tmp_path)])
     one = tmp_path / "one"
     for part in ("train", "val"):
