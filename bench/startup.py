@@ -2,12 +2,13 @@
 
     python bench/startup.py --images 1281167 --folder DIR                   # makes DIR once
     python bench/startup.py --images 14200000 --folder DIR2 --labels-only   # ImageNet-21K, no images
-    python bench/startup.py --images 100000 --folder DIR3 --shards          # with webdataset and datasets
+    python bench/startup.py --images 20000 --folder DIR3 --shards          # with webdataset and datasets
 
-Every row runs in a process of its own: seconds from the call to the loader, and to its first batch; memory is
-the growth of the process's resident set over that of one whose loader has 64 images. Beside it stand
-`--hard`, where listing cannot be avoided, torchvision's ImageFolder, which lists, with `--shards`
-webdataset, which opens shards and knows neither length nor keys, and datasets, which makes a cache first.
+Every row runs in a process of its own: seconds from the call to the loader, of the clock and of CPU time, and
+to its first batch; memory is the growth of the process's resident set over that of one whose loader has 64
+images. Beside it stand `--hard`, where listing cannot be avoided, torchvision's ImageFolder, which lists, and
+with `--shards` webdataset, which opens shards and knows neither length nor keys, and datasets, which makes a
+cache first.
 """
 
 import argparse
@@ -47,7 +48,7 @@ elif what.startswith("datasets"):
     datasets.disable_progress_bars()
 loader = fkdx.CropLoader(f"{small}/train", f"{small}/labels.fkdl", 32, 4, 32, threads=2)
 next(iter(loader)); loader.close()
-before, begin = resident(), time.perf_counter()
+before, begin, spent = resident(), time.perf_counter(), time.process_time()
 if what in ("labels", "shards"):
     loader = fkdx.CropLoader(root if what == "labels" else shards, labels, 256, 4, 32, threads=2)
 elif what == "hard":
@@ -60,10 +61,10 @@ elif what == "webdataset":
     loader = webdataset.WebDataset(sorted(glob.glob(f"{shards}/*.tar")), shardshuffle=False).decode("pil")
 else:
     loader = datasets.load_dataset("imagefolder", data_dir=root, split="train", cache_dir=f"{folder}/cache")
-ready, memory = time.perf_counter() - begin, resident() - before
+ready, cpu, memory = time.perf_counter() - begin, time.process_time() - spent, resident() - before
 if first == "1" and what != "list":
     next(iter(loader))
-print(json.dumps({"ready": ready, "first": time.perf_counter() - begin, "MB": memory / 1e6,
+print(json.dumps({"ready": ready, "cpu": cpu, "first": time.perf_counter() - begin, "MB": memory / 1e6,
                   "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}))
 """
 
@@ -195,11 +196,16 @@ def main() -> None:
     prepare(small, 64, False, False)
     prepare(args.folder, args.images, args.labels_only, args.shards)
     rows = ROWS[:1] if args.labels_only else (*ROWS, *(("shards", *PEERS) if args.shards else ()))
-    print(f"{args.images:,} images\n{'':<16} {'ready s':>9} {'first batch s':>14} {'MB':>8} {'peak MB':>8}")
+    print(
+        f"{args.images:,} images\n{'':<16} {'ready s':>9} {'CPU s':>7} {'first batch s':>14} {'MB':>8} {'peak MB':>8}"
+    )
     for what in rows:
         row = measure(what, args.folder, small, not args.labels_only)
         first = f"{row['first']:>14.2f}" if not args.labels_only and what != "list" else f"{'':>14}"
-        print(f"{what:<16} {row['ready']:>9.2f} {first} {row['MB']:>8.0f} {row['peak']:>8.0f}", flush=True)
+        print(
+            f"{what:<16} {row['ready']:>9.2f} {row['cpu']:>7.2f} {first} {row['MB']:>8.0f} {row['peak']:>8.0f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

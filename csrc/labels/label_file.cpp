@@ -164,6 +164,11 @@ void LabelFile::check_keys() const {
   });
 }
 
+void LabelFile::forget_tables() const {
+  storage_.forget(index_.offset, index_.bytes);
+  storage_.forget(keys_.offset, keys_.bytes);
+}
+
 void LabelFile::check_key_order() const {
   const uint8_t* starts = bytes(keys_);
   const uint64_t text = footer_.keys_bytes - 4 * (images() + 1);

@@ -289,6 +289,11 @@ class LabelFile(Sequence[ImageLabels]):
         (bytes,) uint8."""
         return [self._native.key_arrays(number) for number in range(len(self._native.files()))]
 
+    def forget_tables(self) -> None:
+        """Lets go of the memory of keys and index after a look at all of them; they come back from the file
+        when they are used again."""
+        self._native.forget_tables()
+
     @property
     def crop_counts(self) -> np.ndarray:
         """(N,) uint32: number of crops of each image; 0 for one that is only a partner of mixed crops."""

@@ -209,3 +209,15 @@ def test_files_of_version_1_are_read_for_ever(path: Path) -> None:
 
 def test_seeds_are_there() -> None:
     assert len(SEEDS) == 15
+
+
+def test_forgotten_tables_come_back(tmp_path: Path) -> None:
+    with LabelWriter(tmp_path / "a.fkdl", "hard", num_classes=3, crops=1) as writer:
+        for number in range(2000):
+            writer.add(f"{number:04}.jpg", [[0, 0, 4, 4]], [False], [number % 3], None, (4, 4 + number % 7))
+    labels = LabelFile(tmp_path / "a.fkdl")
+    for _ in range(2):
+        assert labels.keys[:] == [f"{number:04}.jpg" for number in range(2000)]
+        assert labels.image_sizes[:, 1].tolist() == [4 + number % 7 for number in range(2000)]
+        assert labels.find("1234.jpg") == 1234
+        labels.forget_tables()
