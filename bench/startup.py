@@ -196,16 +196,13 @@ def main() -> None:
     prepare(small, 64, False, False)
     prepare(args.folder, args.images, args.labels_only, args.shards)
     rows = ROWS[:1] if args.labels_only else (*ROWS, *(("shards", *PEERS) if args.shards else ()))
-    print(
-        f"{args.images:,} images\n{'':<16} {'ready s':>9} {'CPU s':>7} {'first batch s':>14} {'MB':>8} {'peak MB':>8}"
-    )
+    print(f"{args.images:,} images")
+    print(f"{'':<16} {'ready s':>9} {'CPU s':>7} {'first batch s':>14} {'MB':>8} {'peak MB':>8}")
     for what in rows:
         row = measure(what, args.folder, small, not args.labels_only)
-        first = f"{row['first']:>14.2f}" if not args.labels_only and what != "list" else f"{'':>14}"
-        print(
-            f"{what:<16} {row['ready']:>9.2f} {row['cpu']:>7.2f} {first} {row['MB']:>8.0f} {row['peak']:>8.0f}",
-            flush=True,
-        )
+        first = f"{row['first']:.2f}" if not args.labels_only and what != "list" else ""
+        numbers = f"{row['ready']:>9.2f} {row['cpu']:>7.2f} {first:>14} {row['MB']:>8.0f} {row['peak']:>8.0f}"
+        print(f"{what:<16} {numbers}", flush=True)
 
 
 if __name__ == "__main__":
