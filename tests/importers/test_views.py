@@ -419,6 +419,8 @@ def test_label_maps(rng: np.random.Generator, tmp_path: Path, images: Images, dt
         tmp_path / "labels", Settings(CLASSES, images=images, crops=30, k=4, map_axes=axes, seed=5)
     )
     assert source.name == ("relabel" if dtype == np.float32 else "token-labeling")
+    centre = "the maps show the centre crop of each image, not the whole of it"
+    assert (centre in source.notes) == (dtype == np.float16)
     pack(source, tmp_path / "out.fkdl", value_type="float32")
     labels = LabelFile(tmp_path / "out.fkdl")
     for key, label_map in maps.items():
