@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy import same_end
+from toy import same_end, steps_of
 
 from fkdx.models.weights import read_weights
 
@@ -57,13 +57,14 @@ def test_killed_runs_end_as_the_whole_one(
         "adamw",
     ]
     arguments += ["--lr", "1e-3"]
-    begun = time.monotonic()
     finish(arguments)
-    usual = time.monotonic() - begun
+    steps = len(steps_of(run))
     run.rename(whole)
     for _ in range(kills):
-        process = start(arguments)
-        time.sleep(rng.uniform(0.2 * usual, usual))
+        process, last = start(arguments), int(rng.integers(steps))
+        while process.is_alive() and not (run.exists() and count_steps(run) >= last):
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.2))
         process.kill()
         process.join()
         check_what_is_left(run)
@@ -72,6 +73,12 @@ def test_killed_runs_end_as_the_whole_one(
         assert (run / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
         shutil.rmtree(run)
     record_property("count", kills)
+
+
+def count_steps(run: Path) -> int:
+    """Those that the log tells of; a line may be half written."""
+    log = run / "log.jsonl"
+    return log.read_text().count('"kind": "step"') if log.exists() else 0
 
 
 def check_what_is_left(run: Path) -> None:
