@@ -30,6 +30,8 @@ if grep -q "missing" doctor.txt; then exit 1; fi
 # Other packages that the tests need are those of the project's environment, behind the wheel's own.
 "$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
     >"$("$work/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tests_need.pth"
-python -m pytest -q -n 2 --dist worksteal -p no:cacheprovider -m "not slow" --ignore tests/house --ignore tests/native
+# Left out: tests of the sources themselves.
+python -m pytest -q -n 2 --dist worksteal -p no:cacheprovider -m "not slow" \
+    --ignore tests/house --ignore tests/native --ignore tests/gpu --ignore tests/trust
 cp "$wheel" "$OLDPWD/dist/"
 echo "wheel: dist/$(basename "$wheel")"

@@ -155,6 +155,7 @@ def test_warnings_are_one_line() -> None:
     assert shown.stderr == "fkdx doctor: a skip\n"
 
 
+@pytest.mark.skipif(not (ROOT / "fkdx").exists(), reason="an installed fkdx, without its sources")
 @pytest.mark.parametrize("module", ["fkdx info", "fkdx.train", "fkdx.generate", "fkdx train"])
 def test_sources_without_an_extension_say_what_to_do(module: str, tmp_path: Path) -> None:
     """As in a checkout whose fkdx was installed from elsewhere: Python finds the sources first."""

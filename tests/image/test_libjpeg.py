@@ -19,6 +19,7 @@ from fkdx.image import image_size
 ROOT = Path(__file__).resolve().parents[2]
 CMAKE = ROOT / "cmake"
 INFO = _C.build_info()
+sources = pytest.mark.skipif(not CMAKE.exists(), reason="an installed fkdx, without its sources")
 bundled = pytest.mark.skipif(not INFO["jpeg_bundled"], reason="built with the system's libjpeg-turbo")
 
 
@@ -46,6 +47,7 @@ def test_the_bundled_library_shows_no_symbols() -> None:
 
 
 @bundled
+@sources
 def test_the_bundled_library_is_the_pinned_one() -> None:
     assert f"set(FKDX_LIBJPEG_VERSION {INFO['jpeg']})" in (CMAKE / "libjpeg_source.cmake").read_text()
     assert INFO["jpeg_huffman"]  # its internals are known
@@ -65,6 +67,7 @@ def find_source(**environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
 
 
+@sources
 def test_another_archive_is_refused(tmp_path: Path) -> None:
     wrong = tmp_path / "libjpeg turbo.tar.gz"
     for content in (None, b"another archive"):
