@@ -4,12 +4,14 @@ import os
 
 import numpy as np
 
-from fkdx.labels import LabelFile
+from fkdx.labels import LabelFile, differing_sizes, fingerprint, same_fingerprint
 from fkdx.stores.folder import ImageFolder
 from fkdx.stores.keys import Keys, keys_of_labels
 from fkdx.stores.selection import Selection
 from fkdx.stores.store import Store
 
+_NAME_THEM = "name them in a file, DATA@FILE"
+_FEW = 0.01  # of the images may have other bytes than those that were labelled: encoded again elsewhere
 _PROBED = 256  # labels whose files are looked for before a folder is read that nobody has listed
 
 
@@ -68,6 +70,8 @@ def match_labels(
     has_image = found >= 0
     left_out = len(store) - int(has_image.sum())
     _check_match(store, labels, keys, order, found, on_missing)
+    if _running_numbers(store):
+        _check_numbers(store, labels, found)
     if has_image.all():
         return LabelledImages(store, keys, found, order, left_out)
     numbers = np.flatnonzero(has_image)
@@ -185,6 +189,27 @@ def _check_match(
 
 
 def _advice(store: Store) -> str:
-    """What to do about images whose names are running numbers."""
-    named = [key for key in (store.keys[0], store.keys[-1]) if not os.path.splitext(key)[0].isdecimal()]
-    return "" if named else "; these images' names are numbers: name them in a file, DATA@FILE"
+    return f"; these images' names are numbers: {_NAME_THEM}" if _running_numbers(store) else ""
+
+
+def _running_numbers(store: Store) -> bool:
+    """Whether the images' names say nothing but their order."""
+    return all(os.path.splitext(key)[0].isdecimal() for key in (store.keys[0], store.keys[-1]))
+
+
+def _check_numbers(store: Store, labels: LabelFile, found: np.ndarray) -> None:
+    """Raises ValueError where numbers fit and images do not: another store counts in another order."""
+    dataset = labels.header.get("dataset")
+    if dataset is None or store.sequential or (found < 0).any() or len(found) != len(store):
+        return
+    sizes = store.sizes()
+    differing = differing_sizes(dataset, sizes[found])
+    if differing is None:
+        same = same_fingerprint(fingerprint(zip(store.keys, sizes.tolist())), dataset)
+    else:
+        same = len(differing) <= _FEW * len(store)
+    if not same:
+        raise ValueError(
+            "CropLoader: images and labels have the same numbers for names, but by their sizes in bytes "
+            f"these are not the images that were labelled; {_NAME_THEM}, {store.path}, {labels.path}"
+        )

@@ -10,7 +10,9 @@ from loading import Data, rows
 from store_writers import SYNSETS, WORDS, arrow_table, mds, number, parquet_rows
 from storing import write_tar
 
-from fkdx import CropLoader, ValidationLoader
+from fkdx import CropLoader, LabelWriter, ValidationLoader
+from fkdx.image import image_size
+from fkdx.labels import fingerprint, size_marks
 from fkdx.stores import Store, class_numbers, open_store
 
 VAL = [f"ILSVRC2012_val_{number:08}" for number in (1, 2, 3, 4)]
@@ -188,3 +190,19 @@ def test_keys_of_samples(data: Data, tmp_path: Path) -> None:
     store = open_store(f"{mds(data, tmp_path)}@{tmp_path / 'keys.csv'}")
     assert list(store.keys) == [key.replace(".JPEG", ".jpg") for key in data.keys]
     assert [store.encoded(i) for i in range(17)] == [(data.root / key).read_bytes() for key in data.keys]
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_the_same_numbers_for_other_images(data: Data, tmp_path: Path, marked: bool) -> None:
+    """Labels of one store of running numbers do not fit another that counts in another order."""
+    images = {f"{i:06}.jpg": (data.root / key).read_bytes() for i, key in enumerate(data.keys)}
+    path = write_tar(tmp_path / "a.tar", images)
+    sizes = [len(image) for image in images.values()]
+    dataset = fingerprint(zip(images, sizes)) | ({"sizes": size_marks(np.array(sizes))} if marked else {})
+    with LabelWriter(tmp_path / "a.fkdl", "hard", num_classes=3, crops=1, dataset=dataset) as writer:
+        for key, image in images.items():
+            writer.add(key, [[0, 0, 40, 40]], [False], [1], None, image_size(image))
+    CropLoader(path, tmp_path / "a.fkdl", 17, 1, 32).close()
+    other = write_tar(tmp_path / "b.tar", dict(zip(images, reversed(images.values()))))
+    with pytest.raises(ValueError, match=r"the same numbers for names, .*DATA@FILE, .*b.tar"):
+        CropLoader(other, tmp_path / "a.fkdl", 17, 1, 32)
