@@ -84,7 +84,10 @@ def main() -> None:
     for seed in range(args.seeds):
         found["SRe2L's own"].append(original(args, images, old, seed))
         found["fkdx"].append(packed(args, images, new, seed))
-        print(*(f"{way}: {pairs[-1][0]:.2f} %, {pairs[-1][1]:.1f} steps/s" for way, pairs in found.items()))
+        print(
+            *(f"{way}: {pairs[-1][0]:.2f} %, {pairs[-1][1]:.1f} steps/s" for way, pairs in found.items()),
+            flush=True,
+        )
     print(f"\nteacher {last_top1(where):.2f} %\n")
     print(f"| {args.seeds} seeds | top-1, % | steps/s (median) |\n|---|---|---|")
     for way, pairs in found.items():

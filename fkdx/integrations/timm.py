@@ -35,7 +35,8 @@ class StoredLabelTask(ClassificationTask):
 class TimmLoader:
     """A CropLoader as timm's loop wants its loaders: pairs (images, target), see `Batch.prepared`.
 
-    mean, std, dtype: of the images; teacher_temperature: divides stored logits of kind dense_logits.
+    mean, std, dtype: of the images; teacher_temperature: divides stored logits of kind dense_logits; for
+    topk_logits it is an argument of the CropLoader.
     """
 
     def __init__(
