@@ -16,7 +16,7 @@ def figures() -> dict:
 
 def test_the_picture_of_speeds_is_that_of_the_table(figures: dict) -> None:
     rows, picture = figures["loading"](), (IMAGES / "speed.svg").read_text()
-    assert len(rows) == 12
+    assert len(rows) >= 12
     missing = [
         row
         for row in rows
