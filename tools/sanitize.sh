@@ -16,5 +16,7 @@ export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 TSAN_OPTIONS=ha
 export PYTHONPATH="$PWD/$folder/package" OMP_NUM_THREADS=1 FKDX_CUDA=0
 # Sanitizers keep freed memory, so tests of memory are left out; TSan cannot follow threads of a forked child.
 set -- --deselect tests/loader/test_pool.py::test_memory_stays_flat --deselect tests/image/test_crops.py::test_errors_leak_nothing "$@"
-if [ "$sanitizers" = thread ]; then set -- --deselect tests/loader/test_pool.py::test_fork "$@"; fi
+if [ "$sanitizers" = thread ]; then
+    set -- --deselect tests/loader/test_pool.py::test_fork --deselect tests/loader/test_pool.py::test_workers_of_a_data_loader "$@"
+fi
 exec "$venv/bin/pytest" -q -p no:cacheprovider --timeout 1200 "$@"
