@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 from trust.bugs import OF_PART
 from trust.part import Part
@@ -44,7 +45,7 @@ def _table(state: State, parts: Sequence[Part]) -> list[str]:
 
 
 def _failures(state: State) -> list[str]:
-    lines = [f"* {name}: {_one_line(text)}" for name, done in state.parts.items() for text in done.failures]
+    lines = [_item(f"{name}: {text}") for name, done in state.parts.items() for text in done.failures]
     return ["## Failures", "", *lines, ""] if lines else []
 
 
@@ -57,5 +58,6 @@ def _unreached(state: State, parts: Sequence[Part]) -> list[str]:
     return ["## What did not reach its goal", "", *lines, ""] if lines else []
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]
+def _item(text: str) -> str:
+    """An item of a list, cut short and wrapped."""
+    return fill("* " + " ".join(text.split())[:300], 118, subsequent_indent="  ", break_on_hyphens=False)
