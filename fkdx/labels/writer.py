@@ -336,7 +336,7 @@ class LabelWriter:
         if (total := sum(map(len, keys))) > layout.MAX_KEY_BYTES:
             raise ValueError(
                 f"LabelWriter: bytes of all keys, got {total}, expected at most {layout.MAX_KEY_BYTES}; "
-                f"write a sharded set, {self._file.path}"
+                f"write a sharded set, {self.path}"
             )
         starts = np.zeros(len(keys) + 1, "<u4")
         np.cumsum([len(key) for key in keys], out=starts[1:])

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from fkdx import _C
-from fkdx.calibration import Calibration
+from fkdx.calibration import CalibratedLabels, Calibration
 from fkdx.errors import refuse
 from fkdx.image.augment import augment_rows
 from fkdx.image.crops import Interpolation, Resample
 from fkdx.image.random_boxes import RATIO, SCALE
+from fkdx.labels import LabelFile
 from fkdx.labels.distributions import SCORES, Score
 from fkdx.loader.batches import Batch, check_shares
 from fkdx.loader.drawn_crops import DrawnCrops
@@ -149,7 +150,7 @@ class CropLoader:
         self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
         self.label_kind, self.on_error, self.seed = label_kind, on_error, seed
         self._rows = batch_size // world_size
-        self.teachers: list[Labels] = []
+        self.teachers: list[LabelFile | CalibratedLabels] = []
         if labels is None:
             if calibration is not None or choice in CURRICULA:
                 raise ValueError(

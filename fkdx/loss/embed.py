@@ -56,8 +56,8 @@ def embedding_losses(
             f"embedding_losses: loss, got '{loss}', expected one of {', '.join(EMBEDDING_LOSSES)}"
         )
     if not (temperature > 0 and teacher_temperature > 0):
-        got = (temperature, teacher_temperature)
-        raise ValueError(f"embedding_losses: temperatures, got {got}, expected positive numbers")
+        given = (temperature, teacher_temperature)
+        raise ValueError(f"embedding_losses: temperatures, got {given}, expected positive numbers")
     dtype = torch.float64 if student.dtype == torch.float64 else torch.float32
     student, teacher = student.to(dtype), teacher.detach().to(dtype)
     total = student.new_zeros(len(student))
