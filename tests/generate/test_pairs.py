@@ -105,7 +105,8 @@ def test_what_only_plain_crops_can_do_is_refused_in_one_line(
         capsys.readouterr()
         assert cli.run(verb, list(map(str, arguments))) == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert re.search(f"fkdx {verb}: .*mixed or.* changed.*{mixed}", line), line
+        words = "mixing or augmentation of .*, got another one" if verb == "merge" else "mixed or.* changed"
+        assert re.search(f"fkdx {verb}: .*{words}.*{mixed}", line), line
         assert not (tmp_path / "new").exists()
 
 
