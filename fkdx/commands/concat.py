@@ -23,11 +23,9 @@ def concat(files: Sequence[LabelFile], output: str | os.PathLike, **options: Any
         if (file.kind, file.k, file.ratios) != (first.kind, first.k, first.ratios):
             expected = f"{first.kind} with K = {first.k} and the same sort of boxes"
             refuse("concat", "kind", f"{file.kind} with K = {file.k}", expected, file.path)
-        changes, expected = (
-            (each.mix_size, each.extra_form, each.extra_operations) for each in (file, first)
-        )
-        if changes != expected:
-            refuse("concat", "mixing and further changes of crops", changes, expected, file.path)
+        if changes_of(file) != changes_of(first):
+            expected = f"{changes_of(first)} as in {first.path}"
+            refuse("concat", "crops", changes_of(file), expected, file.path)
         if file.embeddings != first.embeddings:
             refuse("concat", "embeddings", file.embeddings, f"{first.embeddings} in this order", file.path)
     if first.mix_size:  # a file's partners may be images of another one
@@ -37,6 +35,14 @@ def concat(files: Sequence[LabelFile], output: str | os.PathLike, **options: Any
     with writer_like(first, output, crops=crops, provenance=provenance, dataset=None, **options) as writer:
         for file in files:
             copy_images(progress(file, len(file), os.path.basename(file.path)), writer)
+
+
+def changes_of(labels: LabelFile) -> str:
+    """What happened to the crops before the teacher saw them, in words."""
+    words = [f"mixed at {labels.mix_size} pixels"] if labels.mix_size else []
+    if labels.extra_operations:
+        words.append(f"changed by {', '.join(labels.extra_operations)} ({labels.extra_form})")
+    return " and ".join(words) or "plain crops"
 
 
 def main(argv: list[str] | None = None) -> int:
