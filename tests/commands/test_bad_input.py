@@ -59,7 +59,7 @@ LINES = {
     "repack": ["{x} -o {o}"],
     "train": ["--data {x} --labels {labels} --output {o}", "--config {x} --data {images} --output {o}"],
     "bench": ["loader --images {x}", "loader --images {images} --labels {x}"],
-    "evaluate": ["--model test_resnet --checkpoint {x} --probe {images}", "--model test_resnet --probe {x}"],
+    "evaluate": ["--model test_resnet --checkpoint {x} --probe {images}"],
     "demo": ["--output {o} {x}"],
     "doctor": ["{x}"],
     "completion": ["{x}"],
