@@ -29,7 +29,12 @@ ROOT = Path(__file__).resolve().parent
 
 
 class CMakeBuild(build_ext):
-    """Configure and build the whole CMake project; it has one extension."""
+    """Configure and build the whole CMake project; it has one extension.
+
+    `components` then lists the foreign code in it, one a line.
+    """
+
+    components: str | None = None
 
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
@@ -62,15 +67,17 @@ class WheelWithComponents(bdist_wheel):
 
     def write_wheelfile(self, wheelfile_base: str, *arguments: object) -> None:
         super().write_wheelfile(wheelfile_base, *arguments)
+        components = self.get_finalized_command("build_ext").components
+        if components is None:  # an editable installation writes its facts before it builds
+            return
         folder = Path(wheelfile_base) / "sboms"
         folder.mkdir()
-        lines = self.get_finalized_command("build_ext").components.splitlines()
         document = {
             "bomFormat": "CycloneDX",
             "specVersion": "1.6",
             "version": 1,
             "metadata": {"component": component("fkdx", self.distribution.get_version(), "Apache-2.0")},
-            "components": [component(*line.split("|")) for line in lines],
+            "components": [component(*line.split("|")) for line in components.splitlines()],
         }
         (folder / "fkdx.cdx.json").write_text(json.dumps(document, indent=2) + "\n")
 
