@@ -32,6 +32,6 @@ if grep -q "missing" doctor.txt; then exit 1; fi
     >"$("$work/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tests_need.pth"
 # Left out: tests of the sources themselves.
 python -m pytest -q -n 2 --dist worksteal -p no:cacheprovider -m "not slow" \
-    --ignore tests/house --ignore tests/native --ignore tests/gpu --ignore tests/trust
+    --ignore tests/docs --ignore tests/gpu --ignore tests/house --ignore tests/native --ignore tests/trust
 cp "$wheel" "$OLDPWD/dist/"
 echo "wheel: dist/$(basename "$wheel")"
