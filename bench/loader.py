@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 
@@ -52,7 +53,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         args.images = listed(args.images, Path(folder) / "images", 20 * args.batch)
         write_labels(args.images, Path(folder))
-        fkdx(["index", str(args.images), "--entry-points"])
+        with redirect_stdout(sys.stderr):
+            fkdx(["index", str(args.images), "--entry-points"])
         counts = [int(threads) for threads in args.threads.split(",")]
         turns = [[one_table(args, Path(folder), threads) for threads in counts] for _ in range(args.rounds)]
     tables = [median_table(same) for same in zip(*turns)]

@@ -1,5 +1,6 @@
 # Finds the source archive of the pinned libjpeg-turbo. Also a script, which downloads it into third_party/:
 #   cmake -P cmake/libjpeg_source.cmake
+cmake_minimum_required(VERSION 3.22)  # a script has no policies of its own
 set(FKDX_LIBJPEG_VERSION 3.1.3)
 # The archive of the release and the one of its tag, which Linux distributions keep; the sources are the same.
 set(FKDX_LIBJPEG_SHA256

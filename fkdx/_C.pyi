@@ -27,7 +27,7 @@ class CropDecoder:
         allow_warnings: bool,
         plain: bool,
         whole_file: bool = False,
-        entries: str = b"",
+        entries: bytes = b"",
     ) -> numpy.typing.NDArray[numpy.uint8]:
         """
         Pixels of a box as they are: (height, width, 3). plain: by libjpeg-turbo alone, the judge.
@@ -47,7 +47,7 @@ class CropDecoder:
         allow_warnings: bool,
         whole_file: bool,
         out: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
-        entries: str = b"",
+        entries: bytes = b"",
     ) -> None: ...
     def decode_region_only(
         self, arg0: bytes, arg1: typing.Annotated[numpy.typing.ArrayLike, numpy.int32]

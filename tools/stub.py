@@ -40,7 +40,7 @@ def simplified(text: str) -> str:
     text = re.sub(r"typing\.Supports(Int|Float) \| typing\.SupportsIndex", lambda m: m[1].lower(), text)
     text = re.sub(r"(def (?:decode_\w+|read_size)\(self, (?:arg0|data): )str", r"\1bytes", text)
     text = text.replace("is_jpeg(arg0: str", "is_jpeg(arg0: bytes")
-    text = re.sub(r"\b(extra|block): str", r"\1: bytes", text)
+    text = re.sub(r"\b(extra|block|entries): str", r"\1: bytes", text)
     return re.sub(r"(: \w+) = None", r"\1 | None = None", text)
 
 

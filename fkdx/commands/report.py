@@ -81,17 +81,18 @@ def report_runs(args: argparse.Namespace) -> None:
 
 
 def teacher_of(args: argparse.Namespace) -> dict[str, float] | None:
-    """How often the teacher of these runs' labels is right, by class; None if that is unknown."""
+    """How often the teacher of the first labels that these runs name is right, by class; None if unknown."""
     from fkdx.report.runs import read_run
     from fkdx.report.survey import agreement
 
-    named = read_run(args.what[0]).recipe.get("labels")
     if args.labels:
         return agreement(LabelFile(args.labels))
-    if not isinstance(named, str) or not Path(named).exists():
+    names = [read_run(run).recipe.get("labels") for run in args.what]
+    there = [name for name in names if name and isinstance(name, str) and Path(name).exists()]
+    if not there:
         return None
     try:
-        return agreement(LabelFile(named))
+        return agreement(LabelFile(there[0]))
     except ValueError:  # labels of no classes, or of classes that their keys do not name
         return None
 

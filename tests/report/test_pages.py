@@ -143,7 +143,13 @@ def test_accuracy_of_classes_beside_the_teachers(labelled, tmp_path):
     assert page.read_text().index(">bee<") < page.read_text().index(">ant<")
     with (run / "args.yaml").open("a") as recipe:
         recipe.write(f"labels: {labelled[0]}\n")
-    assert cli.main(["report", str(run), "-o", str(page)]) == 0
+    hard = write_run(tmp_path / "hard", 2, [40.0])
+    with (hard / "args.yaml").open("a") as recipe:
+        recipe.write("labels: ''\n")
+    assert cli.main(["report", str(hard), "-o", str(page)]) == 0
+    assert "teacher, on its crops" not in page.read_text()
+    assert cli.main(["report", str(run), str(hard), "-o", str(page)]) == 0
+    row = row.replace("<td>50</td>", "<td>50</td><td>–</td>")
     assert row in page.read_text()
 
 
