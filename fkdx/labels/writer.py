@@ -247,10 +247,12 @@ class LabelWriter:
         start, size = self._length, len(entries) // len(names)
         self._write(blocks)
         for i, name in enumerate(names):
-            self._index[name] = entry = entries[i * size : (i + 1) * size]
-            if self._sizes:
-                at, crops, height, width, _ = layout.ENTRY.unpack(entry[: layout.ENTRY.size])
-                self._count_block(blocks[at - start :], crops, height, width)
+            self._index[name] = entries[i * size : (i + 1) * size]
+        if self._sizes:
+            facts = np.frombuffer(entries, layout.INDEX)
+            edges = [*(facts["offset"] - start).tolist(), len(blocks)]
+            for entry, first, last in zip(facts, edges[:-1], edges[1:]):
+                self._count_block(blocks[first:last], int(entry["crops"]), *entry["size"].tolist())
 
     def add_image(self, image: ImageLabels) -> None:
         """Adds the labels of an image of another label file; see `add`."""
