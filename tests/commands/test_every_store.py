@@ -17,6 +17,9 @@ from fkdx.commands.image_faults import match_images
 from fkdx.labels import differing_sizes, size_marks
 from fkdx.train.checkpoint import save_weights
 
+STUDENT = ["--student", "test_resnet", "--size", "32", "--batch-size", "8", "--crops-per-image", "2"]
+STUDENT += ["--epochs", "2", "--device", "cpu"]
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
@@ -119,17 +122,7 @@ def test_pack(data: Data, tmp_path: Path, place: Path, write: Callable, rng: np.
 
 
 def test_train_on_shards(data: Data, tmp_path: Path) -> None:
-    options = ["--student", "test_resnet", "--size", "32", "--batch-size", "8", "--crops-per-image", "2"]
-    options += [
-        "--epochs",
-        "2",
-        "--device",
-        "cpu",
-        "--output",
-        str(tmp_path / "run"),
-        "--val",
-        str(data.root),
-    ]
+    options = [*STUDENT, "--output", str(tmp_path / "run"), "--val", str(data.root)]
     options += ["--data", str(plain_tar(data, tmp_path)), "--labels", str(data.labels), "--threads", "1"]
     assert main(["train", *options]) == 0
 
@@ -168,17 +161,7 @@ def test_training_where_images_differ(
     monkeypatch.setattr("fkdx.train.checks.FEW", few)
     labels = tmp_path / "labels.fkdl"
     assert main(["generate", *run_options(data.root, teacher, labels)]) == 0
-    options = ["--student", "test_resnet", "--size", "32", "--batch-size", "8", "--crops-per-image", "2"]
-    options += [
-        "--epochs",
-        "2",
-        "--device",
-        "cpu",
-        "--output",
-        str(tmp_path / "run"),
-        "--labels",
-        str(labels),
-    ]
+    options = [*STUDENT, "--output", str(tmp_path / "run"), "--labels", str(labels)]
     options += ["--data", str(again(data, tmp_path, data.keys[3:5])), "--threads", "1"]
     if status == 0:
         with pytest.warns(UserWarning, match=rf"differs: 2 of 17 images .* such as {data.keys[3]}"):
