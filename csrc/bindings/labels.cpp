@@ -342,9 +342,9 @@ void bind_labels(py::module_& m) {
       .def("block", &block, py::arg("image"))
       .def("index_bytes", &index_bytes, py::arg("file"))
       .def("key_arrays", &key_arrays, py::arg("file"))
-      .def("forget_tables",
+      .def("forget",
            [](const LabelSet& set) {
-             for (const auto& file : set.files()) file->forget_tables();
+             for (const auto& file : set.files()) file->forget();
            })
       .def("gather", &gather, py::arg("images"), py::arg("crops"))
       .def("gather_tails", &gather_tails, py::arg("images"), py::arg("crops"))

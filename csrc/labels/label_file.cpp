@@ -164,10 +164,7 @@ void LabelFile::check_keys() const {
   });
 }
 
-void LabelFile::forget_tables() const {
-  storage_.forget(index_.offset, index_.bytes);
-  storage_.forget(keys_.offset, keys_.bytes);
-}
+void LabelFile::forget() const { storage_.forget(0, storage_.size()); }
 
 void LabelFile::check_key_order() const {
   const uint8_t* starts = bytes(keys_);

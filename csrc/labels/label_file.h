@@ -63,8 +63,8 @@ class LabelFile {
   // where the image or a crop does not exist.
   void read_crops(uint64_t image, const int64_t* crops, size_t count, const CropArrays& out) const;
 
-  // Lets go of the memory of mapped keys and index; they come back from the file when they are used again.
-  void forget_tables() const;
+  // Lets go of the memory of all pages in the map; they come back from the file when they are used again.
+  void forget() const;
 
   // Checks everything but the digest: parts, all blocks with all crops, no gap between blocks.
   void verify() const;

@@ -289,10 +289,10 @@ class LabelFile(Sequence[ImageLabels]):
         (bytes,) uint8."""
         return [self._native.key_arrays(number) for number in range(len(self._native.files()))]
 
-    def forget_tables(self) -> None:
-        """Lets go of the memory of keys and index after a look at all of them; they come back from the file
-        when they are used again."""
-        self._native.forget_tables()
+    def forget(self) -> None:
+        """Lets go of the memory of everything that was read from the map, as after a look at all crops; it
+        comes back from the file when it is used again."""
+        self._native.forget()
 
     @property
     def crop_counts(self) -> np.ndarray:

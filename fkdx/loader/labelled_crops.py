@@ -75,7 +75,7 @@ class LabelledCrops:
         self.classes, self._class_of = _number_classes(self.store, first)
         self.view: dict[str, Any] = {"boxes": "ratios" if first.ratios else "pixels"}
         for file in self.files:
-            file.forget_tables()
+            file.forget()
 
     def plan(self, epoch: int, images: np.ndarray, crops: np.ndarray) -> Plan:
         """The plan of crops (n, m) of images (n,), numbered as in `stored`; the same in every epoch.

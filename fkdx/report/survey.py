@@ -130,6 +130,7 @@ def survey(
     with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as threads:
         for images, found in _in_order(threads, look, chunks(counts, part)):
             tally += found
+            labels.forget()  # a map of 18 GB that is read once would count as memory of this process
             advance(images)
     return Survey(tally, per_image, truth, part)
 

@@ -211,7 +211,7 @@ def test_seeds_are_there() -> None:
     assert len(SEEDS) == 15
 
 
-def test_forgotten_tables_come_back(tmp_path: Path) -> None:
+def test_what_was_forgotten_comes_back(tmp_path: Path) -> None:
     with LabelWriter(tmp_path / "a.fkdl", "hard", num_classes=3, crops=1) as writer:
         for number in range(2000):
             writer.add(f"{number:04}.jpg", [[0, 0, 4, 4]], [False], [number % 3], None, (4, 4 + number % 7))
@@ -220,4 +220,4 @@ def test_forgotten_tables_come_back(tmp_path: Path) -> None:
         assert labels.keys[:] == [f"{number:04}.jpg" for number in range(2000)]
         assert labels.image_sizes[:, 1].tolist() == [4 + number % 7 for number in range(2000)]
         assert labels.find("1234.jpg") == 1234
-        labels.forget_tables()
+        labels.forget()
