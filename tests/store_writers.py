@@ -1,5 +1,8 @@
 """The same images of three synsets, written as every store keeps them, each by its own library."""
 
+import bz2
+import gzip
+import hashlib
 import json
 import struct
 import tarfile
@@ -96,34 +99,61 @@ def stored_zip(data: Data, to: Path) -> str:
     return f"{to / 'kaggle.zip'}::ILSVRC/Data/CLS-LOC/train"
 
 
+def deflated_zip(data: Data, to: Path) -> Path:
+    """As `zip -r` makes it: what shrinks is deflated, the rest is stored."""
+    with zipfile.ZipFile(to / "train.zip", "w") as archive:
+        for i, key in enumerate(data.keys):
+            archive.write(
+                data.root / key, f"train/{key}", (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)[i % 5 == 3]
+            )
+    return to / "train.zip"
+
+
 def listed(data: Data, to: Path) -> Path:
     (data.root / "list.txt").write_text("\n".join(data.keys))
     return data.root / "list.txt"
 
 
-def mds(data: Data, to: Path) -> Path:
+def mds(data: Data, to: Path, compression: str | None = None, hashes: tuple[str, ...] = ()) -> Path:
     """With mosaicml-streaming where that is installed: it wants older numpy and transformers than others."""
     if find_spec("streaming") is None:
-        return mds_by_its_layout(data, to)
+        return mds_by_its_layout(data, to, compression, hashes)
     import streaming
 
     columns = {"image": "bytes", "filename": "str", "label": "int"}
-    with streaming.MDSWriter(out=str(to / "mds"), columns=columns, size_limit=20_000) as out:
+    options = {"compression": compression, "hashes": hashes, "size_limit": 20_000}
+    with streaming.MDSWriter(out=str(to / "mds"), columns=columns, **options) as out:
         for key in data.keys:
             name = key.split("/")[1]
             out.write({"image": (data.root / key).read_bytes(), "filename": name, "label": number(key)})
     return to / "mds"
 
 
-def mds_by_its_layout(data: Data, to: Path) -> Path:
+def packed_mds(data: Data, to: Path) -> Path:
+    return mds(data, to, "zstd:7", ("sha1", "xxh64"))
+
+
+def compress(data: bytes, method: str) -> bytes:
+    """As mosaicml-streaming compresses a shard."""
+    if method == "gz":
+        return gzip.compress(data)
+    if method == "bz2":
+        return bz2.compress(data)
+    arrow = pytest.importorskip("pyarrow")
+    return arrow.compress(data, {"br": "brotli"}.get(method, method), asbytes=True)
+
+
+def mds_by_its_layout(
+    data: Data, to: Path, compression: str | None = None, hashes: tuple[str, ...] = ()
+) -> Path:
     """Shards of five samples: their number, where each starts, JSON, and the samples' columns by name."""
     facts = {
         "column_encodings": ["str", "bytes", "int"],
         "column_names": ["filename", "image", "label"],
         "column_sizes": [None, None, 8],
-        "compression": None,
+        "compression": compression,
         "format": "mds",
-        "hashes": [],
+        "hashes": list(hashes),
         "size_limit": 20_000,
         "version": 2,
     }
@@ -138,11 +168,20 @@ def mds_by_its_layout(data: Data, to: Path) -> Path:
         start = 4 + 4 * (len(samples) + 1) + len(config)
         starts = np.cumsum([start, *map(len, samples)]).astype("<u4").tobytes()
         shard = struct.pack("<I", len(samples)) + starts + config + b"".join(samples)
-        file = {"basename": f"shard.{len(shards):05}.mds", "bytes": len(shard), "hashes": {}}
-        (to / "mds" / file["basename"]).write_bytes(shard)
-        shards.append({**facts, "raw_data": file, "samples": len(samples), "zip_data": None})
+        raw, zipped = mds_file(f"shard.{len(shards):05}.mds", shard, hashes), None
+        if compression:
+            method = compression.partition(":")[0]
+            shard = compress(shard, method)
+            zipped = mds_file(f"{raw['basename']}.{method}", shard, hashes)
+        (to / "mds" / (zipped or raw)["basename"]).write_bytes(shard)
+        shards.append({**facts, "raw_data": raw, "samples": len(samples), "zip_data": zipped})
     (to / "mds" / "index.json").write_text(json.dumps({"version": 2, "shards": shards}))
     return to / "mds"
+
+
+def mds_file(name: str, data: bytes, hashes: tuple[str, ...]) -> dict:
+    known = {name: hashlib.new(name, data).hexdigest() for name in hashes if name != "xxh64"}
+    return {"basename": name, "bytes": len(data), "hashes": known}
 
 
 def parquet_rows(data: Data) -> tuple[list[dict], list[int]]:
@@ -187,4 +226,5 @@ STORES = [
     listed,
     mds,
 ]
+PACKED = [deflated_zip, packed_mds]  # which have no index
 EVERY = [*STORES, parquet]

@@ -26,13 +26,16 @@ bool hidden(const std::string& name) {
   return name[0] == '.' || name == "lost+found" || name == "@eaDir" || name == "__MACOSX";
 }
 
+// macOS's notes on other files, `._1.jpg`, are none.
+bool is_image(const std::string& name) { return name.compare(0, 2, "._") != 0 && is_image_name(name); }
+
 // The type behind an entry, links followed: a d_type.
 unsigned char type_of(const Folder& folder, const dirent& entry, const std::string& path) {
   if (entry.d_type != DT_UNKNOWN && entry.d_type != DT_LNK) return entry.d_type;
   struct stat facts;
   if (fstatat(dirfd(folder.get()), entry.d_name, &facts, 0) != 0) {
     check<std::invalid_argument>(
-        errno != ENOENT || !is_image_name(entry.d_name),
+        errno != ENOENT || !is_image(entry.d_name),
         "images: got a link to nothing, expected an image file; restore its target, or remove it, ", path);
     return DT_UNKNOWN;
   }
@@ -125,7 +128,7 @@ void FolderWalk::list(const std::string& prefix, int depth, std::vector<std::str
       } else {
         list(prefix + name + "/", depth + 1, keys);
       }
-    } else if (is_image_name(name)) {
+    } else if (is_image(name)) {
       check<std::invalid_argument>(
           type == DT_REG, "images: got a pipe, a device or a socket, expected an image file; remove it, ",
           path, name);

@@ -1,7 +1,6 @@
 """`fkdx repack`: copy encoded images, byte for byte, from any store into tar shards with their index."""
 
 import argparse
-import gzip
 import io
 import json
 import os
@@ -17,7 +16,7 @@ from fkdx import _C
 from fkdx.commands.options import add_classes
 from fkdx.errors import refuse
 from fkdx.files import AtomicFile, write_whole
-from fkdx.stores import FORMS, Store, open_store, own_index_path, write_store_index
+from fkdx.stores import FORMS, Store, open_store, own_index_path, unpack, write_store_index
 
 _PURPOSE = (
     "Copy images as they are encoded, byte for byte, into tar shards of a given size, with their index."
@@ -102,7 +101,8 @@ def _write_shard(store: Store, images: np.ndarray, path: Path, note: Path) -> No
             for image in images.tolist():
                 data = store.encoded(image)
                 if data[:2] == _GZIP:
-                    data, unpacked = _unpack(data, store, image), unpacked + 1
+                    where = f"{store.keys[image]} in {store.path}"
+                    data, unpacked = unpack(data, "gz", None, where), unpacked + 1
                 name = member_name(store, image)
                 _add(tar, name, data)
                 if store.numbered and store.class_of[image] >= 0:
@@ -112,15 +112,6 @@ def _write_shard(store: Store, images: np.ndarray, path: Path, note: Path) -> No
     except BaseException:
         target.abort()
         raise
-
-
-def _unpack(data: bytes, store: Store, image: int) -> bytes:
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError) as error:
-        raise ValueError(
-            f"repack: {store.keys[image]} is a gzip file that cannot be unpacked ({error}), {store.path}"
-        ) from None
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -5,7 +5,6 @@ from fkdx.stores.classes import (
     check_unique,
     class_folders,
     class_numbers,
-    hidden,
     in_order,
     numbers_among,
     read_classes,
@@ -25,8 +24,9 @@ from fkdx.stores.match import (
 )
 from fkdx.stores.names import NamedImages
 from fkdx.stores.opening import FORMS, open_store
-from fkdx.stores.store import Place, Store, check_random_access, folder_of
+from fkdx.stores.store import Place, Store, check_random_access, folder_of, hidden
 from fkdx.stores.tar import TarShards
+from fkdx.stores.unpacking import unpack
 
 __all__ = [
     "FORMS",
@@ -61,5 +61,6 @@ __all__ = [
     "read_classes",
     "read_lines",
     "under_labelled_names",
+    "unpack",
     "write_store_index",
 ]

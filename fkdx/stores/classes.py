@@ -14,14 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fkdx.stores.imagenet import SYNSET, synsets_of
-from fkdx.stores.store import Store
-
-_LEFT_BEHIND = frozenset({"lost+found", "@eaDir", "__MACOSX"})
-
-
-def hidden(name: str) -> bool:
-    """Whether a folder of this name is no part of the data."""
-    return name.startswith(".") or name in _LEFT_BEHIND
+from fkdx.stores.store import Store, hidden
 
 
 def in_order(names: Iterable[str]) -> list[str]:

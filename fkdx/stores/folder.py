@@ -11,7 +11,7 @@ from tqdm import tqdm
 from fkdx import _C
 from fkdx.stores.classes import class_folders, in_order, numbers_as_told, read_lines
 from fkdx.stores.keys import Keys
-from fkdx.stores.store import Place, Store
+from fkdx.stores.store import Place, Store, is_apple_double
 
 _TURN_SECONDS = 0.1  # between two looks at threads that list
 _SIZES_AT_ONCE = 50_000
@@ -42,7 +42,8 @@ class FileList(Store):
     @classmethod
     def read(cls, path: str | os.PathLike, classes: list[str] | None = None) -> "FileList":
         """A text file with one path a line, relative to the text file's own folder."""
-        files = cls(Path(path).parent, read_lines(path), classes)
+        lines = [line for line in read_lines(path) if not is_apple_double(line)]
+        files = cls(Path(path).parent, lines, classes)
         files.listed = os.fspath(path)
         return files
 

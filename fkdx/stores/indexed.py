@@ -14,6 +14,7 @@ from fkdx.stores.classes import numbers_as_told
 from fkdx.stores.folder import FileList, ImageFolder, list_folder
 from fkdx.stores.index import DataIndex, read_pixels, write_index
 from fkdx.stores.keys import Keys
+from fkdx.stores.parquet import ParquetFiles
 from fkdx.stores.row_groups import RowGroups
 from fkdx.stores.shards import Shards
 from fkdx.stores.store import Place, Store, changed, stamp_of
@@ -162,7 +163,7 @@ def indexed(
     store = scan()
     try:
         write_store_index(store, path, part, pixels=False)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         warnings.warn(f"index: cannot be written ({error}), {path}", stacklevel=2)
     return store
 
@@ -293,8 +294,15 @@ def _kind_of(store: Store) -> tuple[str, list[str]]:
         return "folder", _folders(store)
     if isinstance(store, FileList) and store.listed:
         return "list", [store.listed]
+    if isinstance(store, ParquetFiles | IndexedRows):
+        return "parquet", list(store.shards)
     if isinstance(store, Shards | IndexedImages):
-        return "parquet" if store.sequential else "shards", list(store.shards)
+        if store.sequential:
+            expected = (
+                "ones that lie in their files as they are; `fkdx repack` makes shards of them, with an index"
+            )
+            refuse("index", "images", "compressed ones", expected, store.path)
+        return "shards", list(store.shards)
     raise ValueError(
         "index: got images under the names of a file, or a list in memory, expected a store by itself; `fkdx "
         f"repack` makes shards under these names, with an index, {store.path}"

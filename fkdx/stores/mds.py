@@ -1,13 +1,21 @@
-"""Images in MosaicML's MDS shards, read in place: byte ranges of a column that holds encoded images."""
+"""Images in MosaicML's MDS shards: byte ranges of a column that holds encoded images, read in place unless
+shards are compressed."""
 
+import hashlib
+import io
 import json
 import os
 import struct
+from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import pairwise
+from threading import Lock
 from typing import Any, BinaryIO
 
+from fkdx.errors import expect, refuse
 from fkdx.stores.shards import Entry, Shards
+from fkdx.stores.store import Place
+from fkdx.stores.unpacking import unpack
 
 _IMAGES = ("jpeg", "png", "bytes")  # encodings whose bytes are an image file
 _NUMBERS = ("int", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "str_int")
@@ -15,6 +23,9 @@ _IMAGE_COLUMNS, _CLASS_COLUMNS = (
     ("image", "img", "jpg", "jpeg", "x"),
     ("label", "class", "cls", "target", "y"),
 )
+_COMPRESSIONS = ("br", "bz2", "gz", "snappy", "zstd")
+_LARGEST_SHARD = 1 << 32  # bytes: offsets in it are u32
+_KEPT_SHARDS = 2  # unpacked, in memory
 _KEY_COLUMNS = ("filename", "file_name", "path", "key", "__key__")
 
 
@@ -24,11 +35,21 @@ class MdsShards(Shards):
     The key is the text column `filename`, `file_name`, `path` or `key`; without one it is the number of the
     sample, in the order of `index.json`, such as `00000017.jpg`. The class is the number column `label`,
     `class`, `cls` or `target`.
+
+    A compressed shard, `shard.00000.mds.zstd`, is unpacked in memory and read from there, unless
+    `shard.00000.mds` lies beside it, where mosaicml-streaming unpacked it. The store then is sequential.
     """
 
     def __init__(self, folder: str | os.PathLike, part: str = "", classes: list[str] | None = None) -> None:
         folder = os.fspath(folder)
-        self._shards = {os.path.join(folder, s["raw_data"]["basename"]): s for s in _read_index(folder)}
+        self._shards = {_shard_file(folder, shard): shard for shard in _read_index(folder)}
+        if absent := [path for path in self._shards if not os.path.exists(path)]:
+            raise FileNotFoundError(
+                f"MdsShards: the index names {len(absent)} shards that are not there, such as {absent[0]}"
+            )
+        self._unpacked: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = Lock()
+        self.sequential = any(map(self._is_packed, self._shards))
         self._first: dict[str, int] = {}  # number of each shard's first sample
         number = 0
         for path, shard in self._shards.items():
@@ -37,14 +58,11 @@ class MdsShards(Shards):
         super().__init__(folder, list(self._shards), self._scan, part, classes)
 
     def _scan(self, path: str) -> Iterator[Entry]:
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"MdsShards: the index names a shard that is not there, {path}")
         shard, size = self._shards[path], os.path.getsize(path)
-        if size != shard["raw_data"]["bytes"]:
-            raise ValueError(
-                f"MdsShards: shard, got {size} bytes, expected {shard['raw_data']['bytes']} by the index; "
-                f"copy it again, {path}"
-            )
+        told = shard["zip_data" if self._is_packed(path) else "raw_data"]["bytes"]
+        expect(
+            "MdsShards", size == told, "shard", f"{size} bytes", f"{told} by the index; copy it again", path
+        )
         names, encodings = shard["column_names"], shard["column_encodings"]
         image = _column(names, encodings, _IMAGE_COLUMNS, _IMAGES)
         if image is None:
@@ -54,13 +72,63 @@ class MdsShards(Shards):
             )
         key = _column(names, encodings, _KEY_COLUMNS, ("str",))
         label = _column(names, encodings, _CLASS_COLUMNS, (*_NUMBERS, "str"))
-        with open(path, "rb") as file:
-            for number, columns in enumerate(_samples(file, size, shard["column_sizes"], path)):
+        with self._open(path) as file:
+            samples = _samples(file, shard["raw_data"]["bytes"], shard["column_sizes"], path)
+            for number, columns in enumerate(samples):
                 name = f"{self._first[path] + number:08}.{'png' if encodings[image] == 'png' else 'jpg'}"
                 if key is not None:
                     name = _read(file, columns[key]).decode()
                 of_class = None if label is None else _value(encodings[label], _read(file, columns[label]))
                 yield Entry(name, *columns[image], label=of_class)
+
+    def _is_packed(self, path: str) -> bool:
+        return os.path.basename(path) != self._shards[path]["raw_data"]["basename"]
+
+    def _open(self, path: str) -> BinaryIO:
+        return io.BytesIO(self._unpack(path)) if self._is_packed(path) else open(path, "rb")
+
+    def _unpack(self, path: str) -> bytes:
+        """A compressed shard as it was; the last few are kept."""
+        with self._lock:
+            if path not in self._unpacked:
+                self.check_unchanged()
+                with open(path, "rb") as file:
+                    self._unpacked[path] = _unpacked(file.read(), self._shards[path], path)
+                if len(self._unpacked) > _KEPT_SHARDS:
+                    self._unpacked.popitem(last=False)
+            self._unpacked.move_to_end(path)
+            return self._unpacked[path]
+
+    def place(self, image: int) -> Place:
+        path, offset, length = super().place(image)
+        return (f"{self.keys[image]} in {path}", 0, -1) if self.sequential else (path, offset, length)
+
+    def encoded(self, image: int) -> bytes:
+        path, offset, length = super().place(image)
+        with self._open(path) as file:
+            return _read(file, (offset, length))
+
+    def head(self, image: int) -> bytes:
+        return self.encoded(image) if self.sequential else super().head(image)
+
+
+def _shard_file(folder: str, shard: dict[str, Any]) -> str:
+    """The file of a shard: unpacked, or compressed where there is no other."""
+    plain = os.path.join(folder, shard["raw_data"]["basename"])
+    packed = os.path.join(folder, shard["zip_data"]["basename"]) if shard.get("compression") else plain
+    return packed if os.path.exists(packed) and not os.path.exists(plain) else plain
+
+
+def _unpacked(data: bytes, shard: dict[str, Any], path: str) -> bytes:
+    """The bytes of a compressed shard. ValueError where they are not those that the index tells of."""
+    raw = shard["raw_data"]
+    expect("MdsShards", raw["bytes"] < _LARGEST_SHARD, "bytes", raw["bytes"], f"below {_LARGEST_SHARD}", path)
+    data = unpack(data, shard["compression"].partition(":")[0], raw["bytes"], path)
+    for name, said in (raw.get("hashes") or {}).items():
+        if name in hashlib.algorithms_guaranteed and not name.startswith("shake"):
+            found = hashlib.new(name, data).hexdigest()
+            expect("MdsShards", found == said, name, found, f"{said} by the index; copy it again", path)
+    return data
 
 
 def _read_index(folder: str) -> list[dict[str, Any]]:
@@ -77,12 +145,10 @@ def _read_index(folder: str) -> list[dict[str, Any]]:
     if version != 2 or formats - {"mds"}:
         got = f"version {version} of {', '.join(sorted(map(str, formats)))}"
         raise ValueError(f"MdsShards: index, got {got}, expected version 2 of mds, {path}")
-    zipped = next((shard["compression"] for shard in shards if shard.get("compression")), None)
-    if zipped:
-        raise ValueError(
-            f"MdsShards: shards, got compressed ones ({zipped}), expected plain ones; write them without "
-            f"compression, or make shards of image files and `fkdx repack` these, {path}"
-        )
+    ways = {shard["compression"].partition(":")[0] for shard in shards if shard.get("compression")}
+    if unknown := ways - set(_COMPRESSIONS):
+        expected = f"one of {', '.join(_COMPRESSIONS)}; write them again without compression"
+        refuse("MdsShards", "compression", ", ".join(sorted(unknown)), expected, path)
     return shards
 
 
@@ -90,15 +156,20 @@ def _check_shard(shard: dict[str, Any]) -> None:
     """Raises ValueError, KeyError or TypeError where the index says something that no shard can be."""
     columns = [shard[f"column_{what}"] for what in ("names", "encodings", "sizes")]
     numbers = [shard["samples"], shard["raw_data"]["bytes"], *(size or 0 for size in columns[2])]
-    name = shard["raw_data"]["basename"]
+    names = [shard["raw_data"]["basename"]]
+    if shard.get("compression"):
+        numbers.append(shard["zip_data"]["bytes"])
+        names.append(shard["zip_data"]["basename"])
     if len({len(column) for column in columns}) > 1 or not all(isinstance(c, list) for c in columns):
         raise ValueError("columns")
-    if not all(isinstance(text, str) for text in (name, *columns[0], *columns[1])):
+    texts = [*names, *columns[0], *columns[1], shard.get("compression") or ""]
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError("names")
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise TypeError("numbers")
-    if not name or os.path.basename(name) != name:
-        raise ValueError(f"file name {name!r}")
+    strange = next((name for name in names if not name or os.path.basename(name) != name), None)
+    if strange is not None:
+        raise ValueError(f"file name {strange!r}")
 
 
 def _column(

@@ -20,11 +20,12 @@ DATA, where the images are, is one of
   a text file (.txt) with one path a line, relative to its own folder
   a tar file, a folder of tar files, or a pattern, 'train-*.tar': WebDataset shards (.jpg with .cls or .json),
     plain archives, or the official ILSVRC2012_img_train.tar, read in place
-  a zip file with stored entries
+  a zip file
   a folder of MosaicML shards (index.json)
   a data index (.fkdi), which `fkdx index` writes beside one of these, where it is found by itself
-  a parquet file, a pattern, or a folder of them, as Hugging Face keeps images: to label, to evaluate on, to
-    index and to repack; training needs `fkdx repack` first
+  a parquet file, a pattern, or a folder of them, as Hugging Face keeps images
+Parquet files, zip files with deflated entries and compressed MosaicML shards are to label, to evaluate on
+and to repack; training needs `fkdx repack` first.
 A part of an archive is named behind it: 'archive.zip::ILSVRC/Data/CLS-LOC/train'.
 A file with names or classes of the images is named behind all that, 'ILSVRC2012_img_val.tar@synsets.txt'. It
 has one line an image, in the order of the images' names, or lines NAME VALUE (Kaggle's LOC_val_solution.csv,

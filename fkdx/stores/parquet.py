@@ -19,7 +19,7 @@ from fkdx.stores.row_groups import (
     open_parquet,
 )
 from fkdx.stores.shards import Entry, Shards, shard_files
-from fkdx.stores.store import Place
+from fkdx.stores.store import Place, is_apple_double
 
 
 class ParquetFiles(Shards):
@@ -131,4 +131,8 @@ def _texts(rows: Any, image: str, leaf: str) -> list[str | None]:
 
 def _parquet_files(folder: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
-        yield from (entry.path for entry in entries if entry.name.endswith(".parquet"))
+        yield from (entry.path for entry in entries if _is_parquet(entry.name))
+
+
+def _is_parquet(name: str) -> bool:
+    return name.endswith(".parquet") and not is_apple_double(name)

@@ -9,10 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from fkdx import _C
-from fkdx.stores.classes import hidden, in_order, numbers_as_told
+from fkdx.stores.classes import in_order, numbers_as_told
 from fkdx.stores.imagenet import SYNSET
 from fkdx.stores.keys import Keys
-from fkdx.stores.store import Place, Stamp, Store, changed, folder_of, stamp_of
+from fkdx.stores.store import Place, Stamp, Store, changed, folder_of, is_apple_double, stamp_of
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class Shards(Store):
         with tqdm(self.shards, unit="shard", desc="reading shards", delay=2, disable=None) as bar:
             for shard in bar:
                 self._stamps.append(stamp_of(shard))
-                entries += [entry for entry in scan(shard) if not _in_hidden_folder(entry.name)]
+                entries += [entry for entry in scan(shard) if not is_apple_double(entry.name)]
                 ends.append(len(entries))
         if not entries:
             raise FileNotFoundError(f"open_store: no images in {len(self.shards)} files, {self.path}")
@@ -79,11 +79,16 @@ class Shards(Store):
             aliases, at = Keys.sort(names, self.path)
             self.aliases = aliases, np.argsort(order)[at]
         self.shard_of = shard_of[order]
-        self.offsets = np.array([entry.offset for entry in entries], np.int64)[order]
-        self.lengths = np.array([entry.length for entry in entries], np.int64)[order]
-        labels = [entries[i].label for i in order.tolist()]
+        entries = [entries[i] for i in order.tolist()]
+        self.offsets = np.array([entry.offset for entry in entries], np.int64)
+        self.lengths = np.array([entry.length for entry in entries], np.int64)
+        self._keep(entries)
+        labels = [entry.label for entry in entries]
         self.numbered = any(isinstance(label, int) for label in labels)
         self.class_names, self.class_of = number_labels(labels, self.keys, classes, self.path, self._said)
+
+    def _keep(self, entries: list[Entry]) -> None:
+        """For a store that needs more of its entries, in the order of keys, than where they lie."""
 
     def _sorted(self, keys: list[str], shard_of: np.ndarray) -> tuple[Keys, np.ndarray]:
         """The keys in order. ValueError, naming both shards, where one is there twice."""
@@ -185,10 +190,6 @@ def _names_of_numbers(class_of: np.ndarray, keys: Keys, said: list[str] | None) 
     if len(set(folders.values())) < len(folders):
         return plain
     return [folders.get(number, name) for number, name in enumerate(plain)]
-
-
-def _in_hidden_folder(name: str) -> bool:
-    return any(part != "." and part != ".." and hidden(part) for part in name.split("/")[:-1])
 
 
 def shard_files(paths: Iterable[str | os.PathLike]) -> Iterator[str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fkdx.stores.keys import Keys
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
+_LEFT_BEHIND = frozenset({"lost+found", "@eaDir", "__MACOSX"})
 _HEAD_BYTES = 16_384
 Place = tuple[str, int, int]  # file, offset, length; length -1: the whole file
 
@@ -29,8 +30,8 @@ class Store:
         numbered: classes are numbers in the store; `class_names` are what they were said to mean.
         index: the data index that the store was opened by, if any.
         aliases: other names that label files may have for the images: (names, image of each); None: none.
-        sequential: images have no bytes of their own in a file. They are read with their neighbours, so only
-            in `reading_order` fast enough for many; `place` names them in messages alone.
+        sequential: images do not lie in their files as they are: rows of parquet, compressed archives.
+            `encoded` reads them, many in `reading_order` alone fast enough; `place` names them for messages.
     """
 
     path: str
@@ -110,14 +111,30 @@ def check_random_access(store: Store) -> None:
     """Raises ValueError, with the remedy, where images cannot be read one by one in any order."""
     if store.sequential:
         raise ValueError(
-            "training reads single images in random order, which parquet files cannot give; run "
-            f"`fkdx repack {store.path} -o DIR` and train on DIR, {store.path}"
+            "training reads single images in random order, which parquet files and compressed archives "
+            f"cannot give; run `fkdx repack {store.path} -o DIR` and train on DIR, {store.path}"
         )
 
 
 def is_image(name: str) -> bool:
     """Whether a file of this name is an image, by its suffix."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def hidden(name: str) -> bool:
+    """Whether a folder of this name is no part of the data."""
+    return name.startswith(".") or name in _LEFT_BEHIND
+
+
+def is_apple_double(path: str) -> bool:
+    """Whether a file is macOS's notes on another one: `._1.jpg`, which is no image."""
+    return path.rpartition("/")[2].startswith("._")
+
+
+def left_behind(path: str) -> bool:
+    """Whether a file is no part of the data: in a hidden folder, or AppleDouble."""
+    folders = path.split("/")[:-1]
+    return is_apple_double(path) or any(hidden(folder) for folder in folders if folder not in (".", ".."))
 
 
 def folder_of(key: str) -> str | None:

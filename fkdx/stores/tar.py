@@ -4,11 +4,14 @@ import json
 import os
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import BinaryIO
 
+from fkdx.errors import refuse
 from fkdx.stores.shards import Entry, Shards, shard_files
-from fkdx.stores.store import is_image
+from fkdx.stores.store import is_image, left_behind
 
 Note = tuple[str | None, int | None]  # what a .cls or .json member says of its image: key, class number
 _LARGEST_NOTE = 1 << 20  # bytes of a .cls or .json member
@@ -46,37 +49,71 @@ def _scan_file(file: BinaryIO, base: int, folder: str, shard: str) -> Iterator[E
     """The images of a tar file that begins at `base` of the shard; their names begin with `folder`."""
     images: dict[str, list[Entry]] = {}  # by stem
     notes: dict[str, Note] = {}
+    faults: dict[str, ValueError] = {}  # of notes, which matter where there is an image
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # kept by tarfile for ever otherwise
                 name = member.name.removeprefix("./")
                 stem, suffix = os.path.splitext(name)
-                if member.issparse():
-                    raise tarfile.ReadError(f"sparse member {member.name}, expected plain ones")
-                if is_image(name) and (member.islnk() or member.issym()):
+                suffix = ".jpg" if is_image(name) else suffix.lower()
+                if left_behind(name) or suffix not in (".jpg", *_NOTES, ".tar"):
+                    continue
+                if member.islnk() or member.issym():
                     images.setdefault(stem, []).append(_linked(member, images, folder, shard))
                 elif not member.isfile():
                     continue
-                elif is_image(name):
+                elif member.issparse():
+                    raise tarfile.ReadError(f"sparse member {member.name}, expected plain ones")
+                elif suffix == ".jpg":
                     entry = Entry(folder + name, base + member.offset_data, member.size)
                     images.setdefault(stem, []).append(entry)
-                elif suffix.lower() in (".cls", ".json"):
-                    text = tar.extractfile(member).read(_LARGEST_NOTE)
-                    note = _class_note if suffix.lower() == ".cls" else _json_note
-                    notes[stem] = _agreed(notes.get(stem), note(text, name, shard), name, shard)
-                elif suffix == ".tar" and not folder:
+                elif suffix in _NOTES:
+                    try:
+                        note = _NOTES[suffix](_text(tar, member, shard), name, shard)
+                        notes[stem] = _agreed(notes.get(stem), note, name, shard)
+                    except ValueError as error:
+                        faults.setdefault(stem, error)
+                elif not folder:
                     inner = tar.extractfile(member)
                     yield from _scan_file(inner, member.offset_data, f"{stem}/", shard)
             _check_end(tar)
     except (tarfile.TarError, EOFError) as error:
         where = f"'{folder.rstrip('/')}.tar' inside {shard}" if folder else shard
         raise ValueError(_fault(file, error, where)) from error
+    yield from _noted(images, notes, faults)
+
+
+def _noted(
+    images: dict[str, list[Entry]], notes: dict[str, Note], faults: dict[str, ValueError]
+) -> Iterator[Entry]:
+    """The images with what the notes of their names say of them: of `1` for `1.jpg`; for `1.left.jpg`, where
+    there are none of `1.left`, too, as WebDataset understands names."""
+    if not notes and not faults:
+        yield from chain.from_iterable(images.values())
+        return
+    of_sample = Counter(_sample(stem) for stem, entries in images.items() for _ in entries)
     for stem, entries in images.items():
+        own = stem in notes or stem in faults
+        said, others = (stem, len(entries)) if own else (_sample(stem), of_sample[_sample(stem)])
+        if said in faults:
+            raise faults[said]
+        key, label = notes.get(said, (None, None))
         for entry in entries:
-            key, entry.label = notes.get(stem, (None, None))
-            entry.key = key if len(entries) == 1 else None
+            entry.key, entry.label = key if others == 1 else None, label
             yield entry
+
+
+def _sample(stem: str) -> str:
+    """A name up to the first dot behind its folders."""
+    folders, slash, name = stem.rpartition("/")
+    return folders + slash + name.partition(".")[0]
+
+
+def _text(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: str) -> bytes:
+    if member.size > _LARGEST_NOTE:
+        refuse("TarShards", f"bytes of {member.name}", member.size, f"at most {_LARGEST_NOTE}", shard)
+    return tar.extractfile(member).read()
 
 
 def _fault(file: BinaryIO, error: Exception, where: str) -> str:
@@ -91,12 +128,13 @@ def _fault(file: BinaryIO, error: Exception, where: str) -> str:
 def _linked(member: tarfile.TarInfo, images: dict[str, list[Entry]], folder: str, shard: str) -> Entry:
     """An image that is a hard link to one before it. ValueError for other links."""
     linked = member.linkname.removeprefix("./")
-    before = images.get(os.path.splitext(linked)[0], ()) if member.islnk() else ()
+    known = member.islnk() and is_image(member.name)
+    before = images.get(os.path.splitext(linked)[0], ()) if known else ()
     found = next((entry for entry in before if entry.name == folder + linked), None)
     if found is None:
         raise ValueError(
-            f"TarShards: {member.name}, got a link to {member.linkname}, expected an image; make the archive "
-            f"with tar --dereference, {shard}"
+            f"TarShards: {member.name}, got a link to {member.linkname}, expected a file; make the archive "
+            f"with tar --dereference --hard-dereference, {shard}"
         )
     return Entry(folder + member.name.removeprefix("./"), found.offset, found.length)
 
@@ -146,6 +184,9 @@ def _json_note(text: bytes, name: str, shard: str) -> Note:
         raise ValueError(f"TarShards: {name}, expected JSON ({error}), {shard}") from None
     if not isinstance(said, dict):
         return None, None
-    key, label = said.get("filename"), said.get("label")
+    key, label = said.get("filename", said.get("file_name")), said.get("label")
     plain = isinstance(label, int) and not isinstance(label, bool)
     return key if isinstance(key, str) and is_image(key) else None, label if plain else None
+
+
+_NOTES = {".cls": _class_note, ".json": _json_note}  # by suffix

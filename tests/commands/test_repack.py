@@ -1,16 +1,20 @@
 """`fkdx repack`: the same bytes in shards, whatever they come from, however often it is stopped."""
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from images import draw_black
+from loading import rows
+from store_writers import PACKED, draw_synsets
 from storing import contents, names, write_tar
 
+from fkdx import CropLoader
 from fkdx.cli import main
 from fkdx.commands.repack import make_plan, repack
-from fkdx.stores import ImageFolder, IndexedImages, open_store
+from fkdx.stores import ImageFolder, IndexedImages, Store, open_store
 
 
 @pytest.fixture
@@ -73,6 +77,40 @@ def test_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, monkeypatch:
         repack(store, out, 20_000)
 
 
+@pytest.mark.parametrize("write", PACKED, ids=lambda write: write.__name__)
+def test_compressed_stores(tmp_path: Path, write: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes that were compressed; stopped in the middle and gone on with; then the folder's batches."""
+    data = draw_synsets(tmp_path / "synsets")
+    store, out = open_store(write(data, tmp_path)), tmp_path / "out"
+    whole, kind, calls = contents(ImageFolder(data.root)), type(store), []
+    own = kind.encoded
+
+    def fail_late(self: Store, image: int) -> bytes:
+        calls.append(image)
+        if len(calls) == 12:
+            raise OSError("pulled the plug")
+        return own(self, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "encoded", fail_late)
+        with pytest.raises(OSError, match="plug"):
+            repack(store, out, 10_000)
+    done = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert 0 < len(done) < make_plan(store, 10_000).shards
+    assert repack(store, out, 10_000) == 0
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    made = contents(open_store(out))
+    assert {key.rpartition("/")[2]: image for key, image in made.items()} == {
+        key.rpartition("/")[2]: image for key, image in whole.items()
+    }
+    shown = []
+    for root in (data.root, out):
+        loader = CropLoader(root, data.labels, 8, 2, 32, threads=1)
+        shown.append([row for batch in loader for row in rows(batch)])
+        loader.close()
+    assert shown[0] == shown[1]
+
+
 def test_gzip_files_are_unpacked(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     whole = (folder / "a/1.jpg").read_bytes()
     (folder / "a/1.jpg").write_bytes(gzip.compress(whole))
@@ -80,7 +118,7 @@ def test_gzip_files_are_unpacked(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert "1 images were gzip files; they are unpacked" in capsys.readouterr().out
     assert contents(open_store(tmp_path / "out"))["a/1.jpg"] == whole
     (folder / "a/1.jpg").write_bytes(gzip.compress(whole)[:-20])
-    with pytest.raises(ValueError, match=r"a/1.jpg is a gzip file that cannot be unpacked .*train"):
+    with pytest.raises(ValueError, match=r"damaged gz data .*a/1.jpg in .*train"):
         repack(ImageFolder(folder), tmp_path / "again", 10**9)
 
 

@@ -110,6 +110,12 @@ def test_words_without_synsets(data: Data, tmp_path: Path) -> None:
         open_store(path)
 
 
+def test_what_macos_leaves_behind(data: Data, tmp_path: Path) -> None:
+    parquet(data, tmp_path)
+    (tmp_path / "data/._train-00000-of-00001.parquet").write_bytes(b"\0\5\x16\7")
+    assert len(open_store(tmp_path)) == len(data.keys)
+
+
 def test_not_whole(data: Data, tmp_path: Path) -> None:
     path = parquet(data, tmp_path) / ROWS
     whole = path.read_bytes()
