@@ -160,6 +160,25 @@ def read_labels(path) -> tuple[dict, dict[str, dict[str, np.ndarray]]]:
     return json.loads(data[end["header"] :][: end["header_bytes"]]), labels
 
 
+def join_mixed(shards: list[dict[str, dict]]) -> dict[str, dict]:
+    """The images of shards of mixed crops as one set, in its order and with its numbers of partners."""
+    owned = {key for shard in shards for key, image in shard.items() if len(image["flips"])}
+    joined: dict[str, dict] = {}
+    for shard in shards:
+        joined |= {
+            key: image
+            for key, image in shard.items()
+            if len(image["flips"]) or not (key in owned or key in joined)
+        }
+    numbers = {key: number for number, key in enumerate(joined)}
+    for shard in shards:
+        of_entry = np.array([numbers[key] for key in shard])
+        for image in shard.values():
+            mixed = image["operations"] & 3 > 0
+            image["partners"] = np.where(mixed, of_entry[image["partners"]], 0)
+    return joined
+
+
 def record_layout(top: dict, height: int, width: int) -> tuple[dict, int]:
     """Fields of a record as name: (first bit, width, count), and the width of the record."""
     plain, ratios, mixed = top["encoding"] == 0, top["required"] & 1, top["required"] & 2

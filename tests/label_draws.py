@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fkdx.labels import LabelWriter, Mixes
+from fkdx.labels import LabelFile, LabelWriter, Mixes, shard_path, write_manifest
+from fkdx.labels.rewrite import copy_images, writer_like
 
 HEIGHT, WIDTH = 375, 500
 
@@ -106,3 +107,16 @@ def write_labels(
                 written[key]["extra"] = rng.bytes(int(rng.integers(0, 50)))
             writer.add(key, **written[key])
     return dict(sorted(written.items(), key=lambda item: item[0].encode()))
+
+
+def write_mixed_shards(labels: LabelFile, folder: Path, parts: list[np.ndarray]) -> LabelFile:
+    """Images of a file of mixed crops as a set: shard i holds the images parts[i], and their partners."""
+    folder.mkdir()
+    for number, part in enumerate(parts):
+        images = [labels[image] for image in part.tolist()]
+        named = {image.key for image in images}.union(
+            *(filter(None, image.mixes.partners) for image in images)
+        )
+        with writer_like(labels, shard_path(folder, number), images=sorted(named)) as writer:
+            copy_images(images, writer)
+    return LabelFile(write_manifest(folder, [shard_path(folder, number) for number in range(len(parts))]))

@@ -125,22 +125,50 @@ py::tuple block(const py::object& self, int64_t image) {
                         block.size.flips, block.size.extra, block.entry.extra);
 }
 
-// The checked index of file `number` as bytes, 24 an image.
+// The checked index of file `number` as bytes, 24 an image that is counted there.
 py::array index_bytes(const py::object& self, size_t number) {
-  const LabelFile& file = *self.cast<const LabelSet&>().files().at(number);
-  const auto* index = reinterpret_cast<const uint8_t*>(file.checked_index());
-  return read_only(
-      py::array_t<uint8_t>(static_cast<py::ssize_t>(file.images() * sizeof(IndexEntry)), index, self));
+  const auto& set = self.cast<const LabelSet&>();
+  const LabelFile& file = *set.files().at(number);
+  const IndexEntry* index = file.checked_index();
+  const std::vector<uint32_t>* counted = set.counted(number);
+  if (!counted) {
+    const auto bytes = static_cast<py::ssize_t>(file.images() * sizeof(IndexEntry));
+    return read_only(py::array_t<uint8_t>(bytes, reinterpret_cast<const uint8_t*>(index), self));
+  }
+  auto some = empty<uint8_t>({static_cast<py::ssize_t>(counted->size() * sizeof(IndexEntry))});
+  uint8_t* to = some.mutable_data();
+  for (uint32_t image : *counted) {
+    std::memcpy(to, index + image, sizeof(IndexEntry));
+    to += sizeof(IndexEntry);
+  }
+  return read_only(some);
 }
 
-// The checked keys of file `number`: where each starts (N + 1), and their text.
+// The keys of some images of a file.
+py::tuple some_keys(const LabelFile& file, const std::vector<uint32_t>& images) {
+  auto starts = empty<uint32_t>({static_cast<py::ssize_t>(images.size() + 1)});
+  std::string text;
+  for (size_t i = 0; i < images.size(); ++i) {
+    starts.mutable_at(static_cast<py::ssize_t>(i)) = static_cast<uint32_t>(text.size());
+    text += file.key(images[i]);
+  }
+  starts.mutable_at(static_cast<py::ssize_t>(images.size())) = static_cast<uint32_t>(text.size());
+  const auto bytes = static_cast<py::ssize_t>(text.size());
+  return py::make_tuple(read_only(starts), read_only(py::array_t<uint8_t>(
+                                               bytes, reinterpret_cast<const uint8_t*>(text.data()))));
+}
+
+// The checked keys of file `number`, of the images that are counted there: where each starts (N + 1), and
+// their text.
 py::tuple key_arrays(const py::object& self, size_t number) {
-  const LabelFile& file = *self.cast<const LabelSet&>().files().at(number);
+  const auto& set = self.cast<const LabelSet&>();
+  const LabelFile& file = *set.files().at(number);
   const uint8_t* keys;
   {
     const py::gil_scoped_release unlocked;
     keys = file.checked_keys();
   }
+  if (const std::vector<uint32_t>* counted = set.counted(number)) return some_keys(file, *counted);
   const auto count = static_cast<py::ssize_t>(file.images() + 1);
   const auto text = static_cast<py::ssize_t>(file.footer().keys_bytes) - 4 * count;
   const py::array starts = py::array_t<uint32_t>(count, reinterpret_cast<const uint32_t*>(keys), self);

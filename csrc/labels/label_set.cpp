@@ -2,8 +2,10 @@
 #include "labels/label_set.h"
 
 #include <algorithm>
+#include <queue>
 
 #include "base/check.h"
+#include "labels/key.h"
 
 namespace fkdx {
 namespace {
@@ -24,9 +26,71 @@ LabelSet::LabelSet(const std::vector<std::string>& paths, Io io) : starts_{0} {
     check<FormatError>(same_labels(file.preamble(), first().preamble()),
                        "LabelSet: shard, got labels of another kind or size than ", first().path(),
                        ", expected the same, ", path);
-    check<FormatError>(files_.size() == 1 || !file.layout().two_views(),
-                       "LabelSet: shards with two views, expected a single file, ", path);
     starts_.push_back(starts_.back() + file.images());
+  }
+  if (files_.size() > 1 && first().layout().two_views()) number_images();
+}
+
+// For every image of every file, where the set counts it: one walk through all keys in their order.
+std::vector<std::vector<LabelSet::Entry>> LabelSet::owners() const {
+  const auto key = [this](Entry entry) { return files_[entry.file]->key(entry.image); };
+  const auto later = [&key](Entry a, Entry b) {
+    const int order = key(a).compare(key(b));
+    return order != 0 ? order > 0 : a.file > b.file;
+  };
+  std::priority_queue<Entry, std::vector<Entry>, decltype(later)> next(later);
+  for (uint32_t file = 0; file < files_.size(); ++file) {
+    files_[file]->check_keys();
+    if (files_[file]->images() > 0) next.push({file, 0});
+  }
+  std::vector<std::vector<Entry>> owners(files_.size());
+  std::vector<Entry> same;
+  while (!next.empty()) {
+    const Entry entry = next.top();
+    next.pop();
+    same.push_back(entry);
+    if (entry.image + 1 < files_[entry.file]->images()) next.push({entry.file, entry.image + 1});
+    if (!next.empty() && key(next.top()) == key(entry)) continue;
+    const Entry owner = this->owner(same);
+    for (const Entry& one : same) owners[one.file].push_back(owner);
+    same.clear();
+  }
+  return owners;
+}
+
+// Of the entries of one image, the one with crops, or else the first.
+const LabelSet::Entry& LabelSet::owner(const std::vector<Entry>& same) const {
+  const Entry* found = nullptr;
+  for (const Entry& entry : same) {
+    const LabelFile& file = *files_[entry.file];
+    if (file.checked_index()[entry.image].crops == 0) continue;
+    check<FormatError>(!found, "LabelSet: image '", printable_key(file.key(entry.image)),
+                       "', got crops of it in two shards, expected one, ", file.path());
+    found = &entry;
+  }
+  return found ? *found : same.front();
+}
+
+void LabelSet::number_images() {
+  const std::vector<std::vector<Entry>> owners = this->owners();
+  shares_.resize(files_.size());
+  uint32_t count = 0;
+  for (uint32_t file = 0; file < files_.size(); ++file) {
+    Share& share = shares_[file];
+    share.numbers.resize(owners[file].size());
+    for (uint32_t image = 0; image < owners[file].size(); ++image) {
+      if (owners[file][image].file != file) continue;
+      share.counted.push_back(image);
+      share.numbers[image] = count++;
+    }
+    starts_[file + 1] = count;
+  }
+  for (uint32_t file = 0; file < files_.size(); ++file) {
+    for (uint32_t image = 0; image < owners[file].size(); ++image) {
+      const Entry owner = owners[file][image];
+      shares_[file].numbers[image] = shares_[owner.file].numbers[owner.image];
+    }
+    files_[file]->forget_tables();
   }
 }
 
@@ -37,7 +101,8 @@ LabelSet::Place LabelSet::place(int64_t image) const {
   const uint64_t number = static_cast<uint64_t>(image);
   const size_t file =
       static_cast<size_t>(std::upper_bound(starts_.begin(), starts_.end(), number) - starts_.begin()) - 1;
-  return {files_[file].get(), number - starts_[file]};
+  const uint64_t image_there = number - starts_[file];
+  return {files_[file].get(), shares_.empty() ? image_there : shares_[file].counted[image_there], file};
 }
 
 int64_t LabelSet::find(std::string_view key) const {
@@ -47,7 +112,9 @@ int64_t LabelSet::find(std::string_view key) const {
     // Shards usually hold ranges of keys, so that one comparison rules most of them out.
     if (file.images() == 0 || key < file.key(0) || file.key(file.images() - 1) < key) continue;
     const int64_t image = file.find(key);
-    if (image >= 0) return static_cast<int64_t>(starts_[i]) + image;
+    if (image < 0) continue;
+    return shares_.empty() ? static_cast<int64_t>(starts_[i]) + image
+                           : int64_t{shares_[i].numbers[static_cast<size_t>(image)]};
   }
   return -1;
 }
@@ -57,7 +124,12 @@ void LabelSet::gather(const int64_t* images, size_t count, const int64_t* crops,
   const Layout& layout = first().layout();
   for (size_t i = 0; i < count; ++i) {
     const Place at = place(images[i]);
-    at.file->read_crops(at.image, crops + i * each, each, out.from(i * each, layout));
+    const CropArrays mine = out.from(i * each, layout);
+    at.file->read_crops(at.image, crops + i * each, each, mine);
+    for (size_t crop = 0; mine.partners && !shares_.empty() && crop < each; ++crop) {
+      if (!(mine.operations[crop] & (kMixup | kCutmix))) continue;
+      mine.partners[crop] = shares_[at.number].numbers[mine.partners[crop]];
+    }
   }
 }
 

@@ -24,7 +24,7 @@ from fkdx.labels.comparable import (
     check_same_images,
 )
 from fkdx.labels.distributions import TAILS, Distributions, Tail, recover, union
-from fkdx.labels.rewrite import copy_images, writer_like
+from fkdx.labels.rewrite import copy_images, labelled, writer_like
 
 
 def merge(
@@ -71,7 +71,7 @@ def merge(
     if dense:
         changes["encoding"] = "plain"
     with writer_like(first, output, **changes) as writer:
-        for images in progress(zip(*files), len(first), "merge"):
+        for images in progress(zip(*map(labelled, files)), len(first), "merge"):
             one = images[0]
             boxes, flips = [image.boxes for image in images], [image.flips for image in images]
             check_same_crops("merge", files, boxes, flips, one.key)
@@ -90,7 +90,7 @@ def put_side_by_side(files: Sequence[LabelFile], output: str | os.PathLike, **op
     embeddings = dict(zip(own, (size for _, size in named)))
     provenance = {"side_by_side": [file.header.get("provenance") for file in files]}
     with writer_like(first, output, embeddings=embeddings, provenance=provenance, **options) as writer:
-        for images in progress(zip(*files), len(first), "merge"):
+        for images in progress(zip(*map(labelled, files)), len(first), "merge"):
             one = images[0]
             boxes, flips = [image.boxes for image in images], [image.flips for image in images]
             check_same_crops("merge", files, boxes, flips, one.key)

@@ -219,9 +219,6 @@ def plan_outputs(
             f"generate: an ensemble has probabilities, got --kind {settings.kind}; use --store separate"
             + (", then `fkdx merge`" if settings.kind == "embedding" else "")
         )
-    mixed = settings.mixed or (isinstance(draw, CropsOfFile) and draw.labels.mix_size)
-    if mixed and path.suffix != ".fkdl":
-        raise ValueError(f"generate: mixed crops go into one file, expected --output NAME.fkdl, {path}")
     return [
         Output(path, members, _label_options(settings, teachers[members[0]], classes, draw))
         for path, members in plans

@@ -1,7 +1,7 @@
 """A label file made from another one's images."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fkdx.labels.file import ImageLabels, LabelFile
@@ -30,6 +30,12 @@ def writer_like(labels: LabelFile, path: str | os.PathLike, **changes: Any) -> L
     if "encoding" in changes or "kind" in changes:
         options["value_type"] = None  # the default of the new ones
     return LabelWriter(path, **options | changes)
+
+
+def labelled(labels: LabelFile) -> Iterator[ImageLabels]:
+    """The images of a label file, in order, but for those that are only partners of mixed crops."""
+    counts = labels.crop_counts
+    return (labels[i] for i in range(len(labels)) if counts[i] or not labels.mix_size)
 
 
 def copy_images(images: Iterable[ImageLabels], writer: LabelWriter) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from images import encode
+from label_draws import write_mixed_shards
 from PIL import Image
 
 from fkdx import CropLoader, LabelFile, LabelWriter, reference
@@ -157,6 +158,26 @@ def test_ranks_and_threads_do_not_change_the_mixes(images: Path, rng: np.random.
     parts = [pixels(threads=3, rank=rank, world_size=2) for rank in (0, 1)]
     for batch, first, second in zip(whole, *parts, strict=True):
         assert torch.equal(batch, torch.cat([first, second]))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_shards_give_the_batches_of_one_file(images: Path, rng: np.random.Generator, ordered: bool) -> None:
+    labels = write_mixed(images, rng, ratios=bool(rng.integers(2)), steps=STEPS)
+    shown = np.flatnonzero(labels.crop_counts)
+    shown = shown if ordered else rng.permutation(shown)
+    shards = write_mixed_shards(labels, images.parent / "set", np.array_split(shown, 3))
+    assert len(shards) == len(labels)
+    for options in ({}, {"check_images": True}, {"rank": 1, "world_size": 2}, {"seed": 3}):
+        loaders = [CropLoader(images, each, 8, 2, SIDE, **options) for each in (labels, shards)]
+        for epoch in (0, 2):
+            for loader in loaders:
+                loader.set_epoch(epoch)
+            for batch, other in zip(*loaders, strict=True):
+                assert batch.keys == other.keys
+                same = [torch.equal(*(prepare(one.images, mix=one.mix) for one in (batch, other)))]
+                same += [np.array_equal(batch.crops, other.crops), torch.equal(batch.classes, other.classes)]
+                same += [torch.equal(batch.target.to_dense(), other.target.to_dense())]
+                assert all(same)
 
 
 @pytest.mark.gpu
