@@ -22,6 +22,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.data import Dataset, get_worker_info
 
 from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD
+from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_class_labels
 from fkdx.loader import CropLoader
 from fkdx.loss import soft_cross_entropy
@@ -66,17 +67,18 @@ class StoredCrops(Dataset):
         root, labels, batch_size: as for CropLoader; the batch is that of all processes.
         mean, std: of the pixels, in units of [0, 1].
         device: where batches are made: cuda, cpu, or auto (cuda if there is a GPU).
-        teacher_temperature: divides stored logits of kind dense_logits.
+        teacher_temperature: divides stored logits, of kind dense_logits or topk_logits.
         (others): as for CropLoader.
 
     Raises:
+        ValueError: embeddings, a temperature of labels that are probabilities, what CropLoader refuses.
         RuntimeError: in a worker process of a DataLoader; the crop loader has threads of its own.
     """
 
     def __init__(
         self,
         root: str,
-        labels: str,
+        labels: str | Sequence[str],
         batch_size: int,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
@@ -86,9 +88,13 @@ class StoredCrops(Dataset):
     ) -> None:
         if distributed.is_initialized():
             others = {"rank": distributed.get_rank(), "world_size": distributed.get_world_size(), **others}
-        self.loader = CropLoader(root, labels, batch_size, device=pick_device(device), **others)
-        check_class_labels("StoredCrops", *getattr(self.loader, "teachers", ()))
-        self._mean, self._std, self._temperature = mean, std, teacher_temperature
+        several = [labels] if isinstance(labels, str) else labels
+        bare = {LabelFile(path).kind for path in several} == {"dense_logits"}
+        own, self._temperature = (1.0, teacher_temperature) if bare else (teacher_temperature, 1.0)
+        own = {"teacher_temperature": own, "device": pick_device(device)}
+        self.loader = CropLoader(root, labels, batch_size, **own, **others)
+        check_class_labels("StoredCrops", *self.loader.teachers)
+        self._mean, self._std = mean, std
         self._batches = iter(())
 
     def set_epoch(self, epoch: int) -> None:

@@ -66,21 +66,28 @@ def student() -> nn.Module:
 
 
 def crop_loader(kind: str, toy: Path) -> CropLoader:
-    return CropLoader(toy / "train", files_of(kind, toy), 16, 4, 32, label_kind=KINDS[kind])
+    divisor = TEACHER_TEMPERATURE if kind == "topk_logits" else 1.0
+    more = {"label_kind": KINDS[kind], "teacher_temperature": divisor}
+    return CropLoader(toy / "train", files_of(kind, toy), 16, 4, 32, **more)
 
 
 def teacher_temperature(kind: str) -> float:
+    return TEACHER_TEMPERATURE if kind in ("dense_logits", "topk_logits") else 1.0
+
+
+def of_batches(kind: str) -> float:
+    """What divides a batch's logits: those of top-K labels are probabilities by then."""
     return TEACHER_TEMPERATURE if kind == "dense_logits" else 1.0
 
 
 def in_a_plain_loop(kind: str, toy: Path) -> Tensor:
     batch = next(iter(crop_loader(kind, toy)))
-    images, target = batch.prepared(MEAN, STD, teacher_temperature=teacher_temperature(kind))
+    images, target = batch.prepared(MEAN, STD, teacher_temperature=of_batches(kind))
     return soft_cross_entropy(student()(images), target, TEMPERATURE)
 
 
 def in_timm(kind: str, toy: Path) -> Tensor:
-    loader = TimmLoader(crop_loader(kind, toy), MEAN, STD, teacher_temperature=teacher_temperature(kind))
+    loader = TimmLoader(crop_loader(kind, toy), MEAN, STD, teacher_temperature=of_batches(kind))
     return StoredLabelTask(student(), temperature=TEMPERATURE, verbose=False)(*next(iter(loader)))["loss"]
 
 
@@ -117,6 +124,11 @@ def test_the_loss_is_the_trainers(kind, toy, trainers_loss):
     expected = trainers_loss(kind)
     for integration in (in_a_plain_loop, in_timm, in_torchdistill):
         assert integration(kind, toy).item() == pytest.approx(expected, rel=2e-6), integration.__name__
+
+
+def test_a_temperature_of_probabilities_is_refused(toy):
+    with pytest.raises(ValueError, match="teacher_temperature, got one for labels of kind topk,"):
+        StoredCrops(str(toy / "train"), str(toy / "topk.fkdl"), 16, size=32, teacher_temperature=2.0)
 
 
 def test_mixed_labels_need_their_mix(toy):
