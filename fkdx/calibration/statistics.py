@@ -65,7 +65,7 @@ class Statistics:
 
     def __str__(self) -> str:
         """The total counts, and the classes that lose most and least."""
-        total = {f.name: int(getattr(self, f.name).sum()) for f in fields(self)[1:]}
+        total = self.total()
         crops = max(total["crops"], 1)
         lines = [
             f"{total['crops']} crops of {total['images']} images",
@@ -84,6 +84,10 @@ class Statistics:
             )
             lines += [f"  most discarded in   {most}", f"  least discarded in  {least}"]
         return "\n".join(lines)
+
+    def total(self) -> dict[str, int]:
+        """The counts of all classes together, by name."""
+        return {f.name: int(getattr(self, f.name).sum()) for f in fields(self)[1:]}
 
     @property
     def lost(self) -> np.ndarray:

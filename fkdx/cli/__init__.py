@@ -100,6 +100,9 @@ def open_closed_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # what Python makes of a stream that was closed when it began
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def check_names(argv: list[str]) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fkdx import _C
-from fkdx.commands.options import DATA_HELP, add_classes, add_json, print_json
+from fkdx.commands.options import DATA_HELP, add_classes
+from fkdx.facts import Facts, add_json
 from fkdx.stores import open_store
 
 if TYPE_CHECKING:
@@ -67,12 +68,10 @@ def bench_loader(args: argparse.Namespace) -> None:
     if args.profile:
         spent = {name: after[name] - before[name] for name in after}
         rows = stages(spent, seconds_here, entropy_share(loader))
-    if args.json:
-        print_json(crops_per_s=rates[0], images_per_s=rates[1], threads=threads, ms_per_image=rows)
-        return
-    print(f"{rates[0]:.0f} crops/s ({rates[1]:.0f} images/s), {threads} threads")
-    if rows:
-        print_stages(rows, threads)
+    text = f"{rates[0]:.0f} crops/s ({rates[1]:.0f} images/s), {threads} threads"
+    text += f"\n\n{stages_text(rows, threads)}" if rows else ""
+    with Facts(args.json) as facts:
+        facts.say(text, crops_per_s=rates[0], images_per_s=rates[1], threads=threads, ms_per_image=rows)
 
 
 def endless(loader: "CropLoader") -> "Iterator[Batch]":
@@ -97,12 +96,13 @@ def stages(spent: dict[str, int], seconds_here: float, entropy: float) -> dict[s
     return {name: spent_ns / spent["images"] / 1e6 for name, spent_ns in nanoseconds.items()}
 
 
-def print_stages(rows: dict[str, float], threads: int) -> None:
-    """Prints one row per stage: milliseconds per image, and its share of what all threads did."""
-    print(f"\n{'stage':<16} {'ms/image':>11} {'share':>7}")
+def stages_text(rows: dict[str, float], threads: int) -> str:
+    """One row per stage: milliseconds per image, and its share of what all threads did."""
+    lines = [f"{'stage':<16} {'ms/image':>11} {'share':>7}"]
     for name, milliseconds in rows.items():
-        print(f"{name:<16} {milliseconds:>11.3f} {milliseconds / sum(rows.values()):>7.1%}")
-    print(f"\n{threads} threads: all but the last row; the last is the thread that takes the batches.")
+        lines.append(f"{name:<16} {milliseconds:>11.3f} {milliseconds / sum(rows.values()):>7.1%}")
+    lines += ["", f"{threads} threads: all but the last row; the last is the thread that takes the batches."]
+    return "\n".join(lines)
 
 
 def entropy_share(loader: "CropLoader", images: int = 50) -> float:

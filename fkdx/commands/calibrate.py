@@ -7,7 +7,8 @@ from typing import Any
 
 from fkdx.calibration import CalibratedLabels, Calibration, calibrated
 from fkdx.commands.convert import convert
-from fkdx.commands.options import add_encoding, add_output, encoding_changes, print_summary
+from fkdx.commands.options import add_encoding, add_output, encoding_changes, say_summary
+from fkdx.facts import Facts
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import SCORES
 
@@ -73,8 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     files = [LabelFile(path) for path in (args.labels, *args.others)]
     options = {"overwrite": args.overwrite, **encoding_changes(args)}
     view = calibrate(files[0], args.output, rule, files[1:], **options)
-    print(view.statistics)
     if args.table:
         view.statistics.write_csv(args.table)
-    print_summary(args.output)
+    with Facts(args.json) as facts:
+        facts.say(str(view.statistics), calibration=view.statistics.total())
+        say_summary(facts, args.output)
     return 0

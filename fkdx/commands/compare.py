@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from fkdx.commands.options import TAIL_HELP, add_json, print_json, progress, purpose
+from fkdx.commands.options import TAIL_HELP, progress, purpose
 from fkdx.errors import expect
+from fkdx.facts import Facts, add_json
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import (
     check_class_labels,
@@ -178,33 +179,32 @@ def main(argv: list[str] | None = None) -> int:
     add_json(parser)
     args = parser.parse_args(argv)
     a, b = LabelFile(args.a), LabelFile(args.b)
-    if a.embeddings or b.embeddings:
-        pairs = compare_embeddings(a, b)
-        print_json(embeddings=[asdict(pair) for pair in pairs]) if args.json else print_likeness(pairs)
-        return 0
-    comparison = compare(a, b, args.tail, args.worst)
-    if args.json:
+    with Facts(args.json) as facts:
+        if a.embeddings or b.embeddings:
+            pairs = compare_embeddings(a, b)
+            facts.say(likeness_text(pairs), embeddings=[asdict(pair) for pair in pairs])
+            return 0
+        comparison = compare(a, b, args.tail, args.worst)
         worst = [{"entropy": entropy, "key": key, "crop": crop} for entropy, key, crop in comparison.worst]
         classes = {name: sums.means() for name, sums in comparison.classes.items()}
-        print_json(total=comparison.total.means(), classes=classes, worst=worst)
-    else:
-        print_comparison(comparison)
+        facts.say(comparison_text(comparison), total=comparison.total.means(), classes=classes, worst=worst)
     return 0
 
 
-def print_comparison(comparison: Comparison) -> None:
+def comparison_text(comparison: Comparison) -> str:
     width = max(len("all classes"), *(len(name) for name in comparison.classes))
-    print(f"{'':<{width}} {'crops':>9} {'H(a, b)':>9} {'H(b, a)':>9} {'same top':>9}")
+    lines = [f"{'':<{width}} {'crops':>9} {'H(a, b)':>9} {'H(b, a)':>9} {'same top':>9}"]
     for name, sums in sorted(comparison.classes.items(), key=lambda item: -item[1].ab / item[1].crops):
-        print(f"{name:<{width}} {sums}")
-    print(f"{'all classes':<{width}} {comparison.total}\n")
-    for entropy, key, crop in comparison.worst:
-        print(f"{entropy:9.4f}  {key} crop {crop}")
+        lines.append(f"{name:<{width}} {sums}")
+    lines += [f"{'all classes':<{width}} {comparison.total}", ""]
+    lines += [f"{entropy:9.4f}  {key} crop {crop}" for entropy, key, crop in comparison.worst]
+    return "\n".join(lines)
 
 
-def print_likeness(pairs: list[Likeness]) -> None:
-    print(f"{'embeddings':<24} {'mean cosine':>11} {'lowest':>8} {'linear CKA':>10}")
+def likeness_text(pairs: list[Likeness]) -> str:
+    lines = [f"{'embeddings':<24} {'mean cosine':>11} {'lowest':>8} {'linear CKA':>10}"]
     for pair in pairs:
         name = " and ".join(pair.names) if pair.names[0] != pair.names[1] else pair.names[0]
         mean, lowest = ("-" if x is None else f"{x:.4f}" for x in (pair.cosine, pair.lowest))
-        print(f"{name:<24} {mean:>11} {lowest:>8} {pair.cka:>10.4f}")
+        lines.append(f"{name:<24} {mean:>11} {lowest:>8} {pair.cka:>10.4f}")
+    return "\n".join(lines)

@@ -4,8 +4,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from fkdx.commands.options import make_parser, print_summary, progress
+from fkdx.commands.options import make_parser, progress, say_summary
 from fkdx.errors import refuse
+from fkdx.facts import Facts
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_same_classes
 from fkdx.labels.rewrite import copy_images, writer_like
@@ -48,5 +49,6 @@ def changes_of(labels: LabelFile) -> str:
 def main(argv: list[str] | None = None) -> int:
     args = make_parser("concat", __doc__, several=True).parse_args(argv)
     concat([LabelFile(path) for path in args.labels], args.output, overwrite=args.overwrite)
-    print_summary(args.output)
+    with Facts(args.json) as facts:
+        say_summary(facts, args.output)
     return 0

@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from fkdx.commands.options import add_encoding, encoding_changes, make_parser, print_summary, progress
+from fkdx.commands.options import add_encoding, encoding_changes, make_parser, progress, say_summary
+from fkdx.facts import Facts
 from fkdx.labels import LabelFile
 from fkdx.labels.rewrite import copy_images, writer_like
 
@@ -23,5 +24,6 @@ def main(argv: list[str] | None = None) -> int:
     add_encoding(parser)
     args = parser.parse_args(argv)
     convert(LabelFile(args.labels), args.output, overwrite=args.overwrite, **encoding_changes(args))
-    print_summary(args.output)
+    with Facts(args.json) as facts:
+        say_summary(facts, args.output)
     return 0

@@ -9,7 +9,8 @@ from importlib import metadata
 from PIL import features
 
 from fkdx._version import __version__
-from fkdx.commands.options import add_json, print_json, purpose
+from fkdx.commands.options import purpose
+from fkdx.facts import Facts, add_json
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,15 +20,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_json(parser)
     args = parser.parse_args(argv)
-    facts = report()
+    found = report()
     if args.report:
-        facts = [(name, public(value)) for name, value in facts]
-    if args.json:
-        print_json(**dict(facts))
-        return 0
-    width = max(len(name) for name, _ in facts)
-    lines = "\n".join(f"{name:<{width}}  {value}" for name, value in facts)
-    print(f"```text\n{lines}\n```" if args.report else lines)
+        found = [(name, public(value)) for name, value in found]
+    width = max(len(name) for name, _ in found)
+    lines = "\n".join(f"{name:<{width}}  {value}" for name, value in found)
+    with Facts(args.json) as facts:
+        facts.say(f"```text\n{lines}\n```" if args.report else lines, **dict(found))
     return 0
 
 

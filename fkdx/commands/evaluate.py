@@ -1,14 +1,15 @@
 """`fkdx evaluate`: measure a model's features, without a classifier: by k-NN and a linear probe."""
 
 import argparse
-import json
 from pathlib import Path
 
 import yaml
 
 from fkdx.commands.options import purpose
 from fkdx.errors import expect
+from fkdx.facts import Facts, add_json
 from fkdx.loader import ValidationLoader
+from fkdx.models.accuracy import accuracy_text
 from fkdx.models.build import load_teacher
 from fkdx.models.embed import FEATURES, EmbeddingTeacher
 from fkdx.models.machine import PRECISIONS, pick_device
@@ -28,6 +29,14 @@ def main(argv: list[str] | None = None) -> int:
     if not (args.knn or args.probe):
         raise ValueError("evaluate: nothing to measure, expected --knn DATA, --probe DATA or both")
     world = World()
+    with Facts(args.json, quiet=not world.main) as facts:
+        evaluate(args, world, facts)
+    world.leave()
+    return 0
+
+
+def evaluate(args: argparse.Namespace, world: World, facts: Facts) -> None:
+    """What `--knn` and `--probe` ask for."""
     model = load_teacher(
         args.model,
         args.checkpoint,
@@ -38,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         features=args.features,
         arguments=model_arguments(args.model_args),
     )
-    found, features = {}, {}
+    features: dict[str, tuple[Features, Features, int]] = {}
     for name, folder in (("knn", args.knn), ("probe", args.probe)):
         if folder:
             if folder not in features:
@@ -49,10 +58,9 @@ def main(argv: list[str] | None = None) -> int:
             votes = (
                 knn(known, own, args.k, classes, args.temperature) if is_knn else probe(known, own, classes)
             )
-            found[name] = counted(votes, asked, world)
-    world.say(json.dumps(found))
-    world.leave()
-    return 0
+            score = counted(votes, asked, world)
+            how = "k-NN" if is_knn else "linear probe"
+            facts.say(f"{how}: {accuracy_text(score)}, {folder}", **{name: score})
 
 
 def model_arguments(text: str) -> dict:
@@ -126,4 +134,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     add("--precision", choices=PRECISIONS, default="float32", help="of the model (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="decoding threads (default: its share of the cores)")
+    add_json(parser)
     return parser

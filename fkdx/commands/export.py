@@ -11,13 +11,14 @@ import argparse
 from pathlib import Path
 
 from fkdx.commands.options import TAIL_HELP, progress, purpose
+from fkdx.facts import Facts, add_json
 from fkdx.importers.fiftyone_export import export_fiftyone
 from fkdx.importers.fkd_export import export_fkd
 from fkdx.importers.parquet_export import export_parquet
 from fkdx.importers.pred_probs import export_pred_probs
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_class_labels
-from fkdx.labels.distributions import TAILS
+from fkdx.labels.distributions import TAILS, Tail
 
 FORMS = ("fkd", "parquet", "pred-probs", "fiftyone")
 WITH_TAIL = ("pred-probs", "fiftyone")
@@ -29,21 +30,30 @@ def main(argv: list[str] | None = None) -> int:
     if args.tail and args.to not in WITH_TAIL:
         expected = " or ".join(WITH_TAIL)
         raise ValueError(f"export: --tail, got {args.tail} with --to {args.to}, expected it with {expected}")
-    images = progress(labels, len(labels), "export")
     if args.to == "fkd":
         _check_folder(labels, output)
-        print(f"{output}: {export_fkd(images, labels.kind, output):,} files")
-        return 0
-    if output.exists() and not args.overwrite:
+    elif output.exists() and not args.overwrite:
         raise FileExistsError(f"export: {output} exists; remove it, or ask to overwrite it (--overwrite)")
-    if args.to == "parquet":
-        print(f"{output}: {export_parquet(labels, images, output):,} rows")
-    elif args.to == "fiftyone":
-        print(f"{output}: {export_fiftyone(labels, images, output, args.tail or TAILS[0]):,} images")
-    else:
-        rows = export_pred_probs(labels, images, output, args.tail or TAILS[0])
-        print(f"{output}: {rows:,} images x {labels.num_classes:,} classes")
+    text, count = export(labels, output, args.to, args.tail or TAILS[0])
+    with Facts(args.json) as facts:
+        facts.say(f"{output}: {text}", path=str(output), form=args.to, **count)
     return 0
+
+
+def export(labels: LabelFile, output: Path, form: str, tail: Tail) -> tuple[str, dict[str, int]]:
+    """Writes `output`; returns how much it holds, in words and by name."""
+    images = progress(labels, len(labels), "export")
+    if form == "fkd":
+        count = export_fkd(images, labels.kind, output)
+        return f"{count:,} files", {"files": count}
+    if form == "parquet":
+        count = export_parquet(labels, images, output)
+        return f"{count:,} rows", {"rows": count}
+    if form == "fiftyone":
+        count = export_fiftyone(labels, images, output, tail)
+        return f"{count:,} images", {"images": count}
+    count, classes = export_pred_probs(labels, images, output, tail), labels.num_classes
+    return f"{count:,} images x {classes:,} classes", {"images": count, "classes": classes}
 
 
 def _check_folder(labels: LabelFile, folder: Path) -> None:
@@ -68,4 +78,5 @@ def _parser() -> argparse.ArgumentParser:
     tail_help = TAIL_HELP.replace("%(default)s", TAILS[0])
     parser.add_argument("--tail", choices=TAILS, help=f"for {' and '.join(WITH_TAIL)}: {tail_help}")
     parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
+    add_json(parser)
     return parser

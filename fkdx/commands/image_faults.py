@@ -81,19 +81,20 @@ def _other_bytes(
     return {label: f"{key_of[int(found[label])]}: other bytes" for label in there.tolist()}
 
 
-def print_faults(faults: ImageFaults) -> None:
+def faults_text(faults: ImageFaults) -> str:
     """One line a kind, and the images that differ."""
+    lines = []
     for name in ("missing", "extra", "unreadable"):
         keys = getattr(faults, name)
-        print(f"{name:<12} {len(keys)}{', for example ' + keys[0] if keys else ''}")
+        lines.append(f"{name:<12} {len(keys)}{', for example ' + keys[0] if keys else ''}")
     differing = faults.differing
-    print(f"{'differs':<12} {len(differing):,} of {faults.of:,}")
-    for key in differing[:_NAMED]:
-        print(f"             {key}")
+    lines.append(f"{'differs':<12} {len(differing):,} of {faults.of:,}")
+    lines += [f"             {key}" for key in differing[:_NAMED]]
     if len(differing) > _NAMED:
-        print(f"             and {len(differing) - _NAMED:,} more")
+        lines.append(f"             and {len(differing) - _NAMED:,} more")
     verdict = {None: "none in the file", True: "matches", False: "does not match: files differ"}[
         faults.fingerprint
     ]
     unknown = faults.fingerprint is False and not (faults.named or faults.missing or faults.extra)
-    print(f"{'fingerprint':<12} {verdict}{'; this label file does not say which' if unknown else ''}")
+    lines.append(f"{'fingerprint':<12} {verdict}{'; this label file does not say which' if unknown else ''}")
+    return "\n".join(lines)

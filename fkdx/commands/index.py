@@ -6,7 +6,8 @@ import os
 import numpy as np
 
 from fkdx.commands.options import add_classes
-from fkdx.stores import FORMS, make_entry_points, open_store, own_index_path, write_store_index
+from fkdx.facts import Facts, add_json
+from fkdx.stores import FORMS, DataIndex, make_entry_points, open_store, own_index_path, write_store_index
 
 _PURPOSE = "Write the index of images: where each lies, its class, its height and width."
 
@@ -18,26 +19,31 @@ def main(argv: list[str] | None = None) -> int:
     path = args.output or own_index_path(store)
     entries = make_entry_points(store) if args.entry_points else None
     write_store_index(store, path, part, entries=entries)
-    print_summary(path)
+    with Facts(args.json) as facts:
+        say_summary(facts, path)
     return 0
 
 
-def print_summary(path: str) -> None:
-    from fkdx.stores import DataIndex
-
+def say_summary(facts: Facts, path: str) -> None:
     index = DataIndex(path)
     unread = int((~index.column("pixels").any(axis=1)).sum())
-    total = int(index.column("length").sum(dtype=np.int64))
-    print(
-        f"{path}: {index.images:,} images of {len(index.about['classes']):,} classes, {total:,} bytes; "
-        f"the index has {os.path.getsize(path):,} bytes"
+    total, size = int(index.column("length").sum(dtype=np.int64)), os.path.getsize(path)
+    classes = len(index.about["classes"])
+    facts.say(
+        f"{path}: {index.images:,} images of {classes:,} classes, {total:,} bytes; "
+        f"the index has {size:,} bytes",
+        **{"path": path, "images": index.images, "classes": classes, "image_bytes": total, "bytes": size},
+        unreadable_headers=unread,
     )
     if "entry points" in index:
         starts, coded = index.entry_points()
         with_points = int((np.diff(starts) > 0).sum())
-        print(f"entry points of {with_points:,} images, {len(coded) / max(total, 1):.2%} of all bytes")
+        facts.say(
+            f"entry points of {with_points:,} images, {len(coded) / max(total, 1):.2%} of all bytes",
+            entry_points={"images": with_points, "bytes": len(coded)},
+        )
     if unread:
-        print(f"{unread:,} images have no header that can be read; `fkdx verify --images` names them")
+        facts.say(f"{unread:,} images have no header that can be read; `fkdx verify --images` names them")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,4 +63,5 @@ def _parser() -> argparse.ArgumentParser:
         "bytes: crops load faster, most of all one crop an image",
     )
     add_classes(parser)
+    add_json(parser)
     return parser

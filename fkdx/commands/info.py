@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fkdx.commands.options import add_json, print_json, progress, purpose
+from fkdx.commands.options import progress, purpose
+from fkdx.facts import Facts, add_json
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import image_probabilities
 
@@ -101,21 +102,20 @@ def main(argv: list[str] | None = None) -> int:
     labels = LabelFile(args.labels)
     wanted = len(labels) and args.sample and not labels.embeddings
     summary = sureness(labels, args.sample) if wanted else None
-    if args.json:
-        statistics = {name: np.asarray(x).tolist() for name, x in vars(summary).items()} if summary else None
-        print_json(**describe(labels) | {"header": labels.header, "sureness": statistics})
-        return 0
-    for name, value in describe(labels).items():
-        print(f"{name:<12} {value}")
-    if summary:
-        print_sureness(summary)
+    told = describe(labels)
+    with Facts(args.json) as facts:
+        text = "\n".join(f"{name:<12} {value}" for name, value in told.items())
+        facts.say(text, **told | {"header": labels.header, "sureness": None})
+        if summary:
+            statistics = {name: np.asarray(x).tolist() for name, x in vars(summary).items()}
+            facts.say(f"\n{sureness_text(summary)}", sureness=statistics)
     return 0
 
 
-def print_sureness(summary: Sureness) -> None:
-    print(f"\nmaximum probability of {summary.crops} crops of {summary.images} images")
+def sureness_text(summary: Sureness) -> str:
+    lines = [f"maximum probability of {summary.crops} crops of {summary.images} images"]
     for i, share in enumerate(summary.histogram):
-        print(f"  {i / _BINS:.2f} to {(i + 1) / _BINS:.2f}  {share:6.1%}  {'#' * round(60 * share)}")
-    print("\nmean sum of the largest probabilities")
-    for k, total in enumerate(summary.coverage, 1):
-        print(f"  {k:<3} {total:.4f}")
+        lines.append(f"  {i / _BINS:.2f} to {(i + 1) / _BINS:.2f}  {share:6.1%}  {'#' * round(60 * share)}")
+    lines += ["", "mean sum of the largest probabilities"]
+    lines += [f"  {k:<3} {total:.4f}" for k, total in enumerate(summary.coverage, 1)]
+    return "\n".join(lines)

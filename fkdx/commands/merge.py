@@ -12,10 +12,11 @@ from fkdx.commands.options import (
     add_encoding,
     encoding_changes,
     make_parser,
-    print_summary,
     progress,
+    say_summary,
 )
 from fkdx.errors import expect, refuse
+from fkdx.facts import Facts
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import (
     check_same_changes,
@@ -137,5 +138,6 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     files = [LabelFile(path) for path in args.labels]
     merge(files, args.output, args.k, args.tail, overwrite=args.overwrite, **encoding_changes(args))
-    print_summary(args.output)
+    with Facts(args.json) as facts:
+        say_summary(facts, args.output)
     return 0

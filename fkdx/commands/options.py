@@ -1,12 +1,12 @@
 """What several verbs share: their options, a progress bar, the line that describes a new label file."""
 
 import argparse
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
 
+from fkdx.facts import Facts, add_json
 from fkdx.labels import ENCODINGS, VALUE_TYPES, LabelFile
 
 DATA_HELP = "what DATA may be, `fkdx index --help` explains"
@@ -44,6 +44,7 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
 def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="label file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
+    add_json(parser)
 
 
 def add_encoding(parser: argparse.ArgumentParser) -> None:
@@ -53,14 +54,6 @@ def add_encoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--value-type", choices=VALUE_TYPES[1:], help="type of stored values (default: the encoding's)"
     )
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the facts as one JSON object")
-
-
-def print_json(**facts: Any) -> None:
-    print(json.dumps(facts, ensure_ascii=False))
 
 
 def encoding_changes(args: argparse.Namespace) -> dict[str, Any]:
@@ -74,9 +67,9 @@ def progress(images: Iterable, total: int, text: str) -> Iterable:
     return tqdm(images, total=total, desc=text, unit="image", disable=None)
 
 
-def print_summary(path: str) -> None:
-    """Prints the size of a new label file."""
+def say_summary(facts: Facts, path: str) -> None:
+    """The size of a new label file."""
     labels = LabelFile(path)
-    crops = max(1, int(labels.crop_counts.sum()))
-    size = labels.size
-    print(f"{path}: {len(labels)} images, {crops} crops, {size} bytes ({size / crops:.1f} a crop)")
+    images, crops, size = len(labels), int(labels.crop_counts.sum()), labels.size
+    text = f"{path}: {images} images, {crops} crops, {size} bytes ({size / max(1, crops):.1f} a crop)"
+    facts.say(text, path=path, images=images, crops=crops, bytes=size)

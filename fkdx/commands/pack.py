@@ -18,6 +18,7 @@ from typing import Any
 
 from fkdx.commands.options import DATA_HELP
 from fkdx.errors import refuse
+from fkdx.facts import Facts, add_json
 from fkdx.image import INTERPOLATIONS
 from fkdx.importers import FORMATS, open_foreign
 from fkdx.importers.fkd import LABEL_TYPES
@@ -56,9 +57,14 @@ def main(argv: list[str] | None = None) -> int:
         ) from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; repeat the command to continue") from None
-    print(f"{args.output}: {report.images:,} images, {report.bytes:,} bytes")
-    if report.unreadable:
-        print(f"{len(report.unreadable)} images left out, listed in {args.output}.unreadable.txt")
+    left_out = len(report.unreadable)
+    with Facts(args.json) as facts:
+        facts.say(
+            f"{args.output}: {report.images:,} images, {report.bytes:,} bytes",
+            **{"path": args.output, "images": report.images, "bytes": report.bytes, "left_out": left_out},
+        )
+        if left_out:
+            facts.say(f"{left_out} images left out, listed in {args.output}.unreadable.txt")
     return 0
 
 
@@ -141,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-missing", type=int, default=0, metavar="N", help="leave out up to N unreadable images")
     add("--repair", action="store_true", help="fix and count faulty labels instead of refusing them")
     add("--overwrite", action="store_true", help="replace OUT if it exists")
+    add_json(parser)
 
     add = parser.add_argument_group("how values are stored").add_argument
     add("--encoding", default="plain", choices=ENCODINGS, help="encoding; compact is about 40 %% smaller")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from fkdx import _C
 from fkdx.commands.options import add_classes
 from fkdx.errors import refuse
+from fkdx.facts import Facts, add_json
 from fkdx.files import AtomicFile, write_whole
 from fkdx.stores import FORMS, Store, open_store, own_index_path, unpack, write_store_index
 
@@ -160,14 +161,22 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     store = open_store(args.data, args.classes)
     plan = make_plan(store, args.shard_size)
-    print(
-        f"{args.data}: {len(store):,} images, {plan.bytes:,} bytes, into {plan.shards:,} shards in "
-        f"{args.output}"
-    )
-    unpacked = repack(store, args.output, args.shard_size)
-    if unpacked:
-        print(f"{unpacked:,} images were gzip files; they are unpacked")
-    print(f"{args.output}: {len(store):,} images in {plan.shards:,} shards, with their index")
+    images, shards = len(store), plan.shards
+    with Facts(args.json) as facts:
+        facts.say(
+            f"{args.data}: {images:,} images, {plan.bytes:,} bytes, into {shards:,} shards in {args.output}",
+            path=args.output,
+            bytes=plan.bytes,
+        )
+        unpacked = repack(store, args.output, args.shard_size)
+        if unpacked:
+            facts.say(f"{unpacked:,} images were gzip files; they are unpacked")
+        facts.say(
+            f"{args.output}: {images:,} images in {shards:,} shards, with their index",
+            images=images,
+            shards=shards,
+            unpacked=unpacked,
+        )
     return 0
 
 
@@ -195,4 +204,5 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--output", required=True, metavar="DIR", help="folder for the shards and their index")
     add("--shard-size", type=_bytes, default="1G", metavar="BYTES", help="of a shard (default %(default)s)")
     add_classes(parser)
+    add_json(parser)
     return parser

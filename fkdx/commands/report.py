@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from fkdx.commands.options import DATA_HELP, add_classes
+from fkdx.facts import Facts, add_json
 from fkdx.files import write_whole
 from fkdx.labels import LabelFile
 from fkdx.stores import open_store
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         "-o", "--output", type=Path, default=Path("report.html"), help="the page (default: %(default)s)"
     )
     parser.add_argument("--watch", action="store_true", help="write the page of runs again every 20 seconds")
+    add_json(parser)
     args = parser.parse_args(argv)
     if all(is_run(path) for path in args.what):
         report_runs(args)
@@ -64,7 +66,7 @@ def report_labels(args: argparse.Namespace) -> None:
     with tqdm(total=len(labels), desc="reading", unit="image", disable=None) as bar:
         report = open_report(labels, source, other, args.most_crops, advance=bar.update)
     with tqdm(desc="pictures", unit="image", disable=None) as bar:
-        write(args.output, label_page(report, Path(labels.path).name, advance=bar.update))
+        write(args, label_page(report, Path(labels.path).name, advance=bar.update))
 
 
 def report_runs(args: argparse.Namespace) -> None:
@@ -74,7 +76,7 @@ def report_runs(args: argparse.Namespace) -> None:
     teacher = teacher_of(args)
     while True:
         runs = [read_run(folder) for folder in args.what]
-        write(args.output, run_page(runs, ", ".join(run.name for run in runs), teacher))
+        write(args, run_page(runs, ", ".join(run.name for run in runs), teacher))
         if not args.watch or all(run.state != "under way" for run in runs):
             return
         time.sleep(WATCH_SECONDS)
@@ -97,6 +99,9 @@ def teacher_of(args: argparse.Namespace) -> dict[str, float] | None:
         return None
 
 
-def write(path: Path, page: str) -> None:
-    write_whole(path, page.encode())
-    print(f"{path}  {len(page.encode()) / 1e6:.1f} MB")
+def write(args: argparse.Namespace, page: str) -> None:
+    """Writes the page; with --watch, that is a line of facts each time."""
+    content = page.encode()
+    write_whole(args.output, content)
+    with Facts(args.json) as facts:
+        facts.say(f"{args.output}  {len(content) / 1e6:.1f} MB", path=str(args.output), bytes=len(content))

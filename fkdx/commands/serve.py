@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from fkdx.commands.options import DATA_HELP, add_classes
+from fkdx.facts import Facts, add_json
 from fkdx.labels import LabelFile
 from fkdx.stores import open_store
 
@@ -21,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     add_classes(parser)
     parser.add_argument("--against", metavar="LABELS", help="labels of another teacher over the same crops")
     parser.add_argument("--port", type=int, default=0, help="port on this machine (default: any free one)")
+    add_json(parser)
     args = parser.parse_args(argv)
     import uvicorn
 
@@ -32,7 +34,10 @@ def main(argv: list[str] | None = None) -> int:
         app = page_application(Path(args.labels).read_text(), token)
     else:
         app = application(open_labels(args), Path(args.labels).name, token)
-    print(f"http://{HOST}:{listening.getsockname()[1]}/{token}/  (Ctrl-C ends it)", flush=True)
+    address = f"http://{HOST}:{listening.getsockname()[1]}/{token}/"
+    with Facts(args.json) as facts:
+        facts.say(f"{address}  (Ctrl-C ends it)", address=address)
+    sys.stdout.flush()
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
     return 0
 

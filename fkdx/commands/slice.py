@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fkdx.commands.options import add_encoding, encoding_changes, make_parser, print_summary, progress
+from fkdx.commands.options import add_encoding, encoding_changes, make_parser, progress, say_summary
 from fkdx.errors import refuse
+from fkdx.facts import Facts
 from fkdx.labels import ImageLabels, LabelFile
 from fkdx.labels.rewrite import copy_images, writer_like
 
@@ -97,5 +98,6 @@ def main(argv: list[str] | None = None) -> int:
     labels = LabelFile(args.labels)
     options = encoding_changes(args)
     slice_labels(labels, args.output, args.crops, args.k, args.classes, overwrite=args.overwrite, **options)
-    print_summary(args.output)
+    with Facts(args.json) as facts:
+        say_summary(facts, args.output)
     return 0

@@ -9,9 +9,10 @@ from itertools import islice
 import numpy as np
 from tqdm import tqdm
 
-from fkdx.commands.image_faults import match_images, print_faults
-from fkdx.commands.options import add_classes, add_json, print_json, progress
+from fkdx.commands.image_faults import faults_text, match_images
+from fkdx.commands.options import add_classes, progress
 from fkdx.errors import refuse
+from fkdx.facts import Facts, add_json
 from fkdx.image import INTERPOLATIONS, decode_crops, decoder, image_size
 from fkdx.image.crops import Interpolation
 from fkdx.labels import LabelFile, boxes_from_ratios
@@ -192,31 +193,31 @@ def main(argv: list[str] | None = None) -> int:
     labels = LabelFile(args.labels)
     with tqdm(total=labels.size, unit="B", unit_scale=True, desc="checksums", disable=None) as bar:
         labels.verify(bar.update)
-    crops = int(labels.crop_counts.sum())
-    if not args.json:
-        print(f"{args.labels}: all checksums are right: {len(labels)} images, {crops} crops")
-    images = open_store(args.images, args.classes) if args.images else None
-    match = match_images(labels, images) if images is not None else None
-    if match is not None and not args.json:
-        print_faults(match)
+    with Facts(args.json) as facts:
+        return verify_labels(args, labels, facts)
+
+
+def verify_labels(args: argparse.Namespace, labels: LabelFile, facts: Facts) -> int:
+    """A label file whose checksums are right beside its images and its teacher."""
+    images, crops = len(labels), int(labels.crop_counts.sum())
+    facts.say(
+        f"{args.labels}: all checksums are right: {images} images, {crops} crops",
+        **{"labels": args.labels, "images": images, "crops": crops, "match": None, "teacher": {}},
+    )
+    store = open_store(args.images, args.classes) if args.images else None
+    match = match_images(labels, store) if store is not None else None
+    if match is not None:
+        facts.say(faults_text(match), match=asdict(match))
     agreements: dict[str, Agreement] = {}
     if args.teacher:
         if not args.images:
             raise ValueError("verify: --teacher needs --images, the folder of the labelled images")
         answers, size, interpolation = load(args, labels)
-        agreements = verify_teacher(labels, images, answers, size, interpolation, args.sample, args.crops)
-        if not args.json:
-            print_teacher(agreements, bool(labels.embeddings))
+        agreements = verify_teacher(labels, store, answers, size, interpolation, args.sample, args.crops)
+        teacher = {name: asdict(agreement) for name, agreement in agreements.items()}
+        facts.say(teacher_text(agreements, bool(labels.embeddings)), teacher=teacher)
     wrong = bool(match) or bool(agreements and doubts(agreements))
-    if args.json:
-        print_json(
-            labels=args.labels,
-            images=len(labels),
-            crops=crops,
-            match=None if match is None else asdict(match),
-            teacher={name: asdict(agreement) for name, agreement in agreements.items()},
-            right=not wrong,
-        )
+    facts.found["right"] = not wrong
     return 1 if wrong else 0
 
 
@@ -227,28 +228,28 @@ def verify_images_alone(args: argparse.Namespace) -> int:
     bad: list[str] = []
     other: list[str] = []
     images = open_store(args.images, args.classes)
-    for image in verify_images(images, args.threads, args.allow_warnings, compare=not args.fast):
-        (other if image.differs else bad).append(image.reason)
-        if not args.json:
-            tqdm.write(image.reason)
-    if args.json:
-        print_json(images=args.images, unreadable=bad, other_pixels=other, right=not bad)
-        return 1 if bad else 0
-    print(f"{args.images}: {len(bad) or 'no'} unreadable image{'s' * (len(bad) != 1)}")
-    if other:
-        print(f"{len(other)} with other pixels than Pillow's; what decodes here: {decoder()}")
+    with Facts(args.json) as facts:
+        for image in verify_images(images, args.threads, args.allow_warnings, compare=not args.fast):
+            (other if image.differs else bad).append(image.reason)
+            with tqdm.external_write_mode():
+                facts.say(image.reason)
+        facts.say(
+            f"{args.images}: {len(bad) or 'no'} unreadable image{'s' * (len(bad) != 1)}",
+            **{"images": args.images, "unreadable": bad, "other_pixels": other, "right": not bad},
+        )
+        if other:
+            facts.say(f"{len(other)} with other pixels than Pillow's; what decodes here: {decoder()}")
     return 1 if bad else 0
 
 
-def print_teacher(agreements: dict[str, Agreement], embeddings: bool = False) -> None:
+def teacher_text(agreements: dict[str, Agreement], embeddings: bool = False) -> str:
     share, difference = (
         (f"cosine >= {CLOSE}", "1 - cosine") if embeddings else ("same top class", "mean |dp|")
     )
-    print(f"\n{'':<18} {share:>15} {difference:>10}")
+    lines = ["", f"{'':<18} {share:>15} {difference:>10}"]
     for name, agreement in agreements.items():
-        print(f"{name:<18} {agreement.top1:>15.1%} {agreement.difference:>10.4f}")
-    for doubt in doubts(agreements):
-        print(doubt)
+        lines.append(f"{name:<18} {agreement.top1:>15.1%} {agreement.difference:>10.4f}")
+    return "\n".join([*lines, *doubts(agreements)])
 
 
 def doubts(agreements: dict[str, Agreement]) -> list[str]:

@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from fkdx.files import is_held
 from fkdx.generate.collect import Output
@@ -13,14 +14,17 @@ from fkdx.image.steps import encode
 from fkdx.labels.layout import TWO_VIEWS, record_dtype
 from fkdx.labels.writer import default_value_type
 from fkdx.loader import ValidationLoader
-from fkdx.models.accuracy import as_percentages, count_right, guesses
+from fkdx.models.accuracy import accuracy_text, as_percentages, count_right, guesses
 from fkdx.models.teacher import Teacher
 from fkdx.stores import Store
 
 TRIALS = 3  # batches timed for a forecast
 
 
-def evaluate(teacher: Teacher, store: Store, classes: list[str] | None, batch_size: int) -> str:
+Told = tuple[str, dict[str, Any]]  # facts in words, and by name
+
+
+def evaluate(teacher: Teacher, store: Store, classes: list[str] | None, batch_size: int) -> Told:
     """Top-1 and top-5 of a teacher on validation images, with the centre crops of its configuration."""
     wants = teacher.preprocess
     loader = ValidationLoader(
@@ -28,11 +32,11 @@ def evaluate(teacher: Teacher, store: Store, classes: list[str] | None, batch_si
     )
     found = [(guesses(teacher(batch.images)).cpu(), batch.classes.cpu()[:, None]) for batch in loader]
     score = as_percentages(sum(count_right(ids == classes) for ids, classes in found).tolist())
-    accuracy = f"top-1 {score['top1']:.2f}%, top-5 {score['top5']:.2f}%"
-    return f"{teacher.name}: {accuracy} of {score['images']} images, {store.path}"
+    text = f"{teacher.name}: {accuracy_text(score)}, {store.path}"
+    return text, {"teacher": teacher.name, **score, "data": str(store.path)}
 
 
-def forecast(teachers: list[Teacher], feed: Feed, outputs: list[Output], shards: int) -> str:
+def forecast(teachers: list[Teacher], feed: Feed, outputs: list[Output], shards: int) -> Told:
     """What a job would do and cost, from a few batches: images that are there, and synthetic ones."""
     images, crops = len(feed.source), feed.crops
     batches = list(itertools.islice(feed.chunks([Shard(0, 0, images)]), TRIALS))  # also warms the teachers up
@@ -48,10 +52,18 @@ def forecast(teachers: list[Teacher], feed: Feed, outputs: list[Output], shards:
         f"{rate:,.1f} crops/s a process, measured on {sum(sizes)} crops of your images",
         f"about {duration(images * crops / rate)} in one process, divided by the number of processes",
     ]
-    for output in outputs:
+    files = {str(output.path): label_bytes(output, images, feed) for output in outputs}
+    for output, size in zip(outputs, files.values()):
         about = "about" if output.options["encoding"] == "plain" else "less than"
-        lines.append(f"{output.path}: {about} {label_bytes(output, images, feed):,} bytes")
-    return "\n".join(lines)
+        lines.append(f"{output.path}: {about} {size:,} bytes")
+    return "\n".join(lines), {
+        "images": images,
+        "crops": images * crops,
+        "shards": shards,
+        "crops_per_s": rate,
+        "seconds": images * crops / rate,
+        "bytes": files,
+    }
 
 
 def label_bytes(output: Output, images: int, feed: Feed) -> int:
@@ -68,12 +80,12 @@ def label_bytes(output: Output, images: int, feed: Feed) -> int:
     return images * (-(-block // 64) * 64 + 24)
 
 
-def status(output: Path) -> str:
+def status(output: Path) -> Told:
     """How far the job of `output` is: shards done, being done and to do, failed images, time to go."""
     folder = output.with_name(output.name + ".parts")
     if not folder.exists():
         state = "finished" if output.exists() else "no such job"
-        return f"{output}: {state}"
+        return f"{output}: {state}", {"state": state}
     total = json.loads((folder / "job.json").read_text())["settings"]["shards"]
     reports = [json.loads(path.read_text()) for path in folder.glob("[0-9]*.json")]
     running = sum(is_held(path) for path in folder.glob("[0-9]*.lock"))
@@ -82,10 +94,12 @@ def status(output: Path) -> str:
         f"{output}: {len(reports)} of {total} shards done, {running} being done, {len(failed)} images failed"
     ]
     lines += [f"  {entry['key']}: {entry['reason']}" for entry in failed[:10]]
+    found = {"state": "under way", "shards": total, "shards_done": len(reports), "shards_being_done": running}
     if reports and running:
         seconds = sum(report["seconds"] for report in reports) / len(reports)
-        lines.append(f"  about {duration(seconds * (total - len(reports)) / running)} to go")
-    return "\n".join(lines)
+        found["seconds_to_go"] = seconds * (total - len(reports)) / running
+        lines.append(f"  about {duration(found['seconds_to_go'])} to go")
+    return "\n".join(lines), {**found, "failed": failed}
 
 
 def duration(seconds: float) -> str:

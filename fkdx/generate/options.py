@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from fkdx.facts import add_json
 from fkdx.generate.settings import Settings
 from fkdx.image import INTERPOLATIONS
 from fkdx.image.augment import AUGMENTS
@@ -41,7 +42,7 @@ def parse(argv: list[str] | None) -> Settings:
     for add in (_add_files, _add_crops, _add_labels, _add_teacher, _add_machine):
         add(parser)
     given = vars(parser.parse_args(argv))
-    command = shlex.join(_without_item(sys.argv if argv is None else ["fkdx", "generate", *argv]))
+    command = shlex.join(_for_header(sys.argv if argv is None else ["fkdx", "generate", *argv]))
     try:
         return Settings(
             command=command,
@@ -70,6 +71,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     add("--evaluate", metavar="DIR", help="first measure the teacher's accuracy on these validation images")
     add("--dry-run", action="store_true", help="print what would be done, how large and how long, and stop")
     add("--status", action="store_true", help="print how far the job of --output is, and stop")
+    add_json(parser)
     add("--strict", action="store_true", help="stop at the first image that cannot be read")
     add(
         "--allow-warnings",
@@ -94,11 +96,12 @@ def _item(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _without_item(words: list[str]) -> list[str]:
-    """A command line without --shards (which may be abbreviated to --sh), so that all items note the same."""
+def _for_header(words: list[str]) -> list[str]:
+    """A command line without what changes no label, so that all who work on a job note the same: --shards
+    and --json (which may be abbreviated to --sh and --j)."""
     kept = []
     for before, word in zip(["", *words], words):
-        if not word.startswith("--sh") and not (before.startswith("--sh") and "=" not in before):
+        if not word.startswith(("--sh", "--j")) and not (before.startswith("--sh") and "=" not in before):
             kept.append(word)
     return kept
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 
+from fkdx.facts import Facts
 from fkdx.generate.collect import Output, finish
 from fkdx.generate.forecast import evaluate, forecast, status
 from fkdx.generate.loop import Labelling
@@ -25,16 +26,18 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if settings.status:
-            print(status(settings.output))
-        else:
-            run(settings)
+        with Facts(settings.json, quiet=rank() != 0) as facts:
+            if settings.status:
+                text, found = status(settings.output)
+                facts.say(text, **found)
+            else:
+                run(settings, facts)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; repeat the command to go on where it was") from None
     return 0
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, facts: Facts) -> None:
     source = open_store(settings.data, settings.classes)
     len(source)  # raises FileNotFoundError where there are none, before a teacher is loaded
     folders, _ = class_numbers(source, None)  # every class is among those of --classes
@@ -43,25 +46,30 @@ def run(settings: Settings) -> None:
     classes = None if bare else name_classes(settings, teachers, folders)
     if settings.evaluate and rank() == 0:
         validation = open_store(settings.evaluate, settings.classes)
+        scores: list[dict] = []
         for teacher in teachers:
-            print(evaluate(teacher, validation, classes, settings.batch_size))
+            text, score = evaluate(teacher, validation, classes, settings.batch_size)
+            scores.append(score)
+            facts.say(text, evaluation=scores)
     if settings.output:
-        label(make_plan(settings, source, teachers, classes))
+        label(make_plan(settings, source, teachers, classes), facts)
 
 
-def label(plan: Plan) -> None:
+def label(plan: Plan, facts: Facts) -> None:
     """Do the work that no other process does; rank 0 also begins the job and, unless it was asked for a part
     of the shards only, finishes the files."""
-    outputs, settings, facts = plan.outputs, plan.settings, plan.facts()
+    outputs, settings = plan.outputs, plan.settings
     item, items = settings.shards
     shards = plan.shards[item::items]
     with plan.feed() as feed:
         if settings.dry_run:
-            print(forecast(plan.teachers, feed, outputs, len(plan.shards)))
+            text, found = forecast(plan.teachers, feed, outputs, len(plan.shards))
+            facts.say(text, forecast=found)
             return
-        job = find_job(outputs, facts, {"command": settings.command, "decoder": decoder()})
+        job = find_job(outputs, plan.facts(), {"command": settings.command, "decoder": decoder()})
         if job is None:
-            print(f"{outputs[0].path}: finished already")
+            state, files = "finished already", [str(output.path) for output in outputs]
+            facts.say(f"{outputs[0].path}: {state}", state=state, files=files)
             return
         for output in outputs:
             own = [job.settings["teachers"][member] for member in output.members]
@@ -76,11 +84,14 @@ def label(plan: Plan) -> None:
             return
         if settings.is_item:
             finish_shards(labelling, shards)
-            print(f"{outputs[0].path}: shards {item}/{items} are done: {len(shards)} of {len(plan.shards)}")
+            facts.say(
+                f"{outputs[0].path}: shards {item}/{items} are done: {len(shards)} of {len(plan.shards)}",
+                **{"state": "item done", "shards": len(plan.shards), "shards_done": len(shards)},
+            )
             return
         with job.lock():
             finish_shards(labelling, shards)
-            conclude(job, shards, outputs, size_marks(plan.source.sizes()))
+            conclude(job, shards, outputs, size_marks(plan.source.sizes()), facts)
 
 
 def finish_shards(labelling: Labelling, shards: list[Shard]) -> None:
@@ -109,7 +120,7 @@ def find_job(outputs: list[Output], facts: dict, notes: dict) -> Parts | None:
     raise TimeoutError(f"generate: no job was begun by rank 0 within {WAIT_SECONDS} s, {folder}")
 
 
-def conclude(job: Parts, shards: list[Shard], outputs: list[Output], sizes: str) -> None:
+def conclude(job: Parts, shards: list[Shard], outputs: list[Output], sizes: str, facts: Facts) -> None:
     """Make the outputs and the report of a finished job, and remove its folder."""
     for number, output in enumerate(outputs):
         finish(job, shards, output, number, sizes)
@@ -117,16 +128,17 @@ def conclude(job: Parts, shards: list[Shard], outputs: list[Output], sizes: str)
     failed = [entry for report in reports for entry in report["failed"]]
     warned = sum(report.get("warned", 0) for report in reports)  # older parts do not say
     report = beside(outputs[0].path, ".report.json")
-    facts = {"settings": job.settings, **job.notes, "failed": failed, "warned": warned}
-    write_json(report, {**facts, "shards": reports})
+    done = {"settings": job.settings, **job.notes, "failed": failed, "warned": warned}
+    write_json(report, {**done, "shards": reports})
     job.remove()
     if failed:
         print(f"{len(failed)} images could not be read; see {report}", file=sys.stderr)
     if warned:
         print(f"{warned} images have JPEG faults that change no pixel; they were labelled", file=sys.stderr)
     images = sum(report["images"] for report in reports)
-    for output in outputs:
-        print(f"{output.path}: labels of {images} images")
+    text = "\n".join(f"{output.path}: labels of {images} images" for output in outputs)
+    counts = {"images": images, "failed": len(failed), "warned": warned}
+    facts.say(text, state="finished", files=[str(o.path) for o in outputs], report=str(report), **counts)
 
 
 def already_made(outputs: list[Output], settings: dict) -> bool:

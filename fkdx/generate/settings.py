@@ -66,6 +66,7 @@ class Settings:
     precision: str | None = None
     compile: bool = False
     threads: int | None = None
+    json: bool = False
     command: str = ""
 
     def __post_init__(self) -> None:

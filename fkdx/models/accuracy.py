@@ -14,6 +14,11 @@ def count_right(right: Tensor) -> Tensor:
     return torch.stack([right[:, :1].sum(), right.any(1).sum(), right.new_ones(len(right)).sum()])
 
 
+def accuracy_text(score: dict[str, float]) -> str:
+    """What `as_percentages` found, in words."""
+    return "top-1 {top1:.2f}%, top-5 {top5:.2f}% of {images} images".format(**score)
+
+
 def as_percentages(counts: list[float]) -> dict[str, float]:
     """{"top1", "top5" in percent, "images"} of summed counts. ZeroDivisionError if there is no image."""
     first, five, images = counts

@@ -181,43 +181,6 @@ def test_odd_names_are_names(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-# ---- facts as JSON ----------------------------------------------------------------------------------------
-
-FACTS = {
-    "info": "{labels}",
-    "verify": "{labels} --images {images}",
-    "compare": "{labels} {labels}",
-    "doctor": "",
-    "bench": "loader --images {images} --batch-size 2 --crops-per-image 1 --size 16 --batches 2 --profile",
-}
-
-
-@pytest.mark.parametrize("verb", FACTS)
-def test_facts_as_json(verb: str, good: dict[str, Path], capsys: pytest.CaptureFixture) -> None:
-    """One object, alone on stdout."""
-    run(verb, FACTS[verb] + " --json", **good)
-    assert isinstance(json.loads(capsys.readouterr().out), dict)
-
-
-def test_images_that_are_broken_as_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "ant").mkdir()
-    (tmp_path / "ant/0.jpg").write_bytes(b"\xff\xd8 no image")
-    assert cli.main(["verify", "--images", str(tmp_path), "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert len(found["unreadable"]) == 1
-    assert found["right"] is False
-
-
-@pytest.mark.parametrize("verb", FACTS)
-def test_a_closed_stdout_is_no_error(
-    verb: str, good: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    """Python makes stdout None where the caller closed it."""
-    monkeypatch.setattr(sys, "stdout", None)
-    run(verb, FACTS[verb], **good)
-    assert capsys.readouterr().err == ""
-
-
 # ---- one screen, one table of exit statuses, one name for a flag -------------------------------------------
 
 
@@ -277,7 +240,6 @@ def test_flags_have_one_name_in_all_verbs() -> None:
         assert not set(names) & set(SYNONYMS), verb
         assert "-k" not in names or {"--topk", "--neighbours"} & set(names), verb
         assert "-o" not in names or "--output" in names, verb
-    assert all("--json" in flags()[verb] for verb in FACTS)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

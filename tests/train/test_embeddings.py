@@ -69,7 +69,7 @@ def test_bare_outputs_are_evaluated_by_knn(
     assert "k-NN top-1" in capsys.readouterr().out
     (*_, last) = [line for line in log_of(tmp_path) if line["kind"] == "evaluation"]
     model = ["--model", "test_resnet", "--checkpoint", str(tmp_path / "last.safetensors"), "--device", "cpu"]
-    mine = ["--size", "32", "--knn", str(toy / "data"), "-k", "5"]
+    mine = ["--size", "32", "--knn", str(toy / "data"), "-k", "5", "--json"]
     assert cli.run("evaluate", [*model, *mine]) == 0
     assert json.loads(capsys.readouterr().out)["knn"]["top1"] == pytest.approx(last["top1"], abs=10)
 

@@ -73,18 +73,22 @@ def options(toy: Path, checkpoint: Path) -> list[str]:
 
 
 def test_colours_are_told_apart(options: list[str], capsys: pytest.CaptureFixture) -> None:
-    assert cli.run("evaluate", options) == 0
+    assert cli.run("evaluate", [*options, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["knn"]["images"] == found["probe"]["images"] == 20
     assert found["knn"]["top1"] > 60  # even random weights see colours
     assert found["probe"]["top1"] > 60
+    assert cli.run("evaluate", options) == 0
+    told = capsys.readouterr().out
+    assert f"k-NN: top-1 {found['knn']['top1']:.2f}%" in told
+    assert f"linear probe: top-1 {found['probe']['top1']:.2f}%" in told
 
 
 @pytest.mark.slow
 def test_processes_do_not_matter(options: list[str], capsys: pytest.CaptureFixture) -> None:
-    assert cli.run("evaluate", options) == 0
+    assert cli.run("evaluate", [*options, "--json"]) == 0
     alone = json.loads(capsys.readouterr().out)
-    found = torchrun(3, ["evaluate", *options], program=("-m", "fkdx"))
+    found = torchrun(3, ["evaluate", *options, "--json"], program=("-m", "fkdx"))
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout) == alone
 
