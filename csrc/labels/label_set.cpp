@@ -90,7 +90,7 @@ void LabelSet::number_images() {
       const Entry owner = owners[file][image];
       shares_[file].numbers[image] = shares_[owner.file].numbers[owner.image];
     }
-    files_[file]->forget_tables();
+    files_[file]->forget();
   }
 }
 
