@@ -8,9 +8,11 @@ import numpy as np
 _NUMPY_CORES = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1, numpy 2
 _DTYPE_NAMES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 _DTYPES = {name: np.dtype("<" + name) for name in _DTYPE_NAMES}
+BFLOAT16 = np.dtype([("upper half of a float32", "<u2")])  # numpy has no such number
 STORAGES = {
     "torch.FloatStorage": _DTYPES["f4"],
     "torch.HalfStorage": _DTYPES["f2"],
+    "torch.BFloat16Storage": BFLOAT16,
     "torch.DoubleStorage": _DTYPES["f8"],
     "torch.LongStorage": _DTYPES["i8"],
     "torch.IntStorage": _DTYPES["i4"],

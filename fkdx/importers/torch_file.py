@@ -12,7 +12,7 @@ import numpy as np
 from fkdx._C import FormatError
 from fkdx.errors import refuse
 from fkdx.importers import plain_pickle
-from fkdx.importers.known_globals import check_booleans
+from fkdx.importers.known_globals import BFLOAT16, check_booleans
 from fkdx.importers.stored_zip import Buffer, read_stored_zip
 
 _refuse = partial(refuse, "read_torch_file", "file", error=FormatError)
@@ -28,10 +28,10 @@ def read_torch_file(path: str | Path, mapped: bool = False) -> Any:
     """What `torch.save` wrote to `path`, as plain data.
 
     Reads both containers: the zip file of torch >= 1.6, and the series of pickles before it. Returns None,
-    bool, int, float, str, bytes, tuple, list, dict and numpy arrays (torch tensors become numpy arrays), as
-    saved. With `mapped`, tensors in zip files stay on disk until they are used, and checksums are not
-    checked. Raises FormatError with the path for anything else (see `plain_pickle` and `stored_zip`), OSError
-    if the file cannot be read.
+    bool, int, float, str, bytes, tuple, list, dict and numpy arrays, as saved; torch tensors become numpy
+    arrays, and bfloat16 becomes float32. With `mapped`, tensors in zip files stay on disk until they are
+    used, and checksums are not checked. Raises FormatError with the path for anything else (see
+    `plain_pickle` and `stored_zip`), OSError if the file cannot be read.
     """
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -119,4 +119,6 @@ def _parse_legacy(data: bytes, path: str) -> Any:
 def _storage(body: Buffer, dtype: np.dtype, count: int) -> np.ndarray:
     if len(body) != count * dtype.itemsize:
         raise ValueError(f"a storage of {len(body)} bytes for {count} elements of {dtype}")
+    if dtype == BFLOAT16:
+        return (np.frombuffer(body, "<u2").astype("<u4") << 16).view("<f4")
     return check_booleans(np.frombuffer(body, dtype))

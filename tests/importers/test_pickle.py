@@ -59,6 +59,23 @@ def test_reads_what_torch_saves(rng: np.random.Generator, protocol: int, zipped:
     assert equal(parse_torch_file(data, "file"), value)
 
 
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_bfloat16_becomes_float32(zipped: bool) -> None:
+    values = torch.randn(4, 6).bfloat16()
+    values[0, :3] = torch.tensor([torch.inf, -0.0, 1e-40])
+    value = [values, values.t(), torch.zeros(0).bfloat16()]
+    data = saved(value, _use_new_zipfile_serialization=zipped)
+    assert equal(parse_torch_file(data, "file"), [one.float() for one in value])
+
+
+def test_what_lay_on_a_gpu_is_read() -> None:
+    values = torch.randn(3, 4)
+    data = saved(values, _use_new_zipfile_serialization=False)
+    there = data.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:1")
+    assert there != data
+    assert equal(parse_torch_file(there, "file"), values)
+
+
 def test_numpy_1_names_are_known(rng: np.random.Generator) -> None:
     values = rng.random((5, 3))
     for protocol in (2, 4):
