@@ -24,7 +24,7 @@ def histogram(counts: np.ndarray, title: str, description: str) -> Spec:
         alt.Chart(_bins(counts))
         .mark_bar(binSpacing=0)
         .encode(
-            x=alt.X("from:Q", bin="binned", title=title, axis=alt.Axis(format=".1f")),
+            x=alt.X("from:Q", bin="binned", title=title, axis=alt.Axis(format=".1f", tickCount=10)),
             x2="to:Q",
             y=alt.Y("share:Q", title="share of crops", axis=alt.Axis(format="%")),
             tooltip=[alt.Tooltip("from:Q", format=".2f"), alt.Tooltip("share:Q", format=".2%"), "crops:Q"],
@@ -52,7 +52,7 @@ def thresholds(tally: Tally, low: float, middle: float, top: float) -> Spec:
             "from:Q",
             bin="binned",
             title="largest probability of a crop",
-            axis=alt.Axis(format=".1f"),
+            axis=alt.Axis(format=".1f", tickCount=10),
             scale=alt.Scale(domain=[0, 1]),
         ),
         x2="to:Q",

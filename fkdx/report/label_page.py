@@ -9,14 +9,16 @@ from fkdx.calibration.rule import true_classes
 from fkdx.importers.fkd_export import FKD_KINDS, fkd_bytes
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_class_labels
-from fkdx.labels.layout import record_dtype
+from fkdx.labels.layout import Encoding
+from fkdx.labels.rounding import record_bytes
 from fkdx.report import charts
 from fkdx.report.comparison import Comparison, compare
 from fkdx.report.inspector import Inspector, choose, gallery, table_rows
-from fkdx.report.page import as_text, render
+from fkdx.report.page import as_text, listed, render
 from fkdx.report.problems import find_problems
 from fkdx.report.survey import Survey, survey
 from fkdx.stores import Store
+from fkdx.stores.imagenet import with_words
 
 PICTURED = 22  # images with their crops ...
 CROPS_OF_IMAGE = 8  # ... and how many of them: with two galleries about 200 pictures
@@ -28,7 +30,7 @@ class LabelReport:
     """A surveyed label file, ready to be shown.
 
     Attributes:
-        names: the C class names; numbers where the file has none.
+        names: the C class names, synsets with their words; numbers where the file has none.
         notes: what is left out of the page, and why.
     """
 
@@ -73,6 +75,7 @@ def open_report(
         )
     if len(names) != labels.num_classes:
         names = [str(c) for c in range(labels.num_classes)]
+    names = with_words(names)
     if source is None:
         notes.append("No pictures: the images were not given (--images).")
     elif labels.ratios:
@@ -169,7 +172,7 @@ def _facts(labels: LabelFile) -> dict[str, str]:
         "crops an image": str(labels.crops) if labels.crops else "varying",
         "size": f"{labels.size / 1e6:,.1f} MB, {labels.size / max(int(labels.crop_counts.sum()), 1):.2f} "
         "bytes a crop",
-        **{name.replace("_", " "): as_text(value) for name, value in named.items()},
+        **listed(named),
         "digest": labels.digest,
     }
     if "command" in provenance:
@@ -182,9 +185,10 @@ def _facts(labels: LabelFile) -> dict[str, str]:
 def _sizes(labels: LabelFile) -> dict[str, float]:
     crops = max(int(labels.crop_counts.sum()), 1)
     sizes = {f"this file ({labels.encoding}, {labels.value_type})": labels.size / crops}
-    if labels.encoding != "plain" and labels.value_type != "log8":
-        plain = record_dtype(labels.kind, labels.value_type, labels.num_classes, labels.k, labels._required)
-        sizes["the same, plain"] = float(plain.itemsize)
+    other: Encoding = "plain" if labels.encoding == "compact" else "compact"
+    record = record_bytes(labels, other)
+    if record is not None:
+        sizes[f"its crops, {other}"] = record
     if labels.kind in FKD_KINDS and not labels.mix_size:
         first = labels[0]
         file = fkd_bytes(labels.kind, first.boxes, first.flips, first.ids, first.values, first.image_size)

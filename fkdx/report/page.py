@@ -71,7 +71,26 @@ def as_text(value: Any) -> str:
     """A value of a header or recipe, for a reader: lists without brackets, a dash for None."""
     if isinstance(value, list):
         return ", ".join(map(as_text, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return "–" if value is None else str(value)
+
+
+def listed(facts: dict[str, Any], before: str = "") -> dict[str, str]:
+    """Facts of a header by their names in words; those of a group inside it, such as a teacher's, follow its
+    name one by one."""
+    words: dict[str, str] = {}
+    for name, value in facts.items():
+        title = f"{before}{name.replace('_', ' ')}"
+        groups = value if isinstance(value, list) else [value]
+        if groups and all(isinstance(group, dict) for group in groups):
+            for place, group in enumerate(groups, 1):
+                words |= listed(group, f"{title} {place}, " if len(groups) > 1 else f"{title}, ")
+        else:
+            words[title] = as_text(value)
+    return words
 
 
 def number(value: float | int | None) -> str:

@@ -25,6 +25,15 @@ def synsets_of(names: Sequence[str]) -> list[str]:
     return [_synset_of(name) for name in names]
 
 
+def with_words(names: Sequence[str]) -> list[str]:
+    """Bare synsets with the first of their words behind them ("n01440764 tench"), for people; other names as
+    they are, and all of them where timm is not installed."""
+    if not any(SYNSET.fullmatch(name) for name in names):
+        return list(names)
+    words = dict(_table("imagenet_synset_to_lemma.txt"))
+    return [f"{name} {words[name].split(',')[0]}" if name in words else name for name in names]
+
+
 def _synset_of(name: str) -> str:
     found = SYNSET.match(name)
     return found.group() if found else _by_words().get(name.lower(), name)

@@ -11,7 +11,7 @@ from fkdx.errors import expect, refuse
 from fkdx.labels import LabelFile, LabelWriter
 from fkdx.labels.comparable import check_plain_crops, check_same_classes, check_same_crops, check_same_images
 from fkdx.labels.distributions import gather_with_tails, probabilities, recover, scores, tempered
-from fkdx.labels.rounding import stored_values
+from fkdx.labels.rounding import record_bytes, stored_values
 
 C, K, CROPS = 12, 4, 30
 SOFT = ["topk", "smoothing", "dense", "topk_logits", "dense_logits"]
@@ -83,6 +83,21 @@ def test_values_are_rounded_as_a_file_rounds_them(tmp_path: Path, rng, kind, enc
     assert (tails is None) == (image.tails is None)
     if tails is not None:
         np.testing.assert_array_equal(tails, image.tails)
+
+
+@pytest.mark.parametrize("encoding", ["plain", "compact"])
+@pytest.mark.parametrize("kind", ["hard", *SOFT])
+def test_bytes_of_a_crop_in_another_encoding(tmp_path: Path, rng, kind, encoding) -> None:
+    def written(crops: int, encoding: str) -> Path:
+        path = tmp_path / f"{encoding} {crops}"
+        sizes = {"a/1.jpg": (375, 500)}
+        write_labels(path, rng, kind, num_classes=C, k=K, crops=crops, encoding=encoding, sizes=sizes)
+        return path
+
+    found = record_bytes(LabelFile(written(5, "plain" if encoding == "compact" else "compact")), encoding)
+    # The difference of two files is without headers and, but for 64 bytes, without padding.
+    more = written(612, encoding).stat().st_size - written(100, encoding).stat().st_size
+    assert abs(found - more / 512) <= 64 / 512
 
 
 def test_values_that_no_file_can_hold_are_refused(tmp_path: Path, rng) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fkdx import LabelFile, LabelWriter, cli
+from fkdx.report.page import listed
 from fkdx.report.runs import read_run, seeds
 
 from label_draws import write_labels  # isort: skip
@@ -34,6 +35,22 @@ def test_the_page_holds_everything(labelled, tmp_path):
     assert detail["picture"].startswith("data:image/jpeg;base64,")
     assert all(box["picture"] and box["classes"] for box in detail["boxes"])
     assert page.stat().st_size < 15e6
+
+
+def test_facts_of_a_header_in_words():
+    teacher = {"name": "a", "mean": [0.5, 1 / 3], "checkpoint": None}
+    assert listed({"allow_warnings": False, "teachers": [teacher], "versions": {"fkdx": "1"}}) == {
+        "allow warnings": "no",
+        "teachers, name": "a",
+        "teachers, mean": "0.5, 0.333333",
+        "teachers, checkpoint": "–",
+        "versions, fkdx": "1",
+    }
+    assert listed({"teachers": [{"name": "a"}, {"name": "b"}], "steps": []}) == {
+        "teachers 1, name": "a",
+        "teachers 2, name": "b",
+        "steps": "",
+    }
 
 
 def test_a_hostile_name_stays_text(labelled, tmp_path):

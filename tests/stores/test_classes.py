@@ -10,6 +10,7 @@ from storing import write_tar
 
 from fkdx import CropLoader, LabelWriter, ValidationLoader
 from fkdx.stores import ImageFolder, TarShards, class_numbers, in_order, open_store, read_classes, read_lines
+from fkdx.stores.imagenet import with_words
 
 
 @pytest.fixture
@@ -27,6 +28,12 @@ def test_order() -> None:
     assert in_order(["1", "10", "2"]) == ["1", "10", "2"]  # not 0 ... C-1: names like any others
     assert in_order(["00", "1"]) == ["00", "1"]
     assert in_order([]) == []
+
+
+def test_synsets_with_their_words() -> None:
+    names = ["n01440764", "dog", "n99999999", "n02051845 pelican"]
+    assert with_words(names) == ["n01440764 tench", *names[1:]]
+    assert with_words(["a", "b"]) == ["a", "b"]
 
 
 def test_empty_and_hidden_folders(folder: Path) -> None:

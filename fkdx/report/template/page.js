@@ -5,6 +5,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const find = (id) => document.getElementById(id);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const narrow = window.matchMedia("(max-width: 44rem)");
 
   function element(name, attributes = {}, ...children) {
     const made = document.createElement(name);
@@ -23,7 +24,7 @@
       background: "transparent",
       view: { stroke: line },
       axis: { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line },
-      legend: { labelColor: ink, titleColor: ink },
+      legend: { labelColor: ink, titleColor: ink, ...(narrow.matches ? { orient: "top", columns: 2 } : {}) },
       title: { color: ink },
       rule: { color: ink },
       text: { color: ink },
@@ -31,9 +32,16 @@
     };
   }
 
+  // Charts above each other have no width of their own: they take the page's, less their axis and legend.
+  function fitted(spec, room) {
+    if (!spec.vconcat) return spec;
+    const width = Math.min(room - (narrow.matches ? 130 : 250), 900);
+    return { ...spec, vconcat: spec.vconcat.map((part) => ({ ...part, width })) };
+  }
+
   function draw(target, spec) {
     const options = { actions: false, renderer: "svg", config: theme(), tooltip: { theme: dark.matches ? "dark" : "light" } };
-    return vegaEmbed(target, spec, options);
+    return vegaEmbed(target, fitted(spec, target.clientWidth), options);
   }
 
   function drawAll() {
@@ -44,7 +52,7 @@
   }
 
   drawAll();
-  dark.addEventListener("change", drawAll);
+  for (const query of [dark, narrow]) query.addEventListener("change", drawAll);
   if (!find("table")) return;
 
   // The table of images. Without a server all rows are here; with one it sorts, searches and sends a part.
