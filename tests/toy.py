@@ -3,10 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import forked
 import images
 import label_draws
 import numpy as np
@@ -108,12 +108,13 @@ def draw_answers(rng: np.random.Generator, kind: str, truth: int, outputs: int) 
 def torchrun(
     processes: int, arguments: list[str], timeout: float = 240, program: Sequence[str] = ("-m", "fkdx.train")
 ) -> subprocess.CompletedProcess:
-    """torchrun of `fkdx.train` or another program, waited for."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    words = [*command, *program, *arguments]
-    return subprocess.run(
-        words, capture_output=True, text=True, timeout=timeout, env=environment(), check=False
-    )
+    """torchrun of `fkdx.train` or another program, waited for; forked, as are its processes."""
+    return forked.run(torchrun_words(processes, *program, *arguments), env=environment(), timeout=timeout)
+
+
+def torchrun_words(processes: int, *more: str) -> list[str]:
+    """What follows `python`."""
+    return ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone", *more]
 
 
 def environment() -> dict[str, str]:

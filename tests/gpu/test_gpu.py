@@ -1,5 +1,7 @@
 """On a GPU: kernels equal to their CPU twins, capturable, on any stream, repeatable; and the trainer."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from draw_tensors import (
     random_labels,
     random_logits,
 )
-from toy import make_toy, steps_of, torchrun
+from toy import environment, make_toy, steps_of, torchrun_words
 
 from fkdx import SparseTarget, loss_and_grad, soft_cross_entropy
 from fkdx.batch import prepare
@@ -386,7 +388,8 @@ def test_the_trainer_on_every_gpu(tmp_path, run_seed):
     data = make_toy(tmp_path, run_seed)
     gpus = max(n for n in (1, 2, 4, 8) if n <= torch.cuda.device_count())
     assert train(gpu_run(data, tmp_path / "one", "--amp", "none")) == 0
-    done = torchrun(gpus, gpu_run(data, tmp_path / "all", "--amp", "none"))
+    words = [*torchrun_words(gpus, "-m", "fkdx.train"), *gpu_run(data, tmp_path / "all", "--amp", "none")]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
     one, every = ([line["loss"] for line in steps_of(tmp_path / name)] for name in ("one", "all"))
     assert every == pytest.approx(one, abs=2e-3)

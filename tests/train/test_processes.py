@@ -11,8 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import Program
 from torch.distributed import TCPStore
-from toy import CLASSES, COMMON, environment, log_of, same_end, steps_of, torchrun, write_labels
+from toy import (
+    CLASSES,
+    COMMON,
+    environment,
+    log_of,
+    same_end,
+    steps_of,
+    torchrun,
+    torchrun_words,
+    write_labels,
+)
 
 from fkdx.labels import fingerprint
 from fkdx.train.loop import main
@@ -26,7 +37,8 @@ def test_two_processes_do_what_one_does(toy_data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     arguments = [*COMMON, *toy_data, "--ema", "0.9", "--optimizer", "adamw", "--lr", "1e-3"]
     assert main([*arguments, "--output", str(one)]) == 0
-    done = torchrun(2, [*arguments, "--output", str(two)])
+    words = [sys.executable, *torchrun_words(2, "-m", "fkdx.train"), *arguments, "--output", str(two)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, env=environment())
     assert done.returncode == 0, done.stderr
     assert len(steps_of(one)) == 12
     for a, b in zip(steps_of(one), steps_of(two), strict=True):
@@ -115,10 +127,8 @@ def test_an_error_of_one_process_ends_both(toy_data, tmp_path):
     assert "red/3.jpg" in said[0]
 
 
-def start(processes: int, arguments: list[str], *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    words = [*command, *more, "-m", "fkdx.train", *arguments]
-    return subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, text=True)
+def start(processes: int, arguments: list[str], *more: str) -> Program:
+    return Program(torchrun_words(processes, *more, "-m", "fkdx.train", *arguments), env=environment())
 
 
 def wait_for_step(run: Path, step: int) -> None:
@@ -130,7 +140,7 @@ def wait_for_step(run: Path, step: int) -> None:
     raise AssertionError("the run does not get going")
 
 
-def workers_of(process: subprocess.Popen) -> list[int]:
+def workers_of(process: Program) -> list[int]:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [int(child) for child in children]
 
@@ -203,20 +213,9 @@ def test_two_agents_restart_a_killed_process_and_end_the_same(toy_data, whole, t
     """Two torchrun programs, as on two machines; a process of one of them is killed."""
     run, port = tmp_path / "run", free_port()
     meeting = ["--nnodes=2", "--nproc_per_node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}"]
-    words = [
-        *meeting,
-        "--rdzv-id=run",
-        "--max-restarts=3",
-        "-m",
-        "fkdx.train",
-        *COMMON,
-        *toy_data,
-        *RESTARTED,
-    ]
-    command = [sys.executable, "-m", "torch.distributed.run", *words, "--output", str(run)]
-    agents = [
-        subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    words = ["-m", "torch.distributed.run", *meeting, "--rdzv-id=run", "--max-restarts=3", "-m", "fkdx.train"]
+    words += [*COMMON, *toy_data, *RESTARTED, "--output", str(run)]
+    agents = [Program(words, env=environment()) for _ in range(2)]
     wait_for_step(run, 8)
     os.kill(workers_of(agents[agent])[0], signal.SIGKILL)
     errors = [process.communicate(timeout=280)[1] for process in agents]
@@ -236,22 +235,21 @@ import sys
 from datetime import timedelta
 from torch.distributed import TCPStore
 from fkdx.train.distributed import store_of_attempt
-port, rank = map(int, sys.argv[1:3])
-store = store_of_attempt(TCPStore("localhost", port, is_master=False, timeout=timedelta(seconds=60)), rank, 3)
-print(store.add("failed", 1), flush=True)
-sys.stdin.read()
+port, rank = map(int, sys.argv[1:])
+store = TCPStore("localhost", port, is_master=False, timeout=timedelta(seconds=60))
+own = store_of_attempt(store, rank, 3)
+print(own.add("failed", 1), flush=True)
+store.wait(["end"])
 """
 
 
-def test_every_attempt_counts_for_itself():
+def test_every_attempt_counts_for_itself(tmp_path):
     """Three attempts over one store: the second is of a process that died, and never meets."""
     store = TCPStore("localhost", 0, is_master=True)
+    (tmp_path / "meeting.py").write_text(MEETING)
 
-    def join(rank: int) -> subprocess.Popen:
-        words = [sys.executable, "-c", MEETING, str(store.port), str(rank)]
-        return subprocess.Popen(
-            words, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def join(rank: int) -> Program:
+        return Program([str(tmp_path / "meeting.py"), str(store.port), str(rank)], env=environment())
 
     for _ in range(2):
         dead = join(2)
@@ -260,8 +258,12 @@ def test_every_attempt_counts_for_itself():
         dead.kill()
         dead.communicate()
         attempt = [join(rank) for rank in (0, 1, 2)]
-        counts = sorted(process.communicate("", timeout=100)[0].strip() for process in attempt)
+        while not all(process.output("out") for process in attempt):
+            time.sleep(0.05)
+        store.set("end", "")
+        counts = sorted(process.communicate(timeout=100)[0].strip() for process in attempt)
         assert counts == ["1", "2", "3"]
+        store.delete_key("end")
 
 
 COLLECTIVES = """
@@ -327,15 +329,21 @@ def test_a_closed_output_does_not_end_a_run(toy_data, tmp_path, how):
 def test_signals_of_batch_systems_and_terminals(toy_data, tmp_path, name):
     """They end a run with a checkpoint, but for SIGHUP under nohup, which changes nothing."""
     run = tmp_path / "run"
-    words = [sys.executable, "-m", "fkdx.train", *COMMON, *toy_data, "--epochs", "4000", "--output", str(run)]
-    words = ["nohup", *words] if name == "nohup" else words
-    process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    words = ["-m", "fkdx.train", *COMMON, *toy_data, "--epochs", "4000", "--output", str(run)]
+    if name == "nohup":
+        words, to = (
+            ["nohup", sys.executable, *words],
+            {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE},
+        )
+        process = subprocess.Popen(words, env=environment(), text=True, **to)
+    else:
+        process = Program(words, env=environment())
     wait_for_step(run, 2)
     process.send_signal(signal.SIGHUP if name == "nohup" else signal.Signals[name])
     if name == "nohup":
         steps = len(steps_of(run))
         wait_for_step(run, steps + 3)
         process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=100)[1].decode()
+    said = process.communicate(timeout=100)[1]
     assert f"stopped by {'SIGTERM' if name == 'nohup' else name}" in said
     assert (run / "last.pt").exists()

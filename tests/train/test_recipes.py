@@ -1,8 +1,6 @@
 """Recipes and schedules: what they say, and two steps of every shipped one, in one process and in two."""
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -10,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from toy import environment, steps_of
+from toy import steps_of, torchrun
 
 from fkdx.train.check_recipe import check_recipe
 from fkdx.train.differences import differences, without_effect
@@ -78,15 +76,7 @@ def test_every_recipe_runs_in_two_processes(arguments_of, tmp_path):
         f"world = World()\nfor arguments in {runs!r}:\n"
         "    assert train(read_recipe(arguments), world) == 0, arguments\nworld.leave()\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node=2",
-        "--standalone",
-        str(program),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    done = torchrun(2, [], timeout=900, program=[str(program)])
     assert done.returncode == 0, done.stderr
     for name in NAMES:
         assert [math.isfinite(line["loss"]) for line in steps_of(tmp_path / name)] == [True, True]

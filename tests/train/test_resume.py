@@ -3,14 +3,15 @@
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
+from forked import Program
 from toy import COMMON, draw_images, environment, log_of, same_end, steps_of, write_labels
 
 from fkdx.files import write_whole
@@ -75,8 +76,7 @@ def test_a_finished_run_stays_as_it_is(arguments, whole, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_a_checkpoint_to_go_on_from(arguments, whole, tmp_path, number):
-    command = [sys.executable, "-m", "fkdx.train", *arguments, "--output", str(tmp_path)]
-    process = subprocess.Popen(command, env=environment())
+    process = Program(["-m", "fkdx.train", *arguments, "--output", str(tmp_path)], env=environment())
     while not (tmp_path / "log.jsonl").exists() or not steps_of(tmp_path):
         time.sleep(0.01)
         assert process.poll() is None
@@ -152,44 +152,46 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
     with pytest.raises(OSError, match=r"cannot write \(disk full\), \d+ bytes are free there, .*last.pt"):
         write_whole(path, write)
-    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+    assert [file.name for file in path.parent.iterdir()] == ["last.pt"]
     assert path.read_text() == "old"
 
 
 def test_a_full_disk_is_named(tmp_path):
     """By torch and by safetensors; files of this process may not grow beyond 100 kB."""
-    program = (
+    (tmp_path / "program.py").write_text(
         "import resource, sys, torch\nfrom pathlib import Path\nfrom fkdx.train import checkpoint\n"
         "folder = Path(sys.argv[1])\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "for save in (lambda: checkpoint.save(folder / 'last.pt', {'w': torch.zeros(200_000)}),\n"
         "             lambda: checkpoint.save_weights(folder / 'last.pt', torch.nn.Linear(500, 500))):\n"
         "    try:\n        save()\n    except OSError as error:\n        print(error)\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+    (tmp_path / "full").mkdir()
+    done = forked.run([str(tmp_path / "program.py"), str(tmp_path / "full")], env=environment())
+    assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 2
     assert all("bytes are free there" in line and line.endswith("last.pt") for line in lines)
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "full").iterdir())
 
 
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
     """Kill a process that saves and saves, again and again: what bears the name always loads."""
-    program = (
+    (tmp_path / "program.py").write_text(
         "import sys, torch\nfrom pathlib import Path\nfrom fkdx.train import checkpoint\n"
         "state = {'position': {}, 'w': torch.zeros(200_000)}\nprint('go', flush=True)\n"
         "while True:\n    checkpoint.save(Path(sys.argv[1]), state)\n"
     )
-    path = tmp_path / "last.pt"
+    folder = tmp_path / "run"
+    folder.mkdir()
+    path = folder / "last.pt"
     for delay in (0.02, 0.05, 0.11):
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, env=environment()
-        )
-        process.stdout.readline()
+        process = Program([str(tmp_path / "program.py"), str(path)], env=environment())
+        while not process.output("out"):
+            time.sleep(0.005)
         time.sleep(delay)
         process.kill()
         process.wait()
         if path.exists():
             assert checkpoint.load(path)["w"].sum() == 0
     checkpoint.save(path, {"position": {}})
-    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+    assert [file.name for file in path.parent.iterdir()] == ["last.pt"]
