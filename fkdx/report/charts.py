@@ -194,18 +194,22 @@ def sizes(bytes_a_crop: dict[str, float]) -> Spec:
 def lines(rows: list[dict[str, Any]], y: str, title: str, description: str, percent: bool = False) -> Spec:
     """One line a run over steps; a run with a single point is drawn as that point."""
     data = alt.Data(values=rows)
+    runs = list(dict.fromkeys(row["run"] for row in rows))
     base = alt.Chart(data).encode(
-        x=alt.X("step:Q", title="step"),
+        x=alt.X("step:Q", title="step", scale=alt.Scale(zero=True)),
         y=alt.Y(
             f"{y}:Q",
             title=title,
             scale=alt.Scale(zero=False),
             axis=alt.Axis(format="%") if percent else alt.Axis(),
         ),
-        color=alt.Color("run:N", title=None),
+        color=alt.Color("run:N", title=None, sort=runs),
         tooltip=["run:N", "step:Q", alt.Tooltip(f"{y}:Q", format=".4~g")],
     )
-    return spec_of(alt.layer(base.mark_line(), base.mark_point(filled=True, size=18)), description)
+    size = 70 if len(rows) <= 10 * len(runs) else 18  # a few points are to be seen, many only to be touched
+    return spec_of(
+        alt.layer(base.mark_line(), base.mark_point(filled=True, opacity=1, size=size)), description
+    )
 
 
 def bars(rows: list[dict[str, Any]], description: str) -> Spec:

@@ -136,5 +136,9 @@ def _confused_both_ways(found: Survey, names: list[str], least: float = 0.1) -> 
         return []
     shown = "; ".join(f"{names[a]} and {names[b]}" for a, b in sorted(pairs)[:3])
     more = " ..." if len(pairs) > 3 else ""
-    text = f"Each is the likeliest class in at least {least:.0%} of the other's crops: {shown}{more}."
-    return [Problem("note", "classes confused both ways", text, 2 * len(pairs), len(names))]
+    text = (
+        f"In {len(pairs)} pairs each is the likeliest class in at least {least:.0%} of the other's crops: "
+        f"{shown}{more}."
+    )
+    classes = len({one for pair in pairs for one in pair})
+    return [Problem("note", "classes confused both ways", text, classes, len(names))]

@@ -95,3 +95,14 @@ def test_confusion_both_ways_is_named(tmp_path):
     both = next(problem for problem in found if problem.title == "classes confused both ways")
     assert "a and b" in both.text
     assert both.count == 2
+
+
+def test_a_class_in_many_confused_pairs_counts_once(tmp_path):
+    with LabelWriter(tmp_path / "a.fkdl", num_classes=3, k=1, crops=2) as writer:
+        for key, tops in (("a/1", (1, 2)), ("b/1", (0, 2)), ("c/1", (0, 1))):
+            boxes = [[0, 0, 50, 50], [1, 1, 50, 50]]
+            writer.add(key, boxes, [False] * 2, [[top] for top in tops], [[0.9]] * 2, (100, 100))
+    found = find_problems(survey(LabelFile(tmp_path / "a.fkdl"), np.arange(3)), list("abc"), 1)
+    both = next(problem for problem in found if problem.title == "classes confused both ways")
+    assert (both.count, both.total) == (3, 3)
+    assert both.text.startswith("In 3 pairs ")
