@@ -104,5 +104,5 @@ def test_a_class_in_many_confused_pairs_counts_once(tmp_path):
             writer.add(key, boxes, [False] * 2, [[top] for top in tops], [[0.9]] * 2, (100, 100))
     found = find_problems(survey(LabelFile(tmp_path / "a.fkdl"), np.arange(3)), list("abc"), 1)
     both = next(problem for problem in found if problem.title == "classes confused both ways")
-    assert (both.count, both.total) == (3, 3)
+    assert (both.count, both.of) == (3, 3)
     assert both.text.startswith("In 3 pairs ")
