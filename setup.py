@@ -3,8 +3,8 @@
 Environment:
     FKDX_CUDA        auto (default: on if nvcc is found) | 1 | 0
     FKDX_CUDA_ARCHS  all (default) | native | a list such as "80;90"
-    FKDX_LIBJPEG     auto (default: bundled, where there is nasm) | bundled | system
-    FKDX_LIBJPEG_SOURCE  path of libjpeg-turbo's source archive, instead of that in third_party
+    FKDX_LIBJPEG     auto (default: bundled where its source can be had) | bundled | system
+    FKDX_LIBJPEG_SOURCE  path of libjpeg-turbo's source archive, instead of a download
     FKDX_WERROR      1 turns compiler warnings into errors
     FKDX_SANITIZE    for example "address,undefined" or "thread"
     FKDX_BUILD_DIR   a folder to keep, for incremental builds (default: a fresh temporary one)
@@ -23,6 +23,7 @@ import pybind11
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
 
@@ -86,7 +87,15 @@ def component(name: str, version: str, license: str, purl: str = "") -> dict:
     return known | ({"purl": purl} if purl else {})
 
 
+class SdistWithLibjpeg(sdist):
+    """An archive that builds from itself alone: with libjpeg-turbo's source in third_party/."""
+
+    def run(self) -> None:
+        subprocess.run(["cmake", "-P", "cmake/libjpeg_source.cmake"], cwd=ROOT, check=True)
+        super().run()
+
+
 setup(
     ext_modules=[Extension("fkdx._C", sources=[])],
-    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": WheelWithComponents},
+    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": WheelWithComponents, "sdist": SdistWithLibjpeg},
 )

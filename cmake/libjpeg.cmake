@@ -24,16 +24,16 @@ function(libjpeg_bundle)
   add_dependencies(fkdx_jpeg libjpeg)
   target_include_directories(fkdx_jpeg SYSTEM INTERFACE ${folder}/source/src ${folder}/build)
   target_link_libraries(fkdx_jpeg INTERFACE ${folder}/build/libjpeg.a)
-  string(REGEX REPLACE "\\.([0-9])$" ".00\\1" number ${FKDX_LIBJPEG_VERSION})  # 3.2.0 is 3002000
+  string(REGEX REPLACE "\\.([0-9])$" ".00\\1" number ${FKDX_LIBJPEG_VERSION})  # 3.1.3 is 3001003
   string(REGEX REPLACE "\\.([0-9])\\." "00\\1" number ${number})
   target_compile_definitions(fkdx_jpeg INTERFACE FKDX_BUNDLED_JPEG=${number})
 endfunction()
 
 function(libjpeg_of_system)
   if(NOT JPEG_FOUND)
-    message(FATAL_ERROR "fkdx needs libjpeg-turbo: the source of the pinned version is not used (${libjpeg_why}), and the "
-      "headers of the system's are missing: apt-get install libjpeg62-turbo-dev (Debian), libjpeg-turbo8-dev (Ubuntu), "
-      "libjpeg-turbo-devel (Fedora), or set CMAKE_PREFIX_PATH to its folder")
+    message(FATAL_ERROR "fkdx needs libjpeg-turbo: the source of the pinned version could not be downloaded (give it as "
+      "FKDX_LIBJPEG_SOURCE=PATH), and the headers of the system's are missing: apt-get install libjpeg62-turbo-dev "
+      "(Debian), libjpeg-turbo8-dev (Ubuntu), libjpeg-turbo-devel (Fedora), or set CMAKE_PREFIX_PATH to its folder")
   endif()
   set(CMAKE_REQUIRED_LIBRARIES JPEG::JPEG)
   check_cxx_source_compiles("#include <cstdio>
@@ -46,10 +46,10 @@ int main() { jpeg_decompress_struct d{}; JDIMENSION x = 0, w = 1; jpeg_crop_scan
   target_link_libraries(fkdx_jpeg INTERFACE JPEG::JPEG)
 endfunction()
 
-set(libjpeg_why "FKDX_LIBJPEG=system")
+set(libjpeg_why "as asked")
 if(NOT FKDX_LIBJPEG STREQUAL "system")
   libjpeg_find_source()
-  set(libjpeg_why "third_party/${libjpeg_name} is missing")
+  set(libjpeg_why "the source of version ${FKDX_LIBJPEG_VERSION} could not be downloaded")
 endif()
 find_package(JPEG QUIET)
 set(libjpeg_kind "bundled")
@@ -66,8 +66,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64" AND FKDX_LIBJPEG_ARCHIVE)
 endif()
 if(NOT FKDX_LIBJPEG_ARCHIVE)
   if(FKDX_LIBJPEG STREQUAL "bundled")
-    message(FATAL_ERROR "FKDX_LIBJPEG=bundled: third_party/${libjpeg_name} is missing; download it from "
-      "${libjpeg_address} and give its path as FKDX_LIBJPEG_SOURCE")
+    message(FATAL_ERROR "FKDX_LIBJPEG=bundled: ${libjpeg_name} could not be downloaded; give its path as "
+      "FKDX_LIBJPEG_SOURCE, from ${libjpeg_release}")
   endif()
   set(libjpeg_kind "system")
 endif()

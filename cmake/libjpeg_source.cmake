@@ -1,35 +1,81 @@
-# Finds the source archive of the pinned libjpeg-turbo and checks it. Also a script that does this alone:
+# Finds the source archive of the pinned libjpeg-turbo. Also a script, which downloads it into third_party/:
 #   cmake -P cmake/libjpeg_source.cmake
 cmake_minimum_required(VERSION 3.22)  # a script has no policies of its own
-set(FKDX_LIBJPEG_VERSION 3.2.0)
-# The archive of its tag, with the bytes that GitHub and Linux distributions give it; in libjpeg-turbo's repository:
-#   git archive --prefix=libjpeg-turbo-3.2.0/ 3.2.0 | gzip -n
-set(FKDX_LIBJPEG_SHA256 980dd81f425082aa6d7c9e47fef27554ce7a9ffc8e2f6e863b97d263c5c50858)
+set(FKDX_LIBJPEG_VERSION 3.1.3)
+# The archive of the release and the one of its tag, which Linux distributions keep; the sources are the same.
+set(FKDX_LIBJPEG_SHA256
+  075920b826834ac4ddf97661cc73491047855859affd671d52079c6867c1c6c0
+  3a13a5ba767dc8264bc40b185e41368a80d5d5f945944d1dbaa4b2fb0099f4e5)
 set(libjpeg_name libjpeg-turbo-${FKDX_LIBJPEG_VERSION}.tar.gz)
-set(libjpeg_address https://github.com/libjpeg-turbo/libjpeg-turbo/archive/refs/tags/${FKDX_LIBJPEG_VERSION}.tar.gz)
-get_filename_component(libjpeg_kept ${CMAKE_CURRENT_LIST_DIR}/../third_party/${libjpeg_name} ABSOLUTE)
+set(libjpeg_kept ${CMAKE_CURRENT_LIST_DIR}/../third_party/${libjpeg_name})
+set(libjpeg_release https://github.com/libjpeg-turbo/libjpeg-turbo/releases/download/${FKDX_LIBJPEG_VERSION})
 
-# Sets FKDX_LIBJPEG_ARCHIVE: the path of the archive, or "" where it was taken out of third_party/.
-function(libjpeg_find_source)
-  set(archive ${libjpeg_kept})
-  if(DEFINED ENV{FKDX_LIBJPEG_SOURCE})
-    set(archive $ENV{FKDX_LIBJPEG_SOURCE})
-  elseif(NOT EXISTS ${archive})
-    set(FKDX_LIBJPEG_ARCHIVE "" PARENT_SCOPE)
+function(libjpeg_is_pinned path result)
+  set(${result} FALSE PARENT_SCOPE)
+  if(EXISTS ${path})
+    file(SHA256 ${path} sum)
+    if(sum IN_LIST FKDX_LIBJPEG_SHA256)
+      set(${result} TRUE PARENT_SCOPE)
+    endif()
+  endif()
+endfunction()
+
+# The machine's own Debian or Ubuntu mirror, by apt's own means: it may have what no route leads to otherwise.
+function(libjpeg_from_mirror path)
+  set(helper /usr/lib/apt/apt-helper)
+  if(NOT EXISTS ${helper})
     return()
   endif()
-  set(sum "none")
-  if(EXISTS ${archive} AND NOT IS_DIRECTORY ${archive})
-    file(SHA256 ${archive} sum)
+  execute_process(COMMAND apt-get indextargets --format "$(REPO_URI)" "Created-By: Packages"
+    OUTPUT_VARIABLE mirrors ERROR_QUIET)
+  string(REGEX MATCHALL "[^\n]+/(debian|ubuntu)/" mirrors "${mirrors}")
+  list(REMOVE_DUPLICATES mirrors)
+  list(GET FKDX_LIBJPEG_SHA256 1 sum)
+  foreach(mirror IN LISTS mirrors)
+    set(file ${mirror}pool/main/libj/libjpeg-turbo/libjpeg-turbo_${FKDX_LIBJPEG_VERSION}.orig.tar.gz)
+    execute_process(COMMAND ${helper} download-file ${file} ${path} SHA256:${sum}
+      TIMEOUT 60 OUTPUT_QUIET ERROR_QUIET)
+  endforeach()
+endfunction()
+
+# Sets FKDX_LIBJPEG_ARCHIVE: the path of the archive, or "" where it cannot be had.
+function(libjpeg_find_source)
+  if(DEFINED ENV{FKDX_LIBJPEG_SOURCE})
+    set(given $ENV{FKDX_LIBJPEG_SOURCE})
+    libjpeg_is_pinned(${given} right)
+    if(NOT right)
+      message(FATAL_ERROR "FKDX_LIBJPEG_SOURCE: got ${given}, expected ${libjpeg_name} with one of the SHA-256 sums "
+        "of cmake/libjpeg_source.cmake; download it from ${libjpeg_release}, or unset the variable")
+    endif()
+    set(FKDX_LIBJPEG_ARCHIVE ${given} PARENT_SCOPE)
+    return()
   endif()
-  if(NOT sum STREQUAL FKDX_LIBJPEG_SHA256)
-    message(FATAL_ERROR "the source of libjpeg-turbo: got ${archive} with SHA-256 ${sum}, expected ${libjpeg_name} with "
-      "${FKDX_LIBJPEG_SHA256}; download it from ${libjpeg_address} and give its path as FKDX_LIBJPEG_SOURCE")
+  set(part ${libjpeg_kept}.part)
+  libjpeg_is_pinned(${libjpeg_kept} right)
+  if(NOT right)
+    file(DOWNLOAD ${libjpeg_release}/${libjpeg_name} ${part} STATUS status TIMEOUT 60 INACTIVITY_TIMEOUT 10)
+    libjpeg_is_pinned(${part} right)
   endif()
-  set(FKDX_LIBJPEG_ARCHIVE ${archive} PARENT_SCOPE)
+  if(NOT right AND NOT EXISTS ${libjpeg_kept})
+    libjpeg_from_mirror(${part})
+    libjpeg_is_pinned(${part} right)
+  endif()
+  if(right AND EXISTS ${part})
+    file(RENAME ${part} ${libjpeg_kept})
+  endif()
+  file(REMOVE ${part})
+  if(right)
+    file(REAL_PATH ${libjpeg_kept} kept)
+    set(FKDX_LIBJPEG_ARCHIVE ${kept} PARENT_SCOPE)
+  else()
+    set(FKDX_LIBJPEG_ARCHIVE "" PARENT_SCOPE)
+  endif()
 endfunction()
 
 if(CMAKE_SCRIPT_MODE_FILE STREQUAL CMAKE_CURRENT_LIST_FILE)
   libjpeg_find_source()
+  if(NOT FKDX_LIBJPEG_ARCHIVE)
+    message(FATAL_ERROR "${libjpeg_name} could not be downloaded; put it into third_party/, from ${libjpeg_release}")
+  endif()
   message(STATUS "libjpeg-turbo: ${FKDX_LIBJPEG_ARCHIVE}")
 endif()
