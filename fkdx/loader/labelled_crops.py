@@ -19,7 +19,7 @@ from fkdx.loader.partners import find_partners
 from fkdx.loader.plan import Plan, Target
 from fkdx.loader.pool import Work
 from fkdx.loss.target import SparseTarget
-from fkdx.stores import LabelledImages, Store, class_numbers, match_labels
+from fkdx.stores import LabelledImages, Store, check_same_order, class_numbers, match_labels
 
 Labels = LabelFile | CalibratedLabels | str | os.PathLike  # a label file, open or not
 
@@ -189,9 +189,12 @@ def _with_crops(store: LabelledImages, labels: LabelFile) -> tuple[np.ndarray | 
 
 
 def _number_classes(store: LabelledImages, labels: LabelFile) -> tuple[list[str], np.ndarray]:
-    """Class names and the class of every image. Folders name the classes only if there are as many as the
-    labels have classes: otherwise a number would mean another class to the teacher."""
+    """Class names and the class of every image. Where labels name none, the images do if there are as many as
+    the labels have classes, in an order that is sure: otherwise a number would mean another class to the
+    teacher. ValueError where the order is not sure."""
     counted = not labels.embeddings  # which belong to no classes
-    if counted and labels.classes is None and len(store.class_names) != labels.num_classes:
-        return list(store.class_names), np.broadcast_to(np.int32(-1), len(store))
+    if counted and labels.classes is None:
+        if len(store.class_names) != labels.num_classes:
+            return list(store.class_names), np.broadcast_to(np.int32(-1), len(store))
+        check_same_order(store, labels.path)
     return class_numbers(store, labels.classes)

@@ -2,6 +2,7 @@
 
 from fkdx.stores.classes import (
     check_all_classed,
+    check_same_order,
     check_unique,
     class_folders,
     class_numbers,
@@ -42,6 +43,7 @@ __all__ = [
     "TarShards",
     "check_all_classed",
     "check_random_access",
+    "check_same_order",
     "check_unique",
     "class_folders",
     "class_numbers",

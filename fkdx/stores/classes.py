@@ -59,6 +59,26 @@ def class_numbers(store: Store, names: Sequence[str] | None) -> tuple[list[str],
     return list(names), class_of
 
 
+def check_same_order(store: Store, labels: str) -> None:
+    """Raises ValueError unless the classes of a store are sure to be counted as by labels that name none.
+
+    Such labels count class folders sorted as text, as torchvision does. So does a store whose class names, or
+    their synsets, stand in that order; of another one somebody has to say it, by giving its classes in order.
+    """
+    names = store.class_names
+    unnamed = store.numbered and all_numbers(names)
+    if store.told or (
+        not unnamed and any(list(known) == sorted(known) for known in (names, synsets_of(names)))
+    ):
+        return
+    got = f"numbers without names, such as {names[0]}" if unnamed else f"such as {', '.join(names[:3])}"
+    raise ValueError(
+        f"classes: labels that name no classes count sorted folders, but the images' classes are {got}; say "
+        "what their numbers mean with --classes FILE, the names in order (`open_store(..., classes)`), or "
+        f"that they are those of the labels with --classes labels, {store.path}, {labels}"
+    )
+
+
 def numbers_among(found: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """(n,) int32 place among `names` of every class name found in a store, -1 where it has none there.
 

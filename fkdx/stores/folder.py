@@ -112,7 +112,7 @@ class ImageFolder(FileList):
     def followed(self, keys: Keys) -> FileList:
         """The files with these keys, which somebody else knows; nothing is listed."""
         files = FileList(self.path, keys, self.class_names, self.folders)
-        files.index = self.index
+        files.index, files.told = self.index, self.told
         return files
 
 

@@ -57,13 +57,11 @@ def open_store(
     elif classes is not None:
         classes = list(classes)
     if isinstance(root, list | tuple):
-        return _open_files(list(map(os.fspath, root)), "", classes)
-    data, names = split_names(os.fspath(root))
-    if names is None:
-        return _open_data(data, classes)
-    if not os.path.isfile(names):
-        raise FileNotFoundError(f"open_store: no such file of names or classes, {names}")
-    return NamedImages(_open_data(data, None), names, classes)
+        store = _open_files(list(map(os.fspath, root)), "", classes)
+    else:
+        store = _open_path(os.fspath(root), classes)
+    store.told = classes is not None
+    return store
 
 
 def split_names(root: str) -> tuple[str, str | None]:
@@ -75,6 +73,15 @@ def split_names(root: str) -> tuple[str, str | None]:
         if at and data and names and not (os.path.exists(path) or glob.glob(path))
         else (root, None)
     )
+
+
+def _open_path(path: str, classes: list[str] | None) -> Store:
+    data, names = split_names(path)
+    if names is None:
+        return _open_data(data, classes)
+    if not os.path.isfile(names):
+        raise FileNotFoundError(f"open_store: no such file of names or classes, {names}")
+    return NamedImages(_open_data(data, None), names, classes)
 
 
 def _open_data(data: str, classes: list[str] | None) -> Store:

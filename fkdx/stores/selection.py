@@ -16,7 +16,8 @@ class Selection(Store):
 
     def __init__(self, store: Store, keys: Keys, images: np.ndarray | None) -> None:
         self.store, self.path, self.keys, self.images = store, store.path, keys, images
-        self.class_names, self.numbered, self.sequential = store.class_names, store.numbered, store.sequential
+        self.class_names, self.numbered, self.told = store.class_names, store.numbered, store.told
+        self.sequential = store.sequential
         self.class_of = store.class_of if images is None else store.class_of[images]
 
     def head(self, image: int) -> bytes:

@@ -28,6 +28,7 @@ class Store:
         class_names: all classes in order, those without an image too, by the rule of `fkdx.stores.classes`.
         class_of: (N,) int32 number of every image's class, -1 where it has none.
         numbered: classes are numbers in the store; `class_names` are what they were said to mean.
+        told: somebody gave the classes in order when the store was opened.
         index: the data index that the store was opened by, if any.
         aliases: other names that label files may have for the images: (names, image of each); None: none.
         sequential: images do not lie in their files as they are: rows of parquet, compressed archives.
@@ -40,6 +41,7 @@ class Store:
     class_of: np.ndarray
     aliases: "tuple[Keys, np.ndarray] | None" = None
     numbered: bool = False
+    told: bool = False
     index: "DataIndex | None" = None
     sequential: bool = False
 

@@ -98,7 +98,7 @@ def open_data(recipe: Recipe) -> list[Data]:
             )
         others = list(map(open_labels, stage.ensemble))
         known = known_classes(stage, labels)
-        told = told_classes(stage, known)
+        told = told_classes(stage, known, labels)
         needed = not (labels and labels.embeddings and not stage.knn)
         classes = list(known or images_classes(stage, told, open_images, needed))
         stages.append(Data(stage, labels, others, classes, told, open_images))
@@ -112,14 +112,15 @@ def known_classes(stage: Recipe, labels: LabelFile | None) -> list[str] | None:
     return labels.classes if labels else None
 
 
-def told_classes(stage: Recipe, known: list[str] | None) -> tuple[str, ...] | None:
-    """What `classes` says of class numbers. ValueError where it says `labels`, and these have no names."""
+def told_classes(stage: Recipe, known: list[str] | None, labels: LabelFile | None) -> tuple[str, ...] | None:
+    """What `classes` says of class numbers: names, or of `labels` without names that the numbers are theirs.
+    ValueError where it says `labels`, and there are none."""
     if stage.classes != "labels":
         return tuple(read_classes(stage.classes)) if stage.classes else None
-    if not known:
+    if not known and not (labels and labels.num_classes):
         where = stage.labels or stage.init or "no label file"
         raise ValueError(f"train: classes, got labels, expected labels or weights with class names, {where}")
-    return tuple(known)
+    return tuple(known or map(str, range(labels.num_classes)))
 
 
 def images_classes(

@@ -1,15 +1,27 @@
 """One rule for class numbers: every program and every store, with empty, hidden and numbered folders."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from images import draw_black
+from images import draw_black, draw_images
+from loading import Data
+from store_writers import STORES, SYNSETS, number
 from storing import write_tar
 
 from fkdx import CropLoader, LabelWriter, ValidationLoader
-from fkdx.stores import ImageFolder, TarShards, class_numbers, in_order, open_store, read_classes, read_lines
+from fkdx.stores import (
+    ImageFolder,
+    Store,
+    TarShards,
+    class_numbers,
+    in_order,
+    open_store,
+    read_classes,
+    read_lines,
+)
 from fkdx.stores.imagenet import with_words
 
 
@@ -49,6 +61,74 @@ def test_both_loaders_number_alike(folder: Path) -> None:
     for batch in (*loader, *validation):
         assert [loader.classes[c] for c in batch.classes.tolist()] == [key[0] for key in batch.keys]
     loader.close(), validation.close()
+
+
+# ---- labels that name no classes ---------------------------------------------------------------------------
+
+
+def unnamed_labels(path: Path, keys: list[str], classes: int) -> Path:
+    with LabelWriter(path, "hard", num_classes=classes, crops=1, ratios=True) as writer:
+        for key in keys:
+            writer.add(key, [[0, 0, 1, 1]], [False], [1], None)
+    return path
+
+
+def classes_of(store: Store, labels: Path) -> dict[str, int]:
+    """The class of every image beside labels without class names, by the image's own name."""
+    loader = CropLoader(store, labels, 1, 1, 8)
+    found = {batch.keys[0].rpartition("/")[2]: int(batch.classes[0]) for batch in loader}
+    loader.close()
+    return found
+
+
+@pytest.mark.parametrize("write", STORES, ids=lambda write: write.__name__)
+def test_sorted_folders_in_every_store(data: Data, tmp_path: Path, write: Callable) -> None:
+    """By the folder, the image's name or the names of the numbers, all of them sorted."""
+    labels = unnamed_labels(tmp_path / "x.fkdl", data.keys, len(SYNSETS))
+    found = classes_of(open_store(write(data, tmp_path)), labels)
+    assert found == {key.rpartition("/")[2]: SYNSETS.index(key.split("/")[0]) for key in data.keys}
+
+
+def other_numbers(data: Data, to: Path, named: bool) -> tuple[Path, list[str]]:
+    """WebDataset shards that count classes backwards, under synsets or running numbers; and the keys."""
+    members, keys = {}, []
+    for i, key in enumerate(data.keys):
+        stem = key.split("/")[1].removesuffix(".JPEG") if named else f"{i:05}"
+        members |= {f"{stem}.jpg": (data.root / key).read_bytes(), f"{stem}.cls": b"%d" % (2 - number(key))}
+        keys.append(f"{stem}.jpg")
+    return write_tar(to / "x.tar", members), keys
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_numbers_are_matched_only_when_told(data: Data, tmp_path: Path, named: bool) -> None:
+    path, keys = other_numbers(data, tmp_path, named)
+    labels = unnamed_labels(tmp_path / "x.fkdl", keys, len(SYNSETS))
+    got = "such as n04286575, n02018795, n01440764" if named else "numbers without names, such as 0"
+    with pytest.raises(
+        ValueError, match=rf"count sorted folders, .* are {got}; say what .*--classes.*x.fkdl"
+    ):
+        CropLoader(path, labels, 1, 1, 8)
+    backwards = {key: 2 - number(image) for key, image in zip(keys, data.keys)}
+    (tmp_path / "names.txt").write_text("\n".join(SYNSETS[::-1]))
+    assert classes_of(open_store(path, tmp_path / "names.txt"), labels) == backwards
+    assert classes_of(open_store(path, ["0", "1", "2"]), labels) == backwards
+
+
+def test_folders_that_are_numbers(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Ten are in the same order as text and as numbers, eleven are not."""
+    for count in (10, 11):
+        keys = [f"{c}/{c}.jpg" for c in range(count)]
+        root = draw_images(tmp_path / str(count), keys, lambda _: np.zeros((9, 9, 3), np.uint8))
+        labels = unnamed_labels(tmp_path / f"{count}.fkdl", keys, count)
+        if count > 10:
+            with pytest.raises(
+                ValueError, match=r"count sorted folders, .* classes are such as 0, 1, 2; say"
+            ):
+                CropLoader(root, labels, 1, 1, 8)
+        told = open_store(root, [str(c) for c in range(count)])
+        assert classes_of(told, labels) == {f"{c}.jpg": c for c in range(count)}
+    labels = unnamed_labels(tmp_path / "more.fkdl", keys, count + 1)  # of other classes: nothing to match
+    assert set(classes_of(open_store(root), labels).values()) == {-1}
 
 
 @pytest.mark.parametrize("names", [list("wxyz"), None])

@@ -4,6 +4,7 @@ import json
 import shutil
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -14,7 +15,9 @@ from toy import CLASSES, COMMON, log_of, make_toy, torchrun
 from fkdx.loader import ValidationLoader
 from fkdx.models.weights import trained_facts
 from fkdx.train.checkpoint import save_weights
+from fkdx.train.data import told_classes
 from fkdx.train.loop import main
+from fkdx.train.recipe import Recipe
 
 IMAGES = 5  # of each class
 TRUTH = [[place // IMAGES] for place in range(IMAGES * len(CLASSES))]
@@ -252,3 +255,15 @@ def test_harmless_faults_are_counted_and_others_allowed(toy, tmp_path, score, ca
     assert main([*COMMON, *data, "--epochs", "2", "--output", str(run)]) == 0
     events = [line["text"] for line in log_of(run) if line["kind"] == "event"]
     assert "1 images have JPEG faults that change no pixel, such as red/1.jpg" in events
+
+
+def test_numbers_of_labels_that_name_no_classes():
+    """`--classes labels` says that the images' numbers are theirs."""
+    recipe = Recipe(data="x", student="y", labels="z.fkdl", classes="labels")
+    assert told_classes(recipe, None, SimpleNamespace(num_classes=3)) == ("0", "1", "2")
+    assert told_classes(recipe, ["a", "b"], SimpleNamespace(num_classes=2)) == ("a", "b")
+    for labels in (None, SimpleNamespace(num_classes=0)):  # none, or embeddings
+        with pytest.raises(
+            ValueError, match=r"classes, got labels, expected labels .* with class names, z.fkdl"
+        ):
+            told_classes(recipe, None, labels)
