@@ -97,14 +97,14 @@ def _check_finite(finite: np.ndarray, image: ImageCrops) -> None:
 def finish(job: Parts, shards: list[Shard], output: Output, number: int, sizes: str) -> None:
     """Make an output of a finished job from its shards; does nothing if that has been done.
 
-    `sizes` are those of a fingerprint, of all images; one file has them, a folder of shards has not.
+    `sizes` are those of a fingerprint, of all images; one file has them in its header, a set in its manifest.
     """
     if output.path.exists():
         return
     numbers = [shard.number for shard in shards]
     if output.path.suffix != ".fkdl":
         folder = job.labels_path(0, number).parent
-        write_manifest(folder, [job.labels_path(shard, number) for shard in numbers])
+        write_manifest(folder, [job.labels_path(shard, number) for shard in numbers], sizes)
         folder.rename(output.path)
         return
     options = {**output.options, "dataset": {**output.options["dataset"], "sizes": sizes}}

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from fkdx import _C
 from fkdx.labels import layout
 from fkdx.labels.moments import Moments
-from fkdx.labels.shards import shard_paths
+from fkdx.labels.shards import open_set
 
 Io = Literal["mmap", "pread", "preload"]
 
@@ -107,7 +107,7 @@ class LabelFile(Sequence[ImageLabels]):
             `mmap`); or `preload`, which reads the file into memory.
 
     Attributes:
-        header: the JSON header as a dictionary (of the first shard).
+        header: the JSON header as a dictionary (of the first shard, with the sizes in the manifest).
         kind, encoding, value_type: see docs/format.md.
         num_classes, k: C and K; K = C for dense kinds. For embeddings there are no classes (0), and K is the
             number of values of a crop.
@@ -138,9 +138,12 @@ class LabelFile(Sequence[ImageLabels]):
 
     def __init__(self, path: str | os.PathLike, io: Io = "mmap") -> None:
         self.path, self.io = os.fspath(path), io
-        self._native = _C.LabelSet(shard_paths(self.path), io)
+        paths, sizes = open_set(self.path)
+        self._native = _C.LabelSet(paths, io)
         facts = self._native.facts()
         self.header: dict[str, Any] = _header(self._native.files()[0])
+        if sizes and isinstance(self.header.get("dataset"), dict):
+            self.header["dataset"]["sizes"] = sizes
         self.kind = layout.KINDS[facts["kind"]]
         self.encoding = layout.ENCODINGS[facts["encoding"]]
         self.value_type = layout.VALUE_TYPES[facts["value_type"]]

@@ -18,8 +18,10 @@ def shard_path(folder: str | os.PathLike, number: int) -> Path:
     return Path(folder) / f"{number:05d}.fkdl"
 
 
-def write_manifest(folder: str | os.PathLike, shards: Sequence[str | os.PathLike]) -> Path:
+def write_manifest(folder: str | os.PathLike, shards: Sequence[str | os.PathLike], sizes: str = "") -> Path:
     """Makes complete shards in `folder` a set that `LabelFile(folder)` opens.
+
+    `sizes` are those of all images, as `size_marks` gives them: by these the images that differ are named.
 
     Raises FormatError if the shards do not belong together, ValueError if one lies elsewhere.
     """
@@ -39,12 +41,14 @@ def write_manifest(folder: str | os.PathLike, shards: Sequence[str | os.PathLike
         ],
         "seal": _seal(digests),
     }
+    if sizes:
+        manifest |= {"sizes": sizes, "sizes_crc": _C.crc32c(sizes.encode())}
     write_whole(folder / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
     return folder / MANIFEST
 
 
-def shard_paths(path: str) -> list[str]:
-    """The label files at a path: the path itself, or the files of a manifest.
+def open_set(path: str) -> tuple[list[str], str]:
+    """The label files at a path: the path itself, or the files of a manifest; and the manifest's `sizes`.
 
     Raises FormatError for a broken manifest, FileNotFoundError for a folder without one.
     """
@@ -56,19 +60,20 @@ def shard_paths(path: str) -> list[str]:
                 f"none; give a label file (.fkdl) or a complete set, {os.path.dirname(path)}"
             )
     if not path.endswith(".json"):
-        return [path]
+        return [path], ""
     folder = os.path.dirname(path)
     paths = []
-    for shard in _shards(path):
+    shards, sizes = _read_manifest(path)
+    for shard in shards:
         file = os.path.join(folder, shard["file"])
         facts = _C.LabelSet([file], "pread").files()[0]
         if facts["digest"].hex() != shard["digest"] or facts["images"] != shard["images"]:
             raise _C.FormatError(f"LabelFile: this shard is not the file that the manifest describes, {file}")
         paths.append(file)
-    return paths
+    return paths, sizes
 
 
-def _shards(path: str) -> list[dict]:
+def _read_manifest(path: str) -> tuple[list[dict], str]:
     with open(path, "rb") as file:
         try:
             manifest = json.load(file)
@@ -82,9 +87,12 @@ def _shards(path: str) -> list[dict]:
             for shard in shards:
                 if os.path.basename(shard["file"]) != shard["file"] or shard["file"] in ("", ".", ".."):
                     raise ValueError(f"file name, got {shard['file']!r}")
-        except (ValueError, KeyError, TypeError) as error:
+            sizes = manifest.get("sizes", "")
+            if sizes and manifest["sizes_crc"] != _C.crc32c(sizes.encode()):
+                raise ValueError("its sizes are damaged")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _C.FormatError(f"LabelFile: manifest: {error}, {path}") from None
-    return shards
+    return shards, sizes
 
 
 def _seal(digests: list[bytes]) -> str:

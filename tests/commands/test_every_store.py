@@ -14,7 +14,7 @@ from storing import write_tar
 from fkdx import CropLoader, LabelFile
 from fkdx.cli import main
 from fkdx.commands.image_faults import match_images
-from fkdx.labels import differing_sizes, size_marks
+from fkdx.labels import differing_sizes, size_marks, write_manifest
 from fkdx.train.checkpoint import save_weights
 
 STUDENT = ["--student", "test_resnet", "--size", "32", "--batch-size", "8", "--crops-per-image", "2"]
@@ -147,8 +147,12 @@ def test_images_that_differ_are_named(data: Data, teacher: Path, tmp_path: Path,
     assert "differs      2 of 17" in said
     assert all(f"{key}: other bytes" in said for key in data.keys[3:5])
     assert "corrupt" not in said
-    # A folder of shards has no sizes: what differs is known, which is not.
     assert main(["generate", *changed(options, output=tmp_path / "set")]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path / "set"), "--images", str(path)]) == 1
+    assert capsys.readouterr().out.replace(f"{tmp_path / 'set'}: ", f"{labels}: ") == said
+    # Sets without sizes, of earlier versions: what differs is known, which is not.
+    write_manifest(tmp_path / "set", sorted((tmp_path / "set").glob("*.fkdl")))
     faults = match_images(LabelFile(tmp_path / "set"), path)
     assert (faults.fingerprint, faults.named, faults.differing) == (False, False, [])
 
