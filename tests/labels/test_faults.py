@@ -357,6 +357,12 @@ def test_broken_sets_are_refused(tmp_path: Path) -> None:
         manifest.write_text(text.replace(old, new, 1))
         with pytest.raises(FormatError, match="LabelFile"):
             LabelFile(tmp_path)
+    write_manifest(tmp_path, [shard_path(tmp_path, number) for number in range(6)], "AB" * 48)
+    sized = manifest.read_text()
+    for old, new in [("ABABAB", "ABBBAB"), ('"sizes_crc"', '"crc"'), (f'"{"AB" * 48}"', "[1]")]:
+        manifest.write_text(sized.replace(old, new, 1))
+        with pytest.raises(FormatError, match="LabelFile: manifest"):
+            LabelFile(tmp_path)
     manifest.write_text(text)
     shard_path(tmp_path, 2).unlink()
     with pytest.raises(OSError, match=r"00002\.fkdl"):

@@ -14,9 +14,9 @@ from loading import Data, rows
 from store_writers import STORES, SYNSETS, official_tar, plain_tar, stored_zip
 from storing import contents, write_tar
 
-from fkdx import CropLoader
+from fkdx import CropLoader, LabelFile, LabelWriter
 from fkdx.loader import Batch
-from fkdx.stores import TarShards, open_store, write_store_index
+from fkdx.stores import TarShards, images_of_labels, open_store, write_store_index
 
 
 def batches(store: object, labels: Path) -> list[list[tuple]]:
@@ -213,6 +213,23 @@ def test_names_that_are_not_clear(data: Data, tmp_path: Path, rng: np.random.Gen
     members[data.keys[0].replace(".JPEG", ".png")] = b"another"
     with pytest.raises(ValueError, match=rf"1 names fit more .*{data.keys[0]} against .*jpg and .*png"):
         CropLoader(write_tar(tmp_path / "x.tar", members), data.labels, 8, 2, on_missing="ignore")
+
+
+@pytest.mark.parametrize("on_missing", ["raise", "ignore"])
+def test_labels_whose_canonical_keys_collide(tmp_path: Path, on_missing: str) -> None:
+    """Two labels want one image, twice over: refused with both examples, whoever asks for the images."""
+    with LabelWriter(tmp_path / "x.fkdl", "hard", num_classes=2, crops=1, ratios=True) as writer:
+        for key in ("ant/1.jpg", "ant/1.png", "bee/2.jpg", "bee/2.png", "bee/3.jpg"):
+            writer.add(key, [[0, 0, 1, 1]], [False], [1], None)
+    path = write_tar(tmp_path / "x.tar", {"ant/1.webp": b"x", "bee/2.webp": b"y", "bee/3.webp": b"z"})
+    said = (
+        r"2 names fit more than one label .*: labels ant/1.jpg and ant/1.png against images ant/1.webp; "
+        r"labels bee/2.jpg and bee/2.png against images bee/2.webp; give the images .*x.tar, .*x.fkdl"
+    )
+    with pytest.raises(ValueError, match=said):
+        CropLoader(path, tmp_path / "x.fkdl", 1, 1, 8, on_missing=on_missing)
+    with pytest.raises(ValueError, match=said):
+        images_of_labels(open_store(path), LabelFile(tmp_path / "x.fkdl"))
 
 
 def test_exact_names_come_first(data: Data, tmp_path: Path) -> None:
