@@ -1,9 +1,11 @@
 """Stored embeddings: what they cost, what int8 changes, and what a student learns from them.
 
     python bench/embeddings.py reading
+    python bench/embeddings.py int8
     python bench/embeddings.py learning --data CIFAR --output runs/embeddings --seeds 3
 
-`reading` measures bytes a crop and the time to read m = 4 embeddings of D = 768 from the map. `learning`
+`reading` measures bytes a crop and the time to read m = 4 embeddings of D = 768 from the map. `int8` measures
+what rounding does where dimensions differ in scale. `learning`
 trains a teacher on CIFAR-10 (train/<class>/*.jpg and test/<class>/*.jpg), stores its embeddings of some
 images without their classes, and trains a student of a fifth of its work three ways, on the same crops from
 the same first weights: from the stored embeddings, from the teacher at every step, and from the images'
@@ -28,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fkdx import CropLoader, LabelFile, LabelWriter, ValidationLoader, decode_crops, prepare
+from fkdx.commands.convert import convert
 from fkdx.labels.similarity import cosines
 from fkdx.loader import Batch
 from fkdx.loss.embed import embedding_losses
@@ -89,6 +92,35 @@ def reading_time(labels: LabelFile, rng: np.random.Generator, together: int = 25
         labels.gather(images, crops)
         found.append(time.perf_counter() - start)
     return 1e6 * min(found) / together
+
+
+# ---- int8 ------------------------------------------------------------------------------------------------
+
+
+def measure_int8(rows: int = 2000, d: int = 768) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 1, (rows, d))
+    kinds = {"alike, normal": values, "alike, Student's t with 5 degrees": rng.standard_t(5, (rows, d))}
+    kinds["deviations log-normal, sigma 1"] = values * np.exp(rng.normal(0, 1, d))
+    for size in (5, 20, 50):  # as of large transformers
+        massive = values.copy()
+        massive[:, :2] = size + size / 10 * massive[:, :2]
+        kinds[f"two dimensions at {size} ± {size / 10:g}, others at 0 ± 1"] = massive
+    print("| dimensions | int8 | int8 after `--standardise` |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, drawn in kinds.items():
+            labels, cells = Path(folder) / "exact.fkdl", []
+            with LabelWriter(
+                labels, "embedding", embeddings={"cls": d}, value_type="float32", overwrite=True
+            ) as writer:
+                boxes = np.tile([0, 0, 9, 9], (rows, 1))
+                writer.add("a.jpg", boxes, np.zeros(rows, bool), None, drawn.astype(np.float32), (9, 9))
+            for standardise in (False, True):
+                found = convert(
+                    LabelFile(labels), Path(folder) / "b", standardise, encoding="compact", overwrite=True
+                )
+                cells.append(f"{found.cosine:.5f}, {found.gradient:.1%}")
+            print(f"| {name} | {' | '.join(cells)} |")
 
 
 # ---- learning --------------------------------------------------------------------------------------------
@@ -266,13 +298,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("reading", "learning"))
+    parser.add_argument("what", choices=("reading", "int8", "learning"))
     parser.add_argument("--data", type=Path, help="CIFAR-10 as JPEG files")
     parser.add_argument("--output", type=Path, default=Path("runs/embeddings"))
     parser.add_argument("--seeds", type=int, default=3, help="students of each kind (default: %(default)s)")
     args = parser.parse_args()
     if args.what == "reading":
         measure_reading()
+    elif args.what == "int8":
+        measure_int8()
     else:
         measure_learning(args.data, args.output, args.seeds)
 

@@ -558,6 +558,13 @@ def knn_class(known, classes, row, k: int, temperature: float = 0.07) -> int:
 # ---- loss: embeddings --------------------------------------------------------------------------------------
 
 
+def cosine_gradient(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+    """Of 1 - cosine, for the student; both (n, D) float64."""
+    length = np.linalg.norm(student, axis=1, keepdims=True)
+    s, t = student / length, teacher / np.linalg.norm(teacher, axis=1, keepdims=True)
+    return -(t - (s * t).sum(1, keepdims=True) * s) / length
+
+
 def embedding_loss(student, teacher, loss: str, temperature: float = 1.0, teacher_temperature: float = 1.0):
     """Of one projection and one embedding, (D,) each, in float64."""
     s, t = np.asarray(student, np.float64), np.asarray(teacher, np.float64)

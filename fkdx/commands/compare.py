@@ -123,13 +123,15 @@ def compare_embeddings(a: LabelFile, b: LabelFile, images: int = SAMPLE) -> list
     chosen = np.unique(np.linspace(0, len(keys) - 1, min(images, len(keys))).round().astype(int))
     pairs = list(zip(a.embeddings.items(), b.embeddings.items()))
     likeness = [LinearCKA() for _ in pairs]
+    standards = a.standard, b.standard
     found: list[list[np.ndarray]] = [[] for _ in pairs]
     for key in progress([keys[i] for i in chosen.tolist()], len(chosen), "compare"):
         one, other = a[key], b[key]
         check_same_crops("compare", [a, b], [one.boxes, other.boxes], [one.flips, other.flips], key)
+        ours, theirs = standards[0].teachers(one.values), standards[1].teachers(other.values)
         first = (0, 0)
         for number, ((_, d), (_, e)) in enumerate(pairs):
-            rows = one.values[:, first[0] : first[0] + d], other.values[:, first[1] : first[1] + e]
+            rows = ours[:, first[0] : first[0] + d], theirs[:, first[1] : first[1] + e]
             first = first[0] + d, first[1] + e
             likeness[number].add(*rows)
             if d == e:

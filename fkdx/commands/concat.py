@@ -29,6 +29,9 @@ def concat(files: Sequence[LabelFile], output: str | os.PathLike, **options: Any
             refuse("concat", "crops", changes_of(file), expected, file.path)
         if file.embeddings != first.embeddings:
             refuse("concat", "embeddings", file.embeddings, f"{first.embeddings} in this order", file.path)
+        if file.header.get("standardised") != first.header.get("standardised"):
+            expected = f"as in {first.path}, or not at all"
+            refuse("concat", "embeddings", "embeddings standardised otherwise", expected, file.path)
     if first.mix_size:  # a file's partners may be images of another one
         options["images"] = sorted({key for file in files for key in file.keys})
     crops = first.crops if all(file.crops == first.crops for file in files) else None

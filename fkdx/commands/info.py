@@ -71,6 +71,8 @@ def describe(labels: LabelFile) -> dict[str, str]:
     for name, value in labels.header.items():
         if name in ("embeddings", "moments"):
             continue
+        if name == "standardised":
+            value = ", ".join(value)
         if name == "dataset":
             value = {fact: of for fact, of in value.items() if fact != "sizes"}
         if name == "classes":

@@ -89,8 +89,13 @@ def put_side_by_side(files: Sequence[LabelFile], output: str | os.PathLike, **op
     names = [name for name, _ in named]
     own = [f"{name}.{i}" if names.count(name) > 1 else name for i, name in enumerate(names)]
     embeddings = dict(zip(own, (size for _, size in named)))
-    provenance = {"side_by_side": [file.header.get("provenance") for file in files]}
-    with writer_like(first, output, embeddings=embeddings, provenance=provenance, **options) as writer:
+    done = [file.header.get("standardised", {}).get(name) for file in files for name in file.embeddings]
+    changes = {
+        "embeddings": embeddings,
+        "standardised": {name: numbers for name, numbers in zip(own, done) if numbers},
+        "provenance": {"side_by_side": [file.header.get("provenance") for file in files]},
+    }
+    with writer_like(first, output, **changes, **options) as writer:
         for images in progress(zip(*map(labelled, files)), len(first), "merge"):
             one = images[0]
             boxes, flips = [image.boxes for image in images], [image.flips for image in images]

@@ -141,6 +141,7 @@ def _likeness(labels: LabelFile, stored: np.ndarray, answer: np.ndarray) -> np.n
     if answer.shape[1] != labels.k:
         refuse("verify", "size of the teacher's embeddings", answer.shape[1], labels.k, labels.path)
     ends = np.cumsum(list(labels.embeddings.values()))[:-1]
+    stored = labels.standard.teachers(stored)
     parts = list(zip(np.split(stored, ends, axis=1), np.split(answer, ends, axis=1)))
     alike = [np.where(np.isnan(c := cosines(a, b)), ~(a.any(1) | b.any(1)), c) for a, b in parts]
     cosine = np.mean(alike, axis=0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from fkdx.generate.feed import Chunk, ImageCrops
 from fkdx.generate.shards import Shard
 from fkdx.image.steps import encode
 from fkdx.labels import LabelFile, LabelWriter, write_manifest
+from fkdx.labels.int8 import SAMPLE, Change, change
 from fkdx.labels.parts import Parts
 from fkdx.models.teacher import Answer
 
@@ -37,6 +38,7 @@ def write_shard(
     RuntimeError, naming the image, where a teacher's outputs were not finite.
     """
     failed, warned = [], 0
+    exact: list[dict[str, np.ndarray]] = [{} for _ in outputs]  # of some images, what int8 rounds
     paths = [job.labels_path(shard.number, number) for number in range(len(outputs))]
     with ExitStack() as stack:
         writers = [
@@ -51,13 +53,25 @@ def write_shard(
                     failed.append({"key": image.key, "reason": image.failure})
                     continue
                 warned += image.warned
-                for writer, row in zip(writers, rows):
+                for writer, row, kept in zip(writers, rows, exact):
                     _check_finite(row.pop("finite"), image)
                     row |= {"mixes": image.mixes, "extra": encode(image.steps) if image.steps else b""}
+                    if writer.value_type == "int8" and len(kept) * len(image.boxes) < SAMPLE:
+                        kept[image.key] = row["values"]
                     writer.add(image.key, image.boxes, image.flips, image_size=image.image_size, **row)
-    digests = [LabelFile(path).digest for path in paths]
+    files = [LabelFile(path) for path in paths]
+    digests = [file.digest for file in files]
+    if changes := [asdict(one) for one in map(_int8_change, files, exact) if one]:
+        facts = {**facts, "int8": changes}
     counts = {"images": shard.last - shard.first - len(failed), "failed": failed, "warned": warned}
     job.set_done(shard.number, {**counts, "digests": digests, **facts})
+
+
+def _int8_change(file: LabelFile, exact: dict[str, np.ndarray]) -> Change | None:
+    if not exact:
+        return None
+    stored = np.concatenate([file[key].values for key in exact])
+    return change(np.concatenate(list(exact.values())), stored, list(file.embeddings.values()))
 
 
 def _by_image(

@@ -16,6 +16,7 @@ from fkdx.generate.settings import Settings
 from fkdx.generate.shards import Shard, beside
 from fkdx.image import decoder
 from fkdx.labels import size_marks
+from fkdx.labels.int8 import Change, together
 from fkdx.labels.parts import Parts, clear_removed, write_json
 from fkdx.stores import class_numbers, open_store
 
@@ -135,6 +136,10 @@ def conclude(job: Parts, shards: list[Shard], outputs: list[Output], sizes: str,
         print(f"{len(failed)} images could not be read; see {report}", file=sys.stderr)
     if warned:
         print(f"{warned} images have JPEG faults that change no pixel; they were labelled", file=sys.stderr)
+    changed = together(Change(**one) for report in reports for one in report.get("int8", []))
+    if changed and not changed.small:
+        print(f"{changed}; for embeddings like these see --value-type float16 and", file=sys.stderr)
+        print("`fkdx convert --standardise --value-type int8` after it", file=sys.stderr)
     images = sum(report["images"] for report in reports)
     text = "\n".join(f"{output.path}: labels of {images} images" for output in outputs)
     counts = {"images": images, "failed": len(failed), "warned": warned}

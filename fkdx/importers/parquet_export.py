@@ -100,7 +100,8 @@ def _columns(labels: LabelFile, images: list[ImageLabels]) -> dict[str, Any]:
     }
     if labels.kind not in WITHOUT_IDS:
         columns["ids"] = joined([image.ids for image in images], np.int32, labels.k)
-    columns["values"] = joined([image.values for image in images], np.float32, labels.k)
+    as_given = labels.standard.teachers if labels.embeddings else np.asarray
+    columns["values"] = joined([as_given(image.values) for image in images], np.float32, labels.k)
     if labels.kind == "topk_logits":
         columns["tail"] = joined([image.tails for image in images], np.float32)
     if labels.mix_size:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from fkdx import _C
 from fkdx.labels import layout
 from fkdx.labels.moments import Moments
 from fkdx.labels.shards import open_set
+from fkdx.labels.standard import Standard
 
 Io = Literal["mmap", "pread", "preload"]
 
@@ -182,6 +183,29 @@ class LabelFile(Sequence[ImageLabels]):
             }
         except (KeyError, TypeError, ValueError) as error:
             raise _C.FormatError(f"LabelFile: moments in the header, got {error!r}, {self.path}") from None
+
+    @property
+    def teachers_moments(self) -> dict[str, Moments]:
+        """The moments of the teacher's embeddings, where those that are stored have been standardised."""
+        done, moved, first = self.standard, {}, 0
+        for name, each in self.moments.items():
+            own = slice(first, first := first + self.embeddings[name])
+            mean = each.mean * done.divisor[own] + done.mean[own]
+            moved[name] = replace(each, mean=mean, squares=each.squares * done.divisor[own] ** 2)
+        return moved
+
+    @property
+    def standard(self) -> Standard:
+        """How the embeddings were standardised before they were stored, see `Standard.teachers`."""
+        entries = [_header(file).get("standardised", {}) for file in self._native.files()]
+        try:
+            if any(entry != entries[0] for entry in entries):
+                raise ValueError("others in other shards")
+            return Standard.from_header(entries[0], self.embeddings)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _C.FormatError(
+                f"LabelFile: standardised in the header, got {error!r}, {self.path}"
+            ) from None
 
     @property
     def layout(self) -> tuple[str | int, ...]:

@@ -64,8 +64,8 @@ class Moments:
         return {
             "crops": self.crops,
             "zeros": self.zeros,
-            "mean": _rounded(self.mean),
-            "scale": _rounded(self.scale),
+            "mean": rounded(self.mean),
+            "scale": rounded(self.scale),
         }
 
     @classmethod
@@ -79,5 +79,6 @@ def moments_of(values: np.ndarray, sizes: Sequence[int]) -> list[Moments]:
     return [Moments.of(part) for part in np.split(values, np.cumsum(sizes)[:-1], axis=1)]
 
 
-def _rounded(numbers: np.ndarray) -> list[float]:
+def rounded(numbers: np.ndarray) -> list[float]:
+    """As a header keeps them: six digits."""
     return [float(f"{number:.{_DIGITS}g}") for number in numbers.tolist()]

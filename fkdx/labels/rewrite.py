@@ -16,6 +16,7 @@ def writer_like(labels: LabelFile, path: str | os.PathLike, **changes: Any) -> L
         "num_classes": labels.num_classes,
         "k": labels.k,
         "embeddings": labels.embeddings or None,
+        "standardised": header.get("standardised"),
         "crops": labels.crops,
         "classes": labels.classes,
         "provenance": header.get("provenance"),

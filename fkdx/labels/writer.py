@@ -40,6 +40,8 @@ class LabelWriter:
             `int8` (only embeddings: a scale for each, codes of -127 to 127). Default: in compact files `log8`
             or `int8` where possible, otherwise `float16`.
         embeddings: {name: size D} of the one or two embeddings of a crop, for kind `embedding`.
+        standardised: means and divisors by which the embeddings given to this writer have been standardised,
+            as `fkdx convert --standardise` does it.
         ratios: boxes are fractions of the image because its size is unknown.
         images: all keys, for crops that mix two images; partners may have no crops themselves.
         mix_size: side of the mixed images in pixels.
@@ -84,6 +86,7 @@ class LabelWriter:
         mix_size: int = 0,
         extra: dict[str, Any] | None = None,
         embeddings: dict[str, int] | None = None,
+        standardised: dict[str, Any] | None = None,
         repair: bool = False,
         overwrite: bool = False,
     ) -> None:
@@ -111,6 +114,7 @@ class LabelWriter:
         required += layout.EXTRA_OPERATIONS * (extra is not None)
         if value_type is None:
             value_type = default_value_type(kind, encoding)
+        self.value_type = value_type
         numbers = (
             _number("kind", kind, layout.KINDS),
             _number("encoding", encoding, layout.ENCODINGS),
@@ -125,6 +129,7 @@ class LabelWriter:
             **({"classes": list(classes)} if classes is not None else {}),
             **({"dataset": dataset} if dataset is not None else {}),
             **({"embeddings": dict(embeddings)} if embeddings else {}),
+            **({"standardised": standardised} if standardised else {}),
             "provenance": provenance or {},
             **({"extra": extra} if extra is not None else {}),
         }

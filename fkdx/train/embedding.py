@@ -30,12 +30,14 @@ class Embeddings:
     def of(cls, labels: LabelFile, norm: Norm, device: torch.device | str = "cpu") -> "Embeddings":
         """`centre` takes each dimension's mean away, `standardise` also divides by its standard deviation,
         over all crops of the file."""
-        moments = labels.moments.values()
+        moments = labels.teachers_moments.values()
         mean = np.concatenate([each.mean for each in moments])
         divisor = np.concatenate([each.divisor for each in moments])
         mean = mean * (norm != "none")
         divisor = divisor if norm == "standardise" else np.ones_like(divisor)
-        parts = (torch.from_numpy(part.astype(np.float32)).to(device) for part in (mean, divisor))
+        done = labels.standard  # what is stored may be standardised already
+        numbers = (mean - done.mean) / done.divisor, divisor / done.divisor
+        parts = (torch.from_numpy(part.astype(np.float32)).to(device) for part in numbers)
         return cls(list(labels.embeddings.values()), *parts)
 
     def target(self, stored: Tensor) -> Tensor:

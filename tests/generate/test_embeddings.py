@@ -1,5 +1,7 @@
 """Embeddings from teachers: what is stored is what the backbone gives, and `verify` knows it."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,9 @@ def test_verify_finds_another_teacher(
     check = [str(output), "--images", str(flat), "--teacher", VIT, "--crops", "2", "--checkpoint"]
     assert cli.run("verify", [*check, str(checkpoints[VIT])]) == 0
     assert "cosine >= 0.99" in capsys.readouterr().out
+    small = tmp_path / "small.fkdl"
+    assert cli.run("convert", [str(output), "--standardise", "-o", str(small)]) == 0
+    assert cli.run("verify", [str(small), *check[1:], str(checkpoints[VIT])]) == 0
     other = tmp_path / "other.safetensors"
     torch.manual_seed(9)
     save_file(timm.create_model(VIT, num_classes=7).state_dict(), other)
@@ -226,3 +231,33 @@ def test_features_that_a_teacher_has_not(
     twice = ["--teacher", TEACHER, "--checkpoint", str(checkpoints[TEACHER]), *options]
     assert cli.run("generate", twice) == 1
     assert "got --kind embedding; use --store separate, then `fkdx merge`" in capsys.readouterr().err
+
+
+SPREAD = """
+import torch
+
+class Spread(torch.nn.Module):
+    preprocess = {"size": 32}
+
+    def forward(self, images):
+        values = torch.nn.functional.adaptive_avg_pool2d(images, 10).flatten(1)
+        return values * torch.logspace(-2, 2, values.shape[1])
+
+def model():
+    return Spread()
+"""
+
+
+@pytest.mark.parametrize("value_type", ["int8", "float16"])
+def test_int8_that_is_too_coarse_is_said(flat, tmp_path, monkeypatch, capsys, value_type: str) -> None:
+    (tmp_path / "spread.py").write_text(SPREAD)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["--kind", "embedding", "--value-type", value_type, "--teacher", "spread:model"]
+    options += ["--data", str(flat), "--crops", "40", "--device", "cpu", "-o", str(tmp_path / "a.fkdl")]
+    assert cli.run("generate", options) == 0
+    told = capsys.readouterr().err
+    assert bool(re.search(r"int8: cosine .* is \d+\.\d% off; for embeddings like", told)) == (
+        value_type == "int8"
+    )
+    report = json.loads((tmp_path / "a.fkdl.report.json").read_text())
+    assert all(("int8" in shard) == (value_type == "int8") for shard in report["shards"])
