@@ -2,7 +2,8 @@
 // Four rows a strip: a word holds four bytes, which one instruction multiplies by four 8-bit digits and adds
 // up. A variant includes this in place of vector_passes.h, when it has also said
 //
-//   put_digits(weight, digits)          the kDigits digits of a weight, highest first
+//   Four                                a vector of four 32-bit words
+//   digits_of(weights)                  the digits of four weights: the lowest kDigits bytes of each word
 //   kWindow                             bytes that a narrow pick looks at, half as many as a wide one
 //   pick<kWide>(source, indices)        source[indices[i]] for every byte i of a vector
 
@@ -18,15 +19,17 @@ inline Words merged(const Words* sums) {
 
 #include "image/vector_passes.h"
 
-// Digit d of four weights is word d.
+// Word d holds the d-th highest digits of four weights.
 void pack_weights(const int32_t* weights, int32_t* words) {
-  uint8_t digits[kDigits][4];
-  for (int t = 0; t < 4; ++t) {
-    uint8_t of_one[kDigits];
-    put_digits(weights[t], of_one);
-    for (int d = 0; d < kDigits; ++d) digits[d][t] = of_one[d];
+  typedef uint8_t Bytes __attribute__((vector_size(16)));
+  Four four;
+  std::memcpy(&four, weights, sizeof(four));
+  Bytes order{};
+  for (int d = 0; d < kDigits; ++d) {
+    for (int t = 0; t < 4; ++t) order[4 * d + t] = static_cast<uint8_t>(4 * t + kDigits - 1 - d);
   }
-  std::memcpy(words, digits, sizeof(digits));
+  const Bytes turned = __builtin_shuffle(reinterpret_cast<Bytes>(digits_of(four)), order);
+  std::memcpy(words, &turned, 4 * kDigits);
 }
 
 // Where each column of a group finds its first four source pixels. False: too far apart for a wide pick.
@@ -40,11 +43,11 @@ bool fill_shuffle(const Taps& taps, int g, RowTable* table) {
   if (reach > 2 * kWindow) return false;
   table->wide |= reach > kWindow;
   table->offsets.data()[g] = 3 * low;
-  uint8_t* shuffle = table->shuffles.data() + g * kVectorBytes;
+  auto* shuffle = reinterpret_cast<Words*>(table->shuffles.data() + g * kVectorBytes);
   for (int lane = 0; lane < kLanes; ++lane) {
     const int column = std::min(g * kLanes + lane, columns - 1);
-    const int shift = 3 * (taps.first[column / 3] - low) + column % 3;
-    for (int t = 0; t < 4; ++t) shuffle[4 * lane + t] = static_cast<uint8_t>(shift + 3 * t);
+    const uint32_t shift = 3 * (taps.first[column / 3] - low) + column % 3;
+    (*shuffle)[lane] = shift * 0x01010101 + 0x09060300;  // bytes shift, shift + 3, ...
   }
   return true;
 }
@@ -59,12 +62,10 @@ bool fill_table(const Taps& taps, RowTable* table) {
     if (!fill_shuffle(taps, g, table)) return false;
   }
   int32_t* weights = table->weights.reserve(size_t(table->groups) * table->steps * kDigits * kLanes);
-  std::vector<int32_t> padded(size_t(table->steps) * 4);
   for (int x = 0; x < taps.outputs(); ++x) {
-    std::copy_n(&taps.weights[size_t(x) * taps.width], taps.width, padded.begin());
     for (int s = 0; s < table->steps; ++s) {
       int32_t words[kDigits];
-      pack_weights(&padded[4 * s], words);
+      pack_weights(taps.of(x) + 4 * s, words);
       for (int column = 3 * x; column < 3 * x + 3; ++column) {
         int32_t* group = weights + (size_t(column / kLanes) * table->steps + s) * kDigits * kLanes;
         for (int d = 0; d < kDigits; ++d) group[d * kLanes + column % kLanes] = words[d];

@@ -52,7 +52,7 @@ struct Kernels {
 // Columns that a strip has room for, so that vector code may write whole vectors.
 constexpr int padded_columns(int columns) { return (columns + 63) / 64 * 64 + 64; }
 
-constexpr int kMaxStripRows = 4;
+constexpr int kMaxStripRows = Taps::kZeros;
 
 // Calls run(number, clamp) with compile-time constants, so that loops unroll: `number` up to kMost, else 0
 // for any.

@@ -72,14 +72,12 @@ bool fill_table(const Taps& taps, RowTable* table) {
   table->steps = (taps.width + 1) / 2;
   int32_t* offsets = table->offsets.reserve(size_t(table->groups) * 2);
   int32_t* weights = table->weights.reserve(size_t(table->groups) * table->steps * kDigits * kLanes);
-  std::vector<int32_t> padded(size_t(table->steps) * 2);
   for (int x = 0; x < 2 * table->groups; ++x) {
     const int pixel = std::min(x, outputs - 1);
     offsets[x] = 3 * taps.first[pixel];
-    std::copy_n(&taps.weights[size_t(pixel) * taps.width], taps.width, padded.begin());
     for (int s = 0; s < table->steps; ++s) {
       int32_t words[kDigits];
-      pack_weights(&padded[2 * s], words);
+      pack_weights(taps.of(pixel) + 2 * s, words);
       int32_t* group = weights + (size_t(x / 2) * table->steps + s) * kDigits * kLanes;
       for (int d = 0; d < kDigits; ++d) std::fill_n(group + d * kLanes + x % 2 * 4, 4, words[d]);
     }

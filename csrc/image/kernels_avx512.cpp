@@ -32,13 +32,10 @@ Words within(Words sum, int32_t top) {
       _mm512_min_epi32(_mm512_max_epi32(raw(sum), _mm512_setzero_si512()), _mm512_set1_epi32(top)));
 }
 
-void put_digits(int32_t weight, uint8_t* digits) {
-  for (int d = kDigits - 1; d >= 0; --d) {
-    const int32_t low = static_cast<int8_t>(weight);
-    digits[d] = static_cast<uint8_t>(low);
-    weight = (weight - low) >> 8;
-  }
-}
+typedef uint32_t Four __attribute__((vector_size(16)));
+
+// A bias of half a digit makes unsigned digits of signed ones, and its bit turns them back.
+Four digits_of(Four weights) { return (weights + 0x808080) ^ 0x808080; }
 
 template <bool kWide>
 Words pick(const uint8_t* source, Words indices) {

@@ -33,9 +33,8 @@ Words within(Words sum, int32_t top) {
       vminq_s32(vmaxq_s32(reinterpret_cast<int32x4_t>(sum), vdupq_n_s32(0)), vdupq_n_s32(top)));
 }
 
-void put_digits(int32_t weight, uint8_t* digits) {
-  for (int d = 0; d < kDigits; ++d) digits[d] = static_cast<uint8_t>(weight >> (8 * (kDigits - 1 - d)));
-}
+typedef uint32_t Four __attribute__((vector_size(16)));
+Four digits_of(Four weights) { return weights; }
 
 template <bool kWide>
 Words pick(const uint8_t* source, Words indices) {

@@ -25,7 +25,7 @@ void row_pass(const uint8_t* const* rows, const RowTable& table, uint32_t* strip
   const Taps& taps = *table.taps;
   for (int x = 0; x < taps.outputs(); ++x) {
     const uint8_t* source = rows[0] + 3 * taps.first[x];
-    const int32_t* weights = &taps.weights[size_t(x) * taps.width];
+    const int32_t* weights = taps.of(x);
     for (int c = 0; c < 3; ++c) {
       uint32_t sum = kHalf;
       for (int t = 0; t < taps.width; ++t) sum += static_cast<uint32_t>(weights[t]) * source[3 * t + c];

@@ -62,18 +62,16 @@ void Resampler::column_pass(const Taps& taps, int columns, MakeStrip make_strip,
   const size_t strip_words = padded_columns(columns);
   strips_.reserve(ring * strip_words);
   strip_list_.resize(ring);
-  weights_.resize(size_t(ring) * strip_rows);
   words_.resize(size_t(ring) * kernels_->weight_words);
   int made = taps.first[0] / strip_rows;
   for (int y = 0; y < taps.outputs(); ++y, out += stride) {
     const int first = taps.first[y] / strip_rows;
     const int last = (taps.first[y] + taps.width - 1) / strip_rows;
     for (; made <= last; ++made) make_strip(made, strips_.data() + made % ring * strip_words);
-    std::fill(weights_.begin(), weights_.end(), 0);
-    std::copy_n(&taps.weights[size_t(y) * taps.width], taps.width, &weights_[taps.first[y] % strip_rows]);
+    const int32_t* weights = taps.of(y) - taps.first[y] % strip_rows;  // of the first strip's rows
     for (int s = 0; s <= last - first; ++s) {
       strip_list_[s] = strips_.data() + (first + s) % ring * strip_words;
-      kernels_->pack_weights(&weights_[size_t(s) * strip_rows], &words_[size_t(s) * kernels_->weight_words]);
+      kernels_->pack_weights(weights + s * strip_rows, &words_[size_t(s) * kernels_->weight_words]);
     }
     kernels_->column_pass(strip_list_.data(), last - first + 1, words_.data(), clamp_, columns, out);
   }

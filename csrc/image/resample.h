@@ -44,7 +44,6 @@ class Resampler {
   Buffer<uint32_t> strips_;
   Buffer<uint8_t> between_;
   std::vector<const uint32_t*> strip_list_;
-  std::vector<int32_t> weights_;
   std::vector<int32_t> words_;
 };
 

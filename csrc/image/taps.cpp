@@ -26,9 +26,12 @@ int32_t to_fixed(double weight) {
 
 void copy_taps(const Axis& axis, Taps* taps) {
   taps->width = 1;
-  taps->weights.assign(axis.count, 1 << kWeightBits);
+  taps->weights.assign(axis.count * taps->stride(), 0);
   taps->first.resize(axis.count);
-  for (int i = 0; i < axis.count; ++i) taps->first[i] = axis.begin + i;
+  for (int i = 0; i < axis.count; ++i) {
+    taps->first[i] = axis.begin + i;
+    taps->weights[i * taps->stride() + Taps::kZeros] = 1 << kWeightBits;
+  }
 }
 
 }  // namespace
@@ -49,7 +52,7 @@ void make_taps(const Axis& axis, Interpolation interpolation, Taps* taps) {
   }
   taps->width = width;
   taps->first.resize(axis.count);
-  taps->weights.assign(size_t(axis.count) * width, 0);
+  taps->weights.assign(axis.count * taps->stride(), 0);
   std::vector<double> values(width);
   for (int i = 0; i < axis.count; ++i) {
     const double centre = (axis.begin + i + 0.5) * scale;
@@ -61,7 +64,7 @@ void make_taps(const Axis& axis, Interpolation interpolation, Taps* taps) {
     }
     const int first = std::min(begin, axis.in - width);  // so that no output reads behind the source
     taps->first[i] = first;
-    int32_t* weights = &taps->weights[size_t(i) * width + (begin - first)];
+    int32_t* weights = &taps->weights[i * taps->stride() + Taps::kZeros + (begin - first)];
     for (int x = 0; x < end - begin; ++x) weights[x] = to_fixed(sum != 0.0 ? values[x] / sum : values[x]);
   }
 }
@@ -69,8 +72,8 @@ void make_taps(const Axis& axis, Interpolation interpolation, Taps* taps) {
 void reverse(Taps* taps) {
   std::reverse(taps->first.begin(), taps->first.end());
   for (int i = 0, j = taps->outputs() - 1; i < j; ++i, --j) {
-    std::swap_ranges(&taps->weights[size_t(i) * taps->width], &taps->weights[size_t(i + 1) * taps->width],
-                     &taps->weights[size_t(j) * taps->width]);
+    const auto row = [taps](int output) { return taps->weights.begin() + output * taps->stride(); };
+    std::swap_ranges(row(i), row(i + 1), row(j));
   }
 }
 

@@ -12,11 +12,15 @@ namespace fkdx {
 constexpr int kWeightBits = 22;  // fraction bits of a weight
 
 struct Taps {
+  static constexpr int kZeros = 4;  // around the weights of a pixel, so that a kernel may read more of them
+
   int width = 0;                 // weights an output pixel, the last ones may be 0
   std::vector<int32_t> first;    // [outputs] first source pixel
-  std::vector<int32_t> weights;  // [outputs, width]
+  std::vector<int32_t> weights;  // [outputs, stride]
 
   int outputs() const { return static_cast<int>(first.size()); }
+  size_t stride() const { return size_t(width) + 2 * kZeros; }
+  const int32_t* of(int output) const { return &weights[output * stride() + kZeros]; }
 };
 
 // A stretch of one axis: `count` of the `out` pixels that `in` source pixels are resized to, from `begin` on.
