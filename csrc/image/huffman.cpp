@@ -5,13 +5,6 @@
 #include <cstring>
 
 namespace fkdx {
-namespace {
-
-constexpr int kMaxDcSize = 11;  // bits of a value; what takes more is libjpeg-turbo's to refuse
-constexpr int kMaxAcSize = 10;
-
-}  // namespace
-
 // libjpeg-turbo has checked the table when it started the scan.
 void HuffmanDecoder::Table::fill(const JHUFF_TBL& huffman, bool is_ac) {
   if (filled && std::memcmp(source.bits, huffman.bits, sizeof(source.bits)) == 0 &&
@@ -67,22 +60,8 @@ void HuffmanDecoder::Table::fill_pairs() {
   }
 }
 
-// The signed number behind a code: below half of its range it means minus its complement.
-inline HuffmanDecoder::Symbol HuffmanDecoder::Table::symbol_of(Code code, uint64_t window) const {
-  const int size = ac ? code.value & 15 : code.value;
-  const int run = code.value >> 4;
-  if (code.length == 0 || size > (ac ? kMaxAcSize : kMaxDcSize)) return kBroken;
-  const uint64_t number = window << code.length;
-  const int value = static_cast<int>(number >> 1 >> (63 - size));
-  const int negative = static_cast<int>(~number >> 63);
-  const int step = !ac ? 0 : size == 0 && run != 15 ? kEndOfBlock : run + 1;
-  return {static_cast<uint8_t>(code.length + size), static_cast<uint8_t>(step),
-          static_cast<int16_t>(value - (-negative & ((1 << size) - 1)))};
-}
-
+// A code that is too long for the table.
 HuffmanDecoder::Symbol HuffmanDecoder::Table::long_symbol(uint64_t window) const {
-  const Code code = codes[window >> (64 - kIndexBits)];
-  if (code.length > 0) return symbol_of(code, window);
   const uint32_t bits = static_cast<uint32_t>(window >> 48);
   int length = kIndexBits + 1;
   while (bits >= ends[length]) ++length;

@@ -60,6 +60,8 @@ class HuffmanDecoder {
   static constexpr int kIndexBits = 10;
   static constexpr uint8_t kEndOfBlock = 128;  // a step out of the block
   static constexpr int kMaxDc = 1 << 15;
+  static constexpr int kMaxDcSize = 11;  // bits of a value; what takes more is libjpeg-turbo's to refuse
+  static constexpr int kMaxAcSize = 10;
 
   // A code of `length` bits; 0: unknown, or too long for the table.
   struct Code {
@@ -103,6 +105,7 @@ class HuffmanDecoder {
     void fill_symbols(Code code, uint32_t bits, int free_bits);
     void fill_pairs();
     Symbol symbol_of(Code code, uint64_t window) const;
+    Symbol rare_symbol(uint64_t window) const;
     Symbol long_symbol(uint64_t window) const;
   };
 
@@ -226,9 +229,28 @@ class HuffmanDecoder {
   Table ac_tables_[NUM_HUFF_TBLS]{};
 };
 
+// The signed number behind a code: below half of its range it means minus its complement.
+inline HuffmanDecoder::Symbol HuffmanDecoder::Table::symbol_of(Code code, uint64_t window) const {
+  const int size = ac ? code.value & 15 : code.value;
+  const int run = code.value >> 4;
+  if (code.length == 0 || size > (ac ? kMaxAcSize : kMaxDcSize)) return kBroken;
+  const uint64_t number = window << code.length;
+  const int value = static_cast<int>(number >> 1 >> (63 - size));
+  const int negative = static_cast<int>(~number >> 63);
+  const int step = !ac ? 0 : size == 0 && run != 15 ? kEndOfBlock : run + 1;
+  return {static_cast<uint8_t>(code.length + size), static_cast<uint8_t>(step),
+          static_cast<int16_t>(value - (-negative & ((1 << size) - 1)))};
+}
+
+// What `symbols` does not hold.
+inline HuffmanDecoder::Symbol HuffmanDecoder::Table::rare_symbol(uint64_t window) const {
+  const Code code = codes[window >> (64 - kIndexBits)];
+  return __builtin_expect(code.length > 0, 1) ? symbol_of(code, window) : long_symbol(window);
+}
+
 inline HuffmanDecoder::Symbol HuffmanDecoder::next_symbol(const Table& table, Bits* bits) {
   Symbol symbol = table.symbols[bits->window >> (64 - kIndexBits)];
-  if (__builtin_expect(symbol.total == 0, 0)) symbol = table.long_symbol(bits->window);
+  if (__builtin_expect(symbol.total == 0, 0)) symbol = table.rare_symbol(bits->window);
   bits->window <<= symbol.total;
   bits->count -= symbol.total;
   return symbol;
@@ -236,7 +258,7 @@ inline HuffmanDecoder::Symbol HuffmanDecoder::next_symbol(const Table& table, Bi
 
 inline HuffmanDecoder::Pair HuffmanDecoder::pair_at(const Table& table, uint64_t window) {
   const Pair pair = table.pairs[window >> (64 - kIndexBits)];
-  return __builtin_expect(pair.total > 0, 1) ? pair : Pair::of(table.long_symbol(window));
+  return __builtin_expect(pair.total > 0, 1) ? pair : Pair::of(table.rare_symbol(window));
 }
 
 }  // namespace fkdx
