@@ -20,7 +20,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from fkdx.models.embed import EmbeddingTeacher, without_classifier
+from fkdx.models.embed import Embedder, EmbeddingTeacher, without_classifier
 from fkdx.models.heads import add_head
 from fkdx.models.maps import MapTeacher
 from fkdx.models.teacher import Preprocess, Teacher
@@ -94,10 +94,14 @@ def load_teacher(
         model, preprocess = _timm(wanted)
     origin = {"checkpoint": checkpoint and Path(checkpoint).name, "weights_sha256": hash_weights(model)}
     preprocess = replace(preprocess, **wanted.overrides)
-    facts = (name, model, preprocess, origin, device, precision, compiled)
+    sort = MapTeacher if maps else Teacher
     if features is not None:
-        return EmbeddingTeacher(*facts, features=features)
-    return (MapTeacher if maps else Teacher)(*facts)
+        sort, model, origin = (
+            EmbeddingTeacher,
+            Embedder(name, model, features),
+            origin | {"features": features},
+        )
+    return sort(name, model, preprocess, origin, device, precision, compiled)
 
 
 def build_student(name: str, num_classes: int, pretrained: bool, arguments: dict) -> nn.Module:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fkdx.labels.layout import MAX_EMBEDDING
 from fkdx.models.heads import Projected
-from fkdx.models.teacher import Preprocess, Teacher
+from fkdx.models.teacher import Teacher
 
 # What of a backbone: what it gives without its classifier, its class token, the mean of its patches, or both
 # of these.
@@ -50,7 +50,8 @@ class Embedder(nn.Module):
 
 
 class EmbeddingTeacher(Teacher):
-    """A teacher whose answers for n crops are their embeddings, (n, the sum of `sizes`) float32.
+    """A teacher whose answers for n crops are their embeddings, (n, the sum of `sizes`) float32; its model is
+    an `Embedder`.
 
     Attributes:
         sizes: {name: D} of the one or two embeddings of a crop.
@@ -60,27 +61,18 @@ class EmbeddingTeacher(Teacher):
 
     answers = "(crops, values)"
 
-    def __init__(
-        self,
-        name: str,
-        model: nn.Module,
-        preprocess: Preprocess,
-        origin: dict,
-        device: str | torch.device = "cpu",
-        precision: str = "float32",
-        compiled: bool = False,
-        features: str = "pooled",
-    ) -> None:
-        embedder = Embedder(name, model, features)
-        origin = {**origin, "features": features}
-        super().__init__(name, embedder, preprocess, origin, device, precision, compiled)
-        self.sizes = dict(embedder.sizes)
+    def _halves(self, model: nn.Module) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        assert isinstance(model, Embedder)
+        self._embedder = model
+        return model, nn.Identity()
+
+    def _probe(self) -> int:
+        outputs = super()._probe()
+        self.sizes = dict(self._embedder.sizes)  # known once the model has run
         if not 1 <= len(self.sizes) <= 2 or max(self.sizes.values()) > MAX_EMBEDDING:
             expected = f"one or two embeddings of at most {MAX_EMBEDDING} values"
-            raise ValueError(f"teacher: {name} gives {self.sizes}, expected {expected}")
-
-    def _halves(self, model: nn.Module) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-        return model, nn.Identity()
+            raise ValueError(f"teacher: {self.name} gives {self.sizes}, expected {expected}")
+        return outputs
 
 
 def without_classifier(model: nn.Module) -> nn.Module:
