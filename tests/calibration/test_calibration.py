@@ -12,7 +12,7 @@ import torch
 from label_draws import draw_labels
 from toy import CLASSES, COMMON, HEIGHT, WIDTH, draw_images, steps_of
 
-from fkdx import reference
+from fkdx import cli, reference
 from fkdx.calibration import CalibratedLabels, Calibration, calibrated
 from fkdx.cli import main as fkdx
 from fkdx.commands.calibrate import calibrate
@@ -112,6 +112,21 @@ def test_a_student_sees_the_same_from_a_view_and_from_a_file(toy, tmp_path, rng,
         assert all(torch.equal(a, b) for a, b in zip(tables(one.target), tables(other.target), strict=True))
         seen += len(one.keys)
     assert seen == 80
+
+
+@pytest.mark.parametrize("kind", ["topk", "smoothing", "dense"])
+def test_a_calibrated_file_becomes_fkds_files_and_comes_back(toy, tmp_path, rng, kind):
+    path, folder = tmp_path / "calibrated.fkdl", tmp_path / "fkd"
+    calibrate(LabelFile(write(tmp_path / "a.fkdl", toy, rng, kind, value_type="float32")), path, RULE)
+    assert cli.run("export", [str(path), "-o", str(folder)]) == 0
+    back = [str(folder), "-o", str(tmp_path / "b.fkdl"), "--images", str(toy.images)]
+    assert cli.run("pack", [*back, "--value-type", "float32"]) == 0
+    calibrated, packed = LabelFile(path), LabelFile(tmp_path / "b.fkdl")
+    assert packed.keys[:] == calibrated.keys[:]
+    assert len(set(packed.crop_counts.tolist())) > 1
+    for one, other in zip(calibrated, packed):
+        for name in ("boxes", "flips", "ids", "values"):
+            np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=1e-6)
 
 
 def tables(target) -> list[torch.Tensor]:
