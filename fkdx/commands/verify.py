@@ -17,6 +17,7 @@ from fkdx.image import INTERPOLATIONS, decode_crops, decoder, image_size
 from fkdx.image.crops import Interpolation
 from fkdx.labels import LabelFile, boxes_from_ratios
 from fkdx.labels.distributions import image_probabilities
+from fkdx.labels.int8 import MOST
 from fkdx.labels.similarity import cosines
 from fkdx.loader.verify_images import verify_images
 from fkdx.stores import FORMS, Store, match_labels, open_store
@@ -33,10 +34,12 @@ _PURPOSE = (
 @dataclass(frozen=True)
 class Agreement:
     """How far a teacher agrees with stored labels: share of equal top classes, mean absolute difference of
-    probabilities. Of embeddings: share of cosines of at least 0.99, mean of 1 - cosine."""
+    probabilities. Of embeddings: share of cosines of at least 0.99, mean of 1 - cosine; `gradient`, by what
+    share the gradient of the cosine loss differs once dimensions are standardised, 0 of other labels."""
 
     top1: float
     difference: float
+    gradient: float = 0.0
 
 
 def verify_teacher(
@@ -69,7 +72,7 @@ def verify_teacher(
     store = match_labels(open_store(root), labels, "ignore")
     image_of = store.images_of_labels(len(labels))
     images = chance.permutation(with_crops[image_of[with_crops] >= 0])[:sample].tolist()
-    sums = {name: np.zeros(3) for name in ("as stored", "x and y swapped", "not flipped")}
+    sums = {name: np.zeros(4) for name in ("as stored", "x and y swapped", "not flipped")}
     for number in progress(images, len(images), "teacher"):
         image = labels[number]
         kept = chance.permutation(len(image.flips))[:crops]
@@ -87,7 +90,7 @@ def verify_teacher(
             mirrored = np.zeros_like(flips) if name == "not flipped" else flips
             answer = teacher(decode_crops(data, boxes, mirrored, size, interpolation))
             sum_ += _agreement(labels, image.ids[kept].astype(np.int64), stored, answer)
-    return {name: Agreement(sum_[0] / sum_[2], sum_[1] / sum_[2]) for name, sum_ in sums.items()}
+    return {name: _mean(sum_) for name, sum_ in sums.items()}
 
 
 def _verify_changed(
@@ -107,7 +110,7 @@ def _verify_changed(
     crops = min(crops, int(counts[counts > 0].min()))
     options = {"seed": seed, "interpolation": interpolation, "on_missing": "ignore"}
     loader = CropLoader(root, labels, crops, crops, size, **options)
-    sums = {name: np.zeros(3) for name in ("as stored", "left plain")}
+    sums = {name: np.zeros(4) for name in ("as stored", "left plain")}
     for batch in progress(islice(loader, sample), min(sample, len(loader)), "teacher"):
         image, kept = labels[batch.keys[0]], batch.crops.numpy()
         shown, boxes = loader.pool.store, image.boxes[kept]
@@ -120,11 +123,15 @@ def _verify_changed(
         sums["as stored"] += _agreement(labels, ids, stored, teacher(batch.images.numpy(), *mix))
         sums["left plain"] += _agreement(labels, ids, stored, teacher(plain))
     loader.close()
-    return {name: Agreement(sum_[0] / sum_[2], sum_[1] / sum_[2]) for name, sum_ in sums.items()}
+    return {name: _mean(sum_) for name, sum_ in sums.items()}
+
+
+def _mean(sums: np.ndarray) -> Agreement:
+    return Agreement(*(sums[:-1] / sums[-1]).tolist())
 
 
 def _agreement(labels: LabelFile, ids: np.ndarray, stored: np.ndarray, answer: np.ndarray) -> np.ndarray:
-    """Sums over crops of: same top class, mean |dp| over the kept classes, 1; see `Agreement`."""
+    """Sums over crops of: same top class, mean |dp| over the kept classes, 0, 1; see `Agreement`."""
     if labels.embeddings:
         return _likeness(labels, stored, answer)
     if answer.shape[1] != labels.num_classes:
@@ -133,7 +140,7 @@ def _agreement(labels: LabelFile, ids: np.ndarray, stored: np.ndarray, answer: n
         ids = np.broadcast_to(np.arange(labels.num_classes), stored.shape)
     best = np.take_along_axis(ids, stored.argmax(axis=1)[:, None], axis=1)[:, 0]
     difference = np.abs(np.take_along_axis(answer, ids, axis=1) - stored).mean(axis=1)
-    return np.array([(answer.argmax(axis=1) == best).sum(), difference.sum(), len(ids)])
+    return np.array([(answer.argmax(axis=1) == best).sum(), difference.sum(), 0, len(ids)])
 
 
 def _likeness(labels: LabelFile, stored: np.ndarray, answer: np.ndarray) -> np.ndarray:
@@ -145,7 +152,15 @@ def _likeness(labels: LabelFile, stored: np.ndarray, answer: np.ndarray) -> np.n
     parts = list(zip(np.split(stored, ends, axis=1), np.split(answer, ends, axis=1)))
     alike = [np.where(np.isnan(c := cosines(a, b)), ~(a.any(1) | b.any(1)), c) for a, b in parts]
     cosine = np.mean(alike, axis=0)
-    return np.array([(cosine >= CLOSE).sum(), (1 - cosine).sum(), len(cosine)])
+    return np.array([(cosine >= CLOSE).sum(), (1 - cosine).sum(), _turned(labels, parts).sum(), len(cosine)])
+
+
+def _turned(labels: LabelFile, parts: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """(n,) by what share the gradient of the cosine loss differs, dimensions standardised; of two embeddings,
+    the mean."""
+    moments = labels.teachers_moments.values()
+    cosine = [cosines(*((x - each.mean) / each.divisor for x in part)) for each, part in zip(moments, parts)]
+    return np.nan_to_num(np.sqrt(np.maximum(2 - 2 * np.mean(cosine, axis=0), 0)))
 
 
 def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, str]:
@@ -217,6 +232,12 @@ def verify_labels(args: argparse.Namespace, labels: LabelFile, facts: Facts) -> 
         agreements = verify_teacher(labels, store, answers, size, interpolation, args.sample, args.crops)
         teacher = {name: asdict(agreement) for name, agreement in agreements.items()}
         facts.say(teacher_text(agreements, bool(labels.embeddings)), teacher=teacher)
+        stored = agreements["as stored"]
+        if labels.value_type == "int8" and not doubts(agreements) and stored.gradient > MOST:
+            facts.say(
+                f"int8 is coarse for these embeddings: the gradient of the cosine loss, dimensions "
+                f"standardised, is {stored.gradient:.1%} off; see fkdx convert --standardise"
+            )
     wrong = bool(match) or bool(agreements and doubts(agreements))
     facts.found["right"] = not wrong
     return 1 if wrong else 0

@@ -259,5 +259,8 @@ def test_int8_that_is_too_coarse_is_said(flat, tmp_path, monkeypatch, capsys, va
     assert bool(re.search(r"int8: cosine .* is \d+\.\d% off; for embeddings like", told)) == (
         value_type == "int8"
     )
+    check = [str(tmp_path / "a.fkdl"), "--images", str(flat), "--teacher", "spread:model"]
+    assert cli.run("verify", check) == 0
+    assert ("int8 is coarse for these embeddings" in capsys.readouterr().out) == (value_type == "int8")
     report = json.loads((tmp_path / "a.fkdl.report.json").read_text())
     assert all(("int8" in shard) == (value_type == "int8") for shard in report["shards"])
