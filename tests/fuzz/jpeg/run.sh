@@ -1,6 +1,8 @@
 #!/bin/sh
 # Build the fuzzer of JPEG streams and run it: run.sh [plain | address,undefined] [SEED [COUNT [FIRST]]]
-# Streams that are judged otherwise than by libjpeg-turbo are kept in build/fuzz/jpeg.
+# Streams that are judged otherwise than by libjpeg-turbo are kept in build/fuzz/jpeg. JPEG: the compiler's options for
+# another libjpeg-turbo than the system's; for the pinned one, after `make build`,
+#   -Ibuild/dev/libjpeg/source/src -Ibuild/dev/libjpeg/build build/dev/libjpeg/build/libjpeg.a
 set -eu
 cd "$(dirname "$0")/../../.."
 sanitizers=${1:-address,undefined} seed=${2:-$(date +%s | tail -c 6)} count=${3:-20000} first=${4:-0}
@@ -12,5 +14,5 @@ if [ "$sanitizers" != plain ]; then flags="$flags -fsanitize=$sanitizers -fno-sa
 # shellcheck disable=SC2086
 ${CXX:-c++} $flags tests/fuzz/jpeg/*.cpp csrc/image/crops.cpp csrc/image/entry_points.cpp \
     csrc/image/huffman.cpp csrc/image/huffman_lanes.cpp csrc/image/huffman_scan.cpp csrc/image/jpeg.cpp csrc/base/crc32c.cpp \
-    csrc/image/jpeg_internals.cpp csrc/image/resample.cpp csrc/image/taps.cpp csrc/image/kernels_*.cpp csrc/base/cpu.cpp -ljpeg -o "$program"
+    csrc/image/jpeg_internals.cpp csrc/image/resample.cpp csrc/image/taps.cpp csrc/image/kernels_*.cpp csrc/base/cpu.cpp ${JPEG:--ljpeg} -o "$program"
 exec "$program" "$seed" "$count" "$first" "$folder"
