@@ -31,9 +31,9 @@ endfunction()
 
 function(libjpeg_of_system)
   if(NOT JPEG_FOUND)
-    message(FATAL_ERROR "fkdx needs libjpeg-turbo: the source of the pinned version could not be downloaded (give it as "
-      "FKDX_LIBJPEG_SOURCE=PATH), and the headers of the system's are missing: apt-get install libjpeg62-turbo-dev "
-      "(Debian), libjpeg-turbo8-dev (Ubuntu), libjpeg-turbo-devel (Fedora), or set CMAKE_PREFIX_PATH to its folder")
+    message(FATAL_ERROR "fkdx needs libjpeg-turbo, but ${libjpeg_why}, and the headers of the system's library are missing: "
+      "apt-get install libjpeg62-turbo-dev (Debian), libjpeg-turbo8-dev (Ubuntu), libjpeg-turbo-devel (Fedora), or set "
+      "CMAKE_PREFIX_PATH to its folder")
   endif()
   set(CMAKE_REQUIRED_LIBRARIES JPEG::JPEG)
   check_cxx_source_compiles("#include <cstdio>
@@ -46,10 +46,10 @@ int main() { jpeg_decompress_struct d{}; JDIMENSION x = 0, w = 1; jpeg_crop_scan
   target_link_libraries(fkdx_jpeg INTERFACE JPEG::JPEG)
 endfunction()
 
-set(libjpeg_why "as asked")
+set(libjpeg_why "FKDX_LIBJPEG=system asks for the system's")
 if(NOT FKDX_LIBJPEG STREQUAL "system")
   libjpeg_find_source()
-  set(libjpeg_why "the source of version ${FKDX_LIBJPEG_VERSION} could not be downloaded")
+  set(libjpeg_why "${libjpeg_name} could not be downloaded (FKDX_LIBJPEG_SOURCE=PATH gives it)")
 endif()
 find_package(JPEG QUIET)
 set(libjpeg_kind "bundled")

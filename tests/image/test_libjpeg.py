@@ -3,6 +3,8 @@
 import ctypes
 import io
 import os
+import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +78,69 @@ def test_another_archive_is_refused(tmp_path: Path) -> None:
         done = find_source(FKDX_LIBJPEG_SOURCE=str(wrong))
         assert done.returncode != 0
         assert f"FKDX_LIBJPEG_SOURCE: got {wrong}, expected libjpeg-turbo-" in " ".join(done.stderr.split())
+
+
+TRIAL = """
+cmake_minimum_required(VERSION 3.22)
+project(trial LANGUAGES CXX)
+set(CMAKE_FIND_USE_SYSTEM_ENVIRONMENT_PATH OFF)
+set(CMAKE_FIND_USE_CMAKE_SYSTEM_PATH OFF)
+include(cmake/libjpeg.cmake)
+"""
+NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")  # where nobody answers
+
+
+def configure(folder: Path, archive: bool, *options: str) -> tuple[int, str]:
+    """Status and words of a build of libjpeg-turbo alone: no network, no nasm, no library of the system."""
+    shutil.copytree(CMAKE, folder / "cmake")
+    (folder / "third_party").mkdir()
+    if archive:
+        for path in (ROOT / "third_party").glob("*.tar.gz"):
+            shutil.copy(path, folder / "third_party")
+    (folder / "CMakeLists.txt").write_text(TRIAL)
+    command = [Path(sys.executable).with_name("cmake"), "-S", folder, "-B", folder / "build", *options]
+    done = subprocess.run(command, env=os.environ | NO_NETWORK, capture_output=True, text=True)
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+@bundled
+@sources
+def test_no_nasm_says_what_to_install(tmp_path: Path) -> None:
+    if not list((ROOT / "third_party").glob("*.tar.gz")):
+        pytest.skip("built from an archive that lies elsewhere")
+    status, said = configure(tmp_path, True)
+    assert status == 0, said
+    assert ("apt-get install nasm" in said) == (platform.machine() == "x86_64")
+    assert f"libjpeg-turbo: {INFO['jpeg']}, compiled in" in said
+
+
+@sources
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("bundled", "could not be downloaded; give its path as FKDX_LIBJPEG_SOURCE, from https://github.com"),
+        (
+            "auto",
+            "tar.gz could not be downloaded (FKDX_LIBJPEG_SOURCE=PATH gives it), and the headers of the",
+        ),
+        (
+            "system",
+            "and the headers of the system's library are missing: apt-get install libjpeg62-turbo-dev",
+        ),
+    ],
+)
+def test_no_network_and_no_library_say_what_to_do(tmp_path: Path, option: str, expected: str) -> None:
+    status, said = configure(tmp_path, False, f"-DFKDX_LIBJPEG={option}")
+    assert status != 0
+    assert expected in said
+
+
+@sources
+def test_no_compiler_says_what_to_install(tmp_path: Path) -> None:
+    command = [Path(sys.executable).with_name("cmake"), "-S", ROOT, "-B", tmp_path]
+    done = subprocess.run(command, env=os.environ | {"CXX": "/absent/c++"}, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "fkdx needs a C++17 compiler: apt-get install g++" in " ".join(done.stderr.split())
 
 
 def test_samples_of_twelve_bits_are_refused(rng: np.random.Generator) -> None:
