@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Draw the pictures of the pages, from the numbers on the pages: tools/figures.py [REPORT.html]
+"""Draw the pictures of the pages, from the numbers on the pages: tools/figures.py
 
 speed.svg from docs/figures.md, calibration.svg from the histogram in docs/quickstart.md, crop.svg from the
-lists of stages below; with a page of `fkdx report`, also report.png, by a headless Chromium.
+lists of stages below.
 """
 
 import re
-import sys
 from pathlib import Path
 
 import altair
@@ -39,8 +38,6 @@ def main() -> None:
     save(speed(), "speed.svg")
     save(calibration(), "calibration.svg")
     (IMAGES / "crop.svg").write_text(way_of_a_crop())
-    if len(sys.argv) > 1:
-        photograph(Path(sys.argv[1]), IMAGES / "report.png")
 
 
 def save(chart: altair.Chart, name: str) -> None:
@@ -145,19 +142,6 @@ def box(x: int, y: int, what: str, where: str) -> str:
 
 def arrow(x: int, y: int, to_x: int, to_y: int) -> str:
     return f'<path d="M{x},{y} L{to_x},{to_y}" stroke="#546e7a" fill="none" marker-end="url(#tip)"/>'
-
-
-def photograph(page: Path, path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 1100, "height": 660}, color_scheme="light")
-        tab.goto(page.resolve().as_uri())
-        tab.wait_for_selector(".chart svg")
-        tab.locator("#images").evaluate("(heading) => heading.scrollIntoView()")
-        tab.screenshot(path=path)
-        browser.close()
 
 
 if __name__ == "__main__":
