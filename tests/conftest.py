@@ -46,6 +46,19 @@ def torch_as_it_was() -> Iterator[None]:
         torch.backends.cudnn.benchmark = False
 
 
+@pytest.fixture
+def curves_drawn() -> None:
+    """For tests of runs that need their curves.png."""
+
+
+@pytest.fixture(autouse=True)
+def blank_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing curves.png takes longer than most runs of tests: elsewhere it is an empty file."""
+    journal = sys.modules.get("fkdx.train.journal")
+    if journal and "curves_drawn" not in request.fixturenames:
+        monkeypatch.setattr(journal, "draw_curves", lambda path, *_: path.touch())
+
+
 @pytest.fixture(scope="session")
 def run_seed() -> int:
     """Differs from run to run; set FKDX_TEST_SEED to replay a failure."""

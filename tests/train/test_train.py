@@ -19,7 +19,7 @@ from fkdx.train import data
 from fkdx.train.loop import main
 
 
-def test_a_student_learns_from_labels_and_leaves_everything_behind(soft, tmp_path):
+def test_a_student_learns_from_labels_and_leaves_everything_behind(soft, tmp_path, curves_drawn):
     run = tmp_path / "run"
     assert main([*soft, "--ema", "0.5"]) == 0
     lines = steps_of(run)
