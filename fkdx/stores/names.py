@@ -1,11 +1,14 @@
 """A file that says what images are called, or which class they have, where their store does not."""
 
+import csv
 import io
+import json
 import os
 import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +22,8 @@ from fkdx.stores.store import Store, is_image
 
 _PAIR = re.compile(r"([^\s,]+)[\s,]+(\S.*)")
 _TRUTH, _META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"  # of ImageNet's development kit
+_NAME_COLUMNS = ("file_name", "filename", "image", "path", "key")
+_VALUES = ("label", "class", "target", "synset")  # columns of classes
 Names = str | int
 
 
@@ -61,16 +66,46 @@ def _values(path: str, keys: Keys) -> list[Names]:
         values: list[Names] = read_ground_truth(path)
     else:
         lines = read_lines(path)
-        values = _of_pairs(lines, keys, path) or [_value(line) for line in lines]
+        values = _of_pairs(_pairs(lines, path), keys, path) or [_value(line) for line in lines]
     if len(values) != len(keys):
         refuse("names", "lines", len(values), f"{len(keys)}, one an image", path)
     return values
 
 
-def _of_pairs(lines: list[str], keys: Keys, path: str) -> list[Names]:
-    """The values of lines `NAME VALUE` in the order of the keys; none where the lines have no names."""
+def _pairs(lines: list[str], path: str) -> list[tuple[str, str]]:
+    """(name, value) of every line that has two. Tables with a heading, and JSON lines, name their columns:
+    Hugging Face's `metadata.csv` and `metadata.jsonl`."""
+    if path.endswith(".jsonl"):
+        return [_of_row(_json_row(line, path), path) for line in lines]
+    rows = list(csv.reader(lines, skipinitialspace=True)) if path.endswith(".csv") else []
+    if rows and len(rows[0]) > 2:
+        return [_of_row(dict(zip(rows[0], row)), path) for row in rows[1:]]
+    if rows and all(len(row) == 2 for row in rows):
+        return [(name, value) for name, value in rows]
+    return [found.groups() for line in lines if (found := _PAIR.fullmatch(line))]
+
+
+def _json_row(line: str, path: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        refuse("names", "line", line[:80], "a JSON object", path)
+    return row
+
+
+def _of_row(row: dict[str, Any], path: str) -> tuple[str, str]:
+    name, value = (next((row[c] for c in columns if c in row), None) for columns in (_NAME_COLUMNS, _VALUES))
+    if name is None or value is None:
+        expected = f"one of {', '.join(_NAME_COLUMNS)} and one of {', '.join(_VALUES)}"
+        refuse("names", "columns", ", ".join(row), expected, path)
+    return str(name), str(value)
+
+
+def _of_pairs(pairs: list[tuple[str, str]], keys: Keys, path: str) -> list[Names]:
+    """The values of the names in the order of the keys; none where no name is an image's."""
     image_of = _images_by_name(keys)
-    pairs = [found.groups() for line in lines if (found := _PAIR.fullmatch(line))]
     values: list[Names | None] = [None] * len(keys)
     for name, value in pairs:
         image = image_of.get(_without_suffix(name), -1)

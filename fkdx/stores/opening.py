@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Sequence
 
 from fkdx.stores.classes import class_folders, read_classes
@@ -18,8 +19,8 @@ FORMS = """\
 DATA, where the images are, is one of
   a folder of images, <class>/<name>.jpg, in whatever depth
   a text file (.txt) with one path a line, relative to its own folder
-  a tar file, a folder of tar files, or a pattern, 'train-*.tar': WebDataset shards (.jpg with .cls or .json),
-    plain archives, or the official ILSVRC2012_img_train.tar, read in place
+  a tar file, a folder of tar files, or a pattern, 'train-*.tar' or 'train-{0000..1023}.tar': WebDataset
+    shards (.jpg with .cls or .json), plain archives, or the official ILSVRC2012_img_train.tar, read in place
   a zip file
   a folder of MosaicML shards (index.json)
   a data index (.fkdi), which `fkdx index` writes beside one of these, where it is found by itself
@@ -34,6 +35,7 @@ development kit (.tar.gz), or its ground-truth file beside meta.mat, is one too.
 Class numbers mean what --classes FILE says: the class names in order, one a line."""
 
 _PART, _NAMES = "::", "@"
+_BRACES = re.compile(r"\{(?:(\d{1,6})\.\.(\d{1,6})|([^{}]*,[^{}]*))\}")
 
 
 def open_store(
@@ -92,10 +94,32 @@ def _open_data(data: str, classes: list[str] | None) -> Store:
         return open_index(path, classes)
     if path.endswith(".txt"):
         return listed(path, classes)
-    paths = [path] if os.path.exists(path) else sorted(glob.glob(path))
+    paths = [path] if os.path.exists(path) else _matching(path)
     if not paths:
         raise FileNotFoundError(f"open_store: no such folder, file or pattern, {path}")
     return _open_files(paths, part, classes)
+
+
+def _matching(pattern: str) -> list[str]:
+    """The files that a pattern means; those named by braces, `train-{0000..1023}.tar`, have to be there."""
+    expanded = list(dict.fromkeys(_expanded(pattern)))
+    if len(expanded) == 1:
+        return sorted(glob.glob(expanded[0]))
+    return [path for name in expanded for path in sorted(glob.glob(name)) or [name]]
+
+
+def _expanded(pattern: str) -> list[str]:
+    """A pattern without its braces, as WebDataset and shells expand them: {000..999}, {train,val}."""
+    found = _BRACES.search(pattern)
+    if not found:
+        return [pattern]
+    first, last, words = found.groups()
+    if words:
+        options = words.split(",")
+    else:
+        options = [f"{number:0{len(first)}}" for number in range(int(first), int(last) + 1)]
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    return [path for option in options for path in _expanded(before + option + after)]
 
 
 def _open_files(paths: list[str], part: str, classes: list[str] | None) -> Store:

@@ -12,7 +12,7 @@ from fkdx.stores.store import Stamp, changed, stamp_of
 _KEPT_GROUPS = 4  # in memory, for threads that read in the order of rows
 _BINARY_NAMES = ("image", "img", "jpg", "jpeg", "image_bytes", "bytes")
 _PATH_NAMES = ("path", "filename", "file_name", "key", "__key__", "image_path")
-_LABEL_NAMES = ("label", "labels", "class", "cls")
+_LABEL_NAMES = ("label", "labels", "class", "cls", "fine_label")
 
 
 class RowGroups:
@@ -101,7 +101,7 @@ def image_columns(file: Any, path: str) -> tuple[str, str, str | None]:
         raise ValueError(
             f"ParquetFiles: columns, got {got}, expected one of images, a struct of bytes and path, {path}"
         )
-    texts = [field.name for field in schema if pyarrow.types.is_string(field.type)]
+    texts = [field.name for field in schema if _is_text(field.type)]
     return binary[0], binary[0], next((name for name in _PATH_NAMES if name in texts), None)
 
 
@@ -113,7 +113,7 @@ def label_column(file: Any) -> str | None:
     for name in _LABEL_NAMES:
         if name in schema.names:
             kind = schema.field(name).type
-            return name if pyarrow.types.is_integer(kind) or pyarrow.types.is_string(kind) else None
+            return name if pyarrow.types.is_integer(kind) or _is_text(kind) else None
     return None
 
 
@@ -147,3 +147,9 @@ def _is_binary(kind: Any) -> bool:
     import pyarrow
 
     return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow
+
+    return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)

@@ -57,14 +57,18 @@ def _scan_file(file: BinaryIO, base: int, folder: str, shard: str) -> Iterator[E
                 name = member.name.removeprefix("./")
                 stem, suffix = os.path.splitext(name)
                 suffix = ".jpg" if is_image(name) else suffix.lower()
-                if left_behind(name) or suffix not in (".jpg", *_NOTES, ".tar"):
+                if left_behind(name) or suffix not in (".jpg", *_NOTES, ".tar", ".gz", ".tgz"):
+                    continue
+                if suffix in (".gz", ".tgz"):
+                    _check_not_tar(name, shard)
                     continue
                 if member.islnk() or member.issym():
                     images.setdefault(stem, []).append(_linked(member, images, folder, shard))
                 elif not member.isfile():
                     continue
                 elif member.issparse():
-                    raise tarfile.ReadError(f"sparse member {member.name}, expected plain ones")
+                    expected = "a plain one; make the archive without --sparse"
+                    refuse("TarShards", member.name, "a sparse file", expected, shard)
                 elif suffix == ".jpg":
                     entry = Entry(folder + name, base + member.offset_data, member.size)
                     images.setdefault(stem, []).append(entry)
@@ -87,8 +91,8 @@ def _scan_file(file: BinaryIO, base: int, folder: str, shard: str) -> Iterator[E
 def _noted(
     images: dict[str, list[Entry]], notes: dict[str, Note], faults: dict[str, ValueError]
 ) -> Iterator[Entry]:
-    """The images with what the notes of their names say of them: of `1` for `1.jpg`; for `1.left.jpg`, where
-    there are none of `1.left`, too, as WebDataset understands names."""
+    """The images with what the notes of their names say of them: of `1` for `1.jpg`; also for `1.image.jpg`,
+    where there are none of `1.image`, as WebDataset understands names. The image is called `1.jpg` then."""
     if not notes and not faults:
         yield from chain.from_iterable(images.values())
         return
@@ -99,6 +103,8 @@ def _noted(
         if said in faults:
             raise faults[said]
         key, label = notes.get(said, (None, None))
+        if said != stem and said in notes:
+            key = key or said + os.path.splitext(entries[0].name)[1]
         for entry in entries:
             entry.key, entry.label = key if others == 1 else None, label
             yield entry
@@ -114,6 +120,11 @@ def _text(tar: tarfile.TarFile, member: tarfile.TarInfo, shard: str) -> bytes:
     if member.size > _LARGEST_NOTE:
         refuse("TarShards", f"bytes of {member.name}", member.size, f"at most {_LARGEST_NOTE}", shard)
     return tar.extractfile(member).read()
+
+
+def _check_not_tar(name: str, shard: str) -> None:
+    if name.lower().endswith((".tar.gz", ".tgz")):
+        refuse("TarShards", name, "a compressed tar file", "a plain one inside; unpack it", shard)
 
 
 def _fault(file: BinaryIO, error: Exception, where: str) -> str:
