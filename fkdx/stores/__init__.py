@@ -1,6 +1,7 @@
 """Where encoded images lie, whatever keeps them: one interface, one file for each kind of store."""
 
 from fkdx.stores.classes import (
+    are_placeholders,
     check_all_classed,
     check_same_order,
     check_unique,
@@ -41,6 +42,7 @@ __all__ = [
     "Place",
     "Store",
     "TarShards",
+    "are_placeholders",
     "check_all_classed",
     "check_random_access",
     "check_same_order",

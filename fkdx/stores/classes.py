@@ -7,6 +7,7 @@ order, replaces the rule; so do the names in a label file.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -101,6 +102,22 @@ def numbers_as_told(found: Sequence[str], names: Sequence[str]) -> np.ndarray:
     if all_numbers(found) and not set(found) & set(names):
         return np.array([int(name) if int(name) < len(names) else -1 for name in found], np.int32)
     return numbers_among(found, names)
+
+
+def are_placeholders(names: Sequence[str]) -> bool:
+    """Whether class names only count: one word and the numbers 0 ... C-1 in order, as in distilled sets.
+
+    Plain numbers count where they are padded with zeros; others may be names.
+
+    >>> are_placeholders(["new000", "new001"]), are_placeholders(["00000", "00001"])
+    (True, True)
+    >>> are_placeholders(["n01440764", "n01443537"]), are_placeholders(["0", "1"])
+    (False, False)
+    """
+    parts = [re.fullmatch(r"(.*?)(\d+)", name) for name in names]
+    if len(names) < 2 or not all(parts) or len({part[1] for part in parts}) > 1 or names[0] == "0":
+        return False
+    return [int(part[2]) for part in parts] == list(range(len(names)))
 
 
 def all_numbers(names: Sequence[str]) -> bool:

@@ -125,7 +125,7 @@ def check_classes(data: Data, images: Store) -> None:
     """ValueError if an image has no class and the loss, or timm's mixing, asks for it."""
     if not (needs_classes(data.stage) or data.stage.loader == "timm"):
         return
-    _, classes = class_numbers(images, data.classes)
+    _, classes = class_numbers(images, data.own_classes)
     if bare := (classes < 0).nonzero()[0].tolist():
         named = ", ".join(images.keys[image] for image in bare[:4])
         raise ValueError(

@@ -12,7 +12,7 @@ from fkdx.files import write_whole
 from fkdx.labels import LabelFile
 from fkdx.loader import CropLoader, ValidationLoader
 from fkdx.models.weights import trained_facts
-from fkdx.stores import Store, open_store, read_classes
+from fkdx.stores import Store, are_placeholders, open_store, read_classes
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.distributed import World
 from fkdx.train.recipe import Recipe
@@ -29,6 +29,7 @@ class Data:
         labels: the label file; None if the images' own classes are learned.
         others: label files of further teachers.
         classes: the names of all classes in order.
+        own_classes: the same as labels or training images call them, see `named_by_validation`.
         told: names of the class numbers of images; None where the images name them.
     """
 
@@ -36,6 +37,7 @@ class Data:
     labels: LabelFile | None
     others: list[LabelFile]
     classes: list[str]
+    own_classes: list[str]
     told: tuple[str, ...] | None
     open_images: OpenImages
 
@@ -100,8 +102,9 @@ def open_data(recipe: Recipe) -> list[Data]:
         known = known_classes(stage, labels)
         told = told_classes(stage, known, labels)
         needed = not (labels and labels.embeddings and not stage.knn)
-        classes = list(known or images_classes(stage, told, open_images, needed))
-        stages.append(Data(stage, labels, others, classes, told, open_images))
+        own = list(known or images_classes(stage, told, open_images, needed))
+        classes = named_by_validation(stage, own, told, open_images)
+        stages.append(Data(stage, labels, others, classes, own, told, open_images))
     return stages
 
 
@@ -133,6 +136,21 @@ def images_classes(
     if not names and needed:
         raise ValueError(f"train: no class folders, expected one folder for each class, {stage.data}")
     return names
+
+
+def named_by_validation(
+    stage: Recipe, names: list[str], told: tuple[str, ...] | None, open_images: OpenImages
+) -> list[str]:
+    """The names of all classes, by validation images where `names` only count classes.
+
+    The folders of distilled sets are called new000, new001, ... or 00000, 00001, ...: class k of the teacher.
+    Validation images of as many classes name them, in their order.
+    """
+    if not (stage.val and are_placeholders(names)):
+        return names
+    found = open_images(stage.val, told).class_names
+    fits = len(found) == len(names) and not set(found) & set(names) and not are_placeholders(found)
+    return list(found) if fits else names
 
 
 # ---- calibration ------------------------------------------------------------------------------------------
@@ -214,7 +232,8 @@ def _stored_temperature(stage: Recipe, crops: int, epoch: int, done: float) -> f
 
 def known_images(data: Data, world: World, device: torch.device | str = "cpu") -> ValidationLoader:
     """The training images as validation images are shown: the neighbours of a k-NN evaluation."""
-    return validation_loader(replace(data, stage=replace(data.stage, val=data.stage.data)), world, device)
+    stage = replace(data.stage, val=data.stage.data)
+    return validation_loader(replace(data, stage=stage, classes=data.own_classes), world, device)
 
 
 def validation_loader(

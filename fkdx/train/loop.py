@@ -135,6 +135,7 @@ def train_stage(run: Run, data: Data, state: dict[str, Any] | None) -> bool:
     run.bare = run.teachers is not None or data.bare
     run.begin_stage(Embeddings.of(data.labels, stage.embedding_norm, run.device) if data.embeds else None)
     say_zeros(data, world)
+    say_names(data, world)
     freeze(run.student, stage.freeze)
     run.optimizer = create_optimizer(stage, run.student)
     if state and (position.number or position.step):
@@ -165,6 +166,13 @@ def train_stage(run: Run, data: Data, state: dict[str, Any] | None) -> bool:
         if cut_short:
             return False
     return True
+
+
+def say_names(data: Data, world: World) -> None:
+    """A line about classes that validation images have named."""
+    if data.classes != data.own_classes:
+        pairs = [f"{own} is {name}" for own, name in zip(data.own_classes, data.classes)]
+        world.say(f"classes have the names of validation folders, in order: {pairs[0]}, ..., {pairs[-1]}")
 
 
 def say_zeros(data: Data, world: World) -> None:
