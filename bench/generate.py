@@ -98,7 +98,7 @@ def draw_noise(root: Path, count: int) -> Path:
 
 
 def take(source: Store, count: int) -> Store:
-    return FileList(source.root, source.keys[:count])
+    return FileList(source.path, source.keys[:count])
 
 
 def synthetic_rate(args: argparse.Namespace, teacher: Teacher, crops: int) -> float:
@@ -131,7 +131,7 @@ def run_job(args: argparse.Namespace, folder: Path, teacher: Teacher, source: St
 
 def check(folder: Path, teacher: Teacher, source: Store) -> None:
     image = LabelFile(folder / "0" / "00000.fkdl")[0]
-    path = os.path.join(source.root, image.key)
+    path = os.path.join(source.path, image.key)
     crops = torch.from_numpy(decode_crops(path, image.boxes, image.flips, *teacher.shape))
     own = torch.softmax(teacher(crops), dim=1).cpu().numpy()
     expected = np.take_along_axis(own, image.ids.astype(int), axis=1)
