@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/huge_pages.h"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+
+namespace fkdx {
+namespace {
+
+constexpr uintptr_t kPage = 4096, kLeast = uintptr_t{4} << 20;  // two huge pages
+
+}  // namespace
+
+void prefer_huge_pages(void* memory, size_t bytes) {
+  if (bytes < kLeast) return;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = (begin + kPage - 1) / kPage * kPage, last = (begin + bytes) / kPage * kPage;
+  ::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+}
+
+}  // namespace fkdx
