@@ -8,6 +8,7 @@ drawn ones.
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for crops in (16, 200, 500):
             measure_reading(Path(folder), rng, args.images, crops)
+        measure_large(Path(folder), rng)
         measure_error(Path(folder), rng, args.labels)
         measure_opening(Path(folder), rng)
     return 0
@@ -143,6 +145,30 @@ def reading_times(labels: LabelFile, rng: np.random.Generator, crops: int) -> tu
             labels.gather(images, drawn)
 
     return best_of(9, lambda: read(requests)) / (100 * BATCH), best_of(9, lambda: read(singles)) / 1000
+
+
+def measure_large(folder: Path, rng: np.random.Generator, images: int = 400_000, crops: int = 16) -> None:
+    """Batches out of files that no cache holds, as in training: 222 and 119 MB."""
+    drawn = [draw_image(rng, crops) for _ in range(20)]
+    together = {name: np.stack([one[name] for one in drawn]) for name in drawn[0]}
+    keys = [f"n{i:08d}.JPEG" for i in range(images)]
+    for encoding in layout.ENCODINGS:
+        path = folder / f"large_{encoding}.fkdl"
+        with LabelWriter(path, num_classes=C, k=K, crops=crops, encoding=encoding) as writer:
+            for first in range(0, images, 20):
+                writer.add_many(keys[first : first + 20], **together, image_sizes=[(HEIGHT, WIDTH)] * 20)
+        labels = LabelFile(path)
+        labels.verify()
+        seconds = []
+        for _ in range(200):
+            request = rng.integers(0, images, BATCH), rng.integers(0, crops, (BATCH, M_BATCH))
+            start = time.perf_counter()
+            labels.gather(*request)
+            seconds.append(time.perf_counter() - start)
+        print(
+            f"{images} images x {crops} crops, {encoding:<8} {M_BATCH} crops each of {BATCH} images in one "
+            f"call: {1e6 * statistics.median(seconds):.0f} us"
+        )
 
 
 # ---- error of the compact encoding -------------------------------------------------------------------------

@@ -56,6 +56,22 @@ class Record {
   void each(const Field& field, Put put) const {
     read_field(block_, at_, field, put);
   }
+  // Top, left, height and width, which follow each other: boxes in pixels are one word.
+  void get_edges(const RecordFields& fields, uint32_t edges[4]) const {
+    const Field* each[] = {&fields.top, &fields.left, &fields.height, &fields.width};
+    const auto [from, shift] = place(fields.top, 0);
+    if (shift + fields.width.at + fields.width.width - fields.top.at > 64) {
+      for (int i = 0; i < 4; ++i) edges[i] = get(*each[i]);
+      return;
+    }
+    uint64_t word;
+    std::memcpy(&word, from, sizeof(word));
+    word >>= shift;
+    for (int i = 0; i < 4; ++i) {
+      const uint64_t mask = (uint64_t{1} << each[i]->width) - 1;
+      edges[i] = static_cast<uint32_t>(word >> (each[i]->at - fields.top.at) & mask);
+    }
+  }
   // The byte in which item `i` begins, and at which of its bits.
   std::pair<const uint8_t*, uint32_t> place(const Field& field, uint32_t i) const {
     const uint64_t at = at_ + field.at + uint64_t{field.width} * i;
@@ -306,8 +322,8 @@ void decode_crop(const Layout& layout, const RecordFields& fields, const uint8_t
                  uint32_t crop, const CropArrays& out) {
   const Record record(fields, block, crop);
   if (out.boxes || out.ratios) {
-    const uint32_t edges[] = {record.get(fields.top), record.get(fields.left), record.get(fields.height),
-                              record.get(fields.width)};
+    uint32_t edges[4];
+    record.get_edges(fields, edges);
     static_assert(sizeof(edges) == 4 * sizeof(float));
     std::memcpy(out.boxes ? static_cast<void*>(out.boxes) : out.ratios, edges, sizeof(edges));
   }

@@ -29,9 +29,13 @@ bool inside(const float* box) {
          box[1] + box[3] <= 1 + kSlack;
 }
 
+// The float that follows kMaxSum: comparing floats takes no conversion.
+constexpr float kTooLarge = static_cast<float>(kMaxSum);
+static_assert(kTooLarge > kMaxSum && kTooLarge - 0x1p-23f <= kMaxSum);
+
 bool value_ok(bool probability, float value) {
   if (!probability) return std::isfinite(value);
-  return value >= 0 && value <= kMaxSum;  // false for NaN
+  return value >= 0 && value < kTooLarge;  // false for NaN
 }
 
 std::string value_fault(const Layout& layout, float value) {
@@ -43,8 +47,9 @@ std::string value_fault(const Layout& layout, float value) {
 
 bool values_ok(const Layout& layout, const float* values) {
   if (!layout.probabilities()) return all_finite(values, layout.value_count());
-  return std::all_of(values, values + layout.value_count(),
-                     [](float value) { return value_ok(true, value); });
+  bool right = true;
+  for (uint32_t k = 0; k < layout.value_count(); ++k) right &= value_ok(true, values[k]);
+  return right;
 }
 
 std::string id_fault(const Layout& layout, int32_t id) {

@@ -252,17 +252,29 @@ Block LabelFile::checked_block(uint64_t image, std::vector<uint8_t>* scratch) co
   return block;
 }
 
-void LabelFile::read_crops(uint64_t image, const int64_t* crops, size_t count, const CropArrays& out) const {
-  thread_local std::vector<uint8_t> scratch;
-  const Block block = this->block(image, &scratch);
-  const CropBounds bounds{block.entry.height, block.entry.width, preamble_.mix_size, images()};
+void LabelFile::expect_image(uint64_t image) const {
+  __builtin_prefetch(storage_.data() + index_.offset + image * sizeof(IndexEntry));
+  __builtin_prefetch(known(image).first);
+}
+
+Block LabelFile::find_crops(uint64_t image, const int64_t* crops, size_t count,
+                            std::vector<uint8_t>* scratch) const {
+  const Block block = this->block(image, scratch);
   for (size_t i = 0; i < count; ++i) {
     check<std::out_of_range>(crops[i] >= 0 && crops[i] < int64_t{block.entry.crops},
                              "LabelFile: crop of image ", image, ", got ", crops[i], ", expected less than ",
                              block.entry.crops, ", ", path());
-    // All crops are fetched at once instead of one after the other.
-    __builtin_prefetch(block.data + block.fields.stride * static_cast<uint64_t>(crops[i]) / 8);
+    const uint64_t begin = block.fields.stride * static_cast<uint64_t>(crops[i]);
+    __builtin_prefetch(block.data + begin / 8);
+    __builtin_prefetch(block.data + (begin + block.fields.stride - 1) / 8);
   }
+  __builtin_prefetch(block.data + block.size.flips);
+  return block;
+}
+
+void LabelFile::read_crops(uint64_t image, const Block& block, const int64_t* crops, size_t count,
+                           const CropArrays& out) const {
+  const CropBounds bounds{block.entry.height, block.entry.width, preamble_.mix_size, images()};
   for (size_t i = 0; i < count; ++i) {
     const CropArrays crop = out.from(i, layout_);
     decode_crop(layout_, block.fields, block.data, block.size.flips, static_cast<uint32_t>(crops[i]), crop);

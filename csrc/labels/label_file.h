@@ -59,9 +59,16 @@ class LabelFile {
   Block block(uint64_t image, std::vector<uint8_t>* scratch) const;
   // The same, with all its crops in range, for those who read the records themselves.
   Block checked_block(uint64_t image, std::vector<uint8_t>* scratch) const;
-  // Reads crops [count] of an image into the first crops of `out` and checks their ranges. std::out_of_range
-  // where the image or a crop does not exist.
-  void read_crops(uint64_t image, const int64_t* crops, size_t count, const CropArrays& out) const;
+  // Reading is two steps, so that the memory of many images is waited for at once. First crops [count] of an
+  // image are found: their records are on their way into the cache. std::out_of_range where the image or a
+  // crop does not exist.
+  Block find_crops(uint64_t image, const int64_t* crops, size_t count, std::vector<uint8_t>* scratch) const;
+  // Then they are read into the first crops of `out`, and their ranges checked.
+  void read_crops(uint64_t image, const Block& block, const int64_t* crops, size_t count,
+                  const CropArrays& out) const;
+  // Of a map: what find_crops reads first is on its way into the cache.
+  void expect_image(uint64_t image) const;
+  bool mapped() const { return storage_.data() != nullptr; }
 
   // Lets go of the memory of all pages in the map; they come back from the file when they are used again.
   void forget() const;

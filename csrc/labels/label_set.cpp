@@ -16,6 +16,8 @@ bool same_labels(const Preamble& a, const Preamble& b) {
          a.mix_size == b.mix_size;
 }
 
+constexpr size_t kGroup = 16;  // images that gather reads together
+
 }  // namespace
 
 LabelSet::LabelSet(const std::vector<std::string>& paths, Io io) : starts_{0} {
@@ -121,15 +123,38 @@ int64_t LabelSet::find(std::string_view key) const {
 
 void LabelSet::gather(const int64_t* images, size_t count, const int64_t* crops, size_t each,
                       const CropArrays& out) const {
-  const Layout& layout = first().layout();
+  const size_t together = first().mapped() ? kGroup : 1;  // without a map there is memory for one block
+  for (size_t i = 0; i < count; i += together) {
+    gather_group(images + i, std::min(together, count - i), crops + i * each, each,
+                 out.from(i * each, first().layout()));
+  }
+}
+
+// Of a large file hardly anything is in the cache. What all images of a group wait for is fetched at once:
+// their index entries, then their records.
+void LabelSet::gather_group(const int64_t* images, size_t count, const int64_t* crops, size_t each,
+                            const CropArrays& out) const {
+  thread_local std::vector<uint8_t> scratch;
+  Place places[kGroup];
+  Block blocks[kGroup];
   for (size_t i = 0; i < count; ++i) {
-    const Place at = place(images[i]);
-    const CropArrays mine = out.from(i * each, layout);
-    at.file->read_crops(at.image, crops + i * each, each, mine);
-    for (size_t crop = 0; mine.partners && !shares_.empty() && crop < each; ++crop) {
-      if (!(mine.operations[crop] & (kMixup | kCutmix))) continue;
-      mine.partners[crop] = shares_[at.number].numbers[mine.partners[crop]];
-    }
+    places[i] = place(images[i]);
+    if (first().mapped()) places[i].file->expect_image(places[i].image);
+  }
+  for (size_t i = 0; i < count; ++i) {
+    blocks[i] = places[i].file->find_crops(places[i].image, crops + i * each, each, &scratch);
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const CropArrays rows = out.from(i * each, first().layout());
+    places[i].file->read_crops(places[i].image, blocks[i], crops + i * each, each, rows);
+    if (rows.partners && !shares_.empty()) renumber_partners(places[i].number, each, rows);
+  }
+}
+
+void LabelSet::renumber_partners(size_t file, size_t count, const CropArrays& crops) const {
+  for (size_t i = 0; i < count; ++i) {
+    if (!(crops.operations[i] & (kMixup | kCutmix))) continue;
+    crops.partners[i] = shares_[file].numbers[crops.partners[i]];
   }
 }
 

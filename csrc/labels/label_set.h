@@ -55,6 +55,10 @@ class LabelSet {
   std::vector<std::vector<Entry>> owners() const;
   const Entry& owner(const std::vector<Entry>& same) const;
   void number_images();
+  void gather_group(const int64_t* images, size_t count, const int64_t* crops, size_t each,
+                    const CropArrays& out) const;
+  // Of `count` crops of a file.
+  void renumber_partners(size_t file, size_t count, const CropArrays& crops) const;
 
   std::vector<std::unique_ptr<LabelFile>> files_;
   std::vector<Share> shares_;     // one a file; none where no image is in two of them

@@ -16,9 +16,10 @@ namespace {
 #define FKDX_INLINE inline __attribute__((always_inline))
 #define FKDX_AVX2_TARGET __attribute__((target("avx2,f16c")))
 
-FKDX_INLINE float half_at(const uint8_t* from, uint32_t shift) {
-  const uint32_t word = from[0] | uint32_t{from[1]} << 8 | uint32_t{from[2]} << 16;
-  return half_to_float(static_cast<uint16_t>(word >> shift));
+FKDX_INLINE uint16_t half_at(const uint8_t* from, uint32_t shift) {
+  uint32_t word;
+  std::memcpy(&word, from, sizeof(word));
+  return static_cast<uint16_t>(word >> shift);
 }
 
 FKDX_INLINE void codes_loop(const uint8_t* from, uint32_t shift, uint32_t count, float scale, float* out) {
@@ -44,7 +45,7 @@ FKDX_INLINE bool finite_loop(const float* values, uint32_t count) {
 }
 
 void halves(const uint8_t* from, uint32_t shift, uint32_t count, float* out) {
-  for (uint32_t i = 0; i < count; ++i) out[i] = half_at(from + 2 * i, shift);
+  for (uint32_t i = 0; i < count; ++i) out[i] = half_to_float(half_at(from + 2 * i, shift));
 }
 void codes(const uint8_t* from, uint32_t shift, uint32_t count, float scale, float* out) {
   codes_loop(from, shift, count, scale, out);
@@ -62,7 +63,7 @@ FKDX_AVX2_TARGET void halves_avx2(const uint8_t* from, uint32_t shift, uint32_t 
     const __m128i both = _mm_or_si128(_mm_srl_epi16(low, right), _mm_sll_epi16(high, left));
     _mm256_storeu_ps(out + i, _mm256_cvtph_ps(both));
   }
-  halves(from + 2 * i, shift, count - i, out + i);
+  for (; i < count; ++i) out[i] = _cvtsh_ss(half_at(from + 2 * i, shift));
 }
 FKDX_AVX2_TARGET void codes_avx2(const uint8_t* from, uint32_t shift, uint32_t count, float scale,
                                  float* out) {

@@ -73,6 +73,7 @@ void seal(std::vector<uint8_t>* data) {
 void read_everything(const std::string& path, Io io) {
   const LabelFile file(path, io);
   file.find("n0/0.JPEG");
+  std::vector<uint8_t> scratch;
   std::vector<int32_t> boxes(4), ids(file.layout().id_count());
   std::vector<float> ratios(4), values(file.layout().kept);
   CropArrays out;
@@ -82,7 +83,7 @@ void read_everything(const std::string& path, Io io) {
   for (uint64_t image = 0; image < file.images(); ++image) {
     const int64_t first = 0;
     try {
-      file.read_crops(image, &first, 1, out);
+      file.read_crops(image, file.find_crops(image, &first, 1, &scratch), &first, 1, out);
     } catch (const std::out_of_range&) {  // an image without crops
     }
   }
