@@ -2,8 +2,9 @@
 
 The classes of a folder are its sorted subfolders, those without an image too; hidden ones (`.name`) and those
 that systems leave behind (`lost+found`, `@eaDir`, `__MACOSX`) never count. Where the names are the numbers
-0 ... C-1, they stand in the order of numbers: class k is output k of a model. A file of class names, in
-order, replaces the rule; so do the names in a label file.
+0 ... C-1, they stand in the order of numbers: class k is output k of a model. So do names of one word and
+padded numbers, as far as their width goes (new000 ... new10449). A file of class names, in order, replaces
+the rule; so do the names in a label file.
 """
 
 import os
@@ -19,14 +20,29 @@ from fkdx.stores.store import Store, hidden
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Each name once, sorted as text; the numbers 0 ... C-1 in their own order.
+    """Each name once, sorted as text; the numbers 0 ... C-1 in their own order, padded behind a word too.
 
     >>> in_order(["10", "9", "8", "7", "6", "5", "4", "3", "2", "1", "0"])[-1]
     '10'
+    >>> in_order(["new100", "new11", *(f"new{number:02d}" for number in range(100) if number != 11)])[11:13]
+    ['new11', 'new12']
     """
     names = set(names)
     numbers = [str(number) for number in range(len(names))]
-    return numbers if names.issuperset(numbers) else sorted(names)
+    if names.issuperset(numbers):
+        return numbers
+    padded = any(re.search(r"(^|\D)0\d+$", name) for name in names)
+    return (padded and _counted(names)) or sorted(names)
+
+
+def _counted(names: Iterable[str]) -> list[str] | None:
+    """Names of one word and the numbers 0 ... C-1, in the order of numbers; None for others."""
+    parts = [re.fullmatch(r"(.*?)(\d+)", name) for name in names]
+    if not all(parts) or len({part[1] for part in parts}) > 1:
+        return None
+    number_of = {part[0]: int(part[2]) for part in parts}
+    ordered = sorted(number_of, key=number_of.__getitem__)
+    return ordered if [number_of[name] for name in ordered] == list(range(len(parts))) else None
 
 
 def class_folders(root: str) -> list[str]:
@@ -114,10 +130,7 @@ def are_placeholders(names: Sequence[str]) -> bool:
     >>> are_placeholders(["n01440764", "n01443537"]), are_placeholders(["0", "1"])
     (False, False)
     """
-    parts = [re.fullmatch(r"(.*?)(\d+)", name) for name in names]
-    if len(names) < 2 or not all(parts) or len({part[1] for part in parts}) > 1 or names[0] == "0":
-        return False
-    return [int(part[2]) for part in parts] == list(range(len(names)))
+    return len(names) > 1 and names[0] != "0" and _counted(names) == list(names)
 
 
 def all_numbers(names: Sequence[str]) -> bool:

@@ -16,6 +16,7 @@ from fkdx.stores import (
     ImageFolder,
     Store,
     TarShards,
+    are_placeholders,
     class_numbers,
     in_order,
     open_store,
@@ -40,6 +41,22 @@ def test_order() -> None:
     assert in_order(["1", "10", "2"]) == ["1", "10", "2"]  # not 0 ... C-1: names like any others
     assert in_order(["00", "1"]) == ["00", "1"]
     assert in_order([]) == []
+
+
+def test_padded_numbers_behind_a_word_are_in_their_order() -> None:
+    """As LPQLD writes 10,450 classes with three digits; torch's order of folders is that of text."""
+    names = [f"new{number:03d}" for number in range(1200)]
+    assert sorted(names) != names
+    assert in_order(names[::-1]) == names
+    for other in (
+        names[1:],
+        [*names[:-1], "new1300"],
+        ["old1199", *names[:-1]],
+        [f"c{n}" for n in range(12)],
+    ):
+        assert in_order(other[::-1]) == sorted(other)
+    assert are_placeholders(names)
+    assert not are_placeholders(sorted(names))
 
 
 def test_synsets_with_their_words() -> None:
