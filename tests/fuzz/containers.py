@@ -6,6 +6,7 @@ A reader has to give images that lie inside the file, or one of its documented e
 CRCs of most damaged indexes are made right again, so that what lies behind them is reached.
 """
 
+import gzip
 import io
 import json
 import os
@@ -53,9 +54,9 @@ def web_dataset() -> bytes:
     return tar_bytes(members=members)
 
 
-def zip_bytes() -> bytes:
+def zip_bytes(method: int = zipfile.ZIP_STORED) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w", method) as archive:
         for name, data in IMAGES.items():
             archive.writestr(name, data)
     return file.getvalue()
@@ -115,14 +116,21 @@ def sealed(data: bytes) -> bytes:
 
 
 def check_store(path: Path) -> None:
-    """Opens a store and asks it for everything; an image must lie inside its file."""
+    """Opens a store and asks it for everything; an image must lie inside its file, or unpack to its size."""
     store = open_store(path)
     names = store.class_names
     for i, key in enumerate(store.keys):
-        shard, offset, length = store.place(i)
-        size = os.path.getsize(shard)
-        assert 0 <= offset <= size, f"{key} lies at {offset} of {size} bytes"
-        assert length == -1 or 0 <= length <= size - offset, f"{key} has {length} of {size - offset} bytes"
+        if store.sequential:
+            with suppress(ValueError):
+                found, expected = len(store.encoded(i)), store.sizes()[i]
+                assert found == expected, f"{key} has {found} bytes, not {expected}"
+        else:
+            shard, offset, length = store.place(i)
+            size = os.path.getsize(shard)
+            assert 0 <= offset <= size, f"{key} lies at {offset} of {size} bytes"
+            assert length == -1 or 0 <= length <= size - offset, (
+                f"{key} has {length} of {size - offset} bytes"
+            )
         assert -1 <= store.class_of[i] < len(names), f"{key} is of class {store.class_of[i]} of {len(names)}"
 
 
@@ -149,26 +157,38 @@ def try_file(name: str, seeds: Callable[[], list[bytes]]) -> Callable:
 
 
 def try_mds(random: random.Random) -> Callable[[], None]:
-    folder = FOLDER / "mds"
+    """A plain shard or a compressed one; it or the index is damaged."""
+    packed = random.random() < 0.5
+    folder = FOLDER / ("packed" if packed else "mds")
     folder.mkdir(exist_ok=True)
-    shard, index = mds_shard(), json.dumps(MDS_INDEX).encode()
+    shard, index = mds_shard(), json.loads(json.dumps(MDS_INDEX))
+    facts, name = index["shards"][0], "shard.00000.mds"
+    if packed:
+        if random.random() < 0.2:
+            shard = damage(shard, random, [shard])
+        facts["raw_data"]["bytes"], shard, name = len(shard), gzip.compress(shard), f"{name}.gz"
+        facts |= {"compression": "gz", "zip_data": {"basename": name, "bytes": len(shard)}}
+    text = json.dumps(index).encode()
     if random.random() < 0.5:
         shard = damage(shard, random, [shard])
         if random.random() < 0.9:
-            told = json.loads(index)
-            told["shards"][0]["raw_data"]["bytes"] = len(shard)
-            index = json.dumps(told).encode()
+            facts["zip_data" if packed else "raw_data"]["bytes"] = len(shard)
+            text = json.dumps(index).encode()
+    elif random.random() < 0.5:
+        text = damage(text, random, [text])
     else:
-        index = random.choice((damage(index, random, [index]), json.dumps(reworded(random)).encode()))
-    (folder / "shard.00000.mds").write_bytes(shard)
-    (folder / "index.json").write_bytes(index)
+        text = json.dumps(reworded(index, random)).encode()
+    (folder / name).write_bytes(shard)
+    (folder / "index.json").write_bytes(text)
     return lambda: check_store(folder)
 
 
-def reworded(random: random.Random) -> dict:
-    """An index one value of which is another."""
-    index = json.loads(json.dumps(MDS_INDEX))
-    place = random.choice((index, index["shards"][0], index["shards"][0]["raw_data"]))
+def reworded(index: dict, random: random.Random) -> dict:
+    """The index with another value in one place."""
+    facts = index["shards"][0]
+    place = random.choice(
+        [index, facts, *(facts[part] for part in ("raw_data", "zip_data") if part in facts)]
+    )
     values = (None, -1, 0, 2**40, 1.5, True, "", "../x", [], {}, ["image"], [None, None], [8, None], "mds")
     place[random.choice(list(place))] = random.choice(values)
     return index
@@ -182,7 +202,7 @@ def tars() -> list[bytes]:
 
 @cache
 def zips() -> list[bytes]:
-    return [zip_bytes()]
+    return [zip_bytes(), zip_bytes(zipfile.ZIP_DEFLATED)]
 
 
 KINDS = (try_index, try_file("x.tar", tars), try_file("x.zip", zips), try_mds)

@@ -114,6 +114,38 @@ def test_an_mds_shard_without_its_first_number(tmp_path: Path) -> None:
             open_store(tmp_path)
 
 
+@pytest.mark.parametrize("encoding", ["pil", "ndarray:uint8", "jpegarray", "of tomorrow"])
+def test_mds_columns_that_hold_no_image_file(encoding: str, tmp_path: Path) -> None:
+    index = json.loads(json.dumps(containers.MDS_INDEX))
+    index["shards"][0]["column_encodings"][0] = encoding
+    (tmp_path / "shard.00000.mds").write_bytes(containers.mds_shard())
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    said = rf"columns, got .'image': '{encoding}'.*, expected an 'image' encoded as jpeg, png, bytes; .*\.mds"
+    with pytest.raises(ValueError, match=said):
+        open_store(tmp_path)
+
+
+def test_mds_shards_that_are_cut(tmp_path: Path) -> None:
+    index, whole = json.loads(json.dumps(containers.MDS_INDEX)), containers.mds_shard()
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    (tmp_path / "shard.00000.mds").write_bytes(whole[:-10])
+    said = rf"shard, got {len(whole) - 10} bytes, expected {len(whole)} by the index; copy it again, .*\.mds"
+    with pytest.raises(ValueError, match=said):
+        open_store(tmp_path)
+    index["shards"][0]["raw_data"]["bytes"] -= 10
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"a sample does not fill its place at offset \d+, .*00000\.mds"):
+        open_store(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../a/1.jpg", "/a/1.jpg", "a\\1.jpg", "a//1.jpg"])
+def test_names_in_zip_files(name: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), b"x")
+    with pytest.raises(ValueError, match=r"file name, got .*rename the file.*x\.zip"):
+        open_store(tmp_path / "x.zip")
+
+
 def test_a_class_number_beyond_64_bits(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "x.tar", {"1.jpg": b"x", "1.cls": b"99999999999999999999"})
     with pytest.raises(ValueError, match=r"classes: number, got 99999999999999999999 of 1\.jpg"):
