@@ -18,6 +18,7 @@ from fkdx.importers.lpqld import LpqldLabels
 from fkdx.importers.reinforcement import ReinforcementLabels
 from fkdx.importers.sre2l import Sre2lLabels
 from fkdx.importers.tinyvit import TinyVitLabels
+from fkdx.stores import are_sorted, follows_folders
 from fkdx.stores.store import is_image
 
 FORMATS: dict[str, type[ForeignLabels]] = {
@@ -45,6 +46,22 @@ def open_foreign(path: str | Path, settings: Settings, format: str = "auto") -> 
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"open_foreign: no such folder of labels, {path}")
+    labels = _reader(path, format)(path, settings)
+    if labels.classes and not settings.classes and not _are_sure(labels):
+        some = ", ".join(labels.classes[:3])
+        note = f"classes are left without names: these labels need not count as the images do ({some}, ...)"
+        labels.classes, labels.notes = None, [*labels.notes, f"{note}; name them with --classes FILE"]
+    return labels
+
+
+def _are_sure(labels: ForeignLabels) -> bool:
+    """Whether class names that nobody gave stand in the order of sorted folders for sure, as labels count."""
+    images = getattr(labels, "images", None)
+    return follows_folders(images.store) if images else are_sorted(labels.classes)
+
+
+def _reader(path: Path, format: str) -> type[ForeignLabels]:
+    """What reads the labels at `path`."""
     if format == "auto":
         fitting = [labels for labels in FORMATS.values() if labels.matches(path)]
         if len(fitting) != 1:
@@ -53,10 +70,10 @@ def open_foreign(path: str | Path, settings: Settings, format: str = "auto") -> 
                 f"open_foreign: format, got {got}, expected a folder of one of {', '.join(FORMATS)} "
                 f"(`fkdx pack --help` describes them); name it with --format, {path}"
             )
-        return fitting[0](path, settings)
+        return fitting[0]
     if format not in FORMATS:
         refuse("open_foreign", "format", f"'{format}'", f"auto or one of {', '.join(FORMATS)}")
-    return FORMATS[format](path, settings)
+    return FORMATS[format]
 
 
 def _what_it_is(path: Path) -> str:

@@ -77,23 +77,30 @@ def class_numbers(store: Store, names: Sequence[str] | None) -> tuple[list[str],
 
 
 def check_same_order(store: Store, labels: str) -> None:
-    """Raises ValueError unless the classes of a store are sure to be counted as by labels that name none.
-
-    Such labels count class folders sorted as text, as torchvision does. So does a store whose class names, or
-    their synsets, stand in that order; of another one somebody has to say it, by giving its classes in order.
-    """
-    names = store.class_names
-    unnamed = store.numbered and all_numbers(names)
-    if store.told or (
-        not unnamed and any(list(known) == sorted(known) for known in (names, synsets_of(names)))
-    ):
+    """Raises ValueError unless the classes of a store are sure to be counted as by labels that name none."""
+    if follows_folders(store):
         return
-    got = f"numbers without names, such as {names[0]}" if unnamed else f"such as {', '.join(names[:3])}"
+    names = store.class_names
+    got = f"such as {', '.join(names[:3])}"
+    if store.numbered and all_numbers(names):
+        got = f"numbers without names, such as {names[0]}"
     raise ValueError(
         f"classes: labels that name no classes count sorted folders, but the images' classes are {got}; say "
         "what their numbers mean with --classes FILE, the names in order (`open_store(..., classes)`), or "
         f"that they are those of the labels with --classes labels, {store.path}, {labels}"
     )
+
+
+def follows_folders(store: Store) -> bool:
+    """Whether the classes of a store stand in the order of sorted folders for sure, or somebody gave them."""
+    unnamed = store.numbered and all_numbers(store.class_names)
+    return store.told or (not unnamed and are_sorted(store.class_names))
+
+
+def are_sorted(names: Sequence[str]) -> bool:
+    """Whether class names, or their synsets, are sorted as text, as folders are; or only count classes."""
+    ordered = (list(known) == sorted(known) for known in (names, synsets_of(names)))
+    return any(ordered) or are_placeholders(names)
 
 
 def numbers_among(found: Sequence[str], names: Sequence[str]) -> np.ndarray:

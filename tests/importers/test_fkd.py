@@ -347,3 +347,24 @@ def test_varying_numbers_of_crops_come_back(tmp_path: Path, images: Images) -> N
     source = open_foreign(tmp_path / "labels", settings)
     with pytest.raises(FormatError, match="crops, K = 3, as in the first file"):
         list(map(source.read_image, range(len(source.keys))))
+
+
+@pytest.mark.parametrize("count", [10, 11])
+@pytest.mark.parametrize("with_images", [True, False])
+def test_folders_that_are_numbers(tmp_path: Path, count: int, with_images: bool) -> None:
+    """FKD counts folders as text, 0, 1, 10, 2, ...: more than ten are not named by guessing."""
+    keys = [f"{number}/x.JPEG" for number in range(count)]
+    for key in keys:
+        path = tmp_path / "images" / key
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(path)
+        coords = torch.tensor([[0.0, 0.0, 0.5, 0.5]])
+        one = tmp_path / "labels" / key.replace(".JPEG", ".tar")
+        one.parent.mkdir(parents=True)
+        torch.save([coords, torch.tensor([False]), torch.tensor([[[0.0], [0.9]]])], one)
+    images = Images(tmp_path / "images") if with_images else None
+    labels = open_foreign(tmp_path / "labels", Settings(images=images))
+    assert (labels.classes is None) == (count == 11)
+    assert any("name them with --classes FILE" in note for note in labels.notes) == (count == 11)
+    names = tuple(map(str, range(count)))
+    assert open_foreign(tmp_path / "labels", Settings(images=images, classes=names)).classes == names
