@@ -305,6 +305,11 @@ def crc32c(data: typing_extensions.Buffer, crc: int = 0) -> int:
     CRC-32C of a buffer, continuing `crc`.
     """
 
+def cuda_check(error: int, what: str) -> None:
+    """
+    RuntimeError with what an error code of CUDA's runtime means and what to do; nothing for 0.
+    """
+
 def cuda_device_count() -> int:
     """
     GPUs that this build's CUDA can use, or an error with the reason.

@@ -34,4 +34,4 @@ if grep -q "missing" doctor.txt; then exit 1; fi
 python -m pytest -q -n 2 --dist worksteal -p no:cacheprovider -m "not slow" \
     --ignore tests/docs --ignore tests/gpu --ignore tests/house --ignore tests/native --ignore tests/trust
 cp "$wheel" "$OLDPWD/dist/"
-echo "wheel: dist/$(basename "$wheel")"
+echo "wheel: dist/${wheel##*/}"

@@ -4,7 +4,8 @@
 
 namespace fkdx {
 
-// Throws std::runtime_error with CUDA's own text unless error is cudaSuccess.
+// Throws std::runtime_error with CUDA's own text, and what to do where the build does not suit the machine,
+// unless error is cudaSuccess.
 void cuda_check(int error, const char* what);
 
 // Devices that this build's CUDA can use. Throws std::runtime_error with CUDA's own text where there is no

@@ -64,6 +64,8 @@ void bind_base(py::module_& m) {
 #ifdef FKDX_WITH_CUDA
   m.def("cuda_device_count", &cuda_device_count,
         "GPUs that this build's CUDA can use, or an error with the reason.");
+  m.def("cuda_check", &cuda_check, py::arg("error"), py::arg("what"),
+        "RuntimeError with what an error code of CUDA's runtime means and what to do; nothing for 0.");
 #endif
 }
 

@@ -168,7 +168,10 @@ def main(argv: list[str] | None = None) -> int:
             path=args.output,
             bytes=plan.bytes,
         )
-        unpacked = repack(store, args.output, args.shard_size)
+        try:
+            unpacked = repack(store, args.output, args.shard_size)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped; repeat the command to go on where it was") from None
         if unpacked:
             facts.say(f"{unpacked:,} images were gzip files; they are unpacked")
         facts.say(

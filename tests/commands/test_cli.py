@@ -195,6 +195,18 @@ def test_cpu_variant_can_be_forced() -> None:
     assert "FKDX_CPU, got 'sse9', expected one of scalar" in refused.stderr
 
 
+@pytest.mark.skipif(not _C.build_info()["cuda_targets"], reason="built without CUDA")
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [(35, "update it"), (222, "update it"), (209, "FKDX_CUDA_ARCHS=native"), (98, "FKDX_CUDA_ARCHS=native")],
+)
+def test_a_build_that_does_not_suit_driver_or_gpu_says_what_to_do(code: int, remedy: str) -> None:
+    """Codes of InsufficientDriver, UnsupportedPtxVersion, NoKernelImageForDevice, InvalidDeviceFunction."""
+    with pytest.raises(RuntimeError, match=rf"^loss: .*; .*{remedy}$"):
+        _C.cuda_check(code, "loss")
+    _C.cuda_check(0, "loss")
+
+
 def test_doctor_says_why_the_cuda_part_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def too_old() -> int:
         raise RuntimeError("cudaGetDeviceCount: CUDA driver version is insufficient\nmore")

@@ -77,6 +77,15 @@ def test_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, monkeypatch:
         repack(store, out, 20_000)
 
 
+def test_ctrl_c_says_how_to_go_on(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageFolder, "encoded", stop)
+    assert main(["repack", str(folder), "-o", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "fkdx repack: stopped; repeat the command to go on where it was\n"
+
+
 @pytest.mark.parametrize("write", PACKED, ids=lambda write: write.__name__)
 def test_compressed_stores(tmp_path: Path, write: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes that were compressed; stopped in the middle and gone on with; then the folder's batches."""
