@@ -14,6 +14,7 @@ from pathlib import Path
 STUB = Path(__file__).resolve().parents[1] / "fkdx/_C.pyi"
 HEAD = '"""Types of the extension; written by tools/stub.py."""\n'
 ONLY_WITH_CUDA = {
+    "cuda_check",
     "cuda_device_count",
     "loss_cuda",
     "prepare_cuda",
