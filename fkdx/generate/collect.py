@@ -22,12 +22,21 @@ class Output:
     """A label file that a job makes, or a folder of shards where `path` does not end in .fkdl.
 
     `members` are the numbers of its teachers: of several the mean probabilities are stored. `options` are
-    those of LabelWriter.
+    those of LabelWriter; `standardise` says whether embeddings are standardised when the parts are joined.
     """
 
     path: Path
     members: tuple[int, ...]
     options: dict
+    standardise: bool = False
+
+    @property
+    def part_options(self) -> dict:
+        """The options of a part's file: before all parts are there, nobody knows means and deviations."""
+        if not self.standardise:
+            return self.options
+        exact = "float32" if self.options["value_type"] == "float32" else "float16"
+        return {**self.options, "encoding": "plain", "value_type": exact}
 
 
 def write_shard(
@@ -43,7 +52,7 @@ def write_shard(
     with ExitStack() as stack:
         writers = [
             stack.enter_context(
-                LabelWriter(path, **output.options, **_named(output, answers), overwrite=True)
+                LabelWriter(path, **output.part_options, **_named(output, answers), overwrite=True)
             )
             for path, output in zip(paths, outputs)
         ]
@@ -126,4 +135,4 @@ def finish(job: Parts, shards: list[Shard], output: Output, number: int, sizes: 
         options["images"] = sorted(
             set().union(*(LabelFile(job.labels_path(shard, number)).keys for shard in numbers))
         )
-    job.join(numbers, output.path, options, number)
+    job.join(numbers, output.path, options, number, output.standardise)

@@ -202,6 +202,12 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
         help="type of stored values (default: float16; compact: log8, or int8 for embeddings)",
     )
     add(
+        "--standardise",
+        action="store_true",
+        help="of embeddings: store each dimension less its mean, divided by its deviation, so that int8 "
+        "rounds all dimensions alike",
+    )
+    add(
         "--features",
         choices=FEATURES,
         default="pooled",

@@ -69,6 +69,7 @@ class Plan:
             "k": settings.topk,
             "encoding": settings.encoding,
             **({"value_type": settings.value_type} if settings.value_type else {}),
+            **({"standardise": True} if settings.standardise else {}),
             "temperature": settings.temperature,
             **self.draw.provenance(),
             **(self.pairs.provenance() if self.pairs else {}),
@@ -220,7 +221,9 @@ def plan_outputs(
             + (", then `fkdx merge`" if settings.kind == "embedding" else "")
         )
     return [
-        Output(path, members, _label_options(settings, teachers[members[0]], classes, draw))
+        Output(
+            path, members, _label_options(settings, teachers[members[0]], classes, draw), settings.standardise
+        )
         for path, members in plans
     ]
 

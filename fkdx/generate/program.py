@@ -138,8 +138,7 @@ def conclude(job: Parts, shards: list[Shard], outputs: list[Output], sizes: str,
         print(f"{warned} images have JPEG faults that change no pixel; they were labelled", file=sys.stderr)
     changed = together(Change(**one) for report in reports for one in report.get("int8", []))
     if changed and not changed.small:
-        print(f"{changed}; for embeddings like these see --value-type float16 and", file=sys.stderr)
-        print("`fkdx convert --standardise --value-type int8` after it", file=sys.stderr)
+        print(f"{changed}; for embeddings like these see --standardise, or float16", file=sys.stderr)
     images = sum(report["images"] for report in reports)
     text = "\n".join(f"{output.path}: labels of {images} images" for output in outputs)
     counts = {"images": images, "failed": len(failed), "warned": warned}

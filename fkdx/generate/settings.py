@@ -48,6 +48,7 @@ class Settings:
     temperature: float = 1.0
     encoding: str = "plain"
     value_type: str | None = None
+    standardise: bool = False
     features: str = "pooled"
     store: Literal["ensemble", "separate", "both"] = "ensemble"
     # teachers
@@ -111,6 +112,12 @@ class Settings:
         _expect(
             embeds or (self.features == "pooled" and self.value_type != "int8"),
             f"--features, --value-type int8: of embeddings only, got --kind {self.kind}",
+        )
+        one_file = self.output is None or self.output.suffix == ".fkdl"
+        _expect(
+            not self.standardise or (embeds and one_file),
+            f"--standardise: of embeddings in one file, got --kind {self.kind} and --output {self.output}, "
+            "expected embedding and NAME.fkdl",
         )
         small = self.encoding == "compact" and self.kind in ("topk", "smoothing")
         _expect(

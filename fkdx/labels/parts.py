@@ -15,7 +15,8 @@ job alone, so the finished file is the same whoever works on it and however ofte
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ import numpy as np
 
 from fkdx.files import Lock, write_whole
 from fkdx.labels.file import LabelFile
+from fkdx.labels.moments import Moments
 from fkdx.labels.shards import shard_path
+from fkdx.labels.standard import Standard, standard_header
 from fkdx.labels.writer import LabelWriter
 
 VERSION = 2  # of job.json; in version 1, which has no number, shards of `fkdx generate` were cut otherwise
@@ -113,12 +116,26 @@ class Parts:
             else:
                 yield number, lock
 
-    def join(self, numbers: Iterable[int], target: Path, options: dict[str, Any], output: int = 0) -> None:
-        """Make one label file of the parts, whatever lies at `target`; `options` are those of LabelWriter."""
+    def join(
+        self,
+        numbers: Iterable[int],
+        target: Path,
+        options: dict[str, Any],
+        output: int = 0,
+        standardise: bool = False,
+    ) -> None:
+        """Make one label file of the parts, whatever lies at `target`; `options` are those of LabelWriter.
+
+        `standardise` their embeddings, by the means and deviations of all of them.
+        """
         files = [LabelFile(self.labels_path(number, output)) for number in numbers]
+        standard = None
+        if standardise:
+            options = {**options, "standardised": standard_header(_moments_of_all(files))}
+            standard = Standard.from_header(options["standardised"], options["embeddings"])
         with LabelWriter(target, **options, overwrite=True) as writer:
             for file in files:
-                _copy(file, writer)
+                _copy(file, writer, standard)
 
     def remove(self) -> None:
         """Remove the folder; half removed, it does not look like a job."""
@@ -143,13 +160,24 @@ def write_json(path: Path, value: object) -> None:
     write_whole(path, json.dumps(value, indent=1).encode())
 
 
-def _copy(file: LabelFile, writer: LabelWriter) -> None:
+def _copy(file: LabelFile, writer: LabelWriter, standard: Standard | None) -> None:
     for image in np.flatnonzero(file.crop_counts).tolist():  # the others are only partners of mixed crops
-        if file.mix_size:  # its blocks number the partners by the part's own images
+        if standard:
+            own = file[image]
+            writer.add_image(replace(own, values=standard.stored(own.values)))
+        elif file.mix_size:  # its blocks number the partners by the part's own images
             writer.add_image(file[image])
         else:
             writer.copy_image(file, image)
-    writer.add_counts(file, copied=not file.mix_size)
+    writer.add_counts(file, copied=not (file.mix_size or standard))
+
+
+def _moments_of_all(files: Sequence[LabelFile]) -> dict[str, Moments]:
+    """The moments of each embedding over all crops of several files."""
+    sizes = files[0].embeddings
+    return {
+        name: sum((file.moments[name] for file in files), Moments.none(size)) for name, size in sizes.items()
+    }
 
 
 def _removed(folder: Path) -> Path:

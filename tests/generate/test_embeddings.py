@@ -264,3 +264,43 @@ def test_int8_that_is_too_coarse_is_said(flat, tmp_path, monkeypatch, capsys, va
     assert ("int8 is coarse for these embeddings" in capsys.readouterr().out) == (value_type == "int8")
     report = json.loads((tmp_path / "a.fkdl.report.json").read_text())
     assert all(("int8" in shard) == (value_type == "int8") for shard in report["shards"])
+
+
+@pytest.mark.parametrize("value_type", ["int8", "float32"])
+def test_generating_standardised_is_converting_what_was_generated(
+    flat, tmp_path, monkeypatch, capsys, value_type: str
+) -> None:
+    (tmp_path / "spread.py").write_text(SPREAD)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["--kind", "embedding", "--teacher", "spread:model", "--data", str(flat), "--crops", "40"]
+    options += ["--device", "cpu", "--batch-size", "40"]
+    exact = "float16" if value_type == "int8" else "float32"
+    assert cli.run("generate", [*options, "--value-type", exact, "-o", str(tmp_path / "a.fkdl")]) == 0
+    again = [*options, "--standardise", "--value-type", value_type, "-o", str(tmp_path / "b.fkdl")]
+    assert cli.run("generate", again) == 0
+    told = capsys.readouterr().err
+    assert "int8" not in told
+    small = [str(tmp_path / "a.fkdl"), "--standardise", "--value-type", value_type]
+    assert cli.run("convert", [*small, "-o", str(tmp_path / "c.fkdl")]) == 0
+    generated, converted = LabelFile(tmp_path / "b.fkdl"), LabelFile(tmp_path / "c.fkdl")
+    assert generated.value_type == converted.value_type == value_type
+    assert generated.header["provenance"]["standardise"]
+    done, wanted = generated.standard, converted.standard
+    np.testing.assert_allclose(done.mean, wanted.mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(done.divisor, wanted.divisor, rtol=1e-4)
+    for one, other in zip(generated, converted, strict=True):
+        np.testing.assert_allclose(
+            done.teachers(one.values), wanted.teachers(other.values), rtol=0.05, atol=0.05
+        )
+    check = [str(tmp_path / "b.fkdl"), "--images", str(flat), "--teacher", "spread:model"]
+    assert cli.run("verify", check) == 0
+    assert "int8 is coarse" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "more", [["--kind", "topk", "-o", "a.fkdl"], ["--kind", "embedding", "-o", "shards"]]
+)
+def test_only_embeddings_in_one_file_are_standardised(more: list[str], capsys) -> None:
+    with pytest.raises(SystemExit):
+        cli.run("generate", ["--data", "x", "--teacher", TEACHER, "--standardise", *more])
+    assert "--standardise: of embeddings in one file" in capsys.readouterr().err
