@@ -150,6 +150,7 @@ class ImagePool:
         `view` is for this batch; the default is that of the pool.
         """
         places = [self.store.place(image) for image in work.images]
+        encoded, unread = self._read(work.images) if self.store.sequential else ([], {})
         native = self._pool.submit(
             self._native_view if view is None else view.native(),
             places,
@@ -164,16 +165,35 @@ class ImagePool:
             work.first_crops,
             urgent,
             self._entries,
-            [self.store.encoded(image) for image in work.images] if self.store.sequential else [],
+            encoded,
         )
-        return Pending(self, native, work, slot, view or self.view)
+        return Pending(self, native, work, slot, view or self.view, unread)
+
+    def _read(self, images: list[int]) -> tuple[list[bytes], dict[int, Exception]]:
+        """The files of a sequential store; nothing, and an error by its place, for those that are damaged."""
+        encoded, unread = [], {}
+        for i, image in enumerate(images):
+            try:
+                encoded.append(self.store.encoded(image))
+            except ValueError as error:
+                encoded.append(b"")
+                unread[i] = _C.ImageError(str(error))
+        return encoded, unread
 
 
 class Pending:
     """A batch that is being made. Dropping it cancels what no thread has started and waits for the rest."""
 
-    def __init__(self, pool: ImagePool, native: _C.Pending, work: Work, slot: np.ndarray, view: View) -> None:
-        self._pool, self._native, self._view = pool, native, view
+    def __init__(
+        self,
+        pool: ImagePool,
+        native: _C.Pending,
+        work: Work,
+        slot: np.ndarray,
+        view: View,
+        unread: dict[int, Exception],
+    ) -> None:
+        self._pool, self._native, self._view, self._unread = pool, native, view, unread
         self.work, self.slot = work, slot
         self._foreign_sizes: dict[int, tuple[int, int]] = {}
 
@@ -195,6 +215,7 @@ class Pending:
                 self._native.raise_error(i)
             except Exception as error:
                 errors[i] = error.with_traceback(None)  # a traceback would keep the pool alive
+        errors |= self._unread
         foreign = self._native.foreign()
         self._pool.foreign += len(foreign)
         with ThreadPoolExecutor(self._pool.threads) if foreign else nullcontext() as threads:

@@ -15,7 +15,8 @@ import pytest
 from loading import Data
 from store_writers import PACKED, compress, deflated_zip, mds, mds_by_its_layout, packed_mds
 
-from fkdx import CropLoader
+from fkdx import CropLoader, ImageError, ValidationLoader
+from fkdx.loader.verify_images import verify_images
 from fkdx.stores import open_store, unpack, write_store_index
 from fkdx.stores.mds import MdsShards
 from fkdx.stores.unpacking import LARGEST_IMAGE
@@ -98,6 +99,25 @@ def test_damaged_deflated_data(data: Data, tmp_path: Path, rng: np.random.Genera
         store = open_store(path)
         with pytest.raises(ValueError, match=rf"{name} in .*train.zip"):
             store.encoded(store.keys.find(name))
+
+
+def test_a_damaged_entry_among_others(data: Data, tmp_path: Path) -> None:
+    """It is named, skipped or raised like any unreadable file; the others are shown."""
+    path = deflated_zip(data, tmp_path)
+    broken = bytearray(path.read_bytes())
+    info = zipfile.ZipFile(path).infolist()[1]
+    broken[info.header_offset + 30 + len(info.filename) + info.compress_size // 2] ^= 255
+    path.write_bytes(broken)
+    name = info.filename.removeprefix("train/")
+    (bad,) = verify_images(path)
+    assert bad.key == name
+    assert f"{name} in {path}" in bad.reason
+    loader = ValidationLoader(path, 4, 32, on_error="skip")
+    shown = [key for batch in loader for key in batch.keys]
+    assert sorted([*shown, *loader.skipped]) == data.keys
+    assert loader.skipped == {name: bad.reason}
+    with pytest.raises(ImageError, match=f"{name} in .*train.zip"):
+        list(ValidationLoader(path, 4, 32))
 
 
 def test_an_entry_under_the_header_of_another(tmp_path: Path) -> None:
