@@ -83,4 +83,13 @@ def _what_it_is(path: Path) -> str:
     found = [name for _, _, names in islice(os.walk(path), 100) for name in names]
     if not found:
         return "an empty folder"
-    return "images without labels" if all(map(is_image, found)) else "none that fits"
+    if all(map(is_image, found)):
+        return "images without labels"
+    inside = [
+        f"{labels.name} labels in {folder.name}"
+        for folder in sorted(path.iterdir())
+        if folder.is_dir()
+        for labels in FORMATS.values()
+        if labels.matches(folder)
+    ]
+    return f"a folder with {' and '.join(inside[:3])}" if inside else "none that fits"

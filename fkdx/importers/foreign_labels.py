@@ -11,6 +11,7 @@ import numpy as np
 from fkdx._C import FormatError, ImageError
 from fkdx.importers.images import Images
 from fkdx.labels import ImageLabels
+from fkdx.stores import hidden
 
 Axes = Literal["as-upstream", "corrected"]
 AXES = get_args(Axes)
@@ -100,7 +101,10 @@ class ForeignLabels:
 
 
 def find_files(root: Path, suffix: str) -> dict[str, int]:
-    """All files under `root` that end in `suffix`: {path relative to root, with "/": size in bytes}."""
+    """All files under `root` that end in `suffix`: {path relative to root, with "/": size in bytes}.
+
+    Hidden ones, such as macOS puts into archives, do not count.
+    """
     sizes: dict[str, int] = {}
     folders = [""]
     while folders:
@@ -108,6 +112,8 @@ def find_files(root: Path, suffix: str) -> dict[str, int]:
         with os.scandir(root / folder) as entries:
             for entry in entries:
                 name = f"{folder}{entry.name}"
+                if hidden(entry.name):
+                    continue
                 if entry.is_dir():
                     folders.append(name + "/")
                 elif name.endswith(suffix):
@@ -122,10 +128,11 @@ def number_samples(images: Images) -> np.ndarray:
 
 
 def first_file(root: Path, suffix: str) -> Path | None:
-    """The first file under `root` that ends in `suffix`, folder by folder; None if there is none."""
+    """The first file under `root` that ends in `suffix`, folder by folder; None if there is none. Hidden ones
+    do not count."""
     for folder, folders, names in os.walk(root):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not hidden(name))
         for name in sorted(names):
-            if name.endswith(suffix):
+            if name.endswith(suffix) and not hidden(name):
                 return Path(folder, name)
     return None

@@ -323,6 +323,26 @@ def test_formats_are_found_or_named(tmp_path: Path) -> None:
         open_foreign(tmp_path / "absent", Settings())
 
 
+def test_what_macos_leaves_beside_files_does_not_count(tmp_path: Path) -> None:
+    folder = one_file(tmp_path, *GOOD)
+    for hidden in ("n/._a.tar", ".cache/a.tar", "._n.tar"):
+        (folder / hidden).parent.mkdir(exist_ok=True)
+        (folder / hidden).write_bytes(b"no labels")
+    source = open_foreign(folder, Settings(CLASSES))
+    assert (source.name, len(source.keys)) == ("fkd", 1)
+    batches = tmp_path / "sre2l" / "epoch_0"
+    batches.mkdir(parents=True)
+    parts = [torch.rand(2, 4), torch.rand(2) < 0.5, None, None, None, torch.zeros(2, CLASSES)]
+    torch.save(parts, batches / "batch_0.tar")
+    (batches / "._batch_0.tar").write_bytes(b"no labels")
+    with pytest.raises(FormatError, match="sre2l: these labels do not name their images"):
+        open_foreign(batches.parent, Settings(CLASSES))
+    (tmp_path / "unpacked").mkdir()
+    batches.parent.rename(tmp_path / "unpacked" / "FKD_cutmix_fp16")
+    with pytest.raises(FormatError, match="got a folder with sre2l labels in FKD_cutmix_fp16, expected"):
+        open_foreign(tmp_path / "unpacked", Settings(CLASSES))
+
+
 def test_varying_numbers_of_crops_come_back(tmp_path: Path, images: Images) -> None:
     """As a calibration leaves them; where nobody says that they vary, it is damage."""
     options = {"num_classes": CLASSES, "k": 3, "crops": None, "sizes": SIZES, "value_type": "float32"}
