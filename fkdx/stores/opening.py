@@ -21,7 +21,7 @@ DATA, where the images are, is one of
   a text file (.txt) with one path a line, relative to its own folder
   a tar file, a folder of tar files, or a pattern, 'train-*.tar' or 'train-{0000..1023}.tar': WebDataset
     shards (.jpg with .cls or .json), plain archives, or the official ILSVRC2012_img_train.tar, read in place
-  a zip file
+  a zip file, or a folder of them
   a folder of MosaicML shards (index.json)
   a data index (.fkdi), which `fkdx index` writes beside one of these, where it is found by itself
   a parquet file, a pattern, or a folder of them, as Hugging Face keeps images
@@ -68,13 +68,12 @@ def open_store(
 
 def split_names(root: str) -> tuple[str, str | None]:
     """`DATA@FILE` in two; FILE is None where none is named: an `@` may also be part of a path."""
-    data, at, names = root.rpartition(_NAMES)
-    path = root.partition(_PART)[0]
-    return (
-        (data, names)
-        if at and data and names and not (os.path.exists(path) or glob.glob(path))
-        else (root, None)
-    )
+    if _PART not in root and (os.path.exists(root) or glob.glob(root)):
+        return root, None
+    ends = [at for at, letter in enumerate(root) if letter == _NAMES and at and _PART not in root[at:]]
+    files = [at for at in ends if os.path.isfile(root[at + 1 :])]
+    at = (files or ends[-1:] or [len(root)])[0]
+    return root[:at], root[at + 1 :] or None
 
 
 def _open_path(path: str, classes: list[str] | None) -> Store:
@@ -148,5 +147,8 @@ def _open_folder(path: str, part: str, classes: list[str] | None) -> Store:
         )
     if shards:
         return _open_files(shards, part, classes)
+    zips = [] if folders else sorted(glob.glob(os.path.join(glob.escape(path), "*.zip")))
+    if zips:
+        return _open_files(zips, part, classes)
     parquet = split_files(path)
     return _open_files(parquet, part, classes) if parquet else ImageFolder(path, classes, keys_of_folder)

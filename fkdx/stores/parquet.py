@@ -135,4 +135,5 @@ def _parquet_files(folder: str) -> Iterator[str]:
 
 
 def _is_parquet(name: str) -> bool:
-    return name.endswith(".parquet") and not is_apple_double(name)
+    """Not of the facts that Hugging Face's image folders have beside the images."""
+    return name.endswith(".parquet") and name != "metadata.parquet" and not is_apple_double(name)

@@ -167,8 +167,19 @@ def zip64(data: Data, to: Path) -> Path:
 
 
 @writer
+def one_zip_a_class(data: Data, to: Path) -> Path:
+    for synset in SYNSETS:
+        with zipfile.ZipFile(to / f"{synset}.zip", "w") as archive:
+            for key, content in files_of(data).items():
+                if key.startswith(synset):
+                    archive.writestr(key, content)
+    return to
+
+
+@writer
 def image_folder_with_metadata(data: Data, to: Path) -> Path:
     copy_to(to / "train", data)
+    (to / "train/metadata.parquet").write_bytes(b"facts")
     (to / "train/metadata.csv").write_text("file_name,text\n" + "\n".join(f"{key},a" for key in data.keys))
     return to / "train"
 

@@ -1,6 +1,7 @@
 """Files that name images or their classes: for validation archives, and for stores of running numbers."""
 
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,24 @@ def test_development_kit(flat: Path, tmp_path: Path) -> None:
     (tmp_path / "kit.tar.gz").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"not a whole archive.*kit.tar.gz"):
         open_store(f"{flat}@{tmp_path / 'kit.tar.gz'}")
+
+
+@pytest.mark.parametrize("folder", ["kaggle", "me@home"])
+def test_kaggle(tmp_path: Path, folder: str) -> None:
+    """A part of an archive, and a file of classes behind it: LOC_val_solution.csv as it is."""
+    path = tmp_path / folder / "k.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in [f"val/{name}" for name in VAL] + [f"train/{SYNSETS[0]}/x"]:
+            archive.writestr(f"ILSVRC/Data/CLS-LOC/{name}.JPEG", name.encode())
+    lines = [f"{name},{synset} 1 2 3 4 {synset} 5 6 7 8 " for name, synset in zip(VAL, TRUTH)]
+    (path.parent / "truth.csv").write_text("\n".join(["ImageId,PredictionString", *reversed(lines)]))
+    store = open_store(f"{path}::ILSVRC/Data/CLS-LOC/val@{path.parent / 'truth.csv'}")
+    assert classes(store) == TRUTH
+    assert [store.encoded(i) for i in range(4)] == [f"val/{name}".encode() for name in VAL]
+    with pytest.raises(FileNotFoundError, match=r"no such file of names or classes, nowhere.csv"):
+        open_store(f"{path}::ILSVRC/Data/CLS-LOC/val@nowhere.csv")
+    assert len(open_store(f"{path}::ILSVRC/Data/CLS-LOC/val")) == 4
 
 
 def test_without_classes(flat: Path) -> None:
