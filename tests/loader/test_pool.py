@@ -308,6 +308,20 @@ def test_the_next_copy_begins_before_a_batch_is_handed_out(root: Path) -> None:
     assert early >= 5  # never where the next one holds the corrupt image, nor at the end
 
 
+@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
+def test_threads_fill_the_very_memory_that_is_copied_to_a_device(root: Path) -> None:
+    loader = make_loader(root)
+    loader._slots = slots = SlowCopies(loader._slots._shape)
+    made: list[torch.Tensor] = []
+    new_slot = slots._new_slot
+    slots._new_slot = lambda: made.append(new_slot()) or made[-1]
+    for step, batch in enumerate(loader):
+        assert batch.images.data_ptr() in {slot.data_ptr() for slot in made}  # `_start_copy` copies nothing
+        assert batch.images.is_contiguous()
+        slots.events[step].passed = True
+    assert 1 <= len(made) < len(loader)
+
+
 def test_parts_of_a_batch_travel_in_one_piece(rng: np.random.Generator) -> None:
     given = [
         torch.from_numpy(rng.integers(0, 100, (7, 5), np.int16)),
