@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fkdx import _C
-from fkdx.commands.options import DATA_HELP, add_classes
+from fkdx.commands.options import DATA_HELP, add_classes, at_least
 from fkdx.facts import Facts, add_json
 from fkdx.stores import open_store
 
@@ -29,15 +29,28 @@ def main(argv: list[str] | None = None) -> int:
     add_classes(loader)
     loader.add_argument("--labels", help="label file (default: draw random crops on the fly)")
     loader.add_argument(
-        "--crops-per-image", type=int, default=4, metavar="M", help="of one batch (default: %(default)s)"
+        "--crops-per-image",
+        type=at_least(1),
+        default=4,
+        metavar="M",
+        help="of one batch (default: %(default)s)",
     )
     loader.add_argument(
-        "--batch-size", type=int, default=256, metavar="N", help="crops in a batch (default: %(default)s)"
+        "--batch-size",
+        type=at_least(1),
+        default=256,
+        metavar="N",
+        help="crops in a batch (default: %(default)s)",
     )
-    loader.add_argument("--size", type=int, default=224, help="side of a crop in pixels (default: 224)")
-    loader.add_argument("--threads", type=int, help="number of decoding threads (default: all cores)")
     loader.add_argument(
-        "--batches", type=int, default=20, help="batches to measure, after two to warm up (default: 20)"
+        "--size", type=at_least(1), default=224, help="side of a crop in pixels (default: 224)"
+    )
+    loader.add_argument("--threads", type=at_least(1), help="number of decoding threads (default: all cores)")
+    loader.add_argument(
+        "--batches",
+        type=at_least(1),
+        default=20,
+        help="batches to measure, after two to warm up (default: 20)",
     )
     loader.add_argument("--profile", action="store_true", help="print where the time goes")
     add_json(loader)

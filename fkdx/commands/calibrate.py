@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fkdx.calibration import CalibratedLabels, Calibration, calibrated
@@ -70,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_encoding(parser)
     args = parser.parse_args(argv)
+    if args.table and not Path(args.table).absolute().parent.is_dir():
+        raise FileNotFoundError(f"calibrate: --table, no such folder, {Path(args.table).parent}")
     rule = Calibration(*args.thresholds, args.epsilon, args.score, args.least)
     files = [LabelFile(path) for path in (args.labels, *args.others)]
     options = {"overwrite": args.overwrite, **encoding_changes(args)}

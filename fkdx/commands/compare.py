@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from fkdx.commands.options import TAIL_HELP, progress, purpose
+from fkdx.commands.options import TAIL_HELP, at_least, progress, purpose
 from fkdx.errors import expect
 from fkdx.facts import Facts, add_json
 from fkdx.labels import LabelFile
@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--worst",
-        type=int,
+        type=at_least(0),
         default=10,
         metavar="N",
         help="number of crops to list (default: %(default)s)",

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fkdx.commands.options import at_least
 from fkdx.image import scenes
 from fkdx.labels import LabelFile
 from fkdx.loader import CropLoader
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--processes",
-        type=int,
+        type=at_least(1),
         default=1,
         help="number of training processes, started by torchrun (default: 1)",
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from fkdx.commands.options import purpose
+from fkdx.commands.options import at_least, purpose
 from fkdx.errors import expect
 from fkdx.facts import Facts, add_json
 from fkdx.loader import ValidationLoader
@@ -37,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(args: argparse.Namespace, world: World, facts: Facts) -> None:
     """What `--knn` and `--probe` ask for."""
+    for folder in filter(None, (args.knn, args.probe)):  # before a model is loaded
+        there = all((Path(folder) / name).exists() for name in ("train", "val"))
+        expect("evaluate", there, "data", "a folder without them", "train/ and val/ in it", folder)
     model = load_teacher(
         args.model,
         args.checkpoint,
@@ -77,10 +80,7 @@ def measure(
     model: EmbeddingTeacher, folder: str, args: argparse.Namespace, world: World
 ) -> tuple[Features, Features, int]:
     """Features of the training and of the validation images in a folder, and the number of its classes."""
-    parts = [Path(folder) / name for name in ("train", "val")]
-    there = all(part.exists() for part in parts)
-    expect("evaluate", there, "data", "a folder without them", "train/ and val/ in it", folder)
-    stores = [open_store(part) for part in parts]
+    stores = [open_store(Path(folder) / part) for part in ("train", "val")]
     classes, _ = class_numbers(stores[0], None)
     expect("evaluate", len(classes) > 0, "data", "no class folders", "train/CLASS/NAME", folder)
     found = []
@@ -127,12 +127,20 @@ def _parser() -> argparse.ArgumentParser:
         help="k-NN top-1: validation images (DATA/val) by their nearest training images (DATA/train)",
     )
     add("--probe", metavar="DATA", help="top-1 of a linear classifier learned on DATA/train, for DATA/val")
-    add("-k", "--neighbours", type=int, default=20, dest="k", help="neighbours (default: %(default)s)")
+    add(
+        "-k", "--neighbours", type=at_least(1), default=20, dest="k", help="neighbours (default: %(default)s)"
+    )
     add("--temperature", type=float, default=0.07, metavar="T", help="of the votes (default: %(default)s)")
-    add("--size", type=int, metavar="PIXELS", help="side of the crops (default: the model's)")
-    add("--batch-size", type=int, default=64, metavar="N", help="crops in a batch (default: %(default)s)")
+    add("--size", type=at_least(1), metavar="PIXELS", help="side of the crops (default: the model's)")
+    add(
+        "--batch-size",
+        type=at_least(1),
+        default=64,
+        metavar="N",
+        help="crops in a batch (default: %(default)s)",
+    )
     add("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     add("--precision", choices=PRECISIONS, default="float32", help="of the model (default: %(default)s)")
-    add("--threads", type=int, metavar="N", help="decoding threads (default: its share of the cores)")
+    add("--threads", type=at_least(1), metavar="N", help="decoding threads (default: its share of the cores)")
     add_json(parser)
     return parser

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fkdx.commands.options import progress, purpose
+from fkdx.commands.options import at_least, progress, purpose
 from fkdx.facts import Facts, add_json
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import image_probabilities
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("labels", help="label file or folder of shards")
     parser.add_argument(
         "--sample",
-        type=int,
+        type=at_least(0),
         default=2000,
         metavar="N",
         help="number of images to take statistics of (default: %(default)s)",

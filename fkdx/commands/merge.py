@@ -10,6 +10,7 @@ import numpy as np
 from fkdx.commands.options import (
     TAIL_HELP,
     add_encoding,
+    at_least,
     encoding_changes,
     make_parser,
     progress,
@@ -128,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "-k",
         "--topk",
-        type=int,
+        type=at_least(1),
         metavar="K",
         dest="k",
         help="classes to keep of each crop (default: the largest K)",

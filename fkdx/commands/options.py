@@ -1,7 +1,7 @@
 """What several verbs share: their options, a progress bar, the line that describes a new label file."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tqdm import tqdm
@@ -54,6 +54,20 @@ def add_encoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--value-type", choices=VALUE_TYPES[1:], help="type of stored values (default: the encoding's)"
     )
+
+
+def at_least(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of an option that is a whole number from `least` on, at most `most`."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least or (most is not None and value > most):
+            expected = f"{least} or more" if most is None else f"{least} to {most}"
+            raise argparse.ArgumentTypeError(f"got {text}, expected {expected}")
+        return value
+
+    number.__name__ = "whole number"  # what argparse calls a text that is none
+    return number
 
 
 def encoding_changes(args: argparse.Namespace) -> dict[str, Any]:

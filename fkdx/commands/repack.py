@@ -147,8 +147,8 @@ def _begin(folder: Path, facts: dict[str, Any]) -> int | None:
         if got != facts:
             refuse("repack", "folder, begun with", got, f"{facts}; choose another folder", path)
         return finished
-    if any(folder.glob("*.tar")):
-        raise ValueError(f"repack: the folder holds other tar files; choose another folder, {folder}")
+    if any(folder.iterdir()):
+        raise ValueError(f"repack: the folder holds something else; choose a new folder, {folder}")
     _write_json(path, facts)
     return None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fkdx.commands.options import DATA_HELP, add_classes
+from fkdx.commands.options import DATA_HELP, add_classes, at_least
 from fkdx.facts import Facts, add_json
 from fkdx.files import write_whole
 from fkdx.labels import LabelFile
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--against", metavar="LABELS", help="labels of another teacher over the same crops")
     parser.add_argument(
         "--most-crops",
-        type=int,
+        type=at_least(1),
         default=100_000_000,
         metavar="N",
         help="crops to read at most, evenly spread in larger files (default: %(default)s)",

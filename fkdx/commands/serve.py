@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fkdx.commands.options import DATA_HELP, add_classes
+from fkdx.commands.options import DATA_HELP, add_classes, at_least
 from fkdx.facts import Facts, add_json
 from fkdx.labels import LabelFile
 from fkdx.stores import open_store
@@ -21,7 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--images", metavar="DATA", help=f"images of the labels, for pictures; {DATA_HELP}")
     add_classes(parser)
     parser.add_argument("--against", metavar="LABELS", help="labels of another teacher over the same crops")
-    parser.add_argument("--port", type=int, default=0, help="port on this machine (default: any free one)")
+    parser.add_argument(
+        "--port", type=at_least(0, 65535), default=0, help="port on this machine (default: any free one)"
+    )
     add_json(parser)
     args = parser.parse_args(argv)
     import uvicorn

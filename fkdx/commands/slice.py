@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fkdx.commands.options import add_encoding, encoding_changes, make_parser, progress, say_summary
+from fkdx.commands.options import add_encoding, at_least, encoding_changes, make_parser, progress, say_summary
 from fkdx.errors import refuse
 from fkdx.facts import Facts
 from fkdx.labels import ImageLabels, LabelFile
@@ -88,9 +88,9 @@ def _part(image: ImageLabels, crops: int | None, k: int) -> ImageLabels:
 
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("slice", __doc__)
-    parser.add_argument("--crops", type=int, metavar="N", help="keep the first N crops of each image")
+    parser.add_argument("--crops", type=at_least(1), metavar="N", help="keep the first N crops of each image")
     parser.add_argument(
-        "-k", "--topk", type=int, metavar="K", dest="k", help="keep the K most probable classes"
+        "-k", "--topk", type=at_least(1), metavar="K", dest="k", help="keep the K most probable classes"
     )
     parser.add_argument("--classes", nargs="+", metavar="FOLDER", help="keep the images in these folders")
     add_encoding(parser)

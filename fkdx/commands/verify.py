@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fkdx.commands.image_faults import faults_text, match_images
-from fkdx.commands.options import add_classes, progress
+from fkdx.commands.options import add_classes, at_least, progress
 from fkdx.errors import refuse
 from fkdx.facts import Facts, add_json
 from fkdx.image import INTERPOLATIONS, decode_crops, decoder, image_size
@@ -307,7 +307,7 @@ def _parser() -> argparse.ArgumentParser:
         "DATA and report those that are broken",
     )
     add_classes(parser)
-    add("--threads", type=int, metavar="N", help="number of decoding threads (default: all cores)")
+    add("--threads", type=at_least(1), metavar="N", help="number of decoding threads (default: all cores)")
     add(
         "--allow-warnings",
         action="store_true",
@@ -332,6 +332,18 @@ def _parser() -> argparse.ArgumentParser:
         default=1.0,
         help="temperature of the stored labels (default: %(default)s)",
     )
-    add("--sample", type=int, default=64, metavar="N", help="number of images to try (default: %(default)s)")
-    add("--crops", type=int, default=4, metavar="N", help="crops to try of each image (default: %(default)s)")
+    add(
+        "--sample",
+        type=at_least(1),
+        default=64,
+        metavar="N",
+        help="number of images to try (default: %(default)s)",
+    )
+    add(
+        "--crops",
+        type=at_least(1),
+        default=4,
+        metavar="N",
+        help="crops to try of each image (default: %(default)s)",
+    )
     return parser

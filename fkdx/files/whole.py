@@ -14,8 +14,8 @@ class AtomicFile:
     Even if the process is killed, the power fails or the disk is full, the target is either what it was
     before or complete.
 
-    Raises FileExistsError if the target exists (unless `overwrite`), BlockingIOError if another process
-    writes it.
+    Raises FileExistsError if the target exists (unless `overwrite`), FileNotFoundError if its folder does
+    not, and BlockingIOError if another process writes it.
     """
 
     def __init__(self, path: str | os.PathLike, overwrite: bool = False) -> None:
@@ -25,6 +25,8 @@ class AtomicFile:
             raise FileExistsError(
                 f"write: {self.path} exists; remove it, or ask to overwrite it (--overwrite)"
             )
+        if not self.path.parent.is_dir():
+            raise FileNotFoundError(f"write: no such folder, {self.path.parent}")
         self._file, self._lock = self._open_locked()
         os.ftruncate(self._file, 0)
 

@@ -91,7 +91,8 @@ def _read_manifest(path: str) -> tuple[list[dict], str]:
             if sizes and manifest["sizes_crc"] != _C.crc32c(sizes.encode()):
                 raise ValueError("its sizes are damaged")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _C.FormatError(f"LabelFile: manifest: {error}, {path}") from None
+            said = f"this is none, it has no {error}" if isinstance(error, KeyError) else error
+            raise _C.FormatError(f"LabelFile: manifest: {said}, {path}") from None
     return shards, sizes
 
 

@@ -162,6 +162,57 @@ def test_output_that_cannot_be_written(
         assert shown.startswith(f"fkdx {verb}: ")
 
 
+@pytest.mark.parametrize("verb", ["slice", "convert", "calibrate", "index", "report"])
+def test_a_folder_that_is_not_there_is_named(verb: str, tmp_path: Path, good: dict, capsys) -> None:
+    source = good["images"] if verb == "index" else good["labels"]
+    assert run(verb, "{x} -o {o}", x=source, o=tmp_path / "absent/out") == 1
+    assert capsys.readouterr().err.endswith(f"no such folder, {tmp_path / 'absent'}\n")
+
+
+def test_a_table_that_cannot_be_written_is_said_before_the_work(tmp_path: Path, good: dict, capsys) -> None:
+    line = "{labels} -o {o} --table {x}"
+    assert run("calibrate", line, o=tmp_path / "out", x=tmp_path / "absent/a.csv", **good) == 1
+    assert "--table, no such folder, " in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_repack_wants_a_folder_of_its_own(tmp_path: Path, good: dict, capsys) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"kept")
+    assert run("repack", "{images} -o {o}", o=tmp_path, **good) == 1
+    assert "the folder holds something else; choose a new folder" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["photo.jpg"]
+
+
+def test_evaluate_wants_two_folders_before_a_model(good: dict, capsys) -> None:
+    assert run("evaluate", "--model nothing --knn {images}", **good) == 1
+    assert "expected train/ and val/ in it" in capsys.readouterr().err
+
+
+NUMBERS = [
+    ("bench", "loader --images {images} --batches 0"),
+    ("bench", "loader --images {images} --threads -1"),
+    ("compare", "{labels} {labels} --worst -1"),
+    ("info", "{labels} --sample -1"),
+    ("info", "{labels} --sample many"),
+    ("merge", "{labels} -o {o} -k 0"),
+    ("report", "{labels} -o {o} --most-crops 0"),
+    ("serve", "{labels} --port 65536"),
+    ("slice", "{labels} -o {o} --crops 0"),
+    ("verify", "--images {images} --threads 0"),
+    ("evaluate", "--model resnet18 --knn {images} -k 0"),
+    ("repack", "{images} -o {o} --shard-size 0"),
+    ("demo", "--output {o} --processes 0"),
+]
+
+
+@pytest.mark.parametrize(("verb", "line"), NUMBERS)
+def test_numbers_out_of_range(verb: str, line: str, tmp_path: Path, good: dict, capsys) -> None:
+    assert run(verb, line, o=tmp_path / "out", **good) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(rf"got \S+, expected |invalid whole number value: '{line.split()[-1]}'", last)
+    assert os.listdir(tmp_path) == []
+
+
 ODD_NAMES = ["a b", "it's", 'say "x"', "two\nlines", "-dash", "ü 猫", "$HOME;ls", "%s{}"]
 
 
