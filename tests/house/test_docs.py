@@ -59,5 +59,6 @@ def literals() -> Iterator[str]:
                 yield "".join(part.value if isinstance(part, ast.Constant) else "" for part in node.values)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
-    for path in [ROOT / "CMakeLists.txt", *(ROOT / "cmake").iterdir(), *(ROOT / "csrc").rglob("*.cpp")]:
+    native = (ROOT / "csrc").rglob("*.c[pu]*")
+    for path in [ROOT / "CMakeLists.txt", *(ROOT / "cmake").iterdir(), *native]:
         yield re.sub(r'"\s*\n\s*"', "", path.read_text())
