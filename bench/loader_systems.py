@@ -77,6 +77,8 @@ def fkdx(work: Work) -> Iterator[tuple]:
     labels = LabelFile(work.labels)
     options = {"threads": work.threads, "resample": RESAMPLE}
     loader = CropLoader(work.root, labels, work.batch, work.crops, work.size, **options)
+    for _ in loader:  # a first epoch proves the entry points that it passes
+        pass
     while True:
         for batch in loader:
             if work.floats:

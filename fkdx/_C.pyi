@@ -71,6 +71,12 @@ class CropDecoder:
         Coded entry points of a sound baseline JPEG; of others, no bytes.
         """
     def read_size(self, arg0: bytes) -> tuple: ...
+    def read_units_only(
+        self, arg0: str, arg1: typing.Annotated[numpy.typing.ArrayLike, numpy.int32], arg2: str
+    ) -> None:
+        """
+        Entropy decoding of the boxes' units alone, for benchmarks.
+        """
     def resize_crops(
         self,
         arg0: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],

@@ -1,6 +1,7 @@
 """Images that tests make for themselves: something like a photo, and every kind of JPEG."""
 
 import io
+import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import cv2  # changes LD_LIBRARY_PATH when it is imported: before the first test
 import numpy as np
 import PIL
 from PIL import Image
+
+from fkdx import _C, reference
 
 # The order of passes that the installed Pillow follows.
 OWN_RULE = "pillow12" if int(PIL.__version__.split(".")[0]) <= 12 else "pillow13"
@@ -103,3 +106,46 @@ def unfinished(data: bytes) -> bytes:
     """A progressive JPEG file without its last scans, properly closed: no decoder warns, each guesses."""
     scans = [at for at in range(len(data) - 1) if data[at : at + 2] == b"\xff\xda"]
     return data[: scans[len(scans) // 2]] + b"\xff\xd9"
+
+
+def sealed(entries: bytes) -> bytes:
+    """Coded entry points with the right checksum."""
+    return _C.crc32c(entries[4:]).to_bytes(4, "little") + entries[4:]
+
+
+def _coded(orders: bytes, points: list[list[int]]) -> bytes:
+    """The codes of the numbers of each point, before they are folded to be positive."""
+    text = ""
+    for numbers in points:
+        for order, number in zip(orders, numbers, strict=True):
+            bits = f"{(2 * number if number >= 0 else -2 * number - 1) + 2**order:b}"
+            text += "0" * (len(bits) - order - 1) + bits
+    text += "0" * (-len(text) % 8)
+    return bytes(int(text[at : at + 8], 2) for at in range(0, len(text), 8))
+
+
+def write_entry_points(
+    image: bytes, change: dict[tuple[int, int], int] | None = None, shift: int = 0
+) -> bytes:
+    """Entry points before every unit, with every checksum right, of a baseline JPEG without restarts.
+
+    Args:
+        change: what is added to (point, field). Point 0 is the start of the scan and is not written; field 0
+            is the place in bits, 1, 2 and 3 are the predictors.
+        shift: what is added to the first predictor of all points, so that none contradicts another.
+    """
+    _, columns, states = reference.huffman_states(image)
+    points = [[8 * byte + bit, *dc] for byte, bit, *dc in states]
+    for point in points[1:]:
+        point[1] += shift
+    for (point, part), more in (change or {}).items():
+        points[point][part] += more
+    numbers = []
+    for i in range(1, len(points)):
+        model = i - columns if i >= columns else i - 1
+        way = points[model][0] - points[model - 1][0] if model else 0
+        dcs = zip(points[i][1:], points[model][1:])
+        numbers.append([points[i][0] - points[i - 1][0] - way, *(dc - other for dc, other in dcs)])
+    orders = bytes([8, *[3] * (len(points[0]) - 1)])
+    head = struct.pack("<4xIIH", _C.crc32c(image), len(image), 1)
+    return sealed(head + orders + _coded(orders, numbers))

@@ -129,6 +129,14 @@ void decode_coefficients_only(CropDecoder& decoder, std::string_view data) {
   decoder.decode_coefficients_only(bytes_of(data), data.size());
 }
 
+void read_units_only(CropDecoder& decoder, std::string_view data, const Boxes& boxes,
+                     std::string_view entries) {
+  CropSpec spec = crop_spec(boxes, Bytes(), 1, false, false, {/*allow_warnings=*/true, /*whole_file=*/false});
+  spec.entries = {bytes_of(entries), entries.size()};
+  py::gil_scoped_release release;
+  decoder.read_units_only(bytes_of(data), data.size(), spec);
+}
+
 py::dict times(const CropDecoder& decoder) {
   py::dict stages;
   stages["decode"] = decoder.times().decode * 1e-9;
@@ -158,6 +166,7 @@ void bind_image(py::module_& m) {
            "Pixels of a box as they are: (height, width, 3). plain: by libjpeg-turbo alone, the judge.")
       .def("decode_region_only", &decode_region_only, "What libjpeg-turbo alone needs, for benchmarks.")
       .def("decode_coefficients_only", &decode_coefficients_only, "Entropy decoding alone, for benchmarks.")
+      .def("read_units_only", &read_units_only, "Entropy decoding of the boxes' units alone, for benchmarks.")
       .def_property_readonly("harmless_warnings", &CropDecoder::harmless_warnings,
                              "libjpeg's warnings about the last JPEG that can change no pixel.")
       .def_property_readonly("times", &times, "Seconds by stage since the decoder was made.");

@@ -171,6 +171,11 @@ void CropDecoder::decode_coefficients_only(const uint8_t* data, size_t size) {
   state_->jpeg.read_coefficients();
 }
 
+void CropDecoder::read_units_only(const uint8_t* data, size_t size, const CropSpec& spec) {
+  union_of(spec.boxes, spec.count, state_->jpeg.open(data, size, spec.strictness));
+  state_->jpeg.read_units(spec.boxes, spec.count, spec.entries);
+}
+
 std::vector<uint8_t> CropDecoder::make_entry_points(const uint8_t* data, size_t size, double share,
                                                     uint32_t least_step) {
   try {

@@ -39,6 +39,9 @@ struct Strictness {
 struct CodedEntryPoints {
   const uint8_t* data = nullptr;
   size_t size = 0;
+  // Of how many units, from the start of the scan, this process has proved the points by reading up to them:
+  // those alone are used, and a decode proves what it reads beyond them. Null: somebody trusts them all.
+  uint32_t* proved = nullptr;
 };
 
 // What became of an image's entry points: there were none or nearly all of the data are needed, they were
@@ -124,8 +127,9 @@ class CropDecoder {
   // Decodes the union of the boxes by libjpeg-turbo alone and drops it, for benchmarks.
   void decode_region_only(const uint8_t* data, size_t size, const CropSpec& spec);
 
-  // Entropy decoding alone, for benchmarks and profiles.
+  // Entropy decoding alone, for benchmarks and profiles: of the whole image, or of the boxes' units (MCUs).
   void decode_coefficients_only(const uint8_t* data, size_t size);
+  void read_units_only(const uint8_t* data, size_t size, const CropSpec& spec);
 
   const StageTimes& times() const;
 

@@ -34,8 +34,11 @@ class HuffmanDecoder {
   ScanFacts facts(const uint8_t* file) const;
 
   // From here on decodes little more than the units that are wanted. The points live as long as the scan is
-  // read; they are of the file that begins at `file`.
-  void enter_at(const EntryPoints* points, const uint8_t* file);
+  // read; they are of the file that begins at `file`. Those behind unit `proved` are compared, but not used.
+  void enter_at(const EntryPoints* points, const uint8_t* file, uint32_t proved);
+
+  // The last unit up to which points have been given as proved or were right when they were reached.
+  uint32_t proved() const { return proved_; }
 
   // Marks the units that hold these pixels as wanted; none is after start().
   void want(unsigned top, unsigned left, unsigned bottom, unsigned right);
@@ -154,6 +157,7 @@ class HuffmanDecoder {
   static bool step(const Table& table, Cursor* at);
   const uint8_t* end_before(uint32_t unit) const;
   uint32_t end_of_run(uint32_t unit) const;
+  uint32_t entry_to(uint32_t unit) const { return points_->last_before(std::min(unit, proved_)); }
   void begin_interval();
   void append_states(const uint8_t* file, const std::vector<EntryPoint>& clean,
                      std::vector<EntryPoint>* states) const;
@@ -219,6 +223,7 @@ class HuffmanDecoder {
   uint32_t limit_;               // whose state, that of a point, is checked on arrival; units_: none
   std::vector<uint8_t> wanted_;  // by unit
   const EntryPoints* points_;
+  uint32_t proved_;  // the last unit whose point is proved; units_: all are
   const uint8_t* file_;
   const uint8_t* file_end_;
   int components_;

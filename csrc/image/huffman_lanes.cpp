@@ -13,13 +13,13 @@ namespace fkdx {
 // Decodes the units from the last point before `unit` to the first one behind what is wanted there, where
 // that can be done from two points. False: give up.
 bool HuffmanDecoder::decode_run(uint32_t unit) {
-  const uint32_t entry = points_->last_before(unit);
+  const uint32_t entry = entry_to(unit);
   if (restart_interval_ > 0 || (entry <= at_ && at_ < limit_)) return true;
   if (!leave()) return false;
   const uint32_t first = std::max(entry, at_);
   const uint32_t last = points_->first_behind(std::max(end_of_run(unit), first + 1));
   const uint32_t middle = points_->first_behind(first + (last - first) / 2);
-  if (first == middle || middle >= last || last >= units_) return true;
+  if (first == middle || middle >= last || last >= units_ || last > proved_) return true;
   if (!start_lane(first, middle, &lanes_[0]) || !start_lane(middle, last, &lanes_[1])) return true;
   const size_t unit_size = size_t(blocks_in_unit_) * kCoefficients;
   run_.blocks.resize((last - first) * unit_size);

@@ -62,8 +62,10 @@ ScanFacts HuffmanDecoder::facts(const uint8_t* file) const {
           components_};
 }
 
-void HuffmanDecoder::enter_at(const EntryPoints* points, const uint8_t* file) {
+void HuffmanDecoder::enter_at(const EntryPoints* points, const uint8_t* file, uint32_t proved) {
   points_ = points;
+  const bool all = proved >= points->last_before(units_ - 1);
+  proved_ = all ? units_ : points->last_before(proved);
   file_ = file;
   limit_ = 0;
   run_.first = run_.last = 0;
@@ -129,7 +131,7 @@ bool HuffmanDecoder::read_unit(JBLOCKROW* blocks) {
 // Brings bits_ before a unit, from the last entry point before it where that is nearer.
 bool HuffmanDecoder::go_to(uint32_t unit) {
   if (points_) {
-    const uint32_t entry = points_->last_before(unit);
+    const uint32_t entry = entry_to(unit);
     if (entry > at_ && !leave()) return false;
     if (entry > at_ && !seek(entry)) return false;
   }
@@ -158,6 +160,7 @@ bool HuffmanDecoder::seek(uint32_t unit) {
   const EntryPoint& from = points_->before(unit);
   const uint32_t asked = unit_ > 0 ? unit_ - 1 : 0;
   limit_ = points_->first_behind(std::max(end_of_run(std::max(asked, unit)), unit + 1));
+  if (limit_ > proved_) limit_ = std::max(proved_, points_->first_behind(unit + 1));
   run_checked_ = false;
   end_ = limit_ < units_ ? end_before(limit_) : file_end_;
   next_ = file_ + from.byte;
@@ -176,12 +179,15 @@ bool HuffmanDecoder::seek(uint32_t unit) {
   return true;
 }
 
-// Whether the state before unit limit_ is that of its point.
+// Whether the state before unit limit_ is that of its point. That proves the point, because all that was read
+// began at one that had been proved.
 bool HuffmanDecoder::arrived() {
   if (limit_ == 0 || run_checked_) return true;
   const EntryPoint& point = points_->before(limit_);
-  return next_ == end_ && unread(bits_) == static_cast<ptrdiff_t>((8 - point.bit) % 8) &&
-         std::equal(dc_, dc_ + components_, point.dc);
+  if (next_ != end_ || unread(bits_) != static_cast<ptrdiff_t>((8 - point.bit) % 8)) return false;
+  if (!std::equal(dc_, dc_ + components_, point.dc)) return false;
+  proved_ = std::max(proved_, limit_);
+  return true;
 }
 
 // Reads on to where what has been read can be checked.

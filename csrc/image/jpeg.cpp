@@ -120,7 +120,7 @@ void JpegReader::take_over() {
   if (entries_.size == 0 || !huffman_.can_save()) return;
   const bool fit = EntryPoints::fit(entries_, data_, size_) && points_.read(entries_, huffman_.facts(data_));
   entry_use_ = fit ? EntryUse::kUsed : EntryUse::kMisfit;
-  if (fit) huffman_.enter_at(&points_, data_);
+  if (fit) huffman_.enter_at(&points_, data_, entries_.proved ? *entries_.proved : UINT32_MAX);
 }
 
 boolean JpegReader::on_unit(j_decompress_ptr jpeg, JBLOCKROW* blocks) {
@@ -179,12 +179,19 @@ void JpegReader::check_header() {
                     components, ", expected 1, 3 or 4");
 }
 
-Pixels JpegReader::read(const Box& region, const Box* boxes, int count, CodedEntryPoints entries) {
-  Pixels pixels;
+void JpegReader::set_wanted(const Box* boxes, int count, CodedEntryPoints entries) {
   boxes_ = boxes;
   box_count_ = count;
-  entries_ = whole_file_ ? CodedEntryPoints{} : entries;
-  if (decode(region, /*fast=*/true, &pixels)) return pixels;
+  entries_ = entries;
+}
+
+Pixels JpegReader::read(const Box& region, const Box* boxes, int count, CodedEntryPoints entries) {
+  Pixels pixels;
+  set_wanted(boxes, count, whole_file_ ? CodedEntryPoints{} : entries);
+  if (decode(region, /*fast=*/true, &pixels)) {
+    if (entry_use_ == EntryUse::kUsed && entries_.proved) *entries_.proved = huffman_.proved();
+    return pixels;
+  }
   if (entry_use_ == EntryUse::kUsed) {
     entry_use_ = EntryUse::kMisfit;
     entries_ = {};
@@ -205,9 +212,7 @@ std::vector<uint8_t> JpegReader::make_entry_points(double share, uint32_t least_
   std::vector<EntryPoint> states;
   bool whole = false;
   ScanFacts scan{};
-  boxes_ = nullptr;
-  box_count_ = 0;
-  entries_ = {};
+  set_wanted(nullptr, 0, {});
   guarded([this, &whole, &scan, &states] {
     jpeg_start_decompress(&jpeg_);
     if (jpeg_has_multiple_scans(&jpeg_) || size_ > UINT32_MAX) return;
@@ -286,6 +291,21 @@ void JpegReader::finish() {
 void JpegReader::read_coefficients() {
   guarded([this] {
     jpeg_read_coefficients(&jpeg_);
+    jpeg_abort_decompress(&jpeg_);
+  });
+}
+
+void JpegReader::read_units(const Box* boxes, int count, CodedEntryPoints entries) {
+  set_wanted(boxes, count, entries);
+  guarded([this] {
+    jpeg_start_decompress(&jpeg_);
+    if (!jpeg_has_multiple_scans(&jpeg_)) take_over();
+    JBLOCK unit[D_MAX_BLOCKS_IN_MCU] = {};
+    JBLOCKROW blocks[D_MAX_BLOCKS_IN_MCU];
+    for (int i = 0; i < D_MAX_BLOCKS_IN_MCU; ++i) blocks[i] = &unit[i];
+    for (unsigned left = took_over_ ? jpeg_.MCUs_per_row * jpeg_.MCU_rows_in_scan : 0; left > 0; --left) {
+      if (!huffman_.decode_unit(blocks)) break;
+    }
     jpeg_abort_decompress(&jpeg_);
   });
 }

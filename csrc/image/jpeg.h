@@ -44,8 +44,10 @@ class JpegReader {
   // What became of the entry points that were given for the last image.
   EntryUse entry_use() const { return entry_use_; }
 
-  // Entropy decoding of the whole image, nothing else.
+  // Entropy decoding of the whole image, nothing else; of the units of `boxes`, by our Huffman decoder, where
+  // that can do it.
   void read_coefficients();
+  void read_units(const Box* boxes, int count, CodedEntryPoints entries);
 
   // libjpeg's warnings about the open image that can change no pixel.
   int harmless_warnings() const { return errors_.harmless; }
@@ -75,6 +77,7 @@ class JpegReader {
   void read_header();
   void take_over();
   void finish();
+  void set_wanted(const Box* boxes, int count, CodedEntryPoints entries);
   bool decode(const Box& region, bool fast, Pixels* pixels);
   void check_header();
   bool read_rows(int count, ptrdiff_t stride);

@@ -121,7 +121,7 @@ Stages Pool::stages() const {
 
 void Pool::run() {
   pthread_setname_np(pthread_self(), "fkdx image pool");  // as `top -H` shows it
-  Worker worker(&reader_, &cache_);
+  Worker worker(&reader_, &cache_, &proved_);
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
     const auto start = std::chrono::steady_clock::now();

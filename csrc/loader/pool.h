@@ -73,6 +73,7 @@ class Pool {
   const int owner_;  // process id
   Reader reader_;
   Cache cache_;
+  ProvedPoints proved_;
   std::mutex closing_;
   mutable std::mutex mutex_;
   std::condition_variable work_;

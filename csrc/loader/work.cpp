@@ -51,6 +51,17 @@ void Stages::add(const Stages& other) {
   misfits += other.misfits;
 }
 
+uint32_t ProvedPoints::of(int64_t image) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return static_cast<size_t>(image) < units_.size() ? units_[image] : 0;
+}
+
+void ProvedPoints::raise(int64_t image, uint32_t units) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (units_.size() <= static_cast<size_t>(image)) units_.resize(image + 1);
+  units_[image] = std::max(units_[image], units);
+}
+
 State Worker::process(const View& view, const Rows& rows, Image* image, Stages* spent) {
   const StageTimes before = decoder_.times();
   const int64_t start = now_ns();
@@ -92,6 +103,17 @@ std::shared_ptr<const Bytes> Worker::fetch(const Image& image) {
 }
 
 void Worker::decode(const View& view, const Rows& rows, const Bytes& bytes, Image* image) {
+  CodedEntryPoints entries = image->entries;
+  if (entries.size == 0) return decode_from({}, view, rows, bytes, image);
+  const uint32_t before = proved_->of(image->index);
+  uint32_t proved = before;
+  entries.proved = &proved;
+  decode_from(entries, view, rows, bytes, image);
+  if (proved > before) proved_->raise(image->index, proved);
+}
+
+void Worker::decode_from(CodedEntryPoints entries, const View& view, const Rows& rows, const Bytes& bytes,
+                         Image* image) {
   Box* boxes = rows.boxes + image->first;
   uint8_t* flips = rows.flips + image->first;
   uint8_t* out = rows.images + static_cast<size_t>(image->first) * view.size * view.size * 3;
@@ -114,11 +136,11 @@ void Worker::decode(const View& view, const Rows& rows, const Bytes& bytes, Imag
     case BoxRule::kCentre:
       decoder_.decode_validation(
           bytes.data(), bytes.size(),
-          {view.resize, view.size, view.interpolation, view.resample, view.strictness, image->entries}, out);
+          {view.resize, view.size, view.interpolation, view.resample, view.strictness, entries}, out);
       return;
   }
-  const CropSpec spec{boxes,         flips,           image->count,  view.size, view.interpolation,
-                      view.resample, view.strictness, image->entries};
+  const CropSpec spec{boxes,         flips,           image->count, view.size, view.interpolation,
+                      view.resample, view.strictness, entries};
   decoder_.decode_crops(bytes.data(), bytes.size(), spec, out);
 }
 

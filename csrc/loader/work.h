@@ -4,6 +4,7 @@
 
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "image/crops.h"
@@ -72,10 +73,22 @@ struct Stages {
   void add(const Stages& other);
 };
 
-// What one thread needs to do such work. Not thread-safe, but reader and cache may be shared.
+// How far the entry points of each image have been proved, see CodedEntryPoints. Thread-safe.
+class ProvedPoints {
+ public:
+  uint32_t of(int64_t image) const;
+  void raise(int64_t image, uint32_t units);
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<uint32_t> units_;  // by image, up to the last one that has any
+};
+
+// What one thread needs to do such work. Not thread-safe, but what it is given may be shared.
 class Worker {
  public:
-  Worker(Reader* reader, Cache* cache) : reader_(reader), cache_(cache) {}
+  Worker(Reader* reader, Cache* cache, ProvedPoints* proved)
+      : reader_(reader), cache_(cache), proved_(proved) {}
 
   // Fills the rows of the image, or sets its error or its encoded bytes; never throws. The caller sets the
   // state.
@@ -84,9 +97,12 @@ class Worker {
  private:
   std::shared_ptr<const Bytes> fetch(const Image& image);
   void decode(const View& view, const Rows& rows, const Bytes& bytes, Image* image);
+  void decode_from(CodedEntryPoints entries, const View& view, const Rows& rows, const Bytes& bytes,
+                   Image* image);
 
   Reader* reader_;
   Cache* cache_;
+  ProvedPoints* proved_;
   std::shared_ptr<Bytes> buffer_ = std::make_shared<Bytes>();
   CropDecoder decoder_;
 };

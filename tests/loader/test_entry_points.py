@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from images import write_entry_points
 from loading import Data, draw_data, draw_image, rows
 from PIL import Image
 
 from fkdx import _C, CropLoader, FormatError
 from fkdx.cli import main
+from fkdx.image import image_size
 from fkdx.loader import ValidationLoader
 from fkdx.stores import DataIndex
+from fkdx.stores.index import write_index
 
 
 @pytest.fixture
@@ -87,6 +90,46 @@ def test_an_index_of_other_data(data: Data, tmp_path: Path, rng: np.random.Gener
     with pytest.warns(UserWarning, match=r"entry points of \d+ images .* run `fkdx index`"):
         assert all_rows(loader) == expected
     assert use(loader)[0] == 0
+
+
+def test_a_forged_index(data: Data) -> None:
+    """All checksums are right, and no point contradicts another: only reading up to them can tell."""
+    epochs = range(3)
+
+    def passes(loader: CropLoader) -> list[list[tuple]]:
+        return [all_rows(loader) for epoch in epochs if not loader.set_epoch(epoch)]
+
+    expected = passes(make_loader(data))
+    main(["index", str(data.root), "--entry-points"])
+    path = Path(f"{data.root}.fkdi")
+    index, decoder = DataIndex(path), _C.CropDecoder()
+    coded, fooled = [], 0
+    for key in data.keys:
+        image = (data.root / key).read_bytes()
+        coded.append(write_entry_points(image, shift=40) if _C.is_jpeg(image) else b"")
+        if coded[-1]:
+            height, width = image_size(image)
+            corner = (height - 9, width - 9, 9, 9, False, False)
+            forged = decoder.decode_box(image, *corner, entries=coded[-1])
+            fooled += not np.array_equal(forged, decoder.decode_box(image, *corner))
+    assert fooled > 5
+    columns = {name: index.column(name) for name in ("class", "pixels") if name in index}
+    starts = np.cumsum([0, *map(len, coded)], dtype=np.uint64)
+    write_index(path, index.about, index.keys(), columns, entries=(starts, b"".join(coded)))
+    loader = make_loader(data)
+    with pytest.warns(UserWarning, match="entry points of"):
+        assert passes(loader) == expected
+    assert use(loader)[1] > 0
+
+
+def test_several_epochs_of_proved_points(data: Data) -> None:
+    expected = all_rows(make_loader(data))
+    main(["index", str(data.root), "--entry-points"])
+    loader = make_loader(data)
+    for _ in range(4):
+        loader.set_epoch(0)
+        assert all_rows(loader) == expected
+    assert use(loader)[1] == 0
 
 
 def test_a_damaged_index(data: Data) -> None:

@@ -29,7 +29,7 @@ std::map<std::string, uint64_t> kinds;
 
 // Empty, or what is wrong with our decode of a box.
 std::string compare(const Bytes& bytes, const Judgement& judged, const Box& box, Strictness rules, bool plain,
-                    const Bytes& entries = {}) {
+                    const Bytes& entries = {}, uint32_t* proved = nullptr) {
   const int bottom = box.top + box.height;
   const bool all = rules.allow_warnings ? judged.complete : judged.sound;
   const bool expected =
@@ -37,7 +37,7 @@ std::string compare(const Bytes& bytes, const Judgement& judged, const Box& box,
   Bytes got(size_t{3} * box.height * box.width);
   try {
     decoder->decode_box(bytes.data(), bytes.size(), box, rules, plain, got.data(),
-                        {entries.data(), entries.size()});
+                        {entries.data(), entries.size(), proved});
   } catch (const ImageError& error) {
     return expected ? std::string("refused: ") + error.what() : "";
   }
@@ -108,9 +108,9 @@ void seal(Bytes* entries) {
   std::memcpy(entries->data(), &crc, sizeof(crc));
 }
 
-// Entry points as somebody would forge them: with every checksum right. They may mean other pixels, which no
-// decoder can know that does not read everything, but never worse.
-void forge(Random& random, const Bytes& bytes, const Judgement& judged, Bytes entries) {
+// Entry points as somebody would forge them: with every checksum right. A decoder that trusts them may give
+// other pixels, but never worse; one that proves them, in several decodes, may not.
+std::string forge(Random& random, const Bytes& bytes, const Judgement& judged, Bytes entries) {
   const uint32_t crc = fkdx::crc32c(0, bytes.data(), bytes.size()),
                  size = static_cast<uint32_t>(bytes.size());
   std::memcpy(&entries[4], &crc, sizeof(crc));
@@ -128,6 +128,14 @@ void forge(Random& random, const Bytes& bytes, const Judgement& judged, Bytes en
   ++kinds[!used           ? "forged points, found"
           : wrong.empty() ? "forged points, no pixel changed"
                           : "forged points, not found"];
+  uint32_t proved = 0;
+  for (int i = 0; i < 4; ++i) {
+    const Box box = random_box(random, judged.height, judged.width);
+    const std::string lie = compare(bytes, judged, box, {}, false, entries, &proved);
+    if (!lie.empty()) return "with forged points that were to be proved: " + lie;
+    if (proved > 0) ++kinds["decodes that proved forged points"];
+  }
+  return "";
 }
 
 // Right, stale, cut and changed entry points.
@@ -139,21 +147,25 @@ std::string check_entries(Random& random, const Bytes& bytes, const Judgement& j
   if (!right.empty() && !judged.sound) return "entry points of a damaged stream: " + judged.reason;
   if (!right.empty()) {
     ++kinds["with entry points"];
-    for (int i = 0; i < 4; ++i) {
+    uint32_t proved = 0;
+    for (int i = 0; i < 8; ++i) {
       const Box box = random_box(random, judged.height, judged.width);
-      const std::string wrong = compare(bytes, judged, box, {random.chance(50), false}, false, right);
+      const std::string wrong =
+          compare(bytes, judged, box, {random.chance(50), false}, false, right, i < 4 ? nullptr : &proved);
       if (!wrong.empty())
         return fkdx::message("with entry points: ", wrong, "; box ", box.top, " ", box.left, " ", box.height,
                              " ", box.width);
       if (decoder->entry_use() == fkdx::EntryUse::kMisfit) return "entry points do not fit";
       if (decoder->entry_use() == fkdx::EntryUse::kUsed) ++kinds["decodes with entry points"];
     }
-    forge(random, bytes, judged, right);
+    const std::string wrong = forge(random, bytes, judged, right);
+    if (!wrong.empty()) return wrong;
   }
   Bytes bad = right.empty() || random.chance(50) ? of_another : right;
   if (!right.empty()) of_another = right;
   if (bad.empty()) return "";
-  if (!right.empty()) forge(random, bytes, judged, bad);
+  if (const std::string wrong = right.empty() ? "" : forge(random, bytes, judged, bad); !wrong.empty())
+    return wrong;
   if (random.chance(50)) {
     bad.resize(random.below(static_cast<int>(bad.size())) + 1);
   } else {
