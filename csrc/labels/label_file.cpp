@@ -96,6 +96,7 @@ LabelFile::LabelFile(const std::string& path, Io io) : storage_(path, io) {
              preamble_.kept,
              preamble_.required};
   layout_.check("LabelFile: " + path);
+  plain_ = record_fields(layout_, 0, 0);
   expect(preamble_.crops <= kMaxCrops, "crops, got ", preamble_.crops, ", expected at most ", kMaxCrops);
   const bool sized = preamble_.mix_size >= 1 && preamble_.mix_size <= 65535;
   expect(layout_.two_views() ? sized : preamble_.mix_size == 0, "mix size, got ", preamble_.mix_size);
@@ -221,7 +222,8 @@ Block LabelFile::block(uint64_t image, std::vector<uint8_t>* scratch) const {
       e.crops <= kMaxCrops && (preamble_.crops == 0 || e.crops == preamble_.crops || partner) &&
       (layout_.ratios() || sized || e.crops == 0) && (e.extra == 0 || layout_.required & kExtraOperations);
   if (!plausible) refuse(image, "its index entry is damaged");
-  block.fields = record_fields(layout_, e.height, e.width);
+  const bool plain = layout_.encoding == Encoding::kPlain;
+  block.fields = plain ? plain_ : record_fields(layout_, e.height, e.width);
   block.size = block_size(block.fields, e.crops, e.extra);
   const bool fits = e.offset >= sizeof(Preamble) && e.offset <= footer_.header && e.offset % kAlign == 0 &&
                     block.size.bytes <= footer_.header - e.offset;

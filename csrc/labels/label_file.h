@@ -105,6 +105,7 @@ class LabelFile {
   Preamble preamble_{};
   Footer footer_{};
   Layout layout_;
+  RecordFields plain_;  // the fields of every image's records in the plain encoding
   std::string header_;
   Part index_, keys_;
   mutable std::once_flag index_once_, keys_once_;
