@@ -144,6 +144,9 @@ def run_words(words: list[str]) -> None:
         sys.path.insert(0, os.getcwd())
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        exec(words[1], {"__name__": "__main__"})
     else:
         sys.path.insert(0, str(Path(words[0]).resolve().parent))
         sys.argv = words
@@ -154,9 +157,10 @@ class Forking(subprocess.Popen):
     """Starts Python programs by a fork, and others as ever."""
 
     def _execute_child(self, args: Sequence[str], *more) -> None:
-        folder, env, shell, session = more[4], more[5], more[8], more[20]
+        before, folder, env, shell, session = more[1], more[4], more[5], more[8], more[20]
         stdin, to_stdin, from_stdout, stdout, from_stderr, stderr = pipes = more[9:15]
-        if shell or args[0] != sys.executable:
+        alone = threading.current_thread() is threading.main_thread()  # another thread's fork hangs
+        if before or shell or not alone or args[0] != sys.executable:
             super()._execute_child(args, *more)
             return
         sys.stdout.flush()  # else the new process writes it too

@@ -6,26 +6,21 @@ In a console block, lines that begin with "$ " are commands and the lines that f
 "# NAME.py" is saved as that file; any other is run. Blocks below a line "*Not run by the tests: REASON.*" are
 left alone, and so are blocks of other languages.
 
-Commands run in FOLDER. `fkdx` and `python FILE` are forked from a process that has loaded torch, so that they
-start at once.
+Commands run in FOLDER; `fkdx` and `python FILE` are forked (forked.py), so that they start at once.
 """
 
-import multiprocessing
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import forked
+
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 NOT_RUN = re.compile(r"^\*Not run by the tests: ([^*]+)\.\*\n+```", re.M)
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["fkdx.train.loop", "fkdx.generate.program"])
 
 
 @dataclass(frozen=True)
@@ -94,55 +89,19 @@ def run_command(line: str, folder: Path) -> str:
     words = shlex.split(line.replace("\\\n", " "))
     if words[0] in ("fkdx", "python") and not set(words) & set("|>;&"):
         program = ["-m", "fkdx", *words[1:]] if words[0] == "fkdx" else words[1:]
-        return in_process(run_program, (program, folder), line)
-    done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"snippets: failed: {line}\n{done.stdout}{done.stderr}")
-    return done.stdout
+        return printed(forked.run(program, folder), line)
+    return printed(subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True), line)
 
 
 def run_python(text: str, folder: Path) -> str:
     (folder / "snippet.py").write_text(text)
-    return in_process(run_program, (["snippet.py"], folder), text)
+    return printed(forked.run(["snippet.py"], folder), text)
 
 
-def in_process(target: Callable, args: tuple, what: str) -> str:
-    """What a fresh process prints. Raises RuntimeError, with its errors, where it fails."""
-    folder = args[-1]
-    process = SERVER.Process(target=target, args=args)
-    process.start()
-    process.join()
-    out, errors = ((folder / name).read_text() for name in (".stdout", ".stderr"))
-    if process.exitcode:
-        raise RuntimeError(f"snippets: failed: {what}\n{out}{errors}")
-    return out
-
-
-def run_program(words: list[str], folder: Path) -> None:
-    """Be `python WORDS` in that folder, with the output in its files .stdout and .stderr."""
-    os.chdir(folder)
-    for number, name in ((1, ".stdout"), (2, ".stderr")):
-        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-    status = 0
-    try:
-        if words[0] == "-m":
-            sys.argv = [words[1], *words[2:]]
-            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = words
-            sys.path.insert(0, str(folder))
-            runpy.run_path(words[0], run_name="__main__")
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+def printed(done: subprocess.CompletedProcess, what: str) -> str:
+    if done.returncode:
+        raise RuntimeError(f"snippets: failed: {what}\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import timm
@@ -53,9 +52,9 @@ def test_profile(images: Path, capsys: pytest.CaptureFixture) -> None:
 
 @pytest.mark.slow
 def test_comparison(images: Path) -> None:
-    command = [sys.executable, str(ROOT / "bench/loader.py"), "--images", str(images), "--json"]
-    options = ["--m", "2", "--batch", "8", "--rounds", "1", "--seconds", "0.05"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=250)
+    options = ["--images", str(images), "--json", "--m", "2", "--batch", "8", "--rounds", "1"]
+    done = forked.run([str(ROOT / "bench/loader.py"), *options, "--seconds", "0.05"], timeout=250)
+    assert done.returncode == 0, done.stderr
     (table,) = json.loads(done.stdout)
     assert table["pixels"] >= 12
     assert {"fkdx", "fkdx float32", "reference float32", "ceiling"} <= set(table["crops_per_second"]["2"])
@@ -63,17 +62,18 @@ def test_comparison(images: Path) -> None:
 
 @pytest.mark.slow
 def test_crops_of_images_in_memory(images: Path) -> None:
-    command = [sys.executable, str(ROOT / "bench/images.py"), "--images", str(images), "--m", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=250)
+    options = ["--images", str(images), "--m", "2"]
+    done = forked.run([str(ROOT / "bench/images.py"), *options], timeout=250)
+    assert done.returncode == 0, done.stderr
     assert re.search(r"m = 2 .*of Huffman code\n +libjpeg-turbo +\d+ +\d+ +1.00 +\d.\d\d\n", done.stdout)
     assert re.search(r"\n +scalar, no points +\d+ +\d+ +\d.\d\d +0.\d\d\n", done.stdout)
 
 
 @pytest.mark.slow
 def test_a_simulated_student_is_fed(images: Path) -> None:
-    command = [sys.executable, str(ROOT / "bench/feed.py"), "--images", str(images), "--only", "fkdx"]
-    options = ["--rates", "20", "--m", "2", "--batch", "8", "--seconds", "1"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=250)
+    options = ["--images", str(images), "--only", "fkdx", "--rates", "20", "--m", "2", "--batch", "8"]
+    done = forked.run([str(ROOT / "bench/feed.py"), *options, "--seconds", "1"], timeout=250)
+    assert done.returncode == 0, done.stderr
     name, rate, cores, waits, microseconds, megabytes = done.stdout.splitlines()[-1].split()
     assert (name, rate) == ("fkdx", "20")
     assert int(cores.removeprefix("~")) >= 1
@@ -87,15 +87,13 @@ def test_stored_against_online(tmp_path: Path, rng: np.random.Generator) -> None
     draw_images(tmp_path / "train", 12, rng)
     draw_images(tmp_path / "val", 3, rng)
     save_weights(tmp_path / "teacher.safetensors", timm.create_model("test_resnet", num_classes=4))
-    command = [sys.executable, str(ROOT / "bench/stored_vs_online.py"), "--output", str(tmp_path / "out")]
+    command = [str(ROOT / "bench/stored_vs_online.py"), "--output", str(tmp_path / "out")]
     data = ["--data", str(tmp_path / "train"), "--val", str(tmp_path / "val")]
     teacher = ["--teacher", "test_resnet", "--checkpoint", str(tmp_path / "teacher.safetensors")]
     teacher += ["--teacher-input", "{size: 32, interpolation: bilinear}", "--crops", "8", "--topk", "2"]
     student = ["--config", "fkd_resnet50", "--student", "test_convnext", "--size", "32", "--device", "cpu"]
     student += ["--batch-size", "16", "--epochs", "8", "--amp", "none"]
-    done = subprocess.run(
-        [*command, *data, *teacher, *student], capture_output=True, text=True, env=environment()
-    )
+    done = forked.run([*command, *data, *teacher, *student], env=environment())
     assert done.returncode == 0, done.stderr
     rows = {
         line.split("|")[1].strip(): line.split("|")[2:] for line in done.stdout.splitlines() if "|" in line

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from generating import make_data, make_teacher, run_options
@@ -45,8 +46,7 @@ def test_generate(pause: float, tmp_path: Path) -> None:
     assert "KeyboardInterrupt" not in said
     assert status in (0, *STOPPED)
     assert status == 0 or not output.exists()
-    again = [sys.executable, "-m", "fkdx", "generate", *options]
-    assert subprocess.run(again, env=environment(), timeout=200, check=False).returncode == 0
+    assert forked.run(["-m", "fkdx", "generate", *options], env=environment(), timeout=200).returncode == 0
     LabelFile(output).verify()
 
 

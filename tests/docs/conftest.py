@@ -1,12 +1,9 @@
 """A folder in which the pages' commands run: the files that the quick start leaves behind, on few images."""
 
-import importlib
 import re
 import runpy
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from generating import TEACHER, make_teacher
@@ -14,15 +11,6 @@ from generating import TEACHER, make_teacher
 from fkdx import cli
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def snippets() -> Iterator[ModuleType]:
-    """tools/snippets.py, imported under its own name, by which its processes find it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "tools"))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield importlib.import_module("snippets")
 
 
 def smaller(page: str) -> str:

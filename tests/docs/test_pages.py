@@ -4,9 +4,9 @@ import argparse
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import snippets
 from docs.conftest import ROOT, smaller
 
 from fkdx import cli
@@ -35,29 +35,29 @@ def name(path: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_quick_start_runs(tmp_path: Path, snippets: ModuleType) -> None:
+def test_the_quick_start_runs(tmp_path: Path) -> None:
     """And prints what the page shows, but for numbers; on fewer images and passes."""
     page = (ROOT / "docs/quickstart.md").read_text()
     small = smaller(page)
     assert small != page
-    assert settled(snippets.run_page(small, tmp_path), snippets) == settled(small, snippets)
+    assert settled(snippets.run_page(small, tmp_path)) == settled(small)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("path", [p for p in RUNNABLE if p.name != "quickstart.md"], ids=name)
-def test_a_page_runs(path: Path, copied: Path, snippets: ModuleType) -> None:
+def test_a_page_runs(path: Path, copied: Path) -> None:
     """In a folder with the quick start's files; `tools/snippets.py` writes its outputs anew."""
     page = path.read_text()
-    assert settled(snippets.run_page(page, copied), snippets) == settled(page, snippets)
+    assert settled(snippets.run_page(page, copied)) == settled(page)
 
 
-def settled(page: str, snippets: ModuleType) -> str:
+def settled(page: str) -> str:
     """Masked, and with one line for all epochs in a row."""
     return re.sub(r"(epoch#[^\n]*\n)+", r"\1", snippets.masked(page))
 
 
-def test_blocks_that_do_not_run_say_why_and_are_counted(snippets: ModuleType) -> None:
+def test_blocks_that_do_not_run_say_why_and_are_counted() -> None:
     """One more is a decision: it needs a new number here."""
     found = {name(path): len(snippets.NOT_RUN.findall(path.read_text())) for path in PAGES}
     assert {page: count for page, count in found.items() if count} == NOT_RUN

@@ -35,6 +35,19 @@ SMALLER = {
     "vanillakd_vit_small": ["--student-args", "{img_size: 32, depth: 2}"],
     "vanillakd_convnextv2_tiny": ["--student", "convnextv2_atto"],
 }
+# ResNets with a block a stage, but for these recipes.
+SHALLOW = {"resnet18": {"layers": [1] * 4}, "resnet50": {"layers": [1] * 4, "base_width": 16}}
+WHOLE = ("fkd_resnet50", "sre2l_resnet18")
+
+
+def small_student(name: str) -> list[str]:
+    """Arguments that make a recipe's student small."""
+    recipe = load_yaml(name)
+    shallow = SHALLOW.get(recipe["student"].split(".")[0])
+    if name in WHOLE or shallow is None:
+        return SMALLER.get(name, [])
+    args = {**recipe.get("student_args", {}), **shallow}
+    return ["--student-args", yaml.safe_dump(args, default_flow_style=True), *SMALLER.get(name, [])]
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +65,7 @@ def arguments_of(toy, logits, class_logits, embeddings, teachers) -> Callable[[s
             taught = ["--teacher", "test_vit", "--teacher-checkpoint", weights]
             taught += ["--teacher-input", "{size: 160}", "--threads", "1"]
         given = ["--config", name, "--data", str(toy / "data" / "train"), "--output", str(output), *taught]
-        return [*given, *TOY, *SMALLER.get(name, [])]
+        return [*given, *TOY, *small_student(name)]
 
     return arguments_of
 
