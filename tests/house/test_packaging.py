@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 from pathlib import Path
 
@@ -79,6 +80,23 @@ def test_extension_links_neither_torch_nor_a_cuda_library_nor_a_second_libjpeg()
     linked = subprocess.run(["ldd", _C.__file__], capture_output=True, text=True, check=True).stdout
     assert ("libjpeg" in linked) != _C.build_info()["jpeg_bundled"]
     assert not any(name in linked for name in ("libtorch", "libc10", "libcudart", "libcuda.so"))
+
+
+def test_an_old_python_is_refused_with_what_to_install(tmp_path: Path) -> None:
+    """By pip, by CMake, and by the set-up of a checkout, which asks Python itself."""
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"] == ">=3.11"
+    assert "find_package(Python 3.11 REQUIRED" in (ROOT / "CMakeLists.txt").read_text()
+    old = tmp_path / "python3.10"
+    old.write_text("#!/bin/sh\nexit 1\n")  # what it says of sys.version_info < (3, 11)
+    old.chmod(0o755)
+    for tool in ("sh", "id"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    command = ["sh", "tools/setup.sh", old, tmp_path / "venv"]
+    done = subprocess.run(command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    expected = "setup: missing Python 3.11 or newer; install it with: sudo apt-get install python3\n"
+    assert done.stderr == expected
+    assert not (tmp_path / "venv").exists()
 
 
 def test_actions_of_workflows_are_pinned_by_commit() -> None:
