@@ -22,12 +22,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip gpu tests honestly where there is no GPU; FKDX_REQUIRE_CUDA=1 forbids the skip."""
+    """The longest tests first, so that none runs alone at the end; gpu tests are skipped without a GPU.
+
+    FKDX_REQUIRE_CUDA=1 forbids the skip.
+    """
+    items.sort(key=patience, reverse=True)
     if os.environ.get("FKDX_REQUIRE_CUDA") == "1" or _gpu_present():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA GPU"))
+
+
+def patience(item: pytest.Item) -> float:
+    """The time that a test asks for itself; 0 for most."""
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark and mark.args else 0.0
 
 
 def _gpu_present() -> bool:

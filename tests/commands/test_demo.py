@@ -16,6 +16,7 @@ raise SystemExit(demo.main(["--output", "demo", "--seed", "1"]))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_whole_road(tmp_path: Path) -> None:
     (tmp_path / "small.py").write_text(SMALL)
     root = tmp_path / "demo"

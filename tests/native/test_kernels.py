@@ -22,6 +22,7 @@ def digests(shown: str) -> set[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_cuda_kernels_on_the_cpu_equal_their_twins(run_seed: int) -> None:
     shown = run_native("plain", str(run_seed % 100000))
     assert re.search(r"parallel: 0 failures, [1-9]\d+ teams", shown)
