@@ -23,6 +23,7 @@ from generating import TEACHER, make_data, make_teacher, run_options
 from fkdx import cli
 from fkdx.labels import LabelFile
 
+pytestmark = pytest.mark.slow
 FULL = os.environ.get("FKDX_FAULTS") == "full"
 PLAIN, OTHERS = (100, 20) if FULL else (4, 2)  # kills
 if kills := os.environ.get("FKDX_KILLS"):  # of each sort
@@ -216,7 +217,6 @@ def test_signals_stop_cleanly(options: list[str], number: int, capsys) -> None:
     assert finish(options, 2) == expected
 
 
-@pytest.mark.slow
 def test_torchrun(options: list[str]) -> None:
     expected = finish(options, 1)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "fkdx", "generate"]

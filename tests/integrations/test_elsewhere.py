@@ -1,9 +1,8 @@
 """fkdx outside its own trainer: in a plain loop and in timm's."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import timm
@@ -34,8 +33,8 @@ def test_the_plain_loop_is_short_and_runs(toy):
         if line and not line.startswith(('"""', "import", "from"))
     ]
     assert len(code) <= 20
-    words = [sys.executable, str(program), str(toy / "train"), str(toy / "labels.fkdl"), "32", "8"]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
+    words = [str(program), str(toy / "train"), str(toy / "labels.fkdl"), "32", "8"]
+    done = forked.run(words, env=environment())
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["epoch 4", "epoch 8"]
 

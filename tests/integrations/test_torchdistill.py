@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -47,8 +48,7 @@ def run(name: str, toy: Path) -> subprocess.CompletedProcess:
         text, count = re.subn(pattern, toy_text, text)
         assert count, pattern
     (toy / f"{name}.yaml").write_text(text)
-    words = [sys.executable, str(EXAMPLES / "train.py"), f"{name}.yaml", "cpu"]
-    return subprocess.run(words, cwd=toy, capture_output=True, text=True, env=environment(), check=False)
+    return forked.run([str(EXAMPLES / "train.py"), f"{name}.yaml", "cpu"], toy, environment())
 
 
 @pytest.mark.slow
