@@ -25,7 +25,7 @@ def toy(tmp_path_factory, run_seed) -> Path:
 
 
 @pytest.mark.slow
-def test_the_plain_loop_is_short_and_runs(toy):
+def test_the_plain_loop_is_short_and_runs(tmp_path, rng):
     program = Path(__file__).parents[2] / "examples" / "plain_loop.py"
     code = [
         line
@@ -33,7 +33,9 @@ def test_the_plain_loop_is_short_and_runs(toy):
         if line and not line.startswith(('"""', "import", "from"))
     ]
     assert len(code) <= 20
-    words = [str(program), str(toy / "train"), str(toy / "labels.fkdl"), "32", "8"]
+    draw_images(tmp_path / "train", 2, rng)
+    write_labels(tmp_path / "labels.fkdl", tmp_path / "train", rng)
+    words = [str(program), str(tmp_path / "train"), str(tmp_path / "labels.fkdl"), "32", "8"]
     done = forked.run(words, env=environment())
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["epoch 4", "epoch 8"]
