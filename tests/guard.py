@@ -90,7 +90,9 @@ def compilers() -> set[threading.Thread]:
 def native_threads() -> dict[str, str]:
     """The image pools' threads, which Python does not list; torch keeps its own for ever."""
     names = {task.name: text(task / "comm") for task in Path("/proc/self/task").iterdir()}
-    return {f"native {number}": name for number, name in names.items() if name.startswith("fkdx")}
+    ours = {number: name for number, name in names.items() if name.startswith("fkdx")}
+    # From Python 3.14 on the system knows the names of Python's threads too.
+    return {f"native {n}": name for n, name in ours.items() if not name.startswith(LASTING_THREADS)}
 
 
 def children() -> dict[str, str]:
