@@ -4,7 +4,6 @@ A handful of kills by default; FKDX_FAULTS=full kills a hundred plain jobs and t
 """
 
 import json
-import multiprocessing
 import os
 import re
 import resource
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import SERVER
 from generating import TEACHER, make_data, make_teacher, run_options
 
 from fkdx import cli
@@ -30,10 +30,6 @@ if kills := os.environ.get("FKDX_KILLS"):  # of each sort
     PLAIN = OTHERS = int(kills)
 MIXED = ["--mixup", "0.8", "--cutmix", "1"]
 CHANGED = ["--augment", "rand_augment", "color_jitter=0.2", "erase"]
-SERVER = multiprocessing.get_context(
-    "forkserver"
-)  # imports once, then forks: a fresh process in milliseconds
-SERVER.set_forkserver_preload(["fkdx.generate.program"])
 
 
 @pytest.fixture(scope="module")

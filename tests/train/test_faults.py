@@ -1,6 +1,5 @@
 """Runs that are killed, whatever they are doing, end as the run that nobody kills."""
 
-import multiprocessing
 import os
 import shutil
 import sys
@@ -10,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import SERVER
 from toy import same_end, steps_of
 
 from fkdx.models.weights import read_weights
 
 pytestmark = pytest.mark.slow
-SERVER = multiprocessing.get_context("forkserver")  # imports once, then forks
-SERVER.set_forkserver_preload(["fkdx.train.loop"])
 
 
 def process_main(arguments: list[str]) -> None:
