@@ -328,6 +328,8 @@ def test_a_closed_output_does_not_end_a_run(toy_data, tmp_path, how):
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGHUP", "nohup"])
 def test_signals_of_batch_systems_and_terminals(toy_data, tmp_path, name):
     """They end a run with a checkpoint, but for SIGHUP under nohup, which changes nothing."""
+    if name == "SIGHUP" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        pytest.skip("the tests themselves run under nohup, and programs inherit what is ignored")
     run = tmp_path / "run"
     words = ["-m", "fkdx.train", *COMMON, *toy_data, "--epochs", "4000", "--output", str(run)]
     if name == "nohup":
