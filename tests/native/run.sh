@@ -29,7 +29,7 @@ build() {
 build tests/native/parallel.cpp
 $emulator "$out/program"
 for room in loss batch; do
-    build -ffp-contract=fast "tests/native/${room}_kernels.cpp" csrc/$room/*.cpp csrc/base/cpu.cpp
+    build -ffp-contract=fast "tests/native/${room}_kernels.cpp" csrc/$room/*.cpp csrc/base/cpu.cpp csrc/base/huge_pages.cpp
     ASAN_OPTIONS=detect_stack_use_after_return=0 $emulator "$out/program" "$seed" $quick
 done
 build -ffp-contract=off tests/native/image_kernels.cpp csrc/image/kernels_*.cpp \
