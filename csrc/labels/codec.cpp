@@ -125,14 +125,18 @@ void encode_log8(const RecordFields& fields, const float* values, uint32_t kept,
   for (uint32_t k = 0; k < kept; ++k) left -= values[k];
   const uint8_t rest_code = log8_code(left), first_code = log8_code(values[0]);
   double others = kLog8.level[rest_code];
+  float second = 0;
   for (uint32_t k = 1; k < kept; ++k) {
     const uint8_t code = log8_code(values[k]);
     others += kLog8.level[code];
+    second = std::max(second, kLog8.level[code]);
     record->put(fields.values, code, k);
   }
   // What was decoded before keeps its value exactly, whichever way it went then.
   const bool first_exact = kLog8.level[first_code] == values[0];
-  const bool rest = !first_exact && (values[0] >= 0.5f || first_left(others) == values[0]);
+  // Of two probabilities near 0.5 the first must not come out below the second: another class would lead.
+  const bool rest =
+      !first_exact && first_left(others) >= second && (values[0] >= 0.5f || first_left(others) == values[0]);
   record->put(fields.rest, rest);
   record->put(fields.values, rest ? rest_code : first_code, 0);
 }

@@ -221,3 +221,23 @@ def test_what_was_forgotten_comes_back(tmp_path: Path) -> None:
         assert labels.image_sizes[:, 1].tolist() == [4 + number % 7 for number in range(2000)]
         assert labels.find("1234.jpg") == 1234
         labels.forget()
+
+
+def test_two_probabilities_near_a_half_keep_their_order(tmp_path: Path, rng) -> None:
+    """Coarse values of compact files, and what is read from them is written again unchanged."""
+    crops = 2000
+    outside, first = rng.uniform(0, 0.03, crops), rng.uniform(0, 0.015, crops)
+    second = (1 - outside) / 2 - first
+    values = np.stack([1 - outside - second, second], axis=1).astype(np.float32)
+    ids = np.tile([7, 3], (crops, 1))
+    for name in ("once", "twice"):
+        with LabelWriter(tmp_path / name, num_classes=9, k=2, encoding="compact") as writer:
+            boxes, flips = np.tile([0, 0, 9, 9], (crops, 1)), np.zeros(crops, bool)
+            writer.add("a", boxes, flips, ids, values, image_size=(9, 9))
+        stored = LabelFile(tmp_path / name)["a"]
+        assert (stored.ids == [7, 3]).all()
+        assert (stored.values[:, 0] >= stored.values[:, 1]).all()
+        np.testing.assert_allclose(stored.values, values, rtol=2 ** (1 / 30) - 1 + 1e-6)
+        if name == "twice":
+            np.testing.assert_array_equal(stored.values, values)
+        values = stored.values
