@@ -114,6 +114,7 @@ def test_no_nasm_says_what_to_install(tmp_path: Path) -> None:
     assert f"libjpeg-turbo: {INFO['jpeg']}, compiled in" in said
 
 
+@pytest.mark.slow  # waits for the network
 @sources
 @pytest.mark.parametrize(
     ("option", "expected"),

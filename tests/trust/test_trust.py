@@ -139,6 +139,7 @@ def test_the_kept_page_names_every_part() -> None:
         assert f"| {part.name} | {part.what} |" in kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lasts", [0, 60], ids=["ends", "runs out of time"])
 def test_nothing_that_a_program_started_outlives_it(tmp_path: Path, lasts: int) -> None:
     starts = "import subprocess, time; p = subprocess.Popen(['sleep', '97'], start_new_session=True)\n"
