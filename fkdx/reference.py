@@ -474,8 +474,9 @@ def bkl(student, teacher, temperature: float) -> list[float]:
     """The mean over classes of KL between Bernoulli(softmax of the teacher) and Bernoulli(sigmoid)."""
     rows = []
     for s, t in zip(student, teacher):
-        sure = 1 / (1 + np.exp(-np.asarray(s) / temperature))
-        terms = [_kl((a, 1 - a), (b, 1 - b)) for a, b in zip(_softmax(t, temperature), sure)]
+        x = np.asarray(s) / temperature  # of a sure class 1 - sigmoid(x) would keep few digits
+        yes, no = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))
+        terms = [_kl((a, 1 - a), b) for a, b in zip(_softmax(t, temperature), zip(yes, no))]
         rows.append(temperature**2 * sum(terms) / len(terms))
     return rows
 
