@@ -454,18 +454,29 @@ def binary_cross_entropy(logits, target) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _softmax(logits, temperature: float) -> np.ndarray:
-    powers = np.exp((logits - np.max(logits)) / temperature)
-    return powers / powers.sum()
+    return np.exp(_log_softmax(logits, temperature))
+
+
+def _log_softmax(logits, temperature: float = 1.0) -> np.ndarray:
+    """Divergences start from logarithms, in which the least likely class keeps its digits."""
+    powers = (np.asarray(logits, np.float64) - np.max(logits)) / temperature
+    return powers - math.log(np.exp(powers).sum())
+
+
+def _log_sum(logs) -> float:
+    """The logarithm of a sum, from the logarithms of what is added."""
+    return float(np.max(logs)) + math.log(np.exp(logs - np.max(logs)).sum())
 
 
 def _kl(t, s) -> float:
-    return sum(a * math.log(a / b) for a, b in zip(t, s) if a > 0)
+    """Kullback-Leibler divergence of two distributions, from the logarithms of their probabilities."""
+    return sum(math.exp(a) * (a - b) for a, b in zip(t, s))
 
 
 def kl(student, teacher, temperature: float) -> list[float]:
     """Kullback-Leibler divergence of every row's softmaxes, times the temperature squared."""
     return [
-        temperature**2 * _kl(_softmax(t, temperature), _softmax(s, temperature))
+        temperature**2 * _kl(_log_softmax(t, temperature), _log_softmax(s, temperature))
         for s, t in zip(student, teacher)
     ]
 
@@ -473,22 +484,27 @@ def kl(student, teacher, temperature: float) -> list[float]:
 def bkl(student, teacher, temperature: float) -> list[float]:
     """The mean over classes of KL between Bernoulli(softmax of the teacher) and Bernoulli(sigmoid)."""
     rows = []
-    for s, t in zip(student, teacher):
-        x = np.asarray(s) / temperature  # of a sure class 1 - sigmoid(x) would keep few digits
-        yes, no = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))
-        terms = [_kl((a, 1 - a), b) for a, b in zip(_softmax(t, temperature), zip(yes, no))]
+    for s, t in zip(np.asarray(student) / temperature, teacher):
+        t = _log_softmax(t, temperature)
+        teachers = [(t[c], _log_sum(np.delete(t, c))) for c in range(len(t))]
+        students = [(-np.logaddexp(0, -x), -np.logaddexp(0, x)) for x in s]  # sigmoid(x) and sigmoid(-x)
+        terms = [_kl(a, b) for a, b in zip(teachers, students)]
         rows.append(temperature**2 * sum(terms) / len(terms))
     return rows
 
 
 def dkd(student, teacher, classes, temperature: float, alpha: float, beta: float) -> list[float]:
-    """T**2 * (alpha * KL of the true class against the rest + beta * KL among the rest, renormalised)."""
+    """T**2 * (alpha * KL of the true class against the rest + beta * KL among the rest, renormalised).
+
+    What is left beside a sure class is added up from the others: 1 - p would be rounding alone.
+    """
     rows = []
     for s, t, true in zip(student, teacher, classes):
-        s, t = _softmax(s, temperature), _softmax(t, temperature)
-        target_term = _kl((t[true], 1 - t[true]), (s[true], 1 - s[true]))
-        rest = [np.delete(p, true) / (1 - p[true]) for p in (t, s)]
-        rows.append(temperature**2 * (alpha * target_term + beta * _kl(*rest)))
+        t, s = _log_softmax(t, temperature), _log_softmax(s, temperature)
+        others = [np.delete(p, true) for p in (t, s)]
+        binary = [(p[true], _log_sum(rest)) for p, rest in zip((t, s), others)]
+        among = [_log_softmax(rest) for rest in others]
+        rows.append(temperature**2 * (alpha * _kl(*binary) + beta * _kl(*among)))
     return rows
 
 
@@ -509,7 +525,7 @@ def mse_gt(student, teacher, classes, temperature: float, gamma: float) -> list[
     losses = []
     for s, t, true in zip(student, teacher, classes):
         squares = [(a - b) ** 2 for a, b in zip(s, t)]
-        losses.append(sum(squares) / len(squares) - gamma * math.log(_softmax(s, 1.0)[true]))
+        losses.append(sum(squares) / len(squares) - gamma * _log_softmax(s)[true])
     return losses
 
 

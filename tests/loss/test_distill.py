@@ -1,4 +1,4 @@
-"""The losses of an online teacher: against their formulas told one row at a time, and their gradients."""
+"""The losses of an online teacher: against their formulas, one row at a time, and their gradients."""
 
 import numpy as np
 import pytest
@@ -35,6 +35,19 @@ def test_losses_are_their_formulas(name, rng):
         np.testing.assert_allclose(got.numpy(), expected, rtol=1e-6, atol=1e-9)
 
 
+def test_beside_a_sure_class_dkd_compares_the_others_in_full(rng):
+    """Their probabilities are so small that 1 - p of the sure class is nothing but rounding."""
+    rest, classes = rng.normal(0, 2, (2, 6, 4)), rng.integers(0, 5, 6)
+    sure = rng.uniform(40, 600, (2, 6))
+    logits = np.empty((2, 6, 5))
+    for side, row in np.ndindex(2, 6):
+        logits[side, row] = np.insert(rest[side, row], classes[row], sure[side, row])
+    expected = 2 * np.array(reference.kl(*rest, 1.0))
+    tensors = (torch.from_numpy(array) for array in (*logits, classes))
+    np.testing.assert_allclose(reference.dkd(*logits, classes, 1.0, 1.0, 2.0), expected, rtol=1e-9)
+    np.testing.assert_allclose(distill.dkd(*tensors), expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("name", distill.LOSSES)
 def test_gradients_are_those_of_finite_differences(name, rng):
     student, teacher, classes = (torch.from_numpy(array) for array in draw(rng))
@@ -48,6 +61,7 @@ def test_gradients_are_those_of_finite_differences(name, rng):
 def test_nothing_is_to_be_learned_from_oneself(name, rng):
     """Where the student's probabilities are the teacher's, the loss is 0 and so is its gradient."""
     logits, _, classes = (torch.from_numpy(array) for array in draw(rng))
+    logits = logits / 2  # no class is certain, and none is always out of the question (see `dist`)
     more = {"classes": classes} if name in CLASSED else {}
     more |= {"gamma": 0.0} if name == "mse_gt" else {}
     student = logits.clone()
