@@ -82,7 +82,8 @@ def fkdx(work: Work) -> Iterator[tuple]:
     while True:
         for batch in loader:
             if work.floats:
-                yield normalised(batch.images), batch.target.to_dense()
+                images, target = batch.prepared(MEAN.tolist(), STD.tolist())
+                yield images, target.to_dense()
             else:
                 yield batch.images, batch.target
 
