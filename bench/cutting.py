@@ -26,7 +26,7 @@ from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD
 from fkdx.generate.draw import RandomCrops
 from fkdx.generate.feed import Feed
 from fkdx.generate.shards import plan_shards
-from fkdx.reference import cut_crop
+from fkdx.reference.image import cut_crop
 from fkdx.stores import FileList, Store, open_store
 
 SIZE, BATCH = 224, 64

@@ -134,7 +134,7 @@ def write_entry_points(
             is the place in bits, 1, 2 and 3 are the predictors.
         shift: what is added to the first predictor of all points, so that none contradicts another.
     """
-    _, columns, states = reference.huffman_states(image)
+    _, columns, states = reference.stores.huffman_states(image)
     points = [[8 * byte + bit, *dc] for byte, bit, *dc in states]
     for point in points[1:]:
         point[1] += shift

@@ -14,7 +14,7 @@ from fkdx.batch.topk import topk_probabilities
 
 def expected(images, mix) -> np.ndarray:
     arguments = () if mix is None else (mix.partners.numpy(), mix.boxes.numpy(), mix.blend.numpy())
-    return reference.prepare(images.numpy(), IMAGENET_MEAN, IMAGENET_STD, *arguments)
+    return reference.batch.prepare(images.numpy(), IMAGENET_MEAN, IMAGENET_STD, *arguments)
 
 
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
@@ -77,13 +77,15 @@ def test_lam_is_the_share_of_own_pixels(rng, mixer):
     height, width = 48, 32
     mix = mixer.draw(60, height, width, rng, crops_per_image=4)
     pixels = np.zeros((60, height, width, 3), np.uint8)
-    own = reference.prepare(pixels, [0] * 3, [1] * 3)  # black stays, white comes from the partner
+    own = reference.batch.prepare(pixels, [0] * 3, [1] * 3)  # black stays, white comes from the partner
     assert own.max() == 0
     for row in range(60):
         pixels[:] = 255
         pixels[row] = 0
         partner = mix.partners.numpy().copy()
-        mixed = reference.prepare(pixels, [0] * 3, [1] * 3, partner, mix.boxes.numpy(), mix.blend.numpy())
+        mixed = reference.batch.prepare(
+            pixels, [0] * 3, [1] * 3, partner, mix.boxes.numpy(), mix.blend.numpy()
+        )
         share = 1 - mixed[row].mean() if partner[row] != row else mix.lam[row]
         np.testing.assert_allclose(mix.lam[row], share, atol=1e-6)
 

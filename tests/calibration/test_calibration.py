@@ -72,7 +72,7 @@ def dense(labels: LabelFile, image: int) -> np.ndarray:
 
 def expected(files: list[LabelFile], image: int, rule: Calibration) -> list[tuple[int, list[np.ndarray]]]:
     truth = CLASSES.index(files[0].keys[image].split("/")[0])
-    return reference.calibrated_image(
+    return reference.calibration.calibrated_image(
         [dense(labels, image) for labels in files], truth, *(getattr(rule, f.name) for f in fields(rule))
     )
 

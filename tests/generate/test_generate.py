@@ -71,7 +71,9 @@ def test_labels_are_what_the_teacher_says(options: list[str], data: Path, model:
     for image in labels:
         path = data / image.key
         assert image.image_size == Image.open(path).size[::-1]
-        expected = reference.teacher_probabilities(model, path, image.boxes, image.flips, preprocess, 2.0)
+        expected = reference.generate.teacher_probabilities(
+            model, path, image.boxes, image.flips, preprocess, 2.0
+        )
         values, ids = expected.topk(2)
         np.testing.assert_array_equal(image.ids, ids)
         np.testing.assert_allclose(image.values, values, atol=1e-3)
@@ -377,7 +379,7 @@ def test_several_teachers(options: list[str], data: Path, model, tmp_path: Path)
         alone = [file[image.key] for file in each]
         for teacher, wants, own in zip((model, other), inputs, alone):
             view = (data / image.key, image.boxes, image.flips)
-            expected = reference.teacher_probabilities(teacher, *view, wants, 1.0)
+            expected = reference.generate.teacher_probabilities(teacher, *view, wants, 1.0)
             np.testing.assert_allclose(own.values, expected, atol=1e-3)
         mean = (alone[0].values.astype(float) + alone[1].values) / 2
         np.testing.assert_allclose(image.values, mean, atol=1e-3)

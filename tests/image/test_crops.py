@@ -47,16 +47,16 @@ def test_twin_is_pillow(rng: np.random.Generator, interpolation: str) -> None:
         image = photo(rng, height, width)
         expected = Image.fromarray(image).resize((columns, rows), FILTERS[interpolation])
         np.testing.assert_array_equal(
-            reference.resize(image, (rows, columns), interpolation, OWN_RULE), np.asarray(expected)
+            reference.image.resize(image, (rows, columns), interpolation, OWN_RULE), np.asarray(expected)
         )
 
 
 def test_the_two_rules_differ_where_the_height_shrinks_more(rng: np.random.Generator) -> None:
     image = photo(rng, 200, 90)
     wide = photo(rng, 90, 200)
-    rules = [reference.resize(image, (64, 64), resample=rule) for rule in ("pillow12", "pillow13")]
+    rules = [reference.image.resize(image, (64, 64), resample=rule) for rule in ("pillow12", "pillow13")]
     assert (rules[0] != rules[1]).any()
-    rules = [reference.resize(wide, (64, 64), resample=rule) for rule in ("pillow12", "pillow13")]
+    rules = [reference.image.resize(wide, (64, 64), resample=rule) for rule in ("pillow12", "pillow13")]
     np.testing.assert_array_equal(*rules)
 
 
@@ -83,7 +83,7 @@ def test_resize_equals_twin(rng: np.random.Generator, cpu: str, interpolation: s
         out = resize_crops(image, boxes, flips, size, interpolation, resample)
         for pixels, box, flip in zip(out, boxes, flips):
             np.testing.assert_array_equal(
-                pixels, reference.cut_crop(image, box, flip, size, interpolation, resample)
+                pixels, reference.image.cut_crop(image, box, flip, size, interpolation, resample)
             )
 
 
@@ -205,7 +205,7 @@ def test_validation_crop_is_torchvisions(rng: np.random.Generator, cpu: str, int
         out = validation_crop(data, size, ratio, interpolation, OWN_RULE)
         np.testing.assert_array_equal(out, np.asarray(pipeline(Image.fromarray(whole))))
         np.testing.assert_array_equal(
-            out, reference.validation_crop(whole, size, ratio, interpolation, OWN_RULE)
+            out, reference.image.validation_crop(whole, size, ratio, interpolation, OWN_RULE)
         )
 
 
@@ -214,7 +214,7 @@ def test_validation_crop_of_a_png(rng: np.random.Generator) -> None:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "PNG")
     np.testing.assert_array_equal(
-        validation_crop(stream.getvalue(), 32, 0.8), reference.validation_crop(image, 32, 0.8)
+        validation_crop(stream.getvalue(), 32, 0.8), reference.image.validation_crop(image, 32, 0.8)
     )
 
 

@@ -61,9 +61,9 @@ def test_progressive_files_have_none(rng: np.random.Generator, decoder: _C.CropD
 @pytest.mark.parametrize("kind", PLAIN)
 def test_twin(rng: np.random.Generator, decoder: _C.CropDecoder, kind: str) -> None:
     data = encode(rng, kind, *(int(side) for side in rng.integers(20, 70, 2)))
-    _, columns, states = reference.huffman_states(data)
+    _, columns, states = reference.stores.huffman_states(data)
     for step in (1, 2, 3):
-        points = reference.read_entry_points(decoder.make_entry_points(data, 9, step), data)
+        points = reference.stores.read_entry_points(decoder.make_entry_points(data, 9, step), data)
         assert [unit for unit, *_ in points] == [
             unit for unit in range(1, len(states)) if unit % columns % min(step, columns) == 0
         ]

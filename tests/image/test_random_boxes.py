@@ -21,7 +21,7 @@ def test_equals_reference(rng: np.random.Generator) -> None:
             size, seed, key, 4, scale=scale, ratio=ratio, flip=0.3, draws=draws, first=first
         )
         for i in range(4):
-            expected = reference.random_box(size, seed, key, first + i, scale, ratio, 0.3, draws)
+            expected = reference.image.random_box(size, seed, key, first + i, scale, ratio, 0.3, draws)
             assert (tuple(boxes[i]), flips[i]) == expected
 
 

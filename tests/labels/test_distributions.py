@@ -48,8 +48,8 @@ def test_top_k_logits_at_a_temperature(rng, dtype, rest) -> None:
         kept = probabilities("topk_logits", *tempered(*given))
         assert kept.dtype == dtype
         for kind in ("marginal_smoothing", "marginal_renorm"):
-            expected = reference.tempered_target(ids, logits[:, :k], tails, C, kind, temperature)
-            found = reference.dense_target(ids, kept, C, kind)
+            expected = reference.loss.tempered_target(ids, logits[:, :k], tails, C, kind, temperature)
+            found = reference.loss.dense_target(ids, kept, C, kind)
             np.testing.assert_allclose(found, expected, atol=40 * np.finfo(dtype).eps)
 
 

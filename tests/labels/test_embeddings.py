@@ -34,7 +34,7 @@ def test_int8_is_the_twins(tmp_path: Path, rng, encoding: str) -> None:
     options = {"encoding": encoding, "value_type": "int8", "embeddings": {"cls": 30, "patches": 7}}
     stored = write(tmp_path / "a.fkdl", values, **options)[0].values
     for row, got in zip(values, stored):
-        twin = [reference.int8_codes(part) for part in (row[:30], row[30:])]
+        twin = [reference.labels.int8_codes(part) for part in (row[:30], row[30:])]
         np.testing.assert_array_equal(got, np.concatenate([codes * np.float32(s) for s, codes in twin]))
     again = write(tmp_path / "b.fkdl", stored, **options)[0].values  # what was decoded keeps its codes
     np.testing.assert_array_equal(again, stored)
@@ -57,7 +57,9 @@ def test_int8_error_and_size(tmp_path: Path, rng) -> None:
     assert cosine.mean() >= 0.9995
     assert cosine.min() >= 0.998
     student = rng.normal(0, 1, (m, d))
-    exact, off = (reference.cosine_gradient(student, t.astype(np.float64)) for t in (values, plain[0].values))
+    exact, off = (
+        reference.loss.cosine_gradient(student, t.astype(np.float64)) for t in (values, plain[0].values)
+    )
     assert np.linalg.norm(exact - off) <= 0.01 * np.linalg.norm(exact)
 
 

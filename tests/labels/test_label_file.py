@@ -47,7 +47,7 @@ def test_round_trip_and_second_reader(
         path, rng, kind, num_classes=num_classes, k=k, encoding=encoding, value_type=value_type, **options
     )
     labels = LabelFile(path, io=str(rng.choice(["mmap", "pread", "preload"])))
-    _, second = reference.read_labels(path)
+    _, second = reference.labels.read_labels(path)
     assert list(labels.keys) == list(second)
     for key, want in written.items():
         got, seen = labels[key], second[key]
@@ -184,7 +184,7 @@ def test_crc32c(rng) -> None:
     for size in [*range(70), *rng.integers(0, 20_000, 20).tolist()]:
         data = rng.bytes(size)
         cut = int(rng.integers(0, size + 1))
-        want = reference.crc32c(data)
+        want = reference.labels.crc32c(data)
         for cpu in _C.supported_cpus():
             _C.force_cpu(cpu)
             assert _C.crc32c(data) == want
@@ -199,7 +199,7 @@ SEEDS = sorted((Path(__file__).parents[1] / "fuzz" / "label_file").glob("*.fkdl"
 def test_files_of_version_1_are_read_for_ever(path: Path) -> None:
     labels = LabelFile(path)
     labels.verify()
-    _, second = reference.read_labels(path)
+    _, second = reference.labels.read_labels(path)
     assert list(labels.keys) == list(second)
     for image in labels:
         np.testing.assert_array_equal(image.boxes, second[image.key]["boxes"])

@@ -72,7 +72,7 @@ def test_a_set_holds_what_one_file_holds(tmp_path: Path, rng, options: dict, ord
 def test_the_second_reader_numbers_a_set_alike(tmp_path: Path, rng, ordered: bool) -> None:
     _, shards = draw_set(tmp_path, rng, ordered, ratios=bool(rng.integers(2)))
     files = sorted((tmp_path / "set").glob("*.fkdl"))
-    joined = reference.join_mixed([reference.read_labels(path)[1] for path in files])
+    joined = reference.labels.join_mixed([reference.labels.read_labels(path)[1] for path in files])
     assert list(joined) == shards.keys[:]
     for number, (key, image) in enumerate(joined.items()):
         count = len(image["flips"])

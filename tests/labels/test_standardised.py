@@ -88,7 +88,7 @@ def test_int8_keeps_the_gradient_where_dimensions_are_standardised(tmp_path: Pat
 
     def off(stored: np.ndarray) -> float:
         both = [((each[there] - moments.mean) / moments.divisor) for each in (exact, stored)]
-        a, b = (reference.cosine_gradient(student, target) for target in both)
+        a, b = (reference.loss.cosine_gradient(student, target) for target in both)
         return float((np.linalg.norm(a - b, axis=1) / np.linalg.norm(a, axis=1)).mean())
 
     kept = fine.standard.teachers(rows_of(fine))

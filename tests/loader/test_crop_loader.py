@@ -197,7 +197,7 @@ def test_top_k_logits_at_a_temperature(
             found = [(labels[key], crop) for key, crop in zip(batch.keys, batch.crops.tolist())]
             ids, values = (np.array([getattr(i, part)[c] for i, c in found]) for part in ("ids", "values"))
             tails = [image.tails[crop] for image, crop in found]
-            expected = reference.tempered_target(ids, values, tails, 10, label_kind, temperature)
+            expected = reference.loss.tempered_target(ids, values, tails, 10, label_kind, temperature)
             np.testing.assert_allclose(batch.target.to_dense(), expected, atol=2e-6)
     assert {(2, step / len(loader)) for step in range(len(loader))} == set(asked)
 

@@ -95,7 +95,7 @@ def slow_replay(images: Path, labels: LabelFile, key: str, crop: int, size: int)
             (top, left, height, width), (h, w) = box.astype(np.float64), pixels.shape[:2]
             bottom, right = round((top + height) * h), round((left + width) * w)
             box = round(top * h), round(left * w), bottom - round(top * h), right - round(left * w)
-        return reference.cut_crop(pixels, box, flip, size)
+        return reference.image.cut_crop(pixels, box, flip, size)
 
     stored = labels[key]
     own_steps, other_steps = decode_pairs(stored.extra)[crop] if stored.extra else ([], [])
@@ -105,7 +105,7 @@ def slow_replay(images: Path, labels: LabelFile, key: str, crop: int, size: int)
         return own.astype(np.float64)
     other = augmented(cut(mixes.partners[0], mixes.boxes[0], mixes.flips[0]), other_steps)
     box = scale_boxes(mixes.mix_boxes[0], SIDE, size)
-    return reference.mix_views(own, other, mixes.operations[0], mixes.lambdas[0], box)
+    return reference.batch.mix_views(own, other, mixes.operations[0], mixes.lambdas[0], box)
 
 
 STEPS = [["solarize", 90.0], ["shear", 0.3, 0], ["erase", 0.1, 0.2, 0.5, 0.4], ["brightness", 1.4]]

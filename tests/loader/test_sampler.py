@@ -25,7 +25,7 @@ def test_equals_reference(rng: np.random.Generator, choice: str) -> None:
         window, epochs = tuple(np.sort(rng.random(2)).tolist()), int(rng.integers(1, 50))
         plan = Sampler(stored, 4, 3, seed, choice, drop_last=False, window=window, epochs=epochs)
         for step in range(plan.steps):
-            expected = reference.planned_batch(
+            expected = reference.loader.planned_batch(
                 stored.tolist(), 4, 3, seed, epoch, step, choice, window, epochs
             )
             assert planned(plan, epoch, step) == expected

@@ -49,8 +49,8 @@ def test_loss_and_grad_equal_the_reference(rng, cpu, classes, dtype):
     for kind in KINDS:
         ids, values = random_labels(rng, rows, classes, min(5, classes))
         target = SparseTarget.from_topk(ids.astype(np.int32), values, classes, kind)
-        dense = reference.dense_target(ids, values, classes, kind)
-        expected_loss, expected_grad = reference.soft_cross_entropy(logits.double().numpy(), dense, 2.0)
+        dense = reference.loss.dense_target(ids, values, classes, kind)
+        expected_loss, expected_grad = reference.loss.soft_cross_entropy(logits.double().numpy(), dense, 2.0)
         loss, grad = loss_and_grad(logits, target, temperature=2.0)
         assert_loss(loss, expected_loss)
         assert_gradient(grad, expected_grad / rows, 1 / rows)
@@ -64,8 +64,8 @@ def test_large_shifted_and_flat_logits(rng, cpu, dtype, spread, shift):
     ids, values = random_labels(rng, 6, 1000, 5)
     for kind in KINDS:
         target = SparseTarget.from_topk(ids, values, 1000, kind)
-        dense = reference.dense_target(ids, values, 1000, kind)
-        expected_loss, expected_grad = reference.soft_cross_entropy(logits.double().numpy(), dense)
+        dense = reference.loss.dense_target(ids, values, 1000, kind)
+        expected_loss, expected_grad = reference.loss.soft_cross_entropy(logits.double().numpy(), dense)
         loss, grad = loss_and_grad(logits, target, scale=float(len(logits)))
         assert_loss(loss, expected_loss)
         assert_gradient(grad, expected_grad, 1.0)
@@ -79,8 +79,8 @@ def test_never_worse_than_torch(rng, cpu, dtype, classes):
     logits = random_logits(rng, rows, classes, dtype, spread=4.0)
     ids, values = random_labels(rng, rows, classes, 5)
     target = SparseTarget.from_topk(ids, values, classes)
-    dense = reference.dense_target(ids, values, classes, KINDS[0])
-    expected_loss, expected_grad = reference.soft_cross_entropy(logits.double().numpy(), dense)
+    dense = reference.loss.dense_target(ids, values, classes, KINDS[0])
+    expected_loss, expected_grad = reference.loss.soft_cross_entropy(logits.double().numpy(), dense)
 
     leaf = logits.clone().requires_grad_()
     theirs = torch.nn.functional.cross_entropy(leaf, torch.from_numpy(dense).to(dtype), reduction="none")
@@ -113,9 +113,9 @@ def test_any_number_of_stored_classes(rng, k):
     logits = random_logits(rng, 4, 200)
     ids, values = random_labels(rng, 4, 200, k)
     target = SparseTarget.from_topk(ids, values, 200)
-    dense = reference.dense_target(ids, values, 200, KINDS[0])
+    dense = reference.loss.dense_target(ids, values, 200, KINDS[0])
     loss, grad = loss_and_grad(logits, target)
-    expected_loss, expected_grad = reference.soft_cross_entropy(logits.numpy(), dense)
+    expected_loss, expected_grad = reference.loss.soft_cross_entropy(logits.numpy(), dense)
     assert_loss(loss, expected_loss)
     assert_gradient(grad, expected_grad / 4, 0.25)
 
@@ -127,7 +127,7 @@ def test_composed_targets(rng, cpu):
     target = SparseTarget.ensemble(targets).mix(rng.permutation(rows), rng.random(rows))
     target = target.blend_hard(rng.integers(0, classes, rows), 0.25)
     logits = random_logits(rng, rows, classes)
-    expected_loss, expected_grad = reference.soft_cross_entropy(
+    expected_loss, expected_grad = reference.loss.soft_cross_entropy(
         logits.numpy(), target.to_dense(torch.float64).numpy()
     )
     loss, grad = loss_and_grad(logits, target)
@@ -141,7 +141,7 @@ def test_permutations_and_weights_that_lie_apart(rng):
     target = SparseTarget.from_topk(*random_labels(rng, 8, 30, 5), 30).mix(columns[:, 1], rng.random(8))
     for rows in (slice(None), slice(None, None, 2), slice(3, 7)):
         dense = target.to_dense(torch.float64)[rows].numpy()
-        expected, _ = reference.soft_cross_entropy(logits[rows].double().numpy(), dense)
+        expected, _ = reference.loss.soft_cross_entropy(logits[rows].double().numpy(), dense)
         np.testing.assert_allclose(loss_and_grad(logits[rows], target[rows])[0], expected, rtol=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_dense_targets_of_any_dtype(rng, cpu, dtype):
     logits = random_logits(rng, 6, 131, torch.float32)
     dense = torch.softmax(random_logits(rng, 6, 131), 1).to(dtype)
     loss, grad = loss_and_grad(logits, dense)
-    expected_loss, expected_grad = reference.soft_cross_entropy(logits.numpy(), dense.double().numpy())
+    expected_loss, expected_grad = reference.loss.soft_cross_entropy(logits.numpy(), dense.double().numpy())
     assert_loss(loss, expected_loss)
     assert_gradient(grad, expected_grad / 6, 1 / 6)
 
@@ -159,7 +159,7 @@ def test_teacher_logits_with_a_temperature(rng, cpu):
     logits, teacher = random_logits(rng, 6, 128), random_logits(rng, 6, 128, torch.float16)
     dense = torch.softmax(teacher.double() / 0.3, 1)
     loss, grad = loss_and_grad(logits, teacher, temperature=0.1, teacher_temperature=0.3)
-    expected_loss, expected_grad = reference.soft_cross_entropy(logits.numpy(), dense.numpy(), 0.1)
+    expected_loss, expected_grad = reference.loss.soft_cross_entropy(logits.numpy(), dense.numpy(), 0.1)
     assert_loss(loss, expected_loss)
     assert_gradient(grad, expected_grad / 6, 10 / 6)
 
@@ -170,12 +170,14 @@ def test_binary_cross_entropy(rng, cpu, classes, dtype):
     logits = random_logits(rng, 5, classes, dtype).requires_grad_()
     ids, values = random_labels(rng, 5, classes, min(5, classes))
     target = SparseTarget.from_topk(ids, values, classes)
-    dense = reference.dense_target(ids, values, classes, KINDS[0])
+    dense = reference.loss.dense_target(ids, values, classes, KINDS[0])
     for given in (target, torch.from_numpy(dense)):
         logits.grad = None
         loss = binary_cross_entropy(logits, given, reduction="none")
         loss.sum().backward()
-        expected_loss, expected_grad = reference.binary_cross_entropy(logits.detach().double().numpy(), dense)
+        expected_loss, expected_grad = reference.loss.binary_cross_entropy(
+            logits.detach().double().numpy(), dense
+        )
         size = np.abs(logits.detach().double().numpy()).mean(1)  # y = 1 cancels a term of this size
         tolerance = 1e-14 if dtype == torch.float64 else 2e-7
         np.testing.assert_allclose(loss.detach(), expected_loss, rtol=tolerance, atol=tolerance * size.max())
@@ -201,8 +203,8 @@ def test_factors_from_above_cost_no_second_rounding(rng, dtype, reduction):
     rows = 12
     logits = random_logits(rng, rows, 100, dtype).requires_grad_()
     ids, values = random_labels(rng, rows, 100, 5)
-    dense = reference.dense_target(ids, values, 100, KINDS[0])
-    _, exact = reference.soft_cross_entropy(logits.detach().double().numpy(), dense)
+    dense = reference.loss.dense_target(ids, values, 100, KINDS[0])
+    _, exact = reference.loss.soft_cross_entropy(logits.detach().double().numpy(), dense)
     share = 1 / rows if reduction == "mean" else 1.0
     for factor in (1.0, 1 / 3, 0.0, float(np.float32(rng.uniform(0, 100)))):
         loss = soft_cross_entropy(logits, SparseTarget.from_topk(ids, values, 100), reduction=reduction)

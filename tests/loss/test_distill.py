@@ -29,7 +29,7 @@ def test_losses_are_their_formulas(name, rng):
         student, teacher, classes = draw(rng, int(rng.integers(2, 9)), int(rng.integers(2, 30)))
         more = arguments_of(name, rng)
         truth = {"classes": classes} if name in CLASSED else {}
-        expected = getattr(reference, name)(student, teacher, **truth, **more)
+        expected = getattr(reference.loss, name)(student, teacher, **truth, **more)
         tensors = {key: torch.from_numpy(value) for key, value in truth.items()}
         got = distill.LOSSES[name](torch.from_numpy(student), torch.from_numpy(teacher), **tensors, **more)
         np.testing.assert_allclose(got.numpy(), expected, rtol=1e-6, atol=1e-9)
@@ -42,9 +42,9 @@ def test_beside_a_sure_class_dkd_compares_the_others_in_full(rng):
     logits = np.empty((2, 6, 5))
     for side, row in np.ndindex(2, 6):
         logits[side, row] = np.insert(rest[side, row], classes[row], sure[side, row])
-    expected = 2 * np.array(reference.kl(*rest, 1.0))
+    expected = 2 * np.array(reference.loss.kl(*rest, 1.0))
     tensors = (torch.from_numpy(array) for array in (*logits, classes))
-    np.testing.assert_allclose(reference.dkd(*logits, classes, 1.0, 1.0, 2.0), expected, rtol=1e-9)
+    np.testing.assert_allclose(reference.loss.dkd(*logits, classes, 1.0, 1.0, 2.0), expected, rtol=1e-9)
     np.testing.assert_allclose(distill.dkd(*tensors), expected, rtol=1e-9)
 
 

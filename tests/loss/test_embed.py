@@ -18,7 +18,7 @@ def test_is_the_twins(rng, loss: str, dtype: torch.dtype) -> None:
     teacher = torch.from_numpy(rng.normal(0, 2, (7, 8))).float()
     found = embedding_losses(student, teacher, sizes, loss, 0.7, 0.3)
     expected = [
-        np.mean([reference.embedding_loss(s[part], t[part], loss, 0.7, 0.3) for part in PARTS])
+        np.mean([reference.loss.embedding_loss(s[part], t[part], loss, 0.7, 0.3) for part in PARTS])
         for s, t in zip(student.double().numpy(), teacher.numpy())
     ]
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)

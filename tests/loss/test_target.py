@@ -15,7 +15,7 @@ def test_kinds_equal_the_reference(rng, kind, classes, k):
     ids, values = random_labels(rng, 9, classes, k)
     shuffled = rng.permuted(np.arange(k))  # the order of the K classes does not matter
     target = SparseTarget.from_topk(ids[:, shuffled], values[:, shuffled], classes, kind)
-    expected = reference.dense_target(ids, values, classes, kind)
+    expected = reference.loss.dense_target(ids, values, classes, kind)
     np.testing.assert_allclose(target.to_dense(torch.float64), expected, atol=1e-15)
 
 
@@ -23,7 +23,7 @@ def test_kinds_equal_the_reference(rng, kind, classes, k):
 def test_numpy_and_torch_ids_of_any_integer_type(rng, dtype):
     ids, values = random_labels(rng, 4, 100, 5)
     target = SparseTarget.from_topk(ids.astype(dtype), torch.from_numpy(values).half(), 100)
-    expected = reference.dense_target(ids, values.astype(np.float16), 100, KINDS[0])
+    expected = reference.loss.dense_target(ids, values.astype(np.float16), 100, KINDS[0])
     np.testing.assert_allclose(target.to_dense(torch.float64), expected, atol=1e-12)
 
 
@@ -47,7 +47,7 @@ def test_ensemble_mix_and_blend(rng):
     rows, classes = 8, 50
     labels = [random_labels(rng, rows, classes, k) for k in (5, 10)]
     targets = [SparseTarget.from_topk(*label, classes, kind) for label, kind in zip(labels, KINDS)]
-    dense = [reference.dense_target(*label, classes, kind) for label, kind in zip(labels, KINDS)]
+    dense = [reference.loss.dense_target(*label, classes, kind) for label, kind in zip(labels, KINDS)]
     permutation, lam = rng.permutation(rows), rng.random(rows)
     second, again = rng.permutation(rows), rng.random(rows)
     truth = rng.integers(0, classes, rows)

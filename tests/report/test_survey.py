@@ -36,7 +36,7 @@ def test_numbers_of_every_image_equal_the_slow_twin(rng, tmp_path, kind, crops):
             continue
         ids, values = probabilities(labels, number)
         true = int(truth[number]) if truth[number] >= 0 else None
-        expected = reference.label_statistics(ids, values, labels.num_classes, true)
+        expected = reference.report.label_statistics(ids, values, labels.num_classes, true)
         for name, value in expected.items():
             got = getattr(found.per_image, name)[number]
             np.testing.assert_allclose(got, value, rtol=2e-4, atol=2e-5, err_msg=name)

@@ -84,15 +84,15 @@ def test_index_of_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_second_reader(shards: Path, tmp_path: Path) -> None:
     store = open_store(shards)
     write_store_index(store, str(tmp_path / "x.fkdi"))
-    parts = reference.read_data_index((tmp_path / "x.fkdi").read_bytes())
-    assert reference.decode_keys(parts["keys"]) == list(store.keys)
+    parts = reference.stores.read_data_index((tmp_path / "x.fkdi").read_bytes())
+    assert reference.stores.decode_keys(parts["keys"]) == list(store.keys)
     assert np.frombuffer(parts["offset"], "<u8").tolist() == store.offsets.tolist()
     assert np.frombuffer(parts["length"], "<u4").tolist() == store.lengths.tolist()
     assert np.frombuffer(parts["shard"], "<u4").tolist() == store.shard_of.tolist()
     assert np.frombuffer(parts["class"], "<i4").tolist() == store.class_of.tolist()
     pixels = np.frombuffer(parts["pixels"], "<u2").reshape(-1, 2).tolist()
     assert pixels == [list(store.image_size(i)) for i in range(len(store))]
-    names = reference.decode_keys(parts["aliases"])
+    names = reference.stores.decode_keys(parts["aliases"])
     for name, image in zip(names, np.frombuffer(parts["alias of"], "<u4")):
         assert name == store.keys[int(image)].replace("/", "_")
 
@@ -197,8 +197,8 @@ def test_sections_of_the_future(shards: Path) -> None:
         whole[entry : entry + 16] = b"of tomorrow".ljust(16, b"\0")
         whole[entry + 36] = flags
         count = int.from_bytes(whole[12:16], "little")
-        whole[56:60] = reference.crc32c(bytes(whole[64 : 64 + 48 * count])).to_bytes(4, "little")
-        whole[60:64] = reference.crc32c(bytes(whole[:60])).to_bytes(4, "little")
+        whole[56:60] = reference.labels.crc32c(bytes(whole[64 : 64 + 48 * count])).to_bytes(4, "little")
+        whole[60:64] = reference.labels.crc32c(bytes(whole[:60])).to_bytes(4, "little")
         path.write_bytes(whole)
         if raises:
             with pytest.raises(FormatError, match="section, got 'of tomorrow', expected a newer fkdx"):

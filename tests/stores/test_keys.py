@@ -62,7 +62,7 @@ def test_folders(rng: np.random.Generator) -> None:
 def test_coded_keys(rng: np.random.Generator, count: int) -> None:
     keys, _ = Keys.sort(draw_keys(rng, 2 * count)[:count], "")
     coded, blocks = keys.table.code()
-    assert reference.decode_keys(coded.tobytes()) == list(keys)
+    assert reference.stores.decode_keys(coded.tobytes()) == list(keys)
     assert Keys(_C.KeyTable.decode(coded, count, "here")) == keys
     assert len(blocks) == -(-count // 64) + 1
     assert blocks[-1] == len(coded)
@@ -82,7 +82,7 @@ def test_damaged_coded_keys(rng: np.random.Generator) -> None:
 def test_canonical_keys_against_the_slow_twin(rng: np.random.Generator) -> None:
     for key in draw_keys(rng, 2000):
         for name in ("", "cat"):
-            assert _C.canonical_key(key, name) == reference.canonical_key(key, name)
+            assert _C.canonical_key(key, name) == reference.stores.canonical_key(key, name)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_knn_is_the_twins(rng) -> None:
     known, asked = draw(rng, 50), draw(rng, 20)
     found = knn(known, asked, 7, 3)
     rows, classes = known.rows.double().numpy(), known.classes.tolist()
-    expected = [reference.knn_class(rows, classes, row, 7) for row in asked.rows.double().numpy()]
+    expected = [reference.train.knn_class(rows, classes, row, 7) for row in asked.rows.double().numpy()]
     assert found[:, 0].tolist() == expected
     assert found.shape == (20, 3)
 

@@ -38,7 +38,7 @@ def test_targets_and_pixels_equal_the_reference(images, rng, mixer):
     pixels = np.broadcast_to(np.eye(8, 3)[:, None, None] * 255, images.shape)  # rows 0, 1, 2 in a colour each
     for first in range(0, 8, 3):
         colours = np.roll(pixels, first, axis=0).astype(np.uint8)
-        shares = reference.prepare(
+        shares = reference.batch.prepare(
             colours, [0] * 3, [1] * 3, mix.partners.numpy(), mix.boxes.numpy(), mix.blend.numpy()
         ).mean((2, 3))
         rows = [row for row in (first, first + 1, first + 2) if row < 8]

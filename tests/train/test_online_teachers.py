@@ -128,23 +128,23 @@ def test_the_loss_is_its_formula(rng, class_loss, teacher_loss):
     classes, share, temperature = rng.integers(0, 4, 6), rng.uniform(0.1, 0.9), rng.uniform(0.5, 4)
     one_hot = np.eye(4)[classes]
     class_term = (
-        reference.soft_cross_entropy(logits, one_hot)[0]
+        reference.loss.soft_cross_entropy(logits, one_hot)[0]
         if class_loss == "ce"
-        else reference.binary_cross_entropy(logits, one_hot)[0]
+        else reference.loss.binary_cross_entropy(logits, one_hot)[0]
     )
     if teacher_loss == "ce":
         target = np.exp(taught / temperature) / np.exp(taught / temperature).sum(1, keepdims=True)
-        teacher_term = reference.soft_cross_entropy(logits, target, temperature)[0]
+        teacher_term = reference.loss.soft_cross_entropy(logits, target, temperature)[0]
     elif teacher_loss == "plain_kl":
-        teacher_term = np.array(reference.kl(logits, taught, temperature)) / temperature**2
+        teacher_term = np.array(reference.loss.kl(logits, taught, temperature)) / temperature**2
     elif teacher_loss == "mse_gt":
-        teacher_term = reference.mse_gt(logits, taught, classes, temperature, 3.0)
+        teacher_term = reference.loss.mse_gt(logits, taught, classes, temperature, 3.0)
     elif teacher_loss in ("kl", "bkl"):
-        teacher_term = getattr(reference, teacher_loss)(logits, taught, temperature)
+        teacher_term = getattr(reference.loss, teacher_loss)(logits, taught, temperature)
     elif teacher_loss == "dkd":
-        teacher_term = reference.dkd(logits, taught, classes, temperature, 0.5, 3.0)
+        teacher_term = reference.loss.dkd(logits, taught, classes, temperature, 0.5, 3.0)
     else:
-        teacher_term = reference.dist(logits, taught, temperature, 0.5, 3.0)
+        teacher_term = reference.loss.dist(logits, taught, temperature, 0.5, 3.0)
     names = {
         "dkd": {"alpha": 0.5, "beta": 3.0},
         "dist": {"beta": 0.5, "gamma": 3.0},

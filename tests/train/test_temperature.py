@@ -92,7 +92,7 @@ def test_the_loss_has_the_temperatures_of_its_step(rng, bare):
     taught = torch.from_numpy(teacher)
     if not bare:  # as the loader makes them of topk_logits with all classes kept
         ids = np.tile(np.arange(9), (6, 1))
-        dense = reference.tempered_target(
+        dense = reference.loss.tempered_target(
             ids, teacher, [-np.inf] * 6, 9, "marginal_renorm", now.teacher_temperature
         )
         taught = SparseTarget.from_topk(ids, dense, 9, "marginal_renorm")
