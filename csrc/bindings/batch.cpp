@@ -10,6 +10,7 @@
 #include "batch/prepare.h"
 #include "batch/topk.h"
 #include "bindings/rooms.h"
+#include "bindings/unlocked.h"
 
 namespace py = pybind11;
 
@@ -48,7 +49,7 @@ void on_cpu(uintptr_t images, uintptr_t out, const std::array<uintptr_t, 3>& mix
             const std::array<int64_t, 3>& shape, const Factors& scale, const Factors& bias, int type,
             int threads, const Others& others) {
   const PrepareCall call = prepare_call(images, out, mix, shape, scale, bias, type, others);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   prepare_cpu(call, threads);
 }
 
@@ -56,13 +57,13 @@ void on_cpu(uintptr_t images, uintptr_t out, const std::array<uintptr_t, 3>& mix
 void on_cuda(uintptr_t images, uintptr_t out, const std::array<uintptr_t, 3>& mix,
              const std::array<int64_t, 3>& shape, const Factors& scale, const Factors& bias, int type,
              int device, uintptr_t stream, const Others& others) {
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   prepare_cuda(prepare_call(images, out, mix, shape, scale, bias, type, others), device, stream);
 }
 
 void topk(uintptr_t logits, int type, int64_t rows, int64_t stride, int classes, int k, float inv_temperature,
           uintptr_t ids, uintptr_t values, bool half_values, int device, uintptr_t stream) {
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   topk_cuda({pointer<const void>(logits), pointer<int32_t>(ids), pointer<void>(values), rows, stride, classes,
              k, inv_temperature, static_cast<LogitType>(type), half_values},
             device, stream);

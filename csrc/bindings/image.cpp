@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "bindings/rooms.h"
+#include "bindings/unlocked.h"
 #include "image/crops.h"
 
 namespace py = pybind11;
@@ -45,7 +46,7 @@ Pixels pixels_of(const Bytes& image) {
 py::tuple read_size(CropDecoder& decoder, std::string_view data) {
   ImageSize size;
   {
-    py::gil_scoped_release release;
+    const Unlocked unlocked;
     size = decoder.read_size(bytes_of(data), data.size());
   }
   return py::make_tuple(size.height, size.width);
@@ -57,7 +58,7 @@ void decode_crops(CropDecoder& decoder, std::string_view data, const Boxes& boxe
   CropSpec spec = crop_spec(boxes, flips, size, bicubic, pillow13, {allow_warnings, whole_file});
   spec.entries = {bytes_of(entries), entries.size()};
   uint8_t* pixels = out.mutable_data();
-  py::gil_scoped_release release;
+  const Unlocked unlocked;
   decoder.decode_crops(bytes_of(data), data.size(), spec, pixels);
 }
 
@@ -66,7 +67,7 @@ void resize_crops(CropDecoder& decoder, const Bytes& image, const Boxes& boxes, 
   const CropSpec spec = crop_spec(boxes, flips, size, bicubic, pillow13, {});
   const Pixels source = pixels_of(image);
   uint8_t* pixels = out.mutable_data();
-  py::gil_scoped_release release;
+  const Unlocked unlocked;
   decoder.resize_crops(source, spec, pixels);
 }
 
@@ -74,7 +75,7 @@ void decode_validation(CropDecoder& decoder, std::string_view data, int resize, 
                        bool pillow13, bool allow_warnings, bool whole_file, Bytes out) {
   const ValidationSpec spec = validation_spec(resize, size, bicubic, pillow13, {allow_warnings, whole_file});
   uint8_t* pixels = out.mutable_data();
-  py::gil_scoped_release release;
+  const Unlocked unlocked;
   decoder.decode_validation(bytes_of(data), data.size(), spec, pixels);
 }
 
@@ -83,7 +84,7 @@ void resize_validation(CropDecoder& decoder, const Bytes& image, int resize, int
   const ValidationSpec spec = validation_spec(resize, size, bicubic, pillow13, {});
   const Pixels source = pixels_of(image);
   uint8_t* pixels = out.mutable_data();
-  py::gil_scoped_release release;
+  const Unlocked unlocked;
   decoder.resize_validation(source, spec, pixels);
 }
 
@@ -91,7 +92,7 @@ Bytes decode_box(CropDecoder& decoder, std::string_view data, int top, int left,
                  bool allow_warnings, bool plain, bool whole_file, std::string_view entries) {
   Bytes out({height, width, 3});
   uint8_t* pixels = out.mutable_data();
-  py::gil_scoped_release release;
+  const Unlocked unlocked;
   decoder.decode_box(bytes_of(data), data.size(), {top, left, height, width}, {allow_warnings, whole_file},
                      plain, pixels, {bytes_of(entries), entries.size()});
   return out;
@@ -100,7 +101,7 @@ Bytes decode_box(CropDecoder& decoder, std::string_view data, int top, int left,
 py::bytes make_entry_points(CropDecoder& decoder, std::string_view data, double share, uint32_t least_step) {
   std::vector<uint8_t> coded;
   {
-    const py::gil_scoped_release release;
+    const Unlocked unlocked;
     coded = decoder.make_entry_points(bytes_of(data), data.size(), share, least_step);
   }
   return py::bytes(reinterpret_cast<const char*>(coded.data()), coded.size());
@@ -120,12 +121,12 @@ const char* entry_use(const CropDecoder& decoder) {
 void decode_region_only(CropDecoder& decoder, std::string_view data, const Boxes& boxes) {
   const CropSpec spec =
       crop_spec(boxes, Bytes(), 1, false, false, {/*allow_warnings=*/true, /*whole_file=*/false});
-  py::gil_scoped_release release;
+  const Unlocked unlocked;
   decoder.decode_region_only(bytes_of(data), data.size(), spec);
 }
 
 void decode_coefficients_only(CropDecoder& decoder, std::string_view data) {
-  py::gil_scoped_release release;
+  const Unlocked unlocked;
   decoder.decode_coefficients_only(bytes_of(data), data.size());
 }
 
@@ -133,7 +134,7 @@ void read_units_only(CropDecoder& decoder, std::string_view data, const Boxes& b
                      std::string_view entries) {
   CropSpec spec = crop_spec(boxes, Bytes(), 1, false, false, {/*allow_warnings=*/true, /*whole_file=*/false});
   spec.entries = {bytes_of(entries), entries.size()};
-  py::gil_scoped_release release;
+  const Unlocked unlocked;
   decoder.read_units_only(bytes_of(data), data.size(), spec);
 }
 

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "bindings/rooms.h"
+#include "bindings/unlocked.h"
 #include "labels/label_set.h"
 
 namespace py = pybind11;
@@ -42,7 +43,7 @@ struct Request {
   void run(const LabelSet& set, const CropArrays& out) const {
     const int64_t* image = images.data();
     const int64_t* crop = crops.data();
-    py::gil_scoped_release release;
+    const Unlocked unlocked;
     set.gather(image, static_cast<size_t>(n), crop, static_cast<size_t>(m), out);
   }
 };
@@ -165,7 +166,7 @@ py::tuple key_arrays(const py::object& self, size_t number) {
   const LabelFile& file = *set.files().at(number);
   const uint8_t* keys;
   {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     keys = file.checked_keys();
   }
   if (const std::vector<uint32_t>* counted = set.counted(number)) return some_keys(file, *counted);
@@ -246,7 +247,7 @@ class LabelCodec {
     std::vector<uint8_t> block(size.bytes + 8);
     Repairs repairs;
     {
-      py::gil_scoped_release release;
+      const Unlocked unlocked;
       repairs = check_crops(layout_, bounds, in, crops, repair);
       encode_crops(layout_, fields, in, crops, block.data());
     }
@@ -268,7 +269,7 @@ class LabelCodec {
     std::string entries;
     Repairs repairs;
     {
-      py::gil_scoped_release release;
+      const Unlocked unlocked;
       for (size_t image = 0; image < keys.size(); ++image) {
         const uint32_t height = size_of[2 * image], width = size_of[2 * image + 1];
         const CropArrays in = all.from(image * crops, layout_);
@@ -350,7 +351,7 @@ class LabelCodec {
 
 uint32_t crc32c_of(const py::buffer& data, uint32_t crc) {
   const py::buffer_info info = data.request();
-  py::gil_scoped_release release;
+  const Unlocked unlocked;
   return crc32c(crc, info.ptr, static_cast<size_t>(info.size * info.itemsize));
 }
 
@@ -361,7 +362,7 @@ void bind_labels(py::module_& m) {
       .def(py::init([](const std::vector<std::string>& paths, const std::string& io) {
              return std::make_unique<LabelSet>(paths, io_named(io));
            }),
-           py::arg("paths"), py::arg("io"), py::call_guard<py::gil_scoped_release>())
+           py::arg("paths"), py::arg("io"), py::call_guard<Unlocked>())
       .def_property_readonly("images", &LabelSet::images)
       .def("facts", &facts)
       .def("files", &files)
@@ -379,7 +380,7 @@ void bind_labels(py::module_& m) {
       .def("gather_mixes", &gather_mixes, py::arg("images"), py::arg("crops"))
       .def(
           "verify", [](const LabelSet& set, size_t file) { set.files().at(file)->verify(); }, py::arg("file"),
-          py::call_guard<py::gil_scoped_release>());
+          py::call_guard<Unlocked>());
   py::class_<LabelCodec>(m, "LabelCodec")
       .def(py::init<int, int, int, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t>(), py::arg("kind"),
            py::arg("encoding"), py::arg("value_type"), py::arg("num_classes"), py::arg("k"),

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "bindings/rooms.h"
+#include "bindings/unlocked.h"
 #include "loader/pool.h"
 
 namespace py = pybind11;
@@ -66,12 +67,12 @@ class Pending {
   }
 
   bool wait(double seconds) {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     return pool_->wait(*batch_, seconds);
   }
 
   void cancel() {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     pool_->cancel(*batch_);
   }
 
@@ -263,7 +264,7 @@ void bind_loader(py::module_& m) {
            "sizes"_a = std::vector<std::pair<int, int>>{}, "streams"_a = std::vector<uint64_t>{},
            "first_crops"_a = std::vector<int64_t>{}, "urgent"_a = false, "entries"_a = py::none(),
            "held"_a = std::vector<std::string_view>{})
-      .def("close", &Pool::close, py::call_guard<py::gil_scoped_release>())
+      .def("close", &Pool::close, py::call_guard<Unlocked>())
       .def("stages", &stages)
       .def_property_readonly("threads", &Pool::threads);
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bindings/rooms.h"
+#include "bindings/unlocked.h"
 #include "loss/loss_cuda.h"
 #include "loss/variants.h"
 
@@ -82,7 +83,7 @@ void bind_calls(py::module_& m, LossCall (*make)(Args...)) {
       "loss_cpu",
       [make](Args... args, int threads) {
         const LossCall call = make(args...);
-        const py::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         loss_cpu(call, threads);
       },
       "threads"_a, "Soft or binary cross-entropy of every row; see LossCall in csrc/loss/loss.h.");
@@ -91,7 +92,7 @@ void bind_calls(py::module_& m, LossCall (*make)(Args...)) {
       "loss_cuda",
       [make](Args... args, int device, uintptr_t stream, int kernel) {
         const LossCall call = make(args...);
-        const py::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         loss_cuda(call, device, stream, static_cast<LossKernel>(kernel));
       },
       "device"_a, "stream"_a, "kernel"_a, "The same on a GPU; see csrc/loss/loss_cuda.h.");

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "bindings/rooms.h"
+#include "bindings/unlocked.h"
 #include "stores/canonical.h"
 #include "stores/folder_walk.h"
 #include "stores/key_table.h"
@@ -71,7 +72,7 @@ py::tuple sorted_keys(const std::vector<std::string>& keys, const std::string& w
   std::vector<int64_t> order(keys.size());
   KeyList list;
   {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     std::iota(order.begin(), order.end(), int64_t{0});
     const auto at = [&keys](int64_t i) -> const std::string& { return keys[static_cast<size_t>(i)]; };
     std::sort(order.begin(), order.end(), [&at](int64_t a, int64_t b) { return at(a) < at(b); });
@@ -84,7 +85,7 @@ py::tuple sorted_keys(const std::vector<std::string>& keys, const std::string& w
 Array<int32_t> join(const Table& wanted, const Table& there) {
   Array<int32_t> found(wanted.view().size);
   int32_t* out = found.mutable_data();
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   join_keys(wanted.view(), there.view(), out);
   return found;
 }
@@ -98,7 +99,7 @@ std::vector<std::array<int64_t, 4>> join_by_canonical_key(const Table& wanted, c
                                "join: arrays of other lengths than the keys");
   int32_t* out = found.mutable_data();
   const ClassNames classes{&names, numbers.data()};
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   std::vector<std::array<int64_t, 4>> clashes;
   for (const Clash& clash : join_canonical(wanted.view(), there.view(), classes, out)) {
     clashes.push_back({clash.wanted, clash.other_wanted, clash.there, clash.other_there});
@@ -109,7 +110,7 @@ std::vector<std::array<int64_t, 4>> join_by_canonical_key(const Table& wanted, c
 Array<int32_t> numbers_of(const Table& keys, const std::vector<std::string>& names) {
   Array<int32_t> numbers(keys.view().size);
   int32_t* out = numbers.mutable_data();
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   classes_of(keys.view(), names, out);
   return numbers;
 }
@@ -129,7 +130,7 @@ Array<int64_t> sizes(const std::string& root, const Table& keys, int64_t begin, 
   check<std::invalid_argument>(0 <= begin && begin <= end && end <= keys.view().size, "file_sizes: range");
   Array<int64_t> sizes(end - begin);
   int64_t* out = sizes.mutable_data();
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   file_sizes(root, keys.view(), begin, end, threads, out);
   return sizes;
 }
@@ -144,7 +145,7 @@ void bind_stores(py::module_& m) {
       .def_static("decode", &decode, "coded"_a, "size"_a, "path"_a)
       .def(
           "check", [](const Table& keys, const std::string& where) { check_keys(keys.view(), where); },
-          "where"_a, py::call_guard<py::gil_scoped_release>())
+          "where"_a, py::call_guard<Unlocked>())
       .def("__len__", [](const Table& keys) { return keys.view().size; })
       .def("key", &Table::key, "image"_a)
       .def(
@@ -154,19 +155,19 @@ void bind_stores(py::module_& m) {
            py::arg("found").noconvert())
       .def(
           "first_folders", [](const Table& keys) { return first_folders(keys.view()); },
-          py::call_guard<py::gil_scoped_release>())
+          py::call_guard<Unlocked>())
       .def("classes_of", &numbers_of, "names"_a)
       .def("code", &code)
       .def_property_readonly("starts", &Table::starts)
       .def_property_readonly("text", &Table::text);
   py::class_<FolderWalk>(m, "FolderWalk")
-      .def(py::init<std::string, int>(), "root"_a, "threads"_a, py::call_guard<py::gil_scoped_release>())
+      .def(py::init<std::string, int>(), "root"_a, "threads"_a, py::call_guard<Unlocked>())
       .def("found", &FolderWalk::found)
-      .def("wait", &FolderWalk::wait, "seconds"_a, py::call_guard<py::gil_scoped_release>())
+      .def("wait", &FolderWalk::wait, "seconds"_a, py::call_guard<Unlocked>())
       .def("keys", [](FolderWalk& walk) {
         KeyList keys;
         {
-          const py::gil_scoped_release unlocked;
+          const Unlocked unlocked;
           keys = walk.keys();
         }
         return Table(std::move(keys));

@@ -40,7 +40,8 @@ Pool::Pool(int threads, int64_t cache_bytes)
     for (int i = 0; i < threads; ++i) workers_.emplace_back(&Pool::run, this);
   } catch (...) {
     close();
-    throw;
+    throw std::runtime_error(
+        message("the system does not let this process start ", threads, " threads; use fewer: threads=1"));
   }
 }
 

@@ -43,27 +43,38 @@ unsigned char type_of(const Folder& folder, const dirent& entry, const std::stri
   return S_ISREG(facts.st_mode) ? DT_REG : DT_FIFO;
 }
 
-void run_threads(int threads, const std::function<void()>& work) {
-  std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(work);
-  work();
-  for (std::thread& thread : others) thread.join();
+// Adds `count` threads, or as many as the system lets this process have.
+void add_threads(int count, const std::function<void()>& work, std::vector<std::thread>* threads) {
+  threads->reserve(static_cast<size_t>(std::max(0, count)));
+  try {
+    for (int i = 0; i < count; ++i) threads->emplace_back(work);
+  } catch (const std::exception&) {
+  }
+}
+
+int64_t file_size(const std::string& root, std::string_view key) {
+  std::string path = root + "/";
+  path += key;
+  struct stat facts;
+  const bool found = stat(path.c_str(), &facts) == 0;
+  check_os(found || errno == ENOENT || errno == ENOTDIR, "images: cannot stat ", path);
+  return found && S_ISREG(facts.st_mode) ? facts.st_size : -1;
 }
 
 }  // namespace
 
 FolderWalk::FolderWalk(std::string root, int threads) : root_(std::move(root)) {
   list_top();
-  const auto count = static_cast<size_t>(std::max(1, threads));
-  running_ = count;
-  for (size_t i = 0; i < count; ++i) threads_.emplace_back([this] { run(); });
+  const std::lock_guard<std::mutex> lock(mutex_);  // none ends before all are counted
+  add_threads(std::max(1, threads), [this] { run(); }, &threads_);
+  running_ = threads_.size();
+  check<std::runtime_error>(running_ > 0,
+                            "the system does not let this process start a thread; raise its limits");
 }
 
 FolderWalk::~FolderWalk() {
   stop_ = true;
-  for (std::thread& thread : threads_) {
-    if (thread.joinable()) thread.join();
-  }
+  for (std::thread& thread : threads_) thread.join();
 }
 
 bool FolderWalk::wait(double seconds) {
@@ -144,25 +155,18 @@ void file_sizes(const std::string& root, const KeyTable& keys, int64_t begin, in
   std::atomic<int64_t> next{begin};
   std::mutex mutex;
   std::exception_ptr error;
-  run_threads(threads, [&] {
-    std::string path = root + "/";
-    const size_t stem = path.size();
-    for (int64_t i; (i = next.fetch_add(1)) < end;) {
-      path.resize(stem);
-      path.append(keys.key(i));
-      struct stat facts;
-      if (stat(path.c_str(), &facts) == 0) {
-        sizes[i - begin] = S_ISREG(facts.st_mode) ? facts.st_size : -1;
-      } else if (errno == ENOENT || errno == ENOTDIR) {
-        sizes[i - begin] = -1;
-      } else {
-        const std::lock_guard<std::mutex> lock(mutex);
-        error = std::make_exception_ptr(
-            std::system_error(errno, std::generic_category(), "images: cannot stat " + path));
-        return;
-      }
+  const auto work = [&] {
+    try {
+      for (int64_t i; (i = next.fetch_add(1)) < end;) sizes[i - begin] = file_size(root, keys.key(i));
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      error = std::current_exception();
     }
-  });
+  };
+  std::vector<std::thread> others;
+  add_threads(threads - 1, work, &others);
+  work();
+  for (std::thread& thread : others) thread.join();
   if (error) std::rethrow_exception(error);
 }
 
