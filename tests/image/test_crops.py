@@ -301,7 +301,7 @@ def test_damage_is_judged_as_libjpeg_turbo_does(rng: np.random.Generator, kind: 
                 outcomes.append(b"")
         assert outcomes[0] == outcomes[1]
         refused += not outcomes[0]
-    assert 150 < refused < 1450
+    assert 0 < refused < 1500
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_crops_can_be_drawn_alone() -> None:
 
 @pytest.mark.parametrize("size", [(375, 500), (100, 400)])
 def test_distribution_is_torchvisions(rng: np.random.Generator, size: tuple[int, int]) -> None:
-    count, scale, ratio = 4000, (0.08, 1.0), (3 / 4, 4 / 3)
+    count, scale, ratio = 10_000, (0.08, 1.0), (3 / 4, 4 / 3)
     image = Image.new("RGB", size[::-1])
     torch.manual_seed(int(rng.integers(2**31)))
     theirs = np.array([RandomResizedCrop.get_params(image, list(scale), list(ratio)) for _ in range(count)])
@@ -65,8 +65,8 @@ def test_distribution_is_torchvisions(rng: np.random.Generator, size: tuple[int,
         "aspect": lambda b: b[:, 3] / b[:, 2],
     }.items():
         distance = _kolmogorov_smirnov(of(ours), of(theirs))
-        assert distance < 2.3 * np.sqrt(2 / count), name  # p < 1e-4
-    assert abs(flips.mean() - 0.5) < 4 * 0.5 / np.sqrt(count)
+        assert distance < 3.3 * np.sqrt(2 / count), name  # by chance once in 1e9
+    assert abs(flips.mean() - 0.5) < 6 * 0.5 / np.sqrt(count)
 
 
 def _kolmogorov_smirnov(x: np.ndarray, y: np.ndarray) -> float:

@@ -74,7 +74,8 @@ def test_moments_leave_out_zero_vectors(tmp_path: Path, rng) -> None:
     rows = values.reshape(-1, 6)[values.reshape(-1, 6).any(axis=1)].astype(np.float64)
     moments = LabelFile(tmp_path).moments["cls"]
     assert (moments.crops, moments.zeros) == (len(rows), 150 - len(rows))
-    np.testing.assert_allclose(moments.mean, rows.mean(axis=0), rtol=1e-5)
+    # Six digits of every shard's numbers are kept, and means of different signs cancel.
+    np.testing.assert_allclose(moments.mean, rows.mean(axis=0), rtol=0, atol=2e-5)
     np.testing.assert_allclose(moments.scale, rows.std(axis=0), rtol=1e-5)
 
 

@@ -30,7 +30,7 @@ def draw_embeddings(rng: np.random.Generator, d: int, sort: str) -> np.ndarray:
         chosen = rng.permutation(d)[:2]
         values[..., chosen] = 40 * rng.choice([-1, 1], 2) + 4 * values[..., chosen]
     elif sort == "spread":
-        values *= np.exp(rng.normal(0, 1, d))
+        values *= np.exp(rng.uniform(-2, 2, d))  # none below 1 % of the mean, which would stay so
     values[3, ::7] = 0
     return values.astype(np.float32)
 

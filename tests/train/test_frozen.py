@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch.nn.functional import normalize
 from toy import torchrun
 
 from fkdx import cli, reference
@@ -28,13 +29,18 @@ def test_knn_is_the_twins(rng) -> None:
     known, asked = draw(rng, 50), draw(rng, 20)
     found = knn(known, asked, 7, 3)
     rows, classes = known.rows.double().numpy(), known.classes.tolist()
-    expected = [reference.train.knn_class(rows, classes, row, 7) for row in asked.rows.double().numpy()]
-    assert found[:, 0].tolist() == expected
     assert found.shape == (20, 3)
+    # Rounding decides between neighbours that are equally near, and between classes with equal votes.
+    nearest = (normalize(asked.rows.double()) @ normalize(known.rows.double()).T).topk(8).values
+    clear = nearest[:, 6] - nearest[:, 7] > 1e-5
+    assert clear.sum() > 10
+    for likeliest, row in zip(found[clear, 0].tolist(), asked.rows[clear].double().numpy()):
+        votes = reference.train.knn_votes(rows, classes, row, 7)
+        assert votes[likeliest] > 0.999 * max(votes.values())
 
 
 def test_probe_is_a_logistic_regression(rng) -> None:
-    known, asked = draw(rng, 300, noise=1.5), draw(rng, 90, noise=1.5)
+    known, asked = draw(rng, 300, noise=1.5), draw(rng, 6000, noise=1.5)
     weights = fit(known, 3, 1e-2).double()
     rows = torch.cat([known.rows.double(), torch.ones(300, 1)], dim=1)
     shares = torch.softmax(rows @ weights, dim=1) - torch.eye(3)[known.classes]
