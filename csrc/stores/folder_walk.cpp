@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -22,8 +23,13 @@ constexpr int kDeepest = 64;  // folders inside folders; more is a link that lea
 
 using Folder = std::unique_ptr<DIR, int (*)(DIR*)>;
 
+// Folders that systems leave behind, the same as in fkdx/stores/store.py.
+constexpr std::array kLeftBehind = {
+    "lost+found", "@eaDir",    "__MACOSX", "__pycache__",        "$RECYCLE.BIN",
+    "#recycle",   "#snapshot", "@Recycle", "@Recently-Snapshot", "System Volume Information"};
+
 bool hidden(const std::string& name) {
-  return name[0] == '.' || name == "lost+found" || name == "@eaDir" || name == "__MACOSX";
+  return name[0] == '.' || std::find(kLeftBehind.begin(), kLeftBehind.end(), name) != kLeftBehind.end();
 }
 
 // macOS's notes on other files, `._1.jpg`, are none.

@@ -1,10 +1,10 @@
 """Which classes there are and what their numbers are: one rule for every store and every program.
 
 The classes of a folder are its sorted subfolders, those without an image too; hidden ones (`.name`) and those
-that systems leave behind (`lost+found`, `@eaDir`, `__MACOSX`) never count. Where the names are the numbers
-0 ... C-1, they stand in the order of numbers: class k is output k of a model. So do names of one word and
-padded numbers, as far as their width goes (new000 ... new10449). A file of class names, in order, replaces
-the rule; so do the names in a label file.
+that systems leave behind (`lost+found`, `@eaDir`, `__MACOSX`, `$RECYCLE.BIN`, ...) never count. Where the
+names are the numbers 0 ... C-1, they stand in the order of numbers: class k is output k of a model. So do
+names of one word and padded numbers, as far as their width goes (new000 ... new10449). A file of class names,
+in order, replaces the rule; so do the names in a label file.
 """
 
 import os

@@ -42,7 +42,9 @@ class FileList(Store):
     @classmethod
     def read(cls, path: str | os.PathLike, classes: list[str] | None = None) -> "FileList":
         """A text file with one path a line, relative to the text file's own folder."""
-        lines = [line for line in read_lines(path) if not is_apple_double(line)]
+        lines = [line.removeprefix("./") for line in read_lines(path) if not is_apple_double(line)]
+        if not lines:
+            raise FileNotFoundError(f"FileList: no images, expected one path a line, {path}")
         files = cls(Path(path).parent, lines, classes)
         files.listed = os.fspath(path)
         return files
@@ -105,7 +107,8 @@ class ImageFolder(FileList):
         keys = self._list(self.path)
         if not len(keys):
             raise FileNotFoundError(
-                f"ImageFolder: no images, expected files such as <class>/<name>.jpg, {self.path}"
+                "ImageFolder: no images, expected files such as <class>/<name>.jpg"
+                f"{_advice(self.path)}, {self.path}"
             )
         return keys
 
@@ -129,6 +132,17 @@ def list_folder(path: str, threads: int | None = None) -> Keys:
     table = walk.keys()
     table.check(path)
     return Keys(table)
+
+
+def _advice(path: str) -> str:
+    """What to do about a folder without images, by the files in it or one level deeper."""
+    for folder in (path, *(os.path.join(path, name) for name in class_folders(path))):
+        suffixes = {os.path.splitext(name)[1] for name in os.listdir(folder)}
+        if ".arrow" in suffixes:
+            return "; write Arrow files of `datasets` again as parquet (`to_parquet`)"
+        if folder != path and suffixes & {".tar", ".zip", ".parquet", ".mds"}:
+            return f"; give one of its folders, such as {folder}"
+    return ""
 
 
 def listing_threads() -> int:

@@ -14,6 +14,7 @@ from fkdx.stores.classes import numbers_as_told
 from fkdx.stores.folder import FileList, ImageFolder, list_folder
 from fkdx.stores.index import DataIndex, read_pixels, write_index
 from fkdx.stores.keys import Keys
+from fkdx.stores.mds import files_of_index, is_mds
 from fkdx.stores.parquet import ParquetFiles
 from fkdx.stores.row_groups import RowGroups
 from fkdx.stores.shards import Shards
@@ -139,7 +140,7 @@ def index_path(paths: Sequence[str]) -> str:
 def own_index_path(store: Store) -> str:
     """Where the index of a store lies. ValueError for a store that has none."""
     kind, files = _kind_of(store)
-    return index_path([store.path] if kind == "folder" else files)
+    return index_path([store.path] if kind == "folder" or is_mds(store.path) else files)
 
 
 def indexed(
@@ -337,9 +338,9 @@ def _shards(index: DataIndex) -> list[str]:
 
 
 def _covers(expected: set[str], paths: Sequence[str]) -> bool:
-    """Whether these are the files themselves, or the folder that they lie in."""
+    """Whether these are the files themselves, or the folder of MDS shards that names them."""
     if len(paths) == 1 and os.path.isdir(paths[0]):
-        return {os.path.dirname(path) for path in expected} == {os.path.realpath(paths[0])}
+        return expected == {os.path.realpath(path) for path in files_of_index(paths[0])}
     return expected == {os.path.realpath(path) for path in paths}
 
 

@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any, BinaryIO
 
 from fkdx.errors import expect, refuse
+from fkdx.stores.classes import class_folders
 from fkdx.stores.shards import Entry, Shards
 from fkdx.stores.store import Place
 from fkdx.stores.unpacking import unpack
@@ -32,6 +33,8 @@ _KEY_COLUMNS = ("filename", "file_name", "path", "key", "__key__")
 class MdsShards(Shards):
     """A folder with `index.json`, version 2, and its shards.
 
+    Shards may lie in folders of their own, as `streaming.base.util.merge_index` leaves them.
+
     The key is the text column `filename`, `file_name`, `path` or `key`; without one it is the number of the
     sample, in the order of `index.json`, such as `00000017.jpg`. The class is the number column `label`,
     `class`, `cls` or `target`.
@@ -41,7 +44,7 @@ class MdsShards(Shards):
     """
 
     def __init__(self, folder: str | os.PathLike, part: str = "", classes: list[str] | None = None) -> None:
-        folder = os.fspath(folder)
+        folder = self._folder = os.fspath(folder)
         self._shards = {_shard_file(folder, shard): shard for shard in _read_index(folder)}
         if absent := [path for path in self._shards if not os.path.exists(path)]:
             raise FileNotFoundError(
@@ -82,7 +85,7 @@ class MdsShards(Shards):
                 yield Entry(name, *columns[image], label=of_class)
 
     def _is_packed(self, path: str) -> bool:
-        return os.path.basename(path) != self._shards[path]["raw_data"]["basename"]
+        return path != os.path.join(self._folder, self._shards[path]["raw_data"]["basename"])
 
     def _open(self, path: str) -> BinaryIO:
         return io.BytesIO(self._unpack(path)) if self._is_packed(path) else open(path, "rb")
@@ -110,6 +113,20 @@ class MdsShards(Shards):
 
     def head(self, image: int) -> bytes:
         return self.encoded(image) if self.sequential else super().head(image)
+
+
+def is_mds(folder: str) -> bool:
+    """Whether a folder's `index.json` is that of MDS shards; class folders may have another beside them."""
+    path = os.path.join(folder, "index.json")
+    if not os.path.exists(path):
+        return False
+    with open(path, "rb") as file:
+        return b'"shards"' in file.read() or not class_folders(folder)
+
+
+def files_of_index(folder: str) -> list[str]:
+    """The shards that `index.json` names."""
+    return [_shard_file(folder, shard) for shard in _read_index(folder)]
 
 
 def _shard_file(folder: str, shard: dict[str, Any]) -> str:
@@ -167,7 +184,7 @@ def _check_shard(shard: dict[str, Any]) -> None:
         raise TypeError("names")
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise TypeError("numbers")
-    strange = next((name for name in names if not name or os.path.basename(name) != name), None)
+    strange = next((name for name in names if {"", ".", ".."} & set(name.split("/"))), None)
     if strange is not None:
         raise ValueError(f"file name {strange!r}")
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from fkdx.stores.classes import class_folders, read_classes
 from fkdx.stores.folder import ImageFolder
 from fkdx.stores.indexed import SUFFIX, indexed, keys_of_folder, listed, open_index
-from fkdx.stores.mds import MdsShards
+from fkdx.stores.mds import MdsShards, is_mds
 from fkdx.stores.names import NamedImages
 from fkdx.stores.parquet import ParquetFiles, split_files
-from fkdx.stores.store import Store
+from fkdx.stores.store import Store, is_apple_double, is_image
 from fkdx.stores.tar import TarShards
 from fkdx.stores.zip import ZipFiles
 
@@ -122,6 +122,8 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _open_files(paths: list[str], part: str, classes: list[str] | None) -> Store:
+    if not paths:
+        raise FileNotFoundError("open_store: got an empty list, expected tar, zip or parquet files")
     suffixes = {os.path.splitext(path)[1].lower() for path in paths}
     if suffixes == {".parquet"}:
         return indexed(lambda: ParquetFiles(paths, part, classes), paths, part, classes)
@@ -135,20 +137,39 @@ def _open_files(paths: list[str], part: str, classes: list[str] | None) -> Store
 
 
 def _open_folder(path: str, part: str, classes: list[str] | None) -> Store:
-    if os.path.exists(os.path.join(path, "index.json")):
+    if is_mds(path):
         return indexed(lambda: MdsShards(path, part, classes), [path], part, classes)
-    shards = sorted(glob.glob(os.path.join(glob.escape(path), "*.tar")))
     folders = class_folders(path)
-    if shards and folders:
+    zips = [] if folders else _files_in(path, ".zip")
+    for files in (_files_in(path, ".tar"), zips, split_files(path)):
+        if files:
+            if os.path.samefile(os.path.dirname(files[0]), path):
+                _check_alone(files, _others(path, folders), path)
+            return _open_files(files, part, classes)
+    return ImageFolder(path, classes, keys_of_folder)
+
+
+def _files_in(folder: str, suffix: str) -> list[str]:
+    found = glob.glob(os.path.join(glob.escape(folder), f"*{suffix}"))
+    return sorted(path for path in found if not os.path.isdir(path))
+
+
+def _others(path: str, folders: list[str]) -> str:
+    """The class folders of a folder, or images that lie in it without one, in words; empty for neither."""
+    if folders:
+        return f"{len(folders)} folders ('{folders[0]}', ...)"
+    with os.scandir(path) as entries:
+        names = (entry.name for entry in entries)
+        images = (name for name in names if is_image(name) and not is_apple_double(name))
+        return next((f"images ({name}, ...)" for name in images), "")
+
+
+def _check_alone(files: list[str], others: str, path: str) -> None:
+    """Raises ValueError where files that hold images lie beside others that do."""
+    suffix = os.path.splitext(files[0])[1]
+    if others:
         raise ValueError(
-            f"open_store: images, got {len(shards)} tar files ({os.path.basename(shards[0])}, ...) beside "
-            f"{len(folders)} folders ('{folders[0]}', ...), expected one or the other; give "
-            f"'{path}/*.tar', or move the tar files elsewhere, {path}"
+            f"open_store: images, got {len(files)} {suffix[1:]} files ({os.path.basename(files[0])}, ...) "
+            f"beside {others}, expected one or the other; give '{path}/*{suffix}', or move the {suffix[1:]} "
+            f"files elsewhere, {path}"
         )
-    if shards:
-        return _open_files(shards, part, classes)
-    zips = [] if folders else sorted(glob.glob(os.path.join(glob.escape(path), "*.zip")))
-    if zips:
-        return _open_files(zips, part, classes)
-    parquet = split_files(path)
-    return _open_files(parquet, part, classes) if parquet else ImageFolder(path, classes, keys_of_folder)

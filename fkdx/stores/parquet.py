@@ -119,9 +119,12 @@ def class_names(file: Any) -> list[str] | None:
     said = (file.schema_arrow.metadata or {}).get(b"huggingface")
     if said is None or label is None:
         return None
-    feature = json.loads(said).get("info", {}).get("features", {}).get(label, {})
-    names = feature.get("names") if isinstance(feature, dict) else None
-    return [re.sub(r"\s+", " ", name).strip() for name in names] if names else None
+    try:
+        names = json.loads(said)["info"]["features"][label]["names"]
+        plain = [re.sub(r"\s+", " ", name).strip() for name in names]
+    except (ValueError, KeyError, TypeError):  # metadata of another form: the numbers have no names
+        return None
+    return plain if plain and isinstance(names, list) else None
 
 
 def _texts(rows: Any, image: str, leaf: str) -> list[str | None]:

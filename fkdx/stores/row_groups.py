@@ -144,12 +144,14 @@ def _is_image(kind: Any) -> bool:
 
 
 def _is_binary(kind: Any) -> bool:
-    import pyarrow
+    from pyarrow import types
 
-    return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
 
 
 def _is_text(kind: Any) -> bool:
-    import pyarrow
+    """Of pandas' categories their values count."""
+    from pyarrow import types
 
-    return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from fkdx.stores.keys import Keys
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
-_LEFT_BEHIND = frozenset({"lost+found", "@eaDir", "__MACOSX"})
+LEFT_BEHIND = {
+    *("lost+found", "@eaDir", "__MACOSX", "__pycache__", "$RECYCLE.BIN", "System Volume Information"),
+    *("#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot"),
+}
 _HEAD_BYTES = 16_384
 Place = tuple[str, int, int]  # file, offset, length; length -1: the whole file
 
@@ -125,7 +128,7 @@ def is_image(name: str) -> bool:
 
 def hidden(name: str) -> bool:
     """Whether a folder of this name is no part of the data."""
-    return name.startswith(".") or name in _LEFT_BEHIND
+    return name.startswith(".") or name in LEFT_BEHIND
 
 
 def is_apple_double(path: str) -> bool:

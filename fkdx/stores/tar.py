@@ -128,10 +128,17 @@ def _check_not_tar(name: str, shard: str) -> None:
 
 
 def _fault(file: BinaryIO, error: Exception, where: str) -> str:
+    """What is wrong with a file that is no whole tar file."""
     file.seek(0)
-    if file.read(6).startswith(_COMPRESSED):
+    head = file.read(tarfile.BLOCKSIZE)
+    if head.startswith(_COMPRESSED):
         expected = "a plain one, whose images can be read in place; unpack it (gunzip, zstd -d)"
         return f"TarShards: got a compressed tar file, expected {expected}, {where}"
+    try:
+        if len(head) == tarfile.BLOCKSIZE:
+            tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return f"TarShards: got no tar file, expected images as `fkdx index --help` lists them, {where}"
     expected = "one that ends with zeros; copy it again"
     return f"TarShards: not a whole tar file ({error}), expected {expected}, {where}"
 
@@ -197,7 +204,8 @@ def _json_note(text: bytes, name: str, shard: str) -> Note:
         return None, None
     key, label = said.get("filename", said.get("file_name")), said.get("label")
     plain = isinstance(label, int) and not isinstance(label, bool)
-    return key if isinstance(key, str) and is_image(key) else None, label if plain else None
+    named = isinstance(key, str) and is_image(key)
+    return key.removeprefix("./") if named else None, label if plain else None
 
 
 _NOTES = {".cls": _class_note, ".json": _json_note}  # by suffix

@@ -1,6 +1,7 @@
 """Images inside zip files: stored entries are read in place, deflated ones one after the other."""
 
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -67,6 +68,9 @@ class ZipFiles(Shards):
 
 
 def _scan(path: str) -> Iterator[ZipEntry]:
+    if os.path.exists(os.path.splitext(path)[0] + ".z01"):
+        expected = f"a whole one; join the parts: zip -s 0 {path} --out WHOLE.zip"
+        refuse("ZipFiles", "archive", "a part of a split one", expected, path)
     try:
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
             for info in archive.infolist():
@@ -77,6 +81,8 @@ def _scan(path: str) -> Iterator[ZipEntry]:
 
 
 def _entry(info: zipfile.ZipInfo, file: BinaryIO, path: str) -> ZipEntry:
+    if stat.S_ISLNK(info.external_attr >> 16):
+        refuse("ZipFiles", info.filename, "a link", "a file; make the archive without -y", path)
     if info.flag_bits & _ENCRYPTED:
         refuse("ZipFiles", info.filename, "an encrypted entry", "a plain one; unpack it", path)
     if info.compress_type not in _METHODS:

@@ -24,13 +24,14 @@ from fkdx.stores import (
     read_lines,
 )
 from fkdx.stores.imagenet import with_words
+from fkdx.stores.store import LEFT_BEHIND
 
 
 @pytest.fixture
 def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
     """Classes a, b, c, d with images in all but b, and folders that are no classes."""
     root = draw_black(tmp_path / "images", [f"{name}/{i}.jpg" for name in "acd" for i in range(3)], rng)
-    draw_black(root, [".ipynb_checkpoints/1.jpg", "lost+found/1.jpg", "@eaDir/1.jpg", "__MACOSX/1.jpg"], rng)
+    draw_black(root, [f"{name}/1.jpg" for name in (".ipynb_checkpoints", *LEFT_BEHIND)], rng)
     (root / "b").mkdir()
     return root
 

@@ -5,15 +5,17 @@ import io
 import json
 import os
 import shutil
+import stat
 import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from loading import Data, rows
-from store_writers import SYNSETS, WORDS, arrow_table, number, official_tar, parquet_rows
+from store_writers import SYNSETS, WORDS, arrow_table, mds, number, official_tar, parquet_rows
 from storing import write_tar
 
 from fkdx import CropLoader
@@ -247,6 +249,51 @@ def parquet_of_polars(data: Data, to: Path) -> Path:
     return to / "x.parquet"
 
 
+@writer
+def parquet_of_pandas(data: Data, to: Path) -> Path:
+    """Categories instead of texts; metadata that name no classes."""
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    images, labels = parquet_rows(data)
+    texts = {"path": [image["path"] for image in images], "label": [SYNSETS[label] for label in labels]}
+    columns = {"image": [image["bytes"] for image in images]}
+    columns |= {name: arrow.array(values).dictionary_encode() for name, values in texts.items()}
+    parquet.write_table(arrow.table(columns).replace_schema_metadata({"huggingface": "[]"}), to / "x.parquet")
+    return to / "x.parquet"
+
+
+@writer
+def merged_mds(data: Data, to: Path) -> Path:
+    """Two folders of shards under one index, as `streaming.base.util.merge_index` joins them."""
+    index = {"version": 2, "shards": []}
+    for group in "01":
+        (to / group).mkdir()
+        part = mds(Data(data.root, data.labels, data.keys[int(group) :: 2]), to / group)
+        for shard in json.loads((part / "index.json").read_text())["shards"]:
+            shard["raw_data"]["basename"] = f"{group}/mds/{shard['raw_data']['basename']}"
+            index["shards"].append(shard)
+    (to / "index.json").write_text(json.dumps(index))
+    return to
+
+
+@writer
+def beside_an_index_of_its_own(data: Data, to: Path) -> Path:
+    """A class folder that is called as an archive is; an `index.json` of something else."""
+    copy_to(to, data)
+    (to / "nothing.tar").mkdir()
+    (to / "index.json").write_text('{"0": "tench"}')
+    return to
+
+
+@writer
+def found_files(data: Data, to: Path) -> Path:
+    """`find . -name '*.JPEG' > files.txt`."""
+    copy_to(to, data)
+    (to / "files.txt").write_text("".join(f"./{key}\r\n" for key in data.keys))
+    return to / "files.txt"
+
+
 def batches(root: object, data: Data) -> list[tuple]:
     """Rows of an epoch but their keys, which are the same in any case."""
     loader = CropLoader(root, data.labels, 8, 2, 32, seed=9, threads=1)
@@ -267,7 +314,7 @@ def test_same_batches(data: Data, tmp_path: Path, write: Callable) -> None:
         root = tmp_path / "out"
     assert batches(root, data) == batches(data.root, data)
     named = {key.rpartition("/")[2]: int(c) for key, c in zip(store.keys, store.class_of)}
-    assert store.class_names in (list(SYNSETS), ["0", "1", "2"])
+    assert store.class_names in (list(SYNSETS), [*SYNSETS, "nothing.tar"], ["0", "1", "2"])
     assert sorted(named.values()) == sorted(map(number, data.keys))
 
 
@@ -308,6 +355,56 @@ def test_links_where_a_file_should_be(tmp_path: Path) -> None:
             tar.addfile(member)
         with pytest.raises(ValueError, match=rf"{name}, got a link to elsewhere, expected a file; .*x.tar"):
             open_store(tmp_path / "x.tar")
+
+
+def test_links_in_a_zip_file(tmp_path: Path) -> None:
+    """`zip -y` keeps links as they are: the entry's bytes are a path."""
+    info = zipfile.ZipInfo("a/1.jpg")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(info, "../elsewhere.jpg")
+    with pytest.raises(ValueError, match=r"a/1.jpg, got a link, expected a file; .* without -y, .*x.zip"):
+        open_store(tmp_path / "x.zip")
+
+
+def test_a_split_zip_file(tmp_path: Path, rng: np.random.Generator) -> None:
+    if shutil.which("zip") is None:
+        pytest.skip("no zip program")
+    (tmp_path / "1.jpg").write_bytes(rng.bytes(100_000))
+    subprocess.run(["zip", "-q", "-s", "64k", "x.zip", "1.jpg"], cwd=tmp_path, check=True)
+    with pytest.raises(ValueError, match=r"a part of a split one, .* zip -s 0 .*x.zip --out WHOLE.zip"):
+        open_store(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("suffix", ["tar", "zip", "parquet"])
+def test_archives_beside_images(data: Data, tmp_path: Path, suffix: str) -> None:
+    """The images of a flat folder are not hidden by an archive that was left there."""
+    folder = flat(data, tmp_path)
+    (folder / f"left.{suffix}").write_bytes(b"")
+    said = rf"1 {suffix} files \(left.{suffix}, ...\) beside images .* give '.*\*.{suffix}'"
+    with pytest.raises(ValueError, match=said):
+        open_store(f"{folder}/")
+
+
+def test_what_is_no_store(data: Data, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(FileNotFoundError, match=r"no images, expected one path a line, .*empty.txt"):
+        open_store(tmp_path / "empty.txt")
+    with pytest.raises(FileNotFoundError, match="got an empty list"):
+        open_store([])
+    for path in (data.root / data.keys[0], data.labels):
+        with pytest.raises(ValueError, match=f"got no tar file, .*`fkdx index --help` lists them, {path}"):
+            open_store(path)
+
+
+def test_folders_of_stores(tmp_path: Path) -> None:
+    """What to give, or to do, where images lie deeper or in another form."""
+    write_tar(tmp_path / "train/0.tar", {"a/1.jpg": b"x"})
+    with pytest.raises(FileNotFoundError, match=r"no images, .*; give one of its folders, such as .*/train,"):
+        len(open_store(tmp_path))
+    (tmp_path / "train/data-00000-of-00001.arrow").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"write Arrow files of `datasets` again as parquet"):
+        len(open_store(tmp_path))
 
 
 def test_braces_that_name_no_file(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """The data index: what it says, when it is used, and what happens to a damaged or stale one."""
 
+import json
 import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import store_writers
 from images import draw_black
+from loading import Data
+from store_writers import mds_by_its_layout
 from storing import contents, write_tar
 
 from fkdx import FormatError, reference
@@ -205,3 +209,22 @@ def test_sections_of_the_future(shards: Path) -> None:
                 DataIndex(path)
         else:
             assert "of tomorrow" in DataIndex(path)
+
+
+def test_index_of_shards_that_were_added_to(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index of a folder of MDS shards is that of the shards that its index.json names."""
+    monkeypatch.setattr(store_writers, "number", lambda key: "abc".index(key[0]))
+    keys = list(ImageFolder(folder).keys)
+    store = mds_by_its_layout(Data(folder, tmp_path, keys[:10]), tmp_path)
+    assert main(["index", str(store)]) == 0
+    assert len(open_store(store)) == 10
+    (tmp_path / "more").mkdir()
+    more = mds_by_its_layout(Data(folder, tmp_path, keys[20:25]), tmp_path / "more")
+    index, added = (json.loads((place / "index.json").read_text()) for place in (store, more))
+    added["shards"][0]["raw_data"]["basename"] = "shard.00002.mds"
+    (more / "shard.00000.mds").rename(store / "shard.00002.mds")
+    (store / "index.json").write_text(json.dumps({**index, "shards": index["shards"] + added["shards"]}))
+    with pytest.warns(UserWarning, match="it is of other files"):
+        assert len(open_store(store)) == 15

@@ -138,6 +138,22 @@ def test_other_columns(data: Data, tmp_path: Path) -> None:
         open_store(path)
 
 
+@pytest.mark.parametrize(
+    "said", ["{", "[]", '{"info": null}', '{"info": {"features": {"label": {"names": "abc"}}}}', "1", b"\xff"]
+)
+def test_metadata_of_another_form(tmp_path: Path, said: str | bytes) -> None:
+    """The numbers keep no names, and nothing else is lost."""
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = arrow.table({"image": [b"x", b"y"], "label": [1, 0]}).replace_schema_metadata(
+        {"huggingface": said}
+    )
+    parquet.write_table(table, tmp_path / "x.parquet")
+    store = open_store(tmp_path / "x.parquet")
+    assert (store.class_names, store.class_of.tolist()) == (["0", "1"], [1, 0])
+
+
 def test_paths_instead_of_images(data: Data, tmp_path: Path) -> None:
     images, _ = parquet_rows(data)
     images[6]["bytes"] = None
