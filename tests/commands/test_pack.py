@@ -113,7 +113,7 @@ def test_killed_again_and_again(
     kills = since = 0
     while kills < least or not target.exists():
         child = subprocess.Popen([sys.executable, "-c", code, folder, target], start_new_session=True)
-        time.sleep(0.25 + 0.3 * float(rng.random()) + since * 0.02)
+        time.sleep((0.25 + 0.3 * float(rng.random())) * 1.1**since)  # enough on a busy machine, too
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         kills, since = kills + 1, since + 1

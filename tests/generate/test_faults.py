@@ -202,7 +202,7 @@ def test_signals_stop_cleanly(options: list[str], number: int, capsys) -> None:
     while not list(folder.glob("0000*.json")):
         time.sleep(0.01)
     os.kill(process.pid, number)
-    process.join(30)
+    process.join(120)
     assert process.exitcode == 130
     assert "repeat the command" in log(options).read_text()
     assert not list(folder.rglob("*.tmp"))

@@ -219,7 +219,7 @@ def test_half_ratios_that_name_no_pixel_or_several(rng, tmp_path: Path, images: 
         boxes_from_half_ratios([[0.9, 0, 0.05, 1]], 3000, 100)
     with pytest.raises(ValueError, match="no pixel of an image of 10 x 10"):
         boxes_from_half_ratios([[0.55, 0, 0.1, 1]], 10, 10)
-    generate(rng, images, tmp_path / "labels", epochs=(3,))
+    generate(rng, images, tmp_path / "labels", epochs=(3,) * 8)  # one box in 20 fits the larger image
     Image.new("RGB", (4000, 3000)).save(images.root / KEYS[0])
     images = Images(images.root)
     with pytest.raises(TooManyUnreadable, match="pixel"):

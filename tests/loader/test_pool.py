@@ -218,7 +218,7 @@ def test_keyboard_interrupt(root: Path, rng: np.random.Generator) -> None:
     )
     for _ in range(3):
         done = _interrupted(root, script, rng.uniform(0, 0.5))
-        assert done.seconds < 5
+        assert done.seconds < 30  # 0.3 on an idle machine
         assert "KeyboardInterrupt" in done.errors
         assert done.code in (-signal.SIGINT, 130)
 
@@ -303,9 +303,14 @@ def test_the_next_copy_begins_before_a_batch_is_handed_out(root: Path) -> None:
     for step, batch in enumerate(loader):
         early += len(slots.events) == step + 2
         assert torch.equal(batch.images, expected[step])
-        time.sleep(0.3)  # the next one is decoded meanwhile
+        wait_for_images(loader, min(4 * (step + 3), 40))  # the next two are decoded meanwhile
     assert len(slots.events) == len(loader) == 10
     assert early >= 5  # never where the next one holds the corrupt image, nor at the end
+
+
+def wait_for_images(loader: CropLoader, count: int) -> None:
+    while loader.pool.stages()["images"] < count:
+        time.sleep(0.001)
 
 
 @pytest.mark.filterwarnings("ignore:CropLoader. skipped")

@@ -51,8 +51,7 @@ def test_sliders_move_the_thresholds(visit, page_path):
     slider = page.locator("#thresholds input[type=range]").first
     before = page.locator("#thresholds svg").inner_html()
     slider.evaluate("e => { e.value = 0.9; e.dispatchEvent(new Event('input')); }")
-    page.wait_for_timeout(500)
-    assert page.locator("#thresholds svg").inner_html() != before
+    page.wait_for_function("old => document.querySelector('#thresholds svg').innerHTML != old", arg=before)
 
 
 def test_boxes_lie_where_pillow_draws_them(visit, page_path, labelled):

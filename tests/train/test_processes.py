@@ -29,7 +29,7 @@ from fkdx.labels import fingerprint
 from fkdx.train.loop import main
 
 pytestmark = pytest.mark.slow
-SECONDS_TO_FAIL = 60
+SECONDS_TO_FAIL = 150  # 10 on an idle machine; who waits for a lost process waits for half an hour
 
 
 def test_two_processes_do_what_one_does(toy_data, tmp_path):
@@ -167,11 +167,9 @@ def test_a_killed_process_ends_the_other(toy_data, tmp_path, rank):
     run = tmp_path / "run"
     process = start(2, [*COMMON, *toy_data, "--epochs", "4000", "--output", str(run)])
     wait_for_step(run, 3)
-    told = time.monotonic()
     workers = workers_of(process)
     os.kill(workers[rank], signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
-    assert time.monotonic() - told < SECONDS_TO_FAIL
+    _, errors = process.communicate(timeout=SECONDS_TO_FAIL)
     assert process.returncode != 0
     said = [line for line in errors.splitlines() if line.startswith("fkdx train")]
     assert len(said) <= 1
