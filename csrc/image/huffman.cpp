@@ -16,47 +16,60 @@ void HuffmanDecoder::Table::fill(const JHUFF_TBL& huffman, bool is_ac) {
   ac = is_ac;
   std::memcpy(values, huffman.huffval, sizeof(values));
   std::memset(codes, 0, sizeof(codes));
-  std::memset(symbols, 0, sizeof(symbols));
+  std::memset(pairs, 0, sizeof(pairs));
+  uint8_t heads[1 << kIndexBits];  // see fill_code; too many where these bits hold none
+  std::memset(heads, kIndexBits + 1, sizeof(heads));
   uint32_t code = 0;
   int place = 0;
   for (int length = 1; length <= 16; ++length, code <<= 1) {
     offsets[length] = place - static_cast<int>(code);
     for (int i = 0; i < huffman.bits[length]; ++i, ++code, ++place) {
-      if (length > kIndexBits) continue;
-      const int free_bits = kIndexBits - length;
-      const Code one{static_cast<uint8_t>(length), values[place]};
-      std::fill_n(codes + (code << free_bits), 1 << free_bits, one);
-      fill_symbols(one, code << free_bits, free_bits);
+      if (length <= kIndexBits) {
+        fill_code({static_cast<uint8_t>(length), values[place]}, code << (kIndexBits - length), heads);
+      }
     }
     ends[length] = code << (16 - length);
   }
   ends[17] = ~0u;
-  if (ac) fill_pairs();
+  if (ac) pair_up(heads);
 }
 
-// Of a code that the table holds: `bits` begin with it, and free_bits of them are behind it.
-void HuffmanDecoder::Table::fill_symbols(Code code, uint32_t bits, int free_bits) {
-  const int size = ac ? code.value & 15 : code.value;
-  const bool broken = size > (ac ? kMaxAcSize : kMaxDcSize);
-  if (size > free_bits && !broken) return;
-  const int rest = broken ? free_bits : free_bits - size;
-  for (uint32_t at = bits; at < bits + (1u << free_bits); at += 1u << rest) {
-    std::fill_n(symbols + at, 1 << rest, symbol_of(code, uint64_t{at} << (64 - kIndexBits)));
+// All bits that begin with a code, of which `bits` are the first. heads: bits of its code and its number's
+// sign.
+void HuffmanDecoder::Table::fill_code(Code code, uint32_t bits, uint8_t* heads) {
+  const int free_bits = kIndexBits - code.length;
+  const uint32_t count = 1u << free_bits;
+  std::fill_n(codes + bits, count, code);
+  const Symbol one = symbol_of(code, 0);
+  const int size = std::max(one.total - code.length, 0);
+  const int head = code.length + (size > 0);
+  if (head > kIndexBits) return;
+  if (one.step <= kEndOfBlock) std::memset(heads + bits, head, count);
+  Pair pair = Pair::of(one);
+  pair.shift = static_cast<uint8_t>(63 - std::max(one.total - kIndexBits, 0));
+  for (uint32_t at = 0; at < count;
+       ++at) {  // what is behind the code, with zeros for what is behind the index
+    const int number = static_cast<int>(at << (16 - free_bits) << size >> 16);
+    const int value = number + (at < count / 2 ? one.value : 0);
+    pair.first_value = pair.second_value = static_cast<int16_t>(value);
+    pairs[bits + at] = pair;
   }
 }
 
-void HuffmanDecoder::Table::fill_pairs() {
+void HuffmanDecoder::Table::pair_up(const uint8_t* heads) {
   constexpr uint32_t kMask = (1 << kIndexBits) - 1;
+  Pair singles[1 << kIndexBits];
+  std::copy_n(pairs, 1 << kIndexBits, singles);
   for (uint32_t bits = 0; bits <= kMask; ++bits) {
-    const Symbol first = symbols[bits];
-    const Symbol second = symbols[(bits << first.total) & kMask];
-    const int total = first.total + second.total;
-    const bool both = (total <= kIndexBits) & (first.step < kEndOfBlock) & (second.total > 0);
-    Pair pair = Pair::of(first);
-    pair.total = static_cast<uint8_t>(both ? total : first.total);
-    pair.second_step = both ? second.step : 0;
-    pair.second_value = both ? second.value : first.value;
-    pairs[bits] = pair;
+    const Pair first = singles[bits];
+    const uint32_t behind = (bits << first.total) & kMask;
+    const Pair second = singles[behind];
+    const bool both = (first.first_step < kEndOfBlock) & (first.total + heads[behind] <= kIndexBits);
+    const int total = first.total + (both ? second.total : 0);
+    pairs[bits].total = static_cast<uint8_t>(total);
+    pairs[bits].shift = static_cast<uint8_t>(63 - std::max(total - kIndexBits, 0));
+    pairs[bits].second_step = both ? second.first_step : uint8_t{0};
+    pairs[bits].second_value = both ? second.second_value : first.second_value;
   }
 }
 
@@ -113,34 +126,30 @@ template <bool kStore>
 inline bool HuffmanDecoder::decode_block(Bits* state, const Block& block, int* dc, JCOEF* out) {
   Bits bits = *state;  // a copy, which stays in registers
   refill(&bits);
-  const Symbol first = next_symbol(*block.dc, &bits);
-  if (first.step != 0) return false;
-  *dc += first.value;
-  if (*dc >= kMaxDc || *dc < -kMaxDc) return false;
+  if (!decode_dc(*block.dc, &bits, dc)) return false;
   if (kStore) out[0] = static_cast<JCOEF>(*dc);
+  const Table& table = *block.ac;
   int k = 0;
-  int step = 0;
-  const auto inside = [&](int value) {
-    k += step;
-    if (kStore && k < kCoefficients) out[kNaturalOrder[k]] = static_cast<JCOEF>(value);
-    return k < kCoefficients - 1;
-  };
+  Pair pair{};
+  uint64_t before = 0;
   const auto another = [&] {
-    const Pair pair = pair_at(*block.ac, bits.window);
-    step = pair.first_step;
-    const bool both = inside(pair.first_value);
-    const int total = both ? pair.total : pair.first_total;
-    bits.window <<= total;
-    bits.count -= total;
-    step = both ? pair.second_step : step;
-    return both && inside(pair.second_value);
+    before = bits.window;
+    pair = table.pair_at(before);
+    k += pair.first_step;
+    if (kStore) out[kNaturalOrder[k]] = pair.first_value;
+    k += pair.second_step;
+    if (kStore) out[kNaturalOrder[k]] = static_cast<JCOEF>(pair.whole_second(before));
+    bits.window <<= pair.total;
+    bits.count -= pair.total;
+    return k < kCoefficients - 1;
   };
   while (another()) {
     refill(&bits);
     if (!another()) break;
   }
+  const bool sound = end_block(table, pair, before, k, &bits, kStore ? out : nullptr);
   *state = bits;
-  return k == kCoefficients - 1 || step == kEndOfBlock;
+  return sound;
 }
 
 template <bool kStore>

@@ -19,10 +19,15 @@ namespace fkdx {
 
 constexpr int kCoefficients = 64;
 
-inline constexpr uint8_t kNaturalOrder[kCoefficients] = {
-    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
-    41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
-    30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
+// Where the coefficients of a block lie, in the order of the scan. The steps of a pair may lead behind the
+// last one.
+inline constexpr uint8_t kNaturalOrder[kCoefficients + 80] = {
+    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48, 41, 34,
+    27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
+    58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63,
+    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
+    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
+    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
 
 class HuffmanDecoder {
  public:
@@ -61,7 +66,7 @@ class HuffmanDecoder {
 
  private:
   static constexpr int kIndexBits = 10;
-  static constexpr uint8_t kEndOfBlock = 128;  // a step out of the block
+  static constexpr uint8_t kEndOfBlock = 64;  // a step out of the block
   static constexpr int kMaxDc = 1 << 15;
   static constexpr int kMaxDcSize = 11;  // bits of a value; what takes more is libjpeg-turbo's to refuse
   static constexpr int kMaxAcSize = 10;
@@ -78,35 +83,40 @@ class HuffmanDecoder {
     uint8_t step;
     int16_t value;
   };
-  static constexpr Symbol kBroken = {1, 255, 0};  // leads out of the block, and is no end of it
+  static constexpr Symbol kBroken = {1, kEndOfBlock + 1, 0};  // leads out of the block, and is no end of it
 
-  // A symbol and, where the bits hold that too, the one behind it. Otherwise the second is the first again,
-  // no step further on: to store both is right in any case.
+  // What the next bits begin with: a symbol and, of AC, the one behind it if its head, the code with the
+  // number's sign, is among them too. Otherwise the second is the first again, no step further on: to store
+  // both is right in any case.
   struct Pair {
     uint8_t total;  // bits of both
-    uint8_t first_total;
+    uint8_t shift;  // 63 less those of them that lie behind the index, which second_value lacks
     uint8_t first_step;
     uint8_t second_step;
     int16_t first_value;
     int16_t second_value;
 
-    static Pair of(Symbol one) { return {one.total, one.total, one.step, 0, one.value, one.value}; }
+    static Pair of(Symbol one) { return {one.total, 63, one.step, 0, one.value, one.value}; }
+    int whole_second(uint64_t window) const {
+      return second_value + static_cast<int>(window << kIndexBits >> 1 >> shift);
+    }
+    int last_step() const { return second_step > 0 ? second_step : first_step; }
   };
 
   struct Table {
-    Pair pairs[1 << kIndexBits];      // of AC, by the next bits
-    Symbol symbols[1 << kIndexBits];  // by the next bits, where code and number fit
-    Code codes[1 << kIndexBits];      // by the next bits, where the code fits
-    uint32_t ends[18];                // of the codes of each length, as 16 bits
-    int32_t offsets[17];              // from a code to its value's place
+    Pair pairs[1 << kIndexBits];  // by the next bits
+    Code codes[1 << kIndexBits];  // by the next bits, where the code fits
+    uint32_t ends[18];            // of the codes of each length, as 16 bits
+    int32_t offsets[17];          // from a code to its value's place
     uint8_t values[256];
     JHUFF_TBL source;
     bool filled;  // from source; zeroed memory equals a table without any code
     bool ac;
 
     void fill(const JHUFF_TBL& huffman, bool is_ac);
-    void fill_symbols(Code code, uint32_t bits, int free_bits);
-    void fill_pairs();
+    void fill_code(Code code, uint32_t bits, uint8_t* heads);
+    void pair_up(const uint8_t* heads);
+    Pair pair_at(uint64_t window) const;
     Symbol symbol_of(Code code, uint64_t window) const;
     Symbol rare_symbol(uint64_t window) const;
     Symbol long_symbol(uint64_t window) const;
@@ -117,9 +127,6 @@ class HuffmanDecoder {
     const Table* ac;
     int component;
   };
-
-  struct Cursor;
-  struct Lane;
 
   // The bits to come, from the highest one down. The lower bits of `window`, behind `count`, may hold the
   // first ones of `next` already.
@@ -137,8 +144,8 @@ class HuffmanDecoder {
     bits->next += (63 - bits->count) >> 3;
     bits->count |= 56;
   }
-  static Symbol next_symbol(const Table& table, Bits* bits);
-  static Pair pair_at(const Table& table, uint64_t window);
+  static bool decode_dc(const Table& table, Bits* bits, int* dc);
+  static bool end_block(const Table& table, Pair last, uint64_t before, int k, Bits* bits, JCOEF* out);
   template <bool kStore>
   bool decode_blocks(JBLOCKROW* blocks);
   template <bool kStore>
@@ -149,12 +156,6 @@ class HuffmanDecoder {
   bool seek(uint32_t unit);
   bool arrived();
   bool leave();
-  bool decode_run(uint32_t unit);
-  bool decode_lanes(Cursor* first, Cursor* second) const;
-  bool start_lane(uint32_t first, uint32_t last, Lane* lane);
-  bool end_lane(const Lane& lane, uint32_t last) const;
-  bool begin_block(Cursor* at) const;
-  static bool step(const Table& table, Cursor* at);
   const uint8_t* end_before(uint32_t unit) const;
   uint32_t end_of_run(uint32_t unit) const;
   uint32_t entry_to(uint32_t unit) const { return points_->last_before(std::min(unit, proved_)); }
@@ -183,34 +184,6 @@ class HuffmanDecoder {
   const uint8_t* interval_;  // first byte behind the last restart marker
   uint64_t moved_out_;       // bytes since then that clean_ holds no more
 
-  // Units [first, last) that were read ahead, block by block.
-  struct Run {
-    uint32_t first = 0;
-    uint32_t last = 0;
-    std::vector<JCOEF> blocks;
-  };
-
-  // One of two parts of a run, which are decoded side by side: the CPU works on one while the other waits for
-  // its next code.
-  struct Cursor {
-    Bits bits;
-    const uint8_t* clean_end;
-    JCOEF* out;  // the block that is being decoded
-    int k;       // its last coefficient so far
-    int step;    // that led there
-    int block;   // its number in its unit
-    int left;    // blocks, with this one
-    int dc[MAX_COMPS_IN_SCAN];
-  };
-
-  struct Lane {
-    Cursor at;
-    uint8_t clean[kChunk + 2 * kBlockBytes];
-  };
-
-  Run run_;
-  bool run_checked_;  // the state before unit limit_ has been compared
-  Lane lanes_[2];
   Bits bits_;
   int dc_[MAX_COMPS_IN_SCAN];
   Block blocks_[D_MAX_BLOCKS_IN_MCU];
@@ -247,23 +220,39 @@ inline HuffmanDecoder::Symbol HuffmanDecoder::Table::symbol_of(Code code, uint64
           static_cast<int16_t>(value - (-negative & ((1 << size) - 1)))};
 }
 
-// What `symbols` does not hold.
+// What `pairs` does not hold.
 inline HuffmanDecoder::Symbol HuffmanDecoder::Table::rare_symbol(uint64_t window) const {
   const Code code = codes[window >> (64 - kIndexBits)];
-  return __builtin_expect(code.length > 0, 1) ? symbol_of(code, window) : long_symbol(window);
+  return code.length > 0 ? symbol_of(code, window) : long_symbol(window);
 }
 
-inline HuffmanDecoder::Symbol HuffmanDecoder::next_symbol(const Table& table, Bits* bits) {
-  Symbol symbol = table.symbols[bits->window >> (64 - kIndexBits)];
-  if (__builtin_expect(symbol.total == 0, 0)) symbol = table.rare_symbol(bits->window);
-  bits->window <<= symbol.total;
-  bits->count -= symbol.total;
-  return symbol;
+inline HuffmanDecoder::Pair HuffmanDecoder::Table::pair_at(uint64_t window) const {
+  const Pair pair = pairs[window >> (64 - kIndexBits)];
+  return __builtin_expect(pair.total > 0, 1) ? pair : Pair::of(rare_symbol(window));
 }
 
-inline HuffmanDecoder::Pair HuffmanDecoder::pair_at(const Table& table, uint64_t window) {
-  const Pair pair = table.pairs[window >> (64 - kIndexBits)];
-  return __builtin_expect(pair.total > 0, 1) ? pair : Pair::of(table.rare_symbol(window));
+// Adds the next DC code's difference to the predictor.
+inline bool HuffmanDecoder::decode_dc(const Table& table, Bits* bits, int* dc) {
+  const Pair pair = table.pair_at(bits->window);
+  if (pair.first_step != 0) return false;
+  *dc += pair.whole_second(bits->window);
+  bits->window <<= pair.total;
+  bits->count -= pair.total;
+  return *dc < kMaxDc && *dc >= -kMaxDc;
+}
+
+// Whether the pair that led to k, out of `before`, ends a block well. Where its first symbol does, the second
+// one is given back: it is the next block's.
+inline bool HuffmanDecoder::end_block(const Table& table, Pair last, uint64_t before, int k, Bits* bits,
+                                      JCOEF* out) {
+  if (__builtin_expect(k - last.second_step == kCoefficients - 1 && last.second_step > 0, 0)) {
+    const Symbol first = table.rare_symbol(before);
+    bits->window = before << first.total;
+    bits->count += last.total - first.total;
+    if (out) out[kCoefficients - 1] = first.value;
+    return true;
+  }
+  return k == kCoefficients - 1 || (last.last_step() == kEndOfBlock && k < kEndOfBlock + kCoefficients - 1);
 }
 
 }  // namespace fkdx

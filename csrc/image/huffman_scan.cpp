@@ -49,8 +49,6 @@ bool HuffmanDecoder::start(const jpeg_decompress_struct& jpeg) {
   unit_ = at_ = 0;
   wanted_.assign(units_, 0);
   points_ = nullptr;
-  run_.first = run_.last = 0;
-  run_checked_ = false;
   restart_interval_ = units_to_restart_ = jpeg.restart_interval;
   next_restart_ = 0;
   begin_interval();
@@ -68,7 +66,6 @@ void HuffmanDecoder::enter_at(const EntryPoints* points, const uint8_t* file, ui
   proved_ = all ? units_ : points->last_before(proved);
   file_ = file;
   limit_ = 0;
-  run_.first = run_.last = 0;
 }
 
 void HuffmanDecoder::want(unsigned top, unsigned left, unsigned bottom, unsigned right) {
@@ -108,13 +105,6 @@ bool HuffmanDecoder::restart() {
 bool HuffmanDecoder::decode_unit(JBLOCKROW* blocks) {
   const uint32_t unit = unit_++;
   if (!blocks || !wanted_[unit]) return true;
-  if (points_ && unit >= run_.last && !decode_run(unit)) return false;
-  if (unit < run_.last) {
-    const JCOEF* from = &run_.blocks[size_t{unit - run_.first} * blocks_in_unit_ * kCoefficients];
-    for (int i = 0; i < blocks_in_unit_; ++i)
-      std::memcpy(*blocks[i], from + i * kCoefficients, sizeof(JBLOCK));
-    return true;
-  }
   return go_to(unit) && read_unit<true>(blocks);
 }
 
@@ -161,7 +151,6 @@ bool HuffmanDecoder::seek(uint32_t unit) {
   const uint32_t asked = unit_ > 0 ? unit_ - 1 : 0;
   limit_ = points_->first_behind(std::max(end_of_run(std::max(asked, unit)), unit + 1));
   if (limit_ > proved_) limit_ = std::max(proved_, points_->first_behind(unit + 1));
-  run_checked_ = false;
   end_ = limit_ < units_ ? end_before(limit_) : file_end_;
   next_ = file_ + from.byte;
   if (end_ < next_ || end_ > file_end_) return false;
@@ -182,7 +171,7 @@ bool HuffmanDecoder::seek(uint32_t unit) {
 // Whether the state before unit limit_ is that of its point. That proves the point, because all that was read
 // began at one that had been proved.
 bool HuffmanDecoder::arrived() {
-  if (limit_ == 0 || run_checked_) return true;
+  if (limit_ == 0) return true;
   const EntryPoint& point = points_->before(limit_);
   if (next_ != end_ || unread(bits_) != static_cast<ptrdiff_t>((8 - point.bit) % 8)) return false;
   if (!std::equal(dc_, dc_ + components_, point.dc)) return false;
