@@ -37,8 +37,10 @@ def slice_labels(
     classes, or if nothing is left.
     """
     classes = labels.num_classes if labels.kind in CUT else labels.k
-    if k is not None and (labels.kind == "embedding" or not 1 <= k <= classes):
-        refuse("slice", "k", k, f"1 to {classes} of labels of classes", labels.path)
+    if k is not None and labels.kind == "embedding":
+        refuse("slice", "k", k, "none: embeddings have no classes to keep", labels.path)
+    if k is not None and not 1 <= k <= classes:
+        refuse("slice", "k", k, f"1 to {classes}", labels.path)
     most = int(labels.crop_counts.max(initial=0))
     if crops is not None and not 1 <= crops <= most:
         refuse("slice", "crops", crops, f"1 to {most}, the most that an image has", labels.path)

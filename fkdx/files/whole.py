@@ -15,12 +15,15 @@ class AtomicFile:
     before or complete.
 
     Raises FileExistsError if the target exists (unless `overwrite`), FileNotFoundError if its folder does
-    not, and BlockingIOError if another process writes it.
+    not, OSError if it is there and no file, and BlockingIOError if another process writes it.
     """
 
     def __init__(self, path: str | os.PathLike, overwrite: bool = False) -> None:
         self.path = Path(path)
         self.temporary = self.path.with_name(self.path.name + ".tmp")
+        if self.path.exists() and not self.path.is_file():
+            what = "a folder" if self.path.is_dir() else "a device or a pipe"
+            raise OSError(f"write: got {what}, expected the name of a file, {self.path}")
         if self.path.exists() and not overwrite:
             raise FileExistsError(
                 f"write: {self.path} exists; remove it, or ask to overwrite it (--overwrite)"

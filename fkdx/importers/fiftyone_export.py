@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fkdx.errors import refuse
+from fkdx.errors import expect, refuse
 from fkdx.files import write_whole
 from fkdx.importers.pred_probs import mean_probabilities
 from fkdx.labels import ImageLabels, LabelFile
+from fkdx.labels.comparable import check_class_labels
 from fkdx.labels.distributions import Tail
 
 
@@ -23,17 +24,22 @@ def export_fiftyone(
     confidence that probability; the attribute `agreement` is the part of the crops whose likeliest class it
     is. `images` are those of `labels`; `tail` is that of `fkdx.labels.distributions.recover`.
 
-    Raises ValueError for mixed crops, whose labels are of two images; OSError if the file cannot be written.
+    Raises ValueError for embeddings, for mixed crops, whose labels are of two images, and for two keys that
+    differ in their suffix alone; OSError if the file cannot be written.
     """
+    check_class_labels("export", labels)
     if labels.mix_size:
         refuse(
             "export", "labels", "mixed crops, which show two images", "labels of one image each", labels.path
         )
-    shown = {
-        str(PurePosixPath(image.key).with_suffix("")): opinion(labels, image, tail)
-        for image in images
-        if len(image.flips)
-    }
+    shown: dict[str, Any] = {}
+    for image in images:
+        name = str(PurePosixPath(image.key).with_suffix(""))
+        expect(
+            "export", name not in shown, "images", f"two called '{name}'", "one, without suffix", labels.path
+        )
+        if len(image.flips):
+            shown[name] = opinion(labels, image, tail)
     names = labels.classes or [str(number) for number in range(labels.num_classes)]
     write_whole(path, json.dumps({"classes": names, "labels": shown}, ensure_ascii=False).encode())
     return len(shown)

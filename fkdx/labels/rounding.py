@@ -46,7 +46,8 @@ def record_bytes(labels: LabelFile, encoding: layout.Encoding) -> float | None:
     if labels.mix_size or labels.kind == "embedding" or not len(labels):
         return None
     codec = _codec(labels, encoding, default_value_type(labels.kind, encoding), labels._required)
-    return (codec.stride(*labels[0].image_size) + 1) / 8
+    height, width = labels[0].image_size or (1, 1)  # boxes that are parts of an image take no other place
+    return (codec.stride(height, width) + 1) / 8
 
 
 def _codec(

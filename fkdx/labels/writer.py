@@ -114,6 +114,9 @@ class LabelWriter:
         required += layout.EXTRA_OPERATIONS * (extra is not None)
         if value_type is None:
             value_type = default_value_type(kind, encoding)
+        if kind == "hard" and value_type != "none":
+            expected = "none: hard labels are class ids without values"
+            refuse("LabelWriter", "value type", value_type, expected, path)
         self.value_type = value_type
         numbers = (
             _number("kind", kind, layout.KINDS),

@@ -151,8 +151,8 @@ class Inspector:
             return None, "this image is not in the folder"
         try:
             return self.source.encoded(place), None
-        except OSError as error:
-            return None, f"this image cannot be read: {error.strerror}"
+        except (OSError, ValueError, RuntimeError) as error:
+            return None, f"this image cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def choose(found: Survey, count: int) -> dict[str, list[int]]:

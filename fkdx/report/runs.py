@@ -2,12 +2,15 @@
 
 import csv
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+
+from fkdx.errors import refuse
 
 Line = dict[str, Any]
 # Panels of a report: kind of line, its number, title of the axis, whether it is a share.
@@ -36,11 +39,13 @@ class Run:
     recipe: dict[str, Any]
 
     def points(self, kind: str, number: str) -> list[tuple[int, float]]:
-        """(step, value) of every line that has the number."""
+        """(step, value) of every line that has the number, a finite one."""
         return [
             (line["step"], float(line[number]))
             for line in self.lines
-            if line["kind"] == kind and isinstance(line.get(number), int | float)
+            if line["kind"] == kind
+            and isinstance(line.get(number), int | float)
+            and math.isfinite(line[number])
         ]
 
     @property
@@ -62,7 +67,12 @@ class Run:
         if not path.is_file():
             return {}
         with path.open(newline="") as file:
-            return {row["class"]: (int(row["images"]), float(row["top1"])) for row in csv.DictReader(file)}
+            try:
+                return {
+                    row["class"]: (int(row["images"]), float(row["top1"])) for row in csv.DictReader(file)
+                }
+            except (ValueError, KeyError, TypeError) as error:
+                refuse("report", "table", f"{error!r}", "columns class, images, top1", path)
 
     @property
     def seed(self) -> Any:
@@ -80,17 +90,29 @@ class Run:
 def read_run(folder: str | Path) -> Run:
     """A run under way or at its end.
 
-    Raises FileNotFoundError where the folder holds no log.
+    Raises FileNotFoundError where the folder holds no log, ValueError for a recipe that is no YAML.
     """
     folder = Path(folder)
     log = folder / "log.jsonl"
     if not log.is_file():
         raise FileNotFoundError(f"report: no log.jsonl, expected the --output folder of a run, {folder}")
-    text = log.read_text(errors="replace")
-    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    lines = [line for text in log.read_text(errors="replace").split("\n") if (line := _line(text))]
     args = folder / "args.yaml"
-    recipe = yaml.safe_load(args.read_text()) if args.is_file() else {}
+    try:
+        recipe = yaml.safe_load(args.read_text()) if args.is_file() else {}
+    except yaml.YAMLError as error:
+        refuse("report", "recipe", " ".join(str(error).split()), "YAML", args)
     return Run(folder.resolve().name, folder, lines, recipe if isinstance(recipe, dict) else {})
+
+
+def _line(text: str) -> Line | None:
+    """A line of the log; None for one that was torn by a full disk or is being written."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    whole = isinstance(line, dict) and isinstance(line.get("step"), int) and "kind" in line
+    return line if whole else None
 
 
 def named_apart(runs: list[Run]) -> list[Run]:
@@ -125,8 +147,7 @@ def differences(runs: list[Run]) -> list[tuple[str, list[Any]]]:
 
 
 def seeds(runs: list[Run]) -> list[tuple[str, int, float, float]]:
-    """Groups of runs that differ in their seeds alone: (names, runs, mean and standard deviation of "
-    "top-1)."""
+    """Groups of runs that differ in their seeds alone: (names, runs, mean and deviation of top-1)."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         rest = {key: value for key, value in run.recipe.items() if key not in (*ORDINARY, "seed")}

@@ -102,6 +102,6 @@ async def _guarded(token: str, answer: Callable[[Request], Response], request: R
 
 def _integer(request: Request, name: str, least: int, most: int, default: int | None = None) -> int:
     text = request.query_params.get(name, "" if default is None else str(default))
-    if not text.isdigit() or not least <= int(text) <= most:
-        raise HTTPException(400, f"{name}, got '{text}', expected {least} to {most}")
+    if not (text.isascii() and text.isdigit() and len(text) < 20) or not least <= int(text) <= most:
+        raise HTTPException(400, f"{name}, got '{text[:20]}', expected {least} to {most}")
     return int(text)

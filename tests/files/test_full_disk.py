@@ -21,6 +21,15 @@ from fkdx.train import checkpoint
 FULL = os.environ.get("FKDX_FAULTS") == "full"
 
 
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    """`-o /dev/null` as root would take the device away from everybody."""
+    os.mkfifo(tmp_path / "pipe")
+    for target, what in ((tmp_path / "pipe", "a device or a pipe"), (tmp_path, "a folder")):
+        with pytest.raises(OSError, match=f"write: got {what}, expected the name of a file, {target}"):
+            write_whole(target, b"x")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def bare_file(folder: Path) -> Path:
     write_whole(folder / "x", bytes(range(256)) * 9)
     return folder / "x"

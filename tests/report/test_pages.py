@@ -2,14 +2,17 @@
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fkdx import LabelFile, LabelWriter, cli
+from fkdx.report.label_page import open_report
 from fkdx.report.page import listed
 from fkdx.report.runs import read_run, seeds
+from fkdx.stores import open_store
 
 from label_draws import write_labels  # isort: skip
 
@@ -98,6 +101,27 @@ def test_images_that_are_gone_or_broken_are_named(labelled, tmp_path):
     assert None in faults
 
 
+def test_boxes_that_are_parts_of_images(rng, tmp_path):
+    """Labels that were packed without their images have no sizes."""
+    write_labels(tmp_path / "l.fkdl", rng, ratios=True, encoding="compact")
+    assert cli.main(["report", str(tmp_path / "l.fkdl"), "-o", str(tmp_path / "l.html")]) == 0
+
+
+def test_a_damaged_entry_of_an_archive_is_named(labelled, tmp_path):
+    labels, images = labelled
+    keys = list(open_store(images).keys)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for key in keys:
+            archive.writestr(key, (images / key).read_bytes())
+        at = archive.getinfo(keys[1]).header_offset + 30 + len(keys[1])
+    data = bytearray((tmp_path / "x.zip").read_bytes())
+    data[at : at + 8] = b"\xff" * 8
+    (tmp_path / "x.zip").write_bytes(data)
+    inspector = open_report(LabelFile(labels), open_store(tmp_path / "x.zip")).inspector
+    assert "damaged deflate data" in inspector.detail(1)["fault"]
+    assert inspector.detail(0)["picture"]
+
+
 def test_two_label_files(labelled, tmp_path, capsys):
     labels, _ = labelled
     other = tmp_path / "other.fkdl"
@@ -144,6 +168,20 @@ def test_runs_side_by_side(tmp_path):
     rows = seeds([read_run(run) for run in runs])
     assert [(row[0], row[1]) for row in rows] == [("run1, run2", 2)]
     np.testing.assert_allclose(rows[0][2:], [51.5, np.std([51, 52], ddof=1)])
+
+
+def test_odd_lines_and_files_of_a_run(tmp_path, capsys):
+    folder = write_run(tmp_path / "a", 0, [50.0])
+    odd = ['{"kind": "st', "[1]", "5", '{"step": 1}', '{"kind": "step"}', "\0\0"]
+    lost = '{"kind": "step", "step": 9, "loss": NaN}'
+    with (folder / "log.jsonl").open("a") as log:
+        log.write("".join(f"{line}\n" for line in [*odd, lost]))
+    assert cli.main(["report", str(folder), "-o", str(tmp_path / "x.html")]) == 0
+    for name, said in (("classes.csv", "columns class, images, top1"), ("args.yaml", "expected YAML")):
+        (folder / name).write_text("[class,images,top1\na,b,c\n")
+        assert cli.main(["report", str(folder), "-o", str(tmp_path / "x.html")]) == 1
+        assert re.search(rf"{said}, .*{name}\n$", capsys.readouterr().err)
+        (folder / name).unlink()
 
 
 def test_accuracy_of_classes_beside_the_teachers(labelled, tmp_path):

@@ -50,6 +50,8 @@ def test_search_and_class(client):
         ("/token/image?number=9", 400),
         ("/token/image?number=-1", 400),
         ("/token/image?number=ant/1.jpg", 400),
+        ("/token/image?number=%C2%B2", 400),  # a digit to Unicode, no number to Python
+        (f"/token/image?number={'9' * 5000}", 400),
         ("/token/rows?count=0", 400),
         ("/token/rows?sort=__class__", 400),
     ],
