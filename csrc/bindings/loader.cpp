@@ -264,6 +264,7 @@ void bind_loader(py::module_& m) {
            "sizes"_a = std::vector<std::pair<int, int>>{}, "streams"_a = std::vector<uint64_t>{},
            "first_crops"_a = std::vector<int64_t>{}, "urgent"_a = false, "entries"_a = py::none(),
            "held"_a = std::vector<std::string_view>{})
+      .def("check_process", &Pool::check_process)
       .def("close", &Pool::close, py::call_guard<Unlocked>())
       .def("stages", &stages)
       .def_property_readonly("threads", &Pool::threads);

@@ -59,6 +59,9 @@ class Pool {
   // Runs pool's destructor in its own process and leaks it in a forked child.
   static void delete_in_owner(Pool* pool);
 
+  // Throws std::runtime_error in a forked child, where the threads are not.
+  void check_process() const;
+
   bool in_owner() const;
   int threads() const { return static_cast<int>(thread_count_); }
   int64_t cache_bytes() const { return cache_.bytes(); }
@@ -67,7 +70,6 @@ class Pool {
  private:
   void run();
   void drop(Batch& batch);  // needs the lock
-  void check_process() const;
 
   const size_t thread_count_;
   const int owner_;  // process id

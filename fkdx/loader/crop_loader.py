@@ -9,6 +9,7 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,6 +36,7 @@ from fkdx.loss.target import KINDS, LabelKind
 from fkdx.stores import Store, check_random_access, open_store
 
 _HOPELESS = 100  # unreadable images in a row after which something else must be wrong
+_Slots = tuple[np.ndarray, np.ndarray | None]  # memory for a batch, and for what it is mixed with
 
 
 class CropLoader:
@@ -239,40 +241,58 @@ class CropLoader:
         epoch, self._step, self._start = self._epoch, self._start, 0
         order = self.sampler.order(epoch)
         steps = range(self._step, len(self))
-        begun: deque[_Part] = deque()  # after the one that is handed out
+        begun: deque[Future[_Part]] = deque()  # after the one that is handed out
+        planner = ThreadPoolExecutor(1, "fkdx-planner")  # so that the caller need not wait for the plans
 
-        def begin(step: int) -> _Part:
-            begun.append(self._begin(epoch, order, step))
+        def begin(step: int) -> Future[_Part]:
+            # Here, in the caller's thread: it has chosen the CUDA device to which pinned memory belongs.
+            slots = self._slots.take(), self._partner_slot()
+            begun.append(planner.submit(self._begin, epoch, order, step, slots))
             return begun[-1]
 
-        for part in run_ahead(begin, steps, self.prefetch):
-            begun.popleft()
-            self._replace_bad(part, epoch, order)
-            batch = self._deliver(part)
-            if begun and begun[0].whole():  # its copy shall not wait until the caller comes back
-                self._slots.begin(begun[0].pending.slot, self._rows)
-            self._step += 1
-            del part  # the slot belongs to the caller now
-            yield batch
-            del batch
+        try:
+            for future in run_ahead(begin, steps, self.prefetch):
+                self.pool.check_process()  # a forked child has no planner, and would wait for ever
+                part = begun.popleft().result()
+                del future  # it would keep the slot that belongs to the caller from now on
+                part.plan.temperature = self._temperature(epoch, self._step / len(self))
+                self._replace_bad(part, epoch, order)
+                batch = self._deliver(part)
+                if begun:
+                    self._copy_if_whole(begun[0])
+                self._step += 1
+                del part
+                yield batch
+                del batch
+        finally:
+            for future in begun:
+                future.cancel()
+            planner.shutdown()
         self._epoch, self._step = epoch + self.crops_per_image, 0
         self.pool.warn_of_misfits()
 
-    def _begin(self, epoch: int, order: np.ndarray, step: int) -> "_Part":
+    def _copy_if_whole(self, planned: "Future[_Part]") -> None:
+        """The copy of the next batch shall not wait until the caller comes back."""
+        if planned.done() and not planned.exception() and (part := planned.result()).whole():
+            self._slots.begin(part.pending.slot, self._rows)
+
+    def _partner_slot(self) -> np.ndarray | None:
+        return self._partner_slots.take() if self._crops.mixed else None
+
+    def _begin(self, epoch: int, order: np.ndarray, step: int, slots: _Slots) -> "_Part":
         share = self._rows // self.crops_per_image
         positions = self.sampler.positions(step)[self.rank * share : (self.rank + 1) * share]
-        part = self._submit(epoch, order, positions, self._slots.take())
-        part.plan.temperature = self._temperature(epoch, step / len(self))
-        return part
+        return self._submit(epoch, order, positions, slots)
 
     def _submit(
-        self, epoch: int, order: np.ndarray, positions: np.ndarray, slot: np.ndarray, urgent: bool = False
+        self, epoch: int, order: np.ndarray, positions: np.ndarray, slots: _Slots, urgent: bool = False
     ) -> "_Part":
         laps, turns = np.divmod(positions, len(order))
         images = order[turns]
         plan = self._crops.plan(epoch, images, self.sampler.crops(epoch, images, laps))
+        slot, partner_slot = slots
         if partners := plan.partners:
-            partners.slot = self._partner_slots.take()
+            partners.slot = partner_slot
             partners.pixels = partners.slot[: len(partners.work.images)]
             if len(partners.pixels):
                 partners.pending = self.pool.submit(partners.work, partners.pixels, urgent)
@@ -296,7 +316,8 @@ class CropLoader:
         image = part.plan.work.images[i]
         for shift in range(1, _HOPELESS + 1):
             self._count_skip(image, error)
-            other = self._submit(epoch, order, part.positions[i : i + 1] + shift, rows, urgent=True)
+            slots = rows, self._partner_slot()
+            other = self._submit(epoch, order, part.positions[i : i + 1] + shift, slots, urgent=True)
             image = other.plan.work.images[0]
             errors = other.finish()
             if not errors:
@@ -325,7 +346,8 @@ class CropLoader:
             mix = mix and replace(mix, others=None)
         target, classes, mix = send((target, classes, mix), self._device)
         mix = mix and replace(mix, others=others)
-        keys = [self.pool.store.keys[file] for file in plan.work.images for _ in range(self.crops_per_image)]
+        keys = [self.pool.store.keys[image] for image in plan.work.images]
+        keys = [key for key in keys for _ in range(self.crops_per_image)]
         crops = torch.from_numpy(plan.crops.reshape(-1))
         images = self._slots.deliver(pixels, self._rows)
         return Batch(images, target, classes, keys, crops, mix, self._crops.bare)

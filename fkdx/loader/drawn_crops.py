@@ -20,11 +20,12 @@ class DrawnCrops:
         classes: names of the classes, in the store's order.
         view: the fields of a `View` that say where boxes come from.
         bare: False; targets are probabilities.
+        mixed: False; crops are of one image each.
 
     Raises ValueError if an image has no class.
     """
 
-    bare = False
+    bare = mixed = False
 
     def __init__(self, store: Store, crops_per_image: int, seed: int, rule: _C.RandomCrops) -> None:
         self._keys, self._seed = store.keys, seed

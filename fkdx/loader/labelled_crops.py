@@ -40,6 +40,7 @@ class LabelledCrops:
         classes: the class names, in the label file's order if it has one.
         view: the fields of a `View` that say where boxes come from.
         bare: whether targets are a teacher's logits, not probabilities.
+        mixed: whether crops are mixed with those of other images.
 
     Raises ValueError if the files do not label the same crops of the same images or cannot be averaged, or if
     images and labels do not match.
@@ -65,7 +66,7 @@ class LabelledCrops:
             self.files = list(calibrated(self.files, calibration))
         self._first = first = self.files[0]
         self._size, self._label_kind = size, label_kind
-        self.bare = first.kind == "dense_logits"
+        self.bare, self.mixed = first.kind == "dense_logits", bool(first.mix_size)
         self._ease = None if score is None else Ease(self.files, score)
         self.store = match_labels(store, first, on_missing, check_images)
         self._shown, self.stored = _with_crops(self.store, first)

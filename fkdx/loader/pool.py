@@ -123,6 +123,10 @@ class ImagePool:
     def threads(self) -> int:
         return self._pool.threads
 
+    def check_process(self) -> None:
+        """RuntimeError in a process that was forked from that of the pool."""
+        self._pool.check_process()
+
     def stages(self) -> dict[str, int]:
         """Nanoseconds of each stage, and counts, summed over all threads since the pool was made.
 
@@ -149,7 +153,7 @@ class ImagePool:
 
         `view` is for this batch; the default is that of the pool.
         """
-        places = [self.store.place(image) for image in work.images]
+        places = self.store.places(work.images)
         encoded, unread = self._read(work.images) if self.store.sequential else ([], {})
         native = self._pool.submit(
             self._native_view if view is None else view.native(),

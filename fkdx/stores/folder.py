@@ -1,7 +1,7 @@
 """Images that are files of their own: a list of files, or all files of a folder."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -67,6 +67,10 @@ class FileList(Store):
 
     def place(self, image: int) -> Place:
         return f"{self.path}/{self.keys[image]}", 0, -1
+
+    def places(self, images: Sequence[int]) -> list[Place]:
+        path, key = self.path, self.keys.table.key
+        return [(f"{path}/{key(image)}", 0, -1) for image in images]
 
     def sizes(self) -> np.ndarray:
         """Bytes of every file, with a bar where it takes long. FileNotFoundError where one is not there."""

@@ -1,5 +1,7 @@
 """Images of another store, under other names."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fkdx.stores.keys import Keys
@@ -25,6 +27,9 @@ class Selection(Store):
 
     def place(self, image: int) -> Place:
         return self.store.place(self._image(image))
+
+    def places(self, images: Sequence[int]) -> list[Place]:
+        return self.store.places(images if self.images is None else self.images[images].tolist())
 
     def encoded(self, image: int) -> bytes:
         return self.store.encoded(self._image(image))

@@ -52,6 +52,10 @@ class Store:
         """Where the bytes of an image lie: (file, offset, length); length -1 means the whole file."""
         raise NotImplementedError
 
+    def places(self, images: Sequence[int]) -> list[Place]:
+        """Those of several images."""
+        return [self.place(image) for image in images]
+
     def encoded(self, image: int) -> bytes:
         """An image's file, or its part of a larger one."""
         path, offset, length = self.place(image)

@@ -33,6 +33,8 @@ def test_same_batches(data: Data, tmp_path: Path, write: Callable[[Data, Path], 
     assert len(store) == len(data.keys)
     assert store.class_names == list(SYNSETS)
     assert batches(store, data.labels) == batches(data.root, data.labels)
+    some = [3, 0, 2]
+    assert store.places(some) == [store.place(image) for image in some]
     assert sorted(store.sizes().tolist()) == sorted((data.root / key).stat().st_size for key in data.keys)
 
 
