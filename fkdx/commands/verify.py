@@ -176,7 +176,10 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
     inputs = stored_inputs(args.teacher, labels) | options
     pretrained = args.checkpoint is None
     device = pick_device()
-    features = FEATURES_OF.get(tuple(labels.embeddings), "pooled") if labels.embeddings else None
+    features = None
+    if labels.embeddings:
+        named = FEATURES_OF.get(tuple(labels.embeddings), "pooled")
+        features = stored_facts(args.teacher, labels).get("features", named)
     facts = (args.teacher, args.checkpoint, pretrained, labels.num_classes, inputs, device)
     teacher = load_teacher(*facts, features=features)
 
@@ -194,12 +197,17 @@ def load(args: argparse.Namespace, labels: LabelFile) -> tuple[Callable, int, st
 
 def stored_inputs(teacher: str, labels: LabelFile) -> dict:
     """This teacher's inputs as the label file records them; empty if another teacher made the labels."""
+    facts = stored_facts(teacher, labels)
+    return {name: facts[name] for name in _INPUTS if facts.get(name) is not None}
+
+
+def stored_facts(teacher: str, labels: LabelFile) -> dict:
+    """What the label file records of this teacher; empty if another one made the labels."""
     provenance = labels.header.get("provenance")
     if not isinstance(provenance, dict):
         return {}
     teachers = [provenance.get("teacher"), *provenance.get("teachers", [])]
-    facts = next((t for t in teachers if isinstance(t, dict) and t.get("name") == teacher), {})
-    return {name: facts[name] for name in _INPUTS if facts.get(name) is not None}
+    return next((t for t in teachers if isinstance(t, dict) and t.get("name") == teacher), {})
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -23,7 +23,7 @@ class Embedder(nn.Module):
 
     def __init__(self, name: str, backbone: nn.Module, features: str = "pooled") -> None:
         super().__init__()
-        self.backbone, self.features = backbone, features
+        self.name, self.backbone, self.features = name, backbone, features
         self.sizes: dict[str, int] = {}
         if features == "pooled":
             return
@@ -36,6 +36,10 @@ class Embedder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         parts = self._pooled(images) if self.features == "pooled" else self._tokens(images)
+        strange = [type(part).__name__ for part in parts.values() if not isinstance(part, Tensor)]
+        if strange or not parts:
+            got = f"a {strange[0]}" if strange else "an empty dict"
+            raise ValueError(f"teacher: {self.name} gave {got}, expected (crops, values), or a dict of them")
         self.sizes = {name: part.shape[-1] for name, part in parts.items()}
         return torch.cat([part.float() for part in parts.values()], dim=-1)
 

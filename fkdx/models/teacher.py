@@ -78,12 +78,21 @@ class Teacher:
         step = min(self.limit or len(images), len(images))
         while True:
             try:
-                return torch.cat([self._forward(part) for part in images.split(step)])
+                return torch.cat([self._rows(part) for part in images.split(step)])
             except torch.OutOfMemoryError:
                 if step == 1:
                     raise
                 step = self.limit = (step + 1) // 2
                 torch.cuda.empty_cache()
+
+    def _rows(self, images: Tensor) -> Tensor:
+        """One row an image. ValueError for a model that gives another number of them."""
+        rows = self._forward(images)
+        if rows.ndim and len(rows) != len(images):
+            raise ValueError(
+                f"teacher: {self.name} gave {len(rows)} rows for {len(images)} crops, expected one each"
+            )
+        return rows
 
     def _forward(self, images: Tensor) -> Tensor:
         return self._classify(self._encode(images))

@@ -40,7 +40,8 @@ def extract(
 ) -> Features:
     """The features of a loader's images over all processes, the same on each of them.
 
-    embed: crops (n, size, size, 3) uint8 -> (n, D). Raises Interrupted on every process if one of them got a
+    embed: crops (n, size, size, 3) uint8 -> (n, D). Raises ValueError, naming an image, for features that are
+    not finite; Interrupted on every process if one of them got a
     signal.
     """
     rows, classes, keys = [], [], []
@@ -58,6 +59,9 @@ def extract(
     every = world.join(torch.cat([torch.empty(0, width), *rows]))
     labels = world.join(torch.cat([torch.empty(0, dtype=torch.int64), *classes]))
     names = world.gather(keys)
+    wrong = (~every.isfinite().all(dim=1)).nonzero()
+    at = names[int(wrong[0])] if len(wrong) else ""
+    expect("features", not len(wrong), "values", f"NaN or infinity ({len(wrong)} images)", "finite ones", at)
     order = torch.tensor(sorted(range(len(names)), key=names.__getitem__), dtype=torch.int64)
     return Features(every[order], labels[order])
 
@@ -78,7 +82,8 @@ def knn(
     for rows in functional.normalize(asked.rows, dim=1).split(CHUNK):
         cosines, nearest = (rows @ wall).topk(k, dim=1)
         votes = torch.zeros(len(rows), num_classes, device=rows.device)
-        votes.scatter_add_(1, known.classes[nearest], ((cosines - 1) / temperature).exp())
+        weights = ((cosines - cosines[:, :1]) / temperature).exp()  # the nearest one's is 1: no underflow
+        votes.scatter_add_(1, known.classes[nearest], weights)
         found.append(guesses(votes))
     return torch.cat(found)
 

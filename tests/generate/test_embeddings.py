@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,38 @@ def huge() -> nn.Module:
     return Numbers(0.0, 8193)
 
 
+class Tokens(Pair):
+    """Names its outputs as a vision transformer's are called, and has no tokens."""
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(zip(("cls", "patches"), super().forward(images).values()))
+
+
+def tokens() -> nn.Module:
+    return Tokens()
+
+
+class Odd(Pair):
+    def __init__(self, given: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.given = given
+
+    def forward(self, images: torch.Tensor) -> object:
+        return self.given(images.mean(dim=(2, 3)))
+
+
+def pairs() -> nn.Module:
+    return Odd(lambda rows: (rows, rows))
+
+
+def nothing() -> nn.Module:
+    return Odd(lambda rows: None)
+
+
+def fewer() -> nn.Module:
+    return Odd(lambda rows: rows if len(rows) == 1 else rows[1:])
+
+
 def test_own_functions(flat: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def run(function: str) -> int:
         options = changed(
@@ -175,8 +208,17 @@ def test_own_functions(flat: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert (moments.crops, moments.zeros) == (0, 60)
     assert run("nans") == 1
     assert "are not finite, 0.jpg" in capsys.readouterr().err
-    assert run("huge") == 1
-    assert "one or two embeddings of at most 8192 values" in capsys.readouterr().err
+    assert run("tokens") == 0
+    labels = ["verify", str(tmp_path / "tokens"), "--images", str(flat), "--teacher", f"{__name__}:tokens"]
+    assert cli.run(*labels[:1], labels[1:]) == 0
+    for function, said in {
+        "huge": "one or two embeddings of at most 8192 values",
+        "pairs": "pairs gave a tuple, expected (crops, values), or a dict of them",
+        "nothing": "nothing gave a NoneType, expected (crops, values), or a dict of them",
+        "fewer": "rows for",
+    }.items():
+        assert run(function) == 1
+        assert said in capsys.readouterr().err
 
 
 def test_torchvision_without_its_classifier(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from torch.nn.functional import normalize
 from toy import torchrun
 
 from fkdx import cli, reference
+from fkdx.loader import ValidationLoader
 from fkdx.train.distributed import World
-from fkdx.train.frozen import Features, counted, fit, knn, probe
+from fkdx.train.frozen import Features, counted, extract, fit, knn, probe
 
 MODEL = "test_resnet"
 
@@ -52,6 +53,14 @@ def test_probe_is_a_logistic_regression(rng) -> None:
     assert top1 > best - 12
 
 
+def test_votes_do_not_underflow(rng) -> None:
+    """Even of neighbours that are all far away, the nearest decides where the temperature is low."""
+    known, asked = draw(rng, 50), draw(rng, 20)
+    far = Features(-asked.rows, asked.classes)
+    nearest = (normalize(far.rows) @ normalize(known.rows).T).argmax(dim=1)
+    assert torch.equal(knn(known, far, 5, 3, 1e-8)[:, 0], known.classes[nearest])
+
+
 def test_knn_and_probe_refuse(rng) -> None:
     known = draw(rng, 10)
     with pytest.raises(ValueError, match="k-NN: k, got 11, expected 1 to the 10 training images"):
@@ -61,6 +70,13 @@ def test_knn_and_probe_refuse(rng) -> None:
     one = Features(known.rows, torch.zeros(10, dtype=torch.int64))
     with pytest.raises(ValueError, match="probe: classes of the training images, got 1, expected at least 2"):
         probe(one, one, 3)
+
+
+def test_features_that_are_not_finite(toy: Path) -> None:
+    loader = ValidationLoader(toy / "data/val", 4, 32, threads=1)
+    with pytest.raises(ValueError, match=r"features: values, got NaN or infinity .*, expected finite ones, "):
+        extract(lambda crops: torch.full((len(crops), 3), torch.nan), loader, World())
+    loader.close()
 
 
 @pytest.fixture(scope="module")
