@@ -360,9 +360,10 @@ uint32_t crc32c_of(const py::buffer& data, uint32_t crc) {
 void bind_labels(py::module_& m) {
   py::class_<LabelSet>(m, "LabelSet")
       .def(py::init([](const std::vector<std::string>& paths, const std::string& io) {
+             const Unlocked unlocked;
              return std::make_unique<LabelSet>(paths, io_named(io));
            }),
-           py::arg("paths"), py::arg("io"), py::call_guard<Unlocked>())
+           py::arg("paths"), py::arg("io"))
       .def_property_readonly("images", &LabelSet::images)
       .def("facts", &facts)
       .def("files", &files)
