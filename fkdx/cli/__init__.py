@@ -2,14 +2,13 @@
 
 import os
 import select
-import signal
 import sys
-import threading
 import warnings
 from importlib import import_module
 
 import fkdx
 from fkdx._version import __version__
+from fkdx.cli.interrupt import end_at_the_next_interrupt, held_while_torch_loads
 from fkdx.cli.verbs import VERBS, usage
 from fkdx.errors import error_text
 
@@ -51,7 +50,8 @@ def run(verb: str, argv: list[str]) -> int:
         if verb not in ("doctor", "completion"):  # doctor reports a missing extension itself
             _ = fkdx._C
         try:
-            status = import_module(VERBS[verb][0]).main(argv) or 0
+            with held_while_torch_loads():
+                status = import_module(VERBS[verb][0]).main(argv) or 0
         finally:
             if sys.stdout:
                 sys.stdout.flush()
@@ -71,13 +71,6 @@ def run(verb: str, argv: list[str]) -> int:
         print(f"fkdx {verb}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
     return 1
-
-
-def end_at_the_next_interrupt() -> None:
-    """Whoever presses Ctrl-C again while a stopped program ends wants it gone, not a traceback. What has a
-    final name is whole at every moment."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
 
 
 def on_one_line(text: str, argv: list[str]) -> str:

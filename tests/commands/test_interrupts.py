@@ -16,7 +16,6 @@ from toy import COMMON, environment, make_toy
 from fkdx.labels import LabelFile
 from fkdx.train import checkpoint
 
-pytestmark = pytest.mark.slow
 STOPPED = (130, -signal.SIGINT)  # the latter at the very end, when Python has no handler any more
 
 
@@ -35,6 +34,7 @@ def interrupted(words: list[str], begun, times: int, pause: float) -> tuple[int,
         return process.wait(100), process.stderr.read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", [0.0, 0.05, 0.3])
 def test_generate(pause: float, tmp_path: Path) -> None:
     make_teacher(tmp_path / "weights.safetensors")
@@ -50,6 +50,7 @@ def test_generate(pause: float, tmp_path: Path) -> None:
     LabelFile(output).verify()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pause", [0.0, 0.05, 0.3])
 def test_train(pause: float, tmp_path: Path, rng: np.random.Generator) -> None:
     run = tmp_path / "run"
@@ -60,3 +61,22 @@ def test_train(pause: float, tmp_path: Path, rng: np.random.Generator) -> None:
     assert status in STOPPED
     assert checkpoint.load(run / "last.pt")["position"]["total"] > 0
     assert not [name for name in os.listdir(run) if name.endswith(".tmp")] or pause == 0.0
+
+
+def test_the_import_of_torch_is_not_broken_off(tmp_path: Path) -> None:
+    """An exception in the middle of it aborts the program; here in one that only looks like torch."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text("import torch.part\nprint('whole')\n")
+    (tmp_path / "torch/part.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.2)\n"
+    )
+    (tmp_path / "nap.py").write_text(
+        "import time\ndef main(argv):\n    import torch\n    time.sleep(30)\n    print('slept')\n"
+    )
+    code = "import fkdx.cli; fkdx.cli.VERBS['nap'] = ('nap', ''); raise SystemExit(fkdx.cli.main(['nap']))"
+    outside = environment()
+    outside["PYTHONPATH"] = f"{tmp_path}:{outside['PYTHONPATH']}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=outside, capture_output=True, text=True, timeout=20
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "whole\n", "fkdx nap: stopped\n")
