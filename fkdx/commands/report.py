@@ -84,11 +84,14 @@ def report_runs(args: argparse.Namespace) -> None:
 
 def teacher_of(args: argparse.Namespace) -> dict[str, float] | None:
     """How often the teacher of the first labels that these runs name is right, by class; None if unknown."""
+    from fkdx.labels.comparable import check_class_labels
     from fkdx.report.runs import read_run
     from fkdx.report.survey import agreement
 
     if args.labels:
-        return agreement(LabelFile(args.labels))
+        labels = LabelFile(args.labels)
+        check_class_labels("report", labels)
+        return agreement(labels)
     names = [read_run(run).recipe.get("labels") for run in args.what]
     there = [name for name in names if name and isinstance(name, str) and Path(name).exists()]
     if not there:

@@ -21,6 +21,8 @@ class Crops:
         area: (n, m) parts of the image, `centres`, (n, m, 2) row and column of the centres in [0, 1]; None
             where the size of the images is unknown.
         mixed: crops of two images.
+        alike: of embeddings, which have no classes (K = 0): (n, m) cosine of each with the mean of its
+            image's, all dimensions standardised; NaN for zero vectors. None of labels of classes.
     """
 
     images: np.ndarray
@@ -34,6 +36,7 @@ class Crops:
     area: np.ndarray | None
     centres: np.ndarray | None
     mixed: bool
+    alike: np.ndarray | None = None
 
 
 def read_crops(labels: LabelFile, images: np.ndarray, part: int = 0) -> Crops:
@@ -44,6 +47,9 @@ def read_crops(labels: LabelFile, images: np.ndarray, part: int = 0) -> Crops:
     )
     crops = np.broadcast_to(numbers, (len(images), len(numbers)))
     boxes, flips, ids, values, tails = gather_with_tails(labels, images, crops)
+    alike = _alike(labels, values) if labels.embeddings else None
+    if labels.embeddings:
+        ids, values = np.zeros((2, *values.shape[:2], 0))
     ids, values = _sorted(labels, ids, probabilities(labels.kind, values, tails))
     return Crops(
         images=images,
@@ -55,8 +61,23 @@ def read_crops(labels: LabelFile, images: np.ndarray, part: int = 0) -> Crops:
         kept=values.shape[2],
         entropy=entropy(values, labels.num_classes),
         mixed=bool(labels.mix_size),
+        alike=alike,
         **_geometry(labels, images, boxes),
     )
+
+
+def _alike(labels: LabelFile, values: np.ndarray) -> np.ndarray:
+    """(n, m) cosines of embeddings (n, m, K), see `Crops`; of two embeddings a crop, their mean."""
+    places = np.cumsum(list(labels.embeddings.values()))[:-1]
+    cosines = []
+    for part, moments in zip(np.split(values, places, axis=2), labels.moments.values()):
+        there = part.any(axis=2, keepdims=True)
+        rows = np.where(there, (part - moments.mean) / moments.divisor, 0)
+        rows = rows / np.maximum(np.linalg.norm(rows, axis=2, keepdims=True), 1e-12)
+        middle = rows.sum(axis=1, keepdims=True)
+        middle /= np.maximum(np.linalg.norm(middle, axis=2, keepdims=True), 1e-12)
+        cosines.append(np.where(there, rows * middle, np.nan).sum(axis=2))
+    return np.mean(cosines, axis=0)
 
 
 def entropy(values: np.ndarray, num_classes: int) -> np.ndarray:

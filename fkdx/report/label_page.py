@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fkdx.calibration import Calibration
 from fkdx.calibration.rule import true_classes
 from fkdx.importers.fkd_export import FKD_KINDS, fkd_bytes
@@ -15,7 +17,7 @@ from fkdx.report import charts
 from fkdx.report.comparison import Comparison, compare
 from fkdx.report.inspector import Inspector, choose, gallery, table_rows
 from fkdx.report.page import as_text, listed, render
-from fkdx.report.problems import find_problems
+from fkdx.report.problems import Problem, find_embedding_problems, find_problems
 from fkdx.report.survey import Survey, survey
 from fkdx.stores import Store
 from fkdx.stores.imagenet import with_words
@@ -23,6 +25,18 @@ from fkdx.stores.imagenet import with_words
 PICTURED = 22  # images with their crops ...
 CROPS_OF_IMAGE = 8  # ... and how many of them: with two galleries about 200 pictures
 GALLERY = 12
+
+COLUMNS = (  # of the table of images: name of the number, title
+    ("key", "key"),
+    ("folder", "folder"),
+    ("teacher", "teacher's class"),
+    ("score", "mean largest probability"),
+    ("agreement", "agrees with folder"),
+    ("unity", "crops agree"),
+    ("spread", "spread"),
+    ("entropy", "entropy"),
+)
+COLUMNS_OF_EMBEDDINGS = (("key", "key"), ("unity", "crops agree (cosine)"), ("spread", "spread"))
 
 
 @dataclass
@@ -53,29 +67,18 @@ def open_report(
     """Reads the label file once.
 
     Args:
-        labels: class labels of any kind.
+        labels: labels of any kind; of embeddings what needs classes is left out.
         source: its images, for pictures.
         other: labels of another teacher over the same crops.
         most_crops: read at most; of larger files evenly spread crops of every image.
         size: pixels of a pictured crop; None: as the labels say, at most 160.
         advance: called with the number of images of each step.
 
-    Raises ValueError where `other` labels other images, crops or classes.
+    Raises ValueError where `other` labels other images, crops or classes, or is beside embeddings.
     """
-    check_class_labels("report", labels, *([other] if other else []))
-    notes = []
-    truth = None
-    try:
-        names, truth = true_classes(labels)
-    except ValueError:
-        names = labels.classes or [str(c) for c in range(labels.num_classes)]
-        notes.append(
-            "True classes are unknown (the keys name no class folders of this file), so nothing is "
-            "compared with them."
-        )
-    if len(names) != labels.num_classes:
-        names = [str(c) for c in range(labels.num_classes)]
-    names = with_words(names)
+    if other:
+        check_class_labels("report", labels, other)
+    names, truth, notes = _classes(labels)
     if source is None:
         notes.append("No pictures: the images were not given (--images).")
     elif labels.ratios:
@@ -99,6 +102,24 @@ def open_report(
     return LabelReport(labels, found, names, inspector, compare(labels, other) if other else None, notes)
 
 
+def _classes(labels: LabelFile) -> tuple[list[str], np.ndarray | None, list[str]]:
+    """The names of the classes, the true ones of the images, and what to say where they are not known."""
+    if labels.embeddings:
+        note = "Embeddings have no classes: how sure the teacher was, and of what, is left out."
+        return [], None, [note]
+    names, truth, notes = labels.classes or [], None, []
+    try:
+        names, truth = true_classes(labels)
+    except ValueError:
+        notes.append(
+            "True classes are unknown (the keys name no class folders of this file), so nothing is "
+            "compared with them."
+        )
+    if len(names) != labels.num_classes:
+        names = [str(c) for c in range(labels.num_classes)]
+    return with_words(names), truth, notes
+
+
 def label_page(
     report: LabelReport, title: str, server: bool = False, advance: Callable[[], object] = lambda: None
 ) -> str:
@@ -111,11 +132,13 @@ def label_page(
         for image in shown:
             details[image] = report.inspector.detail(image, CROPS_OF_IMAGE)
             advance()
-    for rows, best in ((hardest, False), (easiest, True)):
+    for rows, best in ((hardest, False), (easiest, True)) if names else ():
         rows += gallery(report.inspector, GALLERY, best, advance)
     rows = [] if server else [report.inspector.row(image) for image in table_rows(found)]
     data = {
         "server": server,
+        "columns": COLUMNS if names else COLUMNS_OF_EMBEDDINGS,
+        "sort": "agreement" if names else "unity",
         "rows": rows,
         "details": details,
         "groups": groups,
@@ -130,19 +153,53 @@ def label_page(
         _charts(report),
         data,
         title=title,
-        subtitle=f"{len(labels):,} images, {found.tally.crops:,} crops, {len(names):,} classes",
+        subtitle=f"{len(labels):,} images, {found.tally.crops:,} crops, {_outputs(labels)}",
+        classes=bool(names),
         facts=_facts(labels),
         left_out=report.notes,
-        problems=find_problems(found, names, labels.k),
+        problems=_problems(report),
         pairs=_pairs(found, names),
         comparison=report.comparison and report.comparison.facts(),
         table_note=_table_note(server, len(rows), len(labels)),
     )
 
 
+def _outputs(labels: LabelFile) -> str:
+    if labels.embeddings:
+        return " and ".join(f"{name} of {size:,} values" for name, size in labels.embeddings.items())
+    return f"{labels.num_classes:,} classes"
+
+
+def _problems(report: LabelReport) -> list[Problem]:
+    labels = report.labels
+    if not labels.embeddings:
+        return find_problems(report.found, report.names, labels.k)
+    moments = labels.moments.values()
+    zeros = sum(each.zeros for each in moments)
+    return find_embedding_problems(report.found, zeros, zeros + sum(each.crops for each in moments))
+
+
 def _charts(report: LabelReport) -> dict[str, charts.Spec]:
-    tally, rule = report.found.tally, Calibration()
+    tally = report.found.tally
     specs: dict[str, charts.Spec | None] = {
+        **(_charts_of_classes(report) if report.names else {}),
+        "alike": charts.histogram(
+            tally.alike, "cosine", "Histogram of the cosine of embeddings with the mean of their image's"
+        )
+        if tally.alike.any()
+        else None,
+        "centres": charts.centres(tally) if tally.centres.any() else None,
+        "area": charts.histogram(tally.area, "share of the area", "Histogram of the area of crops")
+        if tally.area.any()
+        else None,
+        "sizes": charts.sizes(_sizes(report.labels)),
+    }
+    return {name: spec for name, spec in specs.items() if spec}
+
+
+def _charts_of_classes(report: LabelReport) -> dict[str, charts.Spec | None]:
+    tally, rule = report.found.tally, Calibration()
+    return {
         "thresholds": charts.thresholds(tally, rule.low, rule.middle, rule.top),
         "entropy": charts.histogram(tally.entropy, "entropy / log C", "Histogram of the entropy of crops"),
         "coverage": charts.coverage(tally) if len(tally.coverage) > 1 else None,
@@ -152,23 +209,17 @@ def _charts(report: LabelReport) -> dict[str, charts.Spec]:
         "outside": charts.histogram(
             tally.outside, "probability", "Histogram of the probability outside the top K"
         ),
-        "centres": charts.centres(tally) if tally.centres.any() else None,
-        "area": charts.histogram(tally.area, "share of the area", "Histogram of the area of crops")
-        if tally.area.any()
-        else None,
         "balance": charts.class_balance(tally.likeliest, report.names, "crops"),
         "confusion": charts.confusion(tally, report.names),
-        "sizes": charts.sizes(_sizes(report.labels)),
         "agreement": report.comparison and report.comparison.chart(),
     }
-    return {name: spec for name, spec in specs.items() if spec}
 
 
 def _facts(labels: LabelFile) -> dict[str, str]:
     provenance = labels.header.get("provenance", {})
     named = {name: provenance[name] for name in provenance if name not in ("command",)}
     facts = {
-        "labels": f"{labels.kind}, K = {labels.k}, {labels.encoding}, {labels.value_type} values",
+        "labels": f"{_kind(labels)}, {labels.encoding}, {labels.value_type} values",
         "crops an image": str(labels.crops) if labels.crops else "varying",
         "size": f"{labels.size / 1e6:,.1f} MB, {labels.size / max(int(labels.crop_counts.sum()), 1):.2f} "
         "bytes a crop",
@@ -180,6 +231,10 @@ def _facts(labels: LabelFile) -> dict[str, str]:
     if labels.mix_size:
         facts["mixed"] = f"crops of two images, {labels.mix_size} pixels"
     return facts
+
+
+def _kind(labels: LabelFile) -> str:
+    return _outputs(labels) if labels.embeddings else f"{labels.kind}, K = {labels.k}"
 
 
 def _sizes(labels: LabelFile) -> dict[str, float]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fkdx.report.survey import FLAT, TINY, Survey
+from fkdx.report.survey import FLAT, TINY, Survey, Tally
 
 GRADES = ("serious", "check", "note")
 
@@ -36,7 +36,7 @@ def find_problems(found: Survey, names: list[str], storage_k: int) -> list[Probl
     `names` are the C class names, `storage_k` the number of classes kept for each crop.
     """
     tally, images = found.tally, found.per_image
-    problems = [
+    return _in_order(
         *_against_folders(found),
         _graded(
             tally.flat,
@@ -48,24 +48,7 @@ def find_problems(found: Survey, names: list[str], storage_k: int) -> list[Probl
             "nothing. Many of them point to a teacher fed with other inputs than it was trained on (size, "
             "mean, std), or to a temperature that is too high.",
         ),
-        _graded(
-            tally.duplicates,
-            tally.crops,
-            0.5,
-            0.001,
-            "duplicate crops",
-            "Same box and flip as another crop of the same image: they take space and teach nothing new.",
-        ),
-        _graded(
-            tally.tiny,
-            tally.crops,
-            0.5,
-            0.02,
-            "very small crops",
-            f"A side of the box is below {TINY} pixels. Raise the lower end of the scale when labels are "
-            "made, "
-            "or drop these crops by calibration.",
-        ),
+        *_of_boxes(tally),
         _graded(
             int((tally.named == 0).sum()),
             len(names),
@@ -86,9 +69,43 @@ def find_problems(found: Survey, names: list[str], storage_k: int) -> list[Probl
             "does not know it.",
         ),
         *_confused_both_ways(found, names),
-    ]
+    )
+
+
+def find_embedding_problems(found: Survey, zeros: int, embeddings: int) -> list[Problem]:
+    """The same of stored embeddings, `zeros` of which have no direction."""
+    text = (
+        "Without a direction: they are kept out of the loss. Many of them point to a teacher that fails on "
+        "some images, or at a low precision."
+    )
+    return _in_order(*_of_boxes(found.tally), _graded(zeros, embeddings, 0.5, 0.01, "zero vectors", text))
+
+
+def _in_order(*problems: Problem) -> list[Problem]:
     order = {grade: place for place, grade in enumerate(GRADES)}
-    return sorted((p for p in problems if p and p.count), key=lambda p: (order[p.grade], -p.share))
+    return sorted((p for p in problems if p.count), key=lambda p: (order[p.grade], -p.share))
+
+
+def _of_boxes(tally: Tally) -> list[Problem]:
+    return [
+        _graded(
+            tally.duplicates,
+            tally.crops,
+            0.5,
+            0.001,
+            "duplicate crops",
+            "Same box and flip as another crop of the same image: they take space and teach nothing new.",
+        ),
+        _graded(
+            tally.tiny,
+            tally.crops,
+            0.5,
+            0.02,
+            "very small crops",
+            f"A side of the box is below {TINY} pixels. Raise the lower end of the scale when labels are "
+            "made, or drop these crops by calibration.",
+        ),
+    ]
 
 
 def _graded(count: int, of: int, serious: float, check: float, title: str, text: str) -> Problem:

@@ -4,7 +4,8 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ class Tally:
         crops: how many were looked at.
         largest, margin, entropy, outside: (BINS,) crops by their largest probability, by its distance to the
             second largest, by entropy / log C, and by the probability outside the top K.
+        alike: (BINS,) crops by the cosine of their embedding with the mean of their image's, see `Crops`.
         area: (BINS,) crops by their part of the image; `centres`, (GRID, GRID) by row and column of their
             centres. All zeros where the size of the images is unknown.
         coverage: (k,) sums of the 1, 2, ... k largest probabilities.
@@ -43,6 +45,7 @@ class Tally:
     margin: np.ndarray
     entropy: np.ndarray
     outside: np.ndarray
+    alike: np.ndarray
     area: np.ndarray
     centres: np.ndarray
     coverage: np.ndarray
@@ -73,7 +76,8 @@ class PerImage:
             `highest`, the smallest and the largest of them.
         entropy: mean, in [0, 1].
         majority: the likeliest class of most crops; -1 without crops.
-        unity: part of the crops that agree on it.
+        unity: part of the crops that agree on it; of embeddings the mean of the cosines of `Crops`, and
+            `spread` their standard deviation.
         agreement: part of the crops whose likeliest class is the true one; NaN where that is unknown.
     """
 
@@ -112,7 +116,7 @@ def survey(
     """Reads all crops, or evenly spread ones of each image where the file holds more than `most_crops`.
 
     Args:
-        labels: of any kind of class labels.
+        labels: of any kind; of embeddings only what needs no classes is counted.
         truth: (N,) true classes, -1 where unknown; None if all are.
         most_crops: at least 1.
         advance: called with the number of images of each step.
@@ -125,7 +129,10 @@ def survey(
     tally = empty_tally(labels)
 
     def look(images: np.ndarray) -> tuple[int, Tally]:
-        return len(images), tally_of(read_crops(labels, images, part), truth, per_image, labels.num_classes)
+        crops = read_crops(labels, images, part)
+        if labels.embeddings:
+            return len(images), tally_of_embeddings(crops, per_image, empty_tally(labels))
+        return len(images), tally_of(crops, truth, per_image, labels.num_classes)
 
     with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as threads:
         for images, found in _in_order(threads, look, chunks(counts, part)):
@@ -173,7 +180,8 @@ def _in_order(threads: ThreadPoolExecutor, function, items, ahead: int = 4):
 
 def empty_tally(labels: LabelFile) -> Tally:
     classes, kept = labels.num_classes, min(labels.k, MOST_COVERED)
-    by_bin = {name: np.zeros(BINS, np.int64) for name in ("largest", "margin", "entropy", "outside", "area")}
+    names = ("largest", "margin", "entropy", "outside", "alike", "area")
+    by_bin = {name: np.zeros(BINS, np.int64) for name in names}
     by_class = {name: np.zeros(classes, np.int64) for name in ("likeliest", "named", "of_class", "agreed")}
     return Tally(
         crops=0,
@@ -199,23 +207,44 @@ def tally_of(crops: Crops, truth: np.ndarray, per_image: PerImage, classes: int)
     second = values[..., 1] if values.shape[2] > 1 else 1 - values[..., 0]
     _fill(per_image, crops, entropy, right, known)
     return Tally(
-        crops=n * m,
         largest=histogram(values[..., 0]),
         margin=histogram(values[..., 0] - second),
         entropy=histogram(entropy),
         outside=histogram(1 - values.sum(axis=2)),
-        area=histogram(crops.area) if crops.area is not None else np.zeros(BINS, np.int64),
-        centres=_centres(crops),
+        alike=np.zeros(BINS, np.int64),
         coverage=values.cumsum(axis=2)[..., :MOST_COVERED].sum(axis=(0, 1), dtype=np.float64),
         likeliest=np.bincount(top.ravel(), minlength=classes),
         named=np.bincount(crops.ids.ravel(), minlength=classes) if crops.kept < classes else n * m,
         of_class=np.bincount(np.broadcast_to(true, top.shape)[known], minlength=classes),
         agreed=np.bincount(top[right & known], minlength=classes),
         confused=_pairs(np.broadcast_to(true, top.shape)[known & ~right], top[known & ~right], classes),
-        duplicates=_duplicates(crops),
-        tiny=int((crops.boxes[..., 2:].min(axis=2) < TINY).sum()) if crops.area is not None else 0,
         flat=int((entropy > FLAT).sum()),
+        **_places(crops),
     )
+
+
+def tally_of_embeddings(crops: Crops, per_image: PerImage, empty: Tally) -> Tally:
+    """Counts of some images' crops (n, m); fills in their rows of `per_image`."""
+    known = np.isfinite(crops.alike)
+    count = np.maximum(known.sum(axis=1), 1)
+    mean = np.nansum(crops.alike, axis=1) / count
+    off = np.where(known, crops.alike - mean[:, None], 0)
+    per_image.unity[crops.images] = np.where(known.any(axis=1), mean, np.nan)
+    per_image.spread[crops.images] = np.where(
+        known.any(axis=1), np.sqrt((off**2).sum(axis=1) / count), np.nan
+    )
+    return replace(empty, alike=histogram(crops.alike[known]), **_places(crops))
+
+
+def _places(crops: Crops) -> dict[str, Any]:
+    """The counts that boxes alone tell."""
+    return {
+        "crops": crops.flips.size,
+        "area": histogram(crops.area) if crops.area is not None else np.zeros(BINS, np.int64),
+        "centres": _centres(crops),
+        "duplicates": _duplicates(crops),
+        "tiny": int((crops.boxes[..., 2:].min(axis=2) < TINY).sum()) if crops.area is not None else 0,
+    }
 
 
 def histogram(values: np.ndarray) -> np.ndarray:

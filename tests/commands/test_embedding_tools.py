@@ -168,9 +168,9 @@ def test_cka_sees_through_rotations(rng) -> None:
 
 REFUSED = {
     "calibrate": ["-o", "x"],
-    "report": ["-o", "x"],
     "export": ["-o", "x"],
     "export --to pred-probs": ["-o", "x"],
+    "export --to fiftyone": ["-o", "x"],
 }
 
 

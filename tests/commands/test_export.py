@@ -171,10 +171,7 @@ def test_predictions_for_fiftyone(rng, tmp_path: Path, kind: str) -> None:
         assert shown["attributes"]["agreement"] == pytest.approx((best == shown["label"]).mean(), abs=1e-3)
 
 
-def test_what_fiftyone_cannot_show(rng, tmp_path: Path, capsys) -> None:
-    write_labels(tmp_path / "e.fkdl", rng, "embedding")
-    assert export(tmp_path / "e.fkdl", tmp_path / "x.json", "fiftyone") == 1
-    assert "labels, got embeddings, expected labels of classes" in capsys.readouterr().err
+def test_keys_that_fiftyone_takes_for_one(rng, tmp_path: Path, capsys) -> None:
     write_labels(tmp_path / "t.fkdl", rng, sizes=dict.fromkeys(("a/1.jpg", "a/1.png"), (9, 9)))
     assert export(tmp_path / "t.fkdl", tmp_path / "x.json", "fiftyone") == 1
     assert "two called 'a/1', expected one" in capsys.readouterr().err

@@ -9,6 +9,8 @@ from PIL import Image
 
 from fkdx import LabelFile, cli
 
+from label_draws import write_labels  # isort: skip
+
 pytestmark = pytest.mark.slow
 
 
@@ -105,3 +107,31 @@ def test_axe_finds_no_serious_fault(visit, page_path, scheme):
     found = Axe().run(page).response["violations"]
     serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
     assert not serious, "\n".join(f"{f['id']}: {[n['target'] for n in f['nodes'][:3]]}" for f in serious)
+
+
+def test_a_page_of_embeddings(visit, labelled, tmp_path, rng):
+    """On a phone: what is left without classes is drawn, sorts and opens."""
+    sizes = dict.fromkeys(LabelFile(labelled[0]).keys, (120, 160))
+    write_labels(tmp_path / "e.fkdl", rng, "embedding", sizes=sizes)
+    report = [
+        "report",
+        str(tmp_path / "e.fkdl"),
+        "--images",
+        str(labelled[1]),
+        "-o",
+        str(tmp_path / "e.html"),
+    ]
+    assert cli.main(report) == 0
+    page = visit((tmp_path / "e.html").as_uri(), viewport={"width": 390, "height": 800})
+    charts = page.locator("figure .chart")
+    assert charts.count() == 4
+    for i in range(4):
+        charts.nth(i).locator("svg .mark-rect, svg .mark-rule, svg path").first.wait_for(state="attached")
+    assert page.locator("#table thead button").all_inner_texts() == ["key", "crops agree (cosine)", "spread"]
+    cosines = [float(text) for text in page.locator("#table tbody td:nth-child(2)").all_inner_texts()]
+    assert cosines == sorted(cosines)
+    assert page.locator(".stage .box").count() == 7
+    assert page.locator("#crop img").count() == 1
+    assert not page.locator("#class").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert not Axe().run(page, options={"resultTypes": ["violations"]}).violations_count

@@ -101,6 +101,42 @@ def test_images_that_are_gone_or_broken_are_named(labelled, tmp_path):
     assert None in faults
 
 
+@pytest.mark.parametrize("options", [{"k": 0}, {"value_type": "int8"}, {"crops": None}], ids=str)
+def test_embeddings_have_a_page_without_classes(rng, labelled, tmp_path, options):
+    """Of one or two embeddings; what needs classes is left out, and said."""
+    sizes = dict.fromkeys(open_store(labelled[1]).keys, (120, 160))
+    written = write_labels(tmp_path / "l.fkdl", rng, "embedding", sizes=sizes, **options)
+    page = tmp_path / "l.html"
+    assert cli.main(["report", str(tmp_path / "l.fkdl"), "--images", str(labelled[1]), "-o", str(page)]) == 0
+    text, data = page.read_text(), data_of(page)
+    assert set(data["charts"]) == {"alike", "area", "centres", "sizes"}
+    assert "Embeddings have no classes" in text
+    assert not re.search('id="(certainty|classes|hardest)"', text)
+    row = next(row for row in data["rows"] if row["crops"] == max(row["crops"] for row in data["rows"]))
+    labels = LabelFile(tmp_path / "l.fkdl")
+    parts = np.split(labels[row["key"]].values, np.cumsum(list(labels.embeddings.values()))[:-1], axis=1)
+    cosines = []
+    for part, moments in zip(parts, labels.moments.values()):
+        rows = (part - moments.mean) / moments.divisor
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        cosines.append(rows @ rows.sum(axis=0) / np.linalg.norm(rows.sum(axis=0)))
+    assert abs(row["unity"] - np.mean(cosines)) < 1e-4
+    detail = data["details"][str(row["image"])]
+    assert all(box["picture"] and not box["classes"] for box in detail["boxes"])
+    assert len(written) == len(data["rows"])
+
+
+def test_zero_vectors_are_a_problem(tmp_path):
+    """Of all crops: there is nothing to compare, and the page says why."""
+    with LabelWriter(tmp_path / "l.fkdl", "embedding", embeddings={"cls": 4}, crops=2) as writer:
+        boxes = np.array([[0, 0, 40, 40], [1, 1, 40, 40]])
+        writer.add(
+            "a.jpg", boxes, np.zeros(2, bool), values=np.zeros((2, 4), np.float32), image_size=(50, 50)
+        )
+    assert cli.main(["report", str(tmp_path / "l.fkdl"), "-o", str(tmp_path / "l.html")]) == 0
+    assert "<strong>zero vectors</strong>: 2 of 2" in (tmp_path / "l.html").read_text()
+
+
 def test_boxes_that_are_parts_of_images(rng, tmp_path):
     """Labels that were packed without their images have no sizes."""
     write_labels(tmp_path / "l.fkdl", rng, ratios=True, encoding="compact")

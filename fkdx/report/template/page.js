@@ -56,11 +56,8 @@
   if (!find("table")) return;
 
   // The table of images. Without a server all rows are here; with one it sorts, searches and sends a part.
-  const columns = [
-    ["key", "key"], ["folder", "folder"], ["teacher", "teacher's class"], ["score", "mean largest probability"],
-    ["agreement", "agrees with folder"], ["unity", "crops agree"], ["spread", "spread"], ["entropy", "entropy"],
-  ];
-  const state = { sort: "agreement", descending: false, count: 100 };
+  const columns = data.columns;
+  const state = { sort: data.sort, descending: false, count: 100 };
   const show = (value) => (value === null || value === undefined ? "–" : typeof value === "number" ? value.toFixed(3) : value);
 
   function sorted() {
@@ -161,7 +158,7 @@
     side.replaceChildren(
       one.picture ? element("img", { src: one.picture, alt: `crop ${one.crop} as the student sees it` }) : "",
       element("p", { class: "faint" }, `crop ${one.crop}${one.flip ? ", mirrored" : ""}`), chart);
-    draw(chart, { ...data.bars, datasets: { rows: one.classes } });
+    if (one.classes.length) draw(chart, { ...data.bars, datasets: { rows: one.classes } });
     if (one.other) {
       const second = element("div", { class: "chart" });
       side.append(element("p", { class: "faint" }, "the other teacher"), second);
@@ -182,8 +179,10 @@
     }, element("option", { value: "" }, "choose"), ...images.map((image) => element("option", { value: image }, data.keys[image]))))));
   }
   for (const name of data.classes) find("class").append(element("option", { value: name }, name));
-  strip("hardest", data.hardest);
-  strip("easiest", data.easiest);
+  if (find("hardest")) {
+    strip("hardest", data.hardest);
+    strip("easiest", data.easiest);
+  }
   find("search").addEventListener("input", table);
   find("class").addEventListener("change", table);
   find("csv").addEventListener("click", csv);
