@@ -5,6 +5,7 @@ Python runs it as it is.
 """
 
 import io
+import re
 import sys
 import threading
 import zlib
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from loading import draw_data
 from PIL import Image
 
-from fkdx import _C, LabelFile, LabelWriter, decode_crops
+from fkdx import _C, CropLoader, LabelFile, LabelWriter, decode_crops
 
+ROOT = Path(__file__).resolve().parents[2]
 THREADS, ROUNDS, SIZE, COUNT = 6, 12, 24, 16
 
 
@@ -130,6 +133,22 @@ def test_one_label_file_read_by_many_threads(tmp_path: Path, encoding: str, io_k
         assert in_threads(read) == [expected] * THREADS
 
 
+def test_label_files_opened_by_many_threads(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.fkdl")
+    digests = in_threads(lambda _: [LabelFile(path).digest for _ in range(ROUNDS)])
+    assert digests == [[LabelFile(path).digest] * ROUNDS] * THREADS
+
+
+def test_objects_are_registered_while_the_lock_is_held() -> None:
+    """pybind11 registers what a constructor made of a lambda returns within its call_guard."""
+    bindings = [path.read_text() for path in (ROOT / "csrc/bindings").glob("*.cpp")]
+    constructors = [
+        part for text in bindings for part in re.split(r"\.def\w*\(", text) if "py::init([" in part
+    ]
+    assert len(constructors) >= 2
+    assert [part for part in constructors if "call_guard" in part] == []
+
+
 def test_writers_of_many_threads(tmp_path: Path) -> None:
     """One writer a thread: the files are equal, byte for byte."""
     digests = in_threads(lambda number: LabelFile(write(tmp_path / f"{number}.fkdl")).digest)
@@ -144,6 +163,19 @@ def test_decoders_of_many_threads(files: list[Path]) -> None:
         return [zlib.crc32(decode_crops(data, boxes, flips, SIZE)) for data in sound for _ in range(ROUNDS)]
 
     assert len({tuple(sums) for sums in in_threads(decode)}) == 1
+
+
+def test_loaders_of_many_threads(tmp_path: Path) -> None:
+    """Each has its own, and three native threads below it."""
+    data = draw_data(tmp_path)
+
+    def load(_: int) -> list[tuple]:
+        loader = CropLoader(data.root, data.labels, 8, 2, SIZE, threads=3, seed=5)
+        batches = [batch for epoch in range(2) for batch in (loader.set_epoch(epoch), *loader)[1:]]
+        sums = [zlib.crc32(batch.images.numpy()) for batch in batches]
+        return [(batch.keys, batch.crops.tolist(), one) for batch, one in zip(batches, sums, strict=True)]
+
+    assert in_threads(load) == [load(0)] * THREADS
 
 
 def test_key_tables_of_many_threads() -> None:
