@@ -103,7 +103,7 @@ def checked_batch(stored: list, path: Path, **more: Any) -> BatchFile:
 
 
 def _mix(lam: Any, box: Any, path: Path) -> tuple[int, tuple[int, int, int, int]]:
-    if type(lam) is not float or not 0 <= lam <= 1:
+    if type(lam) not in (float, int) or not 0 <= lam <= 1:
         _refuse("lambda", f"a {type(lam).__name__}", "a number in 0 ... 1", path)
     if box is None:
         return MIXUP, (0, 0, 0, 0)
@@ -140,6 +140,7 @@ class BatchLabels(ForeignLabels):
         self.keys = self.images.keys
         self.classes = settings.classes or self.images.classes
         self.kind, self.num_classes = self.kind_and_classes(settings)
+        self._check_told(settings)
         if len(self.classes) != self.num_classes:
             self.classes = None
         self._place_rows([np.asarray(order) for order in self.orders(settings)])
@@ -156,6 +157,13 @@ class BatchLabels(ForeignLabels):
         self.provenance = {
             "source": {"format": self.name, "epochs": len(self.files), "batch": self.rows[0][0]}
         }
+
+    def _check_told(self, settings: Settings) -> None:
+        """Raises FormatError where the user told of another number of classes than the files hold."""
+        names = settings.classes and len(settings.classes)
+        for option, told in (("--num-classes", settings.num_classes), ("--classes", names)):
+            if told and told != self.num_classes:
+                _refuse("classes", f"{told} of {option}", f"the {self.num_classes} of the files", self.root)
 
     def batches(self) -> list[list[str]]:
         """Files of every epoch, relative to the root."""

@@ -34,7 +34,10 @@ class LpldLabels(BatchLabels):
         path = self.root / ORDER_FILE
         try:
             orders = json.loads(path.read_bytes())
-            return [np.array(orders[str(epoch)], np.int64) for epoch in range(len(self.files))]
+            found = [np.array(orders[str(epoch)]) for epoch in range(len(self.files))]
+            if any(order.ndim != 1 or order.dtype.kind != "i" for order in found):
+                raise ValueError("something else than lists of numbers")
+            return found
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             expected = f"lists of whole numbers for epochs 0 ... {len(self.files) - 1}"
             raise FormatError(f"lpld: order, got {error!r}, expected {expected}, {path}") from None

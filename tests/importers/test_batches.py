@@ -427,13 +427,31 @@ def test_wrong_parts(tmp_path: Path, images: Images, part: int, value: object, m
         open_foreign(tmp_path, Settings(images=images, mix_size=SIDE), "sre2l")
 
 
-@pytest.mark.parametrize("order", ["[1, 2", '{"0": [0, 0]}', '{"0": "a"}', '{"1": []}', '{"0": [99]}', "3"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        *("[1, 2", '{"0": [0, 0]}', '{"0": "a"}', '{"1": []}', '{"0": [99]}', "3"),
+        *('{"0": [0.5, 1, 2, 3]}', '{"0": ["0", "1", "2", "3"]}'),
+    ],
+)
 def test_wrong_orders_of_lpld(tmp_path: Path, images: Images, order: str) -> None:
     (tmp_path / "epoch_0").mkdir()
     torch.save(good_parts(), tmp_path / "epoch_0" / "batch_0.tar")
     (tmp_path / "sampler_indices_epoch.json").write_text(order)
     with pytest.raises(FormatError, match="epoch"):
         open_foreign(tmp_path, Settings(images=images, mix_size=SIDE))
+
+
+@pytest.mark.parametrize("told", [{"num_classes": CLASSES + 1}, {"classes": tuple("abcde")}], ids=str)
+def test_other_numbers_of_classes_than_the_files_hold(
+    rng, tmp_path: Path, images: Images, told: dict
+) -> None:
+    write_batches(rng, images, tmp_path / "labels", live_orders())
+    option = "--num-classes" if "num_classes" in told else "--classes"
+    with pytest.raises(
+        FormatError, match=rf"classes, got \d of {option}, expected the {CLASSES} of the files"
+    ):
+        open_foreign(tmp_path / "labels", Settings(images=images, **told))
 
 
 def test_formats_are_not_mistaken_for_another(
