@@ -153,19 +153,20 @@ inline bool HuffmanDecoder::decode_block(Bits* state, const Block& block, int* d
 }
 
 template <bool kStore>
-bool HuffmanDecoder::decode_blocks(JBLOCKROW* blocks) {
+bool HuffmanDecoder::decode_blocks(JBLOCKROW* blocks, OnBlock on_block, void* context) {
   Bits bits = bits_;
   for (int i = 0; i < blocks_in_unit_; ++i) {
     if (clean_end_ - bits.next < kBlockBytes && !supply(&bits)) return false;
     int dc = dc_[blocks_[i].component];
     if (!decode_block<kStore>(&bits, blocks_[i], &dc, kStore ? *blocks[i] : nullptr)) return false;
     dc_[blocks_[i].component] = dc;
+    if (kStore && on_block) on_block(context, i);
   }
   bits_ = bits;
   return unread(bits) >= 0;
 }
 
-template bool HuffmanDecoder::decode_blocks<true>(JBLOCKROW* blocks);
-template bool HuffmanDecoder::decode_blocks<false>(JBLOCKROW* blocks);
+template bool HuffmanDecoder::decode_blocks<true>(JBLOCKROW* blocks, OnBlock on_block, void* context);
+template bool HuffmanDecoder::decode_blocks<false>(JBLOCKROW* blocks, OnBlock on_block, void* context);
 
 }  // namespace fkdx

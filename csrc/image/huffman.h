@@ -51,9 +51,12 @@ class HuffmanDecoder {
   // Whether enough units are not wanted, before the last one that is, for entry points to pay.
   bool can_save() const;
 
+  // Called with the number of a block in its unit as soon as the block is whole.
+  using OnBlock = void (*)(void* context, int block);
+
   // Decodes the next unit into zeroed blocks where it is wanted and blocks is not null; otherwise whether it
   // is read at all shows later. False: give up.
-  bool decode_unit(JBLOCKROW* blocks);
+  bool decode_unit(JBLOCKROW* blocks, OnBlock on_block = nullptr, void* context = nullptr);
 
   // To be called behind the last unit: everything up to it has been sound. False: give up.
   bool settle();
@@ -147,11 +150,11 @@ class HuffmanDecoder {
   static bool decode_dc(const Table& table, Bits* bits, int* dc);
   static bool end_block(const Table& table, Pair last, uint64_t before, int k, Bits* bits, JCOEF* out);
   template <bool kStore>
-  bool decode_blocks(JBLOCKROW* blocks);
+  bool decode_blocks(JBLOCKROW* blocks, OnBlock on_block, void* context);
   template <bool kStore>
   static bool decode_block(Bits* bits, const Block& block, int* dc, JCOEF* out);
   template <bool kStore>
-  bool read_unit(JBLOCKROW* blocks);
+  bool read_unit(JBLOCKROW* blocks = nullptr, OnBlock on_block = nullptr, void* context = nullptr);
   bool go_to(uint32_t unit);
   bool seek(uint32_t unit);
   bool arrived();

@@ -102,20 +102,20 @@ bool HuffmanDecoder::restart() {
   return true;
 }
 
-bool HuffmanDecoder::decode_unit(JBLOCKROW* blocks) {
+bool HuffmanDecoder::decode_unit(JBLOCKROW* blocks, OnBlock on_block, void* context) {
   const uint32_t unit = unit_++;
   if (!blocks || !wanted_[unit]) return true;
-  return go_to(unit) && read_unit<true>(blocks);
+  return go_to(unit) && read_unit<true>(blocks, on_block, context);
 }
 
 // Decodes the unit before which bits_ stand.
 template <bool kStore>
-bool HuffmanDecoder::read_unit(JBLOCKROW* blocks) {
+bool HuffmanDecoder::read_unit(JBLOCKROW* blocks, OnBlock on_block, void* context) {
   if (restart_interval_ > 0 && units_to_restart_ == 0 && !restart()) return false;
   if (at_ == limit_ && !(arrived() && seek(at_))) return false;
   --units_to_restart_;
   ++at_;
-  return decode_blocks<kStore>(blocks);
+  return decode_blocks<kStore>(blocks, on_block, context);
 }
 
 // Brings bits_ before a unit, from the last entry point before it where that is nearer.
@@ -126,7 +126,7 @@ bool HuffmanDecoder::go_to(uint32_t unit) {
     if (entry > at_ && !seek(entry)) return false;
   }
   while (at_ < unit) {
-    if (!read_unit<false>(nullptr)) return false;
+    if (!read_unit<false>()) return false;
   }
   return true;
 }
@@ -182,7 +182,7 @@ bool HuffmanDecoder::arrived() {
 // Reads on to where what has been read can be checked.
 bool HuffmanDecoder::leave() {
   while (at_ < limit_) {
-    if (!read_unit<false>(nullptr)) return false;
+    if (!read_unit<false>()) return false;
   }
   if (limit_ == units_) return used_up();
   if (restart_interval_ > 0 && units_to_restart_ == 0 && !restart()) return false;
@@ -208,7 +208,7 @@ bool HuffmanDecoder::walk(const uint8_t* file, std::vector<EntryPoint>* states) 
           clean.emplace_back(EntryPoint{static_cast<uint32_t>(place / 8), uint32_t(place % 8), {}});
       std::copy_n(dc_, EntryPoint::kComponents, state.dc);
     }
-    if (!read_unit<false>(nullptr)) return false;
+    if (!read_unit<false>()) return false;
   }
   append_states(file, clean, states);
   return finish();
@@ -227,7 +227,7 @@ void HuffmanDecoder::append_states(const uint8_t* file, const std::vector<EntryP
   }
 }
 
-template bool HuffmanDecoder::read_unit<true>(JBLOCKROW* blocks);
-template bool HuffmanDecoder::read_unit<false>(JBLOCKROW* blocks);
+template bool HuffmanDecoder::read_unit<true>(JBLOCKROW* blocks, OnBlock on_block, void* context);
+template bool HuffmanDecoder::read_unit<false>(JBLOCKROW* blocks, OnBlock on_block, void* context);
 
 }  // namespace fkdx

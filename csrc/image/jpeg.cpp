@@ -107,11 +107,12 @@ void JpegReader::on_progress(j_common_ptr jpeg) {
   longjmp(errors->escape, kFailed);
 }
 
-// Puts our Huffman decoder in the place of libjpeg-turbo's, where it can do the work.
+// Puts our Huffman decoder, and our transform, in the place of libjpeg-turbo's where they can do the work.
 void JpegReader::take_over() {
   took_over_ = internals_fit() && huffman_.start(jpeg_);
   if (!took_over_) return;
   replace_decode_mcu(&jpeg_, on_unit);
+  if (unit_rows_.start(jpeg_, &huffman_)) replace_decompress_row(&jpeg_, on_row);
   for (int i = 0; i < box_count_; ++i) {
     const Box& box = boxes_[i];
     huffman_.want(std::max(box.top - kContext, 0), std::max(box.left - kContext, 0),
@@ -127,6 +128,12 @@ boolean JpegReader::on_unit(j_decompress_ptr jpeg, JBLOCKROW* blocks) {
   auto* reader = static_cast<JpegReader*>(jpeg->client_data);
   if (!reader->huffman_.decode_unit(blocks)) longjmp(reader->errors_.escape, kGaveUp);
   return TRUE;
+}
+
+int JpegReader::on_row(j_decompress_ptr jpeg, JSAMPIMAGE planes) {
+  auto* reader = static_cast<JpegReader*>(jpeg->client_data);
+  if (!reader->unit_rows_.read(*jpeg, planes)) longjmp(reader->errors_.escape, kGaveUp);
+  return end_row(jpeg);
 }
 
 // Runs a step of C code; false if the Huffman decoder gave up. Nothing with a destructor may live in a step:

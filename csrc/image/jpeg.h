@@ -14,6 +14,7 @@
 #include "image/buffer.h"
 #include "image/crops.h"
 #include "image/huffman.h"
+#include "image/unit_rows.h"
 
 namespace fkdx {
 
@@ -70,6 +71,7 @@ class JpegReader {
   static void on_progress(j_common_ptr jpeg);
   static bool is_harmless(j_decompress_ptr jpeg);
   static boolean on_unit(j_decompress_ptr jpeg, JBLOCKROW* blocks);
+  static int on_row(j_decompress_ptr jpeg, JSAMPIMAGE planes);
 
   template <typename Step>
   bool guarded(Step step);
@@ -87,6 +89,7 @@ class JpegReader {
   Errors errors_{};
   jpeg_progress_mgr progress_{};
   HuffmanDecoder huffman_;
+  UnitRows unit_rows_;
   const uint8_t* data_ = nullptr;
   size_t size_ = 0;
   bool whole_file_ = false;

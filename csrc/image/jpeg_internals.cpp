@@ -21,6 +21,7 @@ namespace fkdx {
 
 #ifdef FKDX_JPEG_INTERNALS
 static_assert(std::is_same_v<decltype(jpeg_entropy_decoder::decode_mcu), DecodeMcu>);
+static_assert(std::is_same_v<decltype(jpeg_d_coef_controller::decompress_data), DecompressRow>);
 static_assert(std::is_same_v<decltype(jpeg_decomp_master::first_iMCU_col), JDIMENSION>);
 static_assert(std::is_same_v<decltype(jpeg_decomp_master::last_iMCU_col), JDIMENSION>);
 
@@ -39,7 +40,8 @@ struct Trial {
 
   jpeg_decompress_struct jpeg{};
   Errors errors{};
-  int calls = 0;
+  int calls = 0, rows = 0;
+  DecompressRow decompress_row = nullptr;
   uint8_t file[160]{};
   size_t size = 0;
 
@@ -66,6 +68,12 @@ struct Trial {
     return TRUE;
   }
 
+  static int on_row(j_decompress_ptr jpeg, JSAMPIMAGE planes) {
+    auto* trial = static_cast<Trial*>(jpeg->client_data);
+    ++trial->rows;
+    return trial->decompress_row(jpeg, planes);
+  }
+
   // Reads where the columns are before anything is written.
   bool fits() {
     write_file();
@@ -84,10 +92,12 @@ struct Trial {
     if (columns.first != kLeft / 8 || columns.last != (kLeft + kWidth) / 8 - 1) return false;
     if (is_lossless(jpeg)) return false;
     replace_decode_mcu(&jpeg, on_mcu);
+    decompress_row = decompress_row_of(jpeg);
+    replace_decompress_row(&jpeg, on_row);
     uint8_t pixels[8 * kBlocks];
     JSAMPROW row = pixels;
     jpeg_read_scanlines(&jpeg, &row, 1);
-    return calls == kBlocks && row[0] == 128;
+    return calls == kBlocks && rows == 1 && row[0] == 128;
   }
 
   ~Trial() { jpeg_destroy_decompress(&jpeg); }
@@ -108,6 +118,19 @@ void replace_decode_mcu(j_decompress_ptr jpeg, DecodeMcu decode_mcu) {
   jpeg->entropy->decode_mcu = decode_mcu;
 }
 
+DecompressRow decompress_row_of(const jpeg_decompress_struct& jpeg) { return jpeg.coef->decompress_data; }
+
+void replace_decompress_row(j_decompress_ptr jpeg, DecompressRow decompress_row) {
+  jpeg->coef->decompress_data = decompress_row;
+}
+
+int end_row(j_decompress_ptr jpeg) {
+  ++jpeg->output_iMCU_row;
+  if (++jpeg->input_iMCU_row < jpeg->total_iMCU_rows) return JPEG_ROW_COMPLETED;
+  jpeg->inputctl->finish_input_pass(jpeg);
+  return JPEG_SCAN_COMPLETED;
+}
+
 bool is_lossless(const jpeg_decompress_struct& jpeg) {
 #if LIBJPEG_TURBO_VERSION_NUMBER >= 3000000
   return jpeg.master->lossless;
@@ -122,6 +145,9 @@ bool is_lossless(const jpeg_decompress_struct& jpeg) {
 bool internals_fit() { return false; }
 Columns wanted_columns(const jpeg_decompress_struct&) { return {}; }
 void replace_decode_mcu(j_decompress_ptr, DecodeMcu) {}
+DecompressRow decompress_row_of(const jpeg_decompress_struct&) { return nullptr; }
+void replace_decompress_row(j_decompress_ptr, DecompressRow) {}
+int end_row(j_decompress_ptr) { return JPEG_SUSPENDED; }
 bool is_lossless(const jpeg_decompress_struct&) { return false; }
 
 #endif

@@ -10,6 +10,7 @@
 namespace fkdx {
 
 using DecodeMcu = boolean (*)(j_decompress_ptr jpeg, JBLOCKROW* blocks);
+using DecompressRow = int (*)(j_decompress_ptr jpeg, JSAMPIMAGE planes);
 
 // Whether the parts can be used: this build has their header (not every distribution ships it), and the
 // library that runs keeps them where the header says. A shared library may be another version than its header
@@ -25,6 +26,11 @@ struct Columns {
 // All below: of a started decompression, and only where the internals fit.
 Columns wanted_columns(const jpeg_decompress_struct& jpeg);
 void replace_decode_mcu(j_decompress_ptr jpeg, DecodeMcu decode_mcu);
+
+// The method that fills the planes of a row of units; what replaces it returns end_row().
+DecompressRow decompress_row_of(const jpeg_decompress_struct& jpeg);
+void replace_decompress_row(j_decompress_ptr jpeg, DecompressRow decompress_row);
+int end_row(j_decompress_ptr jpeg);
 
 // Whether a file is of the lossless process, which libjpeg-turbo knows from 3.0 on and which cannot be
 // cropped.

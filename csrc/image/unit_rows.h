@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows of units (MCUs) to samples, in place of libjpeg-turbo's loop over them. A block is transformed as soon
+// as its code has been read: the CPU does that while it waits for the codes of the next one. Units that
+// nobody wants are passed over.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>  // jpeglib.h needs FILE
+
+#include <jpeglib.h>
+
+#include "image/huffman.h"
+#include "image/idct.h"
+#include "image/jpeg_internals.h"
+
+namespace fkdx {
+
+class UnitRows {
+ public:
+  // For the scan that `huffman` is about to read. False: the transform of this one is libjpeg-turbo's.
+  bool start(const jpeg_decompress_struct& jpeg, HuffmanDecoder* huffman);
+
+  // Fills the planes of the next row of units. False: the Huffman decoder gave up.
+  bool read(const jpeg_decompress_struct& jpeg, JSAMPIMAGE planes);
+
+ private:
+  // Where a block of a unit goes.
+  struct Place {
+    int component;
+    int left, top;                // in the unit, in blocks
+    int last_width, last_height;  // blocks that the last unit of a row, a column, has of the component
+    unsigned width;               // samples of the component that a unit is wide
+    const uint16_t* quantisation;
+  };
+
+  static void on_block(void* rows, int i);
+
+  Idct idct_ = nullptr;
+  HuffmanDecoder* huffman_ = nullptr;
+  Columns columns_{};
+  unsigned units_;  // a row
+  int blocks_in_unit_ = 0;
+  Place places_[D_MAX_BLOCKS_IN_MCU];
+  alignas(32) JBLOCK blocks_[D_MAX_BLOCKS_IN_MCU]{};  // zeros between units
+  // Of the unit that is being read:
+  JSAMPIMAGE planes_ = nullptr;
+  unsigned unit_ = 0;  // its number in its row
+  bool last_row_ = false;
+};
+
+}  // namespace fkdx
