@@ -52,9 +52,13 @@ def make_plan(store: Store, shard_bytes: int) -> Plan:
 def repack(store: Store, folder: str | os.PathLike, shard_bytes: int) -> int:
     """Writes the shards that are not there yet, then the index. Returns how many images were gzip files.
 
-    Raises ValueError where the folder holds shards of other images or of another size.
+    Raises ValueError where the folder holds shards of other images or of another size, or would be a class
+    folder of the images.
     """
-    folder, plan = Path(folder), make_plan(store, shard_bytes)
+    folder = Path(folder)
+    if os.path.isdir(store.path) and Path(store.path).resolve() in folder.resolve().parents:
+        refuse("repack", "--output", "a folder among the images", "one outside of them", folder)
+    plan = make_plan(store, shard_bytes)
     folder.mkdir(parents=True, exist_ok=True)
     facts = _facts(store, plan, shard_bytes)
     finished = _begin(folder, facts)
@@ -70,7 +74,7 @@ def repack(store: Store, folder: str | os.PathLike, shard_bytes: int) -> int:
                 _write_shard(store, images, folder / name, note)
             unpacked += json.loads(note.read_text())["gzip"]
             bar.update(len(images))
-    made = open_store(str(folder), store.class_names if store.numbered else None)
+    made = open_store(str(folder), store.class_names or None)  # those without an image count, too
     if len(made) != len(store):
         refuse("repack", "images in the shards", len(made), len(store), folder)
     write_store_index(made, own_index_path(made))

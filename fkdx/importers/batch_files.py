@@ -137,6 +137,8 @@ class BatchLabels(ForeignLabels):
         self._sizes: dict[int, tuple[int, int]] = {}
         self._check_batches(settings.mix_size)
         self.mix_size, self.notes = check_mix_size(settings.mix_size, self.largest_edge, self.mixed)
+        if settings.mix_size is None and self.reaching == 1:
+            self.notes.append("only one box reaches that far: if the crops were larger, give --mix-size")
         self.keys = self.images.keys
         self.classes = settings.classes or self.images.classes
         self.kind, self.num_classes = self.kind_and_classes(settings)
@@ -184,7 +186,8 @@ class BatchLabels(ForeignLabels):
     def _check_batches(self, mix_size: int | None) -> None:
         """Reads all files once: checks checksums, widths, batch sizes; finds the largest CutMix edge."""
         self.rows: list[list[int]] = []
-        self.mixed, self.row, self.largest_edge = False, None, 0
+        self.mixed, self.row = False, None
+        self.largest_edge, self.reaching = 0, 0  # of all CutMix boxes, and how many reach it
         total = sum(len(epoch) for epoch in self.files)
         with tqdm(total=total, unit=" batches", desc=f"{self.name}: checking", disable=None) as bar:
             for epoch in self.files:
@@ -202,7 +205,9 @@ class BatchLabels(ForeignLabels):
                         )
                     self.mixed = self.mixed or batch.operation != UNMIXED
                     top, left, height, width = batch.mix_box
-                    self.largest_edge = max(self.largest_edge, top + height, left + width)
+                    edge = max(top + height, left + width)
+                    self.reaching = self.reaching * (edge <= self.largest_edge) + (edge >= self.largest_edge)
+                    self.largest_edge = max(self.largest_edge, edge)
                     if mix_size and self.largest_edge > mix_size:
                         expected = f"one inside {mix_size} pixels (--mix-size)"
                         _refuse("box", str(batch.mix_box), expected, self.root / file)

@@ -131,6 +131,22 @@ def test_gzip_files_are_unpacked(folder: Path, tmp_path: Path, capsys: pytest.Ca
         repack(ImageFolder(folder), tmp_path / "again", 10**9)
 
 
+def test_classes_without_an_image_are_kept(folder: Path, tmp_path: Path) -> None:
+    (folder / "aa").mkdir()
+    repack(open_store(folder), tmp_path / "out", 10**9)
+    assert open_store(tmp_path / "out").class_names == open_store(folder).class_names
+    assert "aa" in open_store(folder).class_names
+
+
+def test_shards_among_the_images(folder: Path) -> None:
+    """The folder would become a class, and shift the numbers of others."""
+    with pytest.raises(
+        ValueError, match=r"--output, got a folder among the images, .* outside of them, .*/new"
+    ):
+        repack(open_store(folder), folder / "new", 10**9)
+    assert not (folder / "new").exists()
+
+
 def test_folders_with_other_shards(folder: Path, tmp_path: Path) -> None:
     write_tar(tmp_path / "out/x.tar", {"a/1.jpg": b"x"})
     with pytest.raises(ValueError, match=r"the folder holds something else; .*out"):
