@@ -80,7 +80,7 @@ class AugmentedLoader:
             self._images,
             batch_sampler=self._plan(),
             num_workers=self._workers,
-            multiprocessing_context="fork" if self._workers else None,  # Python 3.14 would import torch in each
+            multiprocessing_context="fork" if self._workers else None,  # not 3.14's forkserver
             collate_fn=fast_collate,
             pin_memory=pinned,
         )
