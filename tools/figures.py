@@ -6,6 +6,7 @@ lists of stages below.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import altair
@@ -100,47 +101,57 @@ def fate(low: float) -> str:
 def calibration() -> altair.Chart:
     rows = [{"from": a, "to": b, "percent": share, "crop": fate(a)} for a, b, share in histogram()]
     colours = altair.Scale(domain=list(FATES), range=list(FATES.values()))
+    axis = altair.Axis(labelFontSize=14, titleFontSize=14, titleFontWeight="normal", tickCount=5)
+    legend = altair.Legend(orient="top", direction="horizontal", labelFontSize=14)
     return (
         altair.Chart(altair.Data(values=rows))
         .mark_bar(stroke="white")
         .encode(
-            x=altair.X("from:Q", bin="binned", title="the teacher's largest probability"),
+            x=altair.X("from:Q", bin="binned", title="the teacher's largest probability", axis=axis),
             x2="to:Q",
-            y=altair.Y("percent:Q", title="% of the crops"),
-            color=altair.Color("crop:N", scale=colours, title="the crop ..."),
+            y=altair.Y("percent:Q", title="% of the crops", axis=axis),
+            color=altair.Color("crop:N", scale=colours, title=None, legend=legend),
         )
-        .properties(width=480, height=200)
+        .properties(width=310, height=180)
     )
 
 
+WIDTH, STEP_DOWN, RIGHT = 180, 72, 212  # of a box; from one to the next; left edge of the second column
+STEPS = 32 + 5 * STEP_DOWN + 40  # top of the last part
+
+
 def way_of_a_crop() -> str:
-    """Three rows of boxes with arrows; each box says what happens, and in which file."""
-    rows = [("once", ONCE), ("every epoch", EVERY_EPOCH), ("every step", STEP)]
+    """Two columns of boxes with arrows, narrow enough for a phone; each says what happens, and where."""
     parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1010 330" font-family="sans-serif">',
+        '<svg xmlns="http://www.w3.org/2000/svg" width="400" height="640" viewBox="0 0 400 640" '
+        'font-family="sans-serif">',
         "<title>The way of a crop: teacher, label file, loader, loss</title>",
-        '<rect width="1010" height="330" fill="white"/>',
+        '<rect width="400" height="640" fill="white"/>',
         '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="6" refY="3" orient="auto">'
         '<path d="M0,0 L6,3 L0,6 z" fill="#546e7a"/></marker></defs>',
+        *column(8, 32, "once", ONCE),
+        *column(RIGHT, 32, "every epoch", EVERY_EPOCH),
+        *column(RIGHT, STEPS, "every step", STEP),
+        arrow(8 + WIDTH, 60 + 4 * STEP_DOWN, RIGHT, 60 + STEP_DOWN),  # the label file is read in every epoch
+        arrow(RIGHT + 90, 88 + 4 * STEP_DOWN, RIGHT + 90, STEPS),  # the batch goes to the student
     ]
-    for number, (title, stages) in enumerate(rows):
-        y = 36 + 106 * number
-        parts.append(f'<text x="12" y="{y - 10}" font-size="14" fill="#546e7a">{title}</text>')
-        for place, (what, where) in enumerate(stages):
-            x = 12 + 200 * place
-            parts.append(box(x, y, what, where))
-            if place + 1 < len(stages):
-                parts.append(arrow(x + 176, y + 28, x + 197, y + 28))
-    parts.append(arrow(900, 92, 290, 139))  # the label file is read in every epoch
-    parts.append(arrow(900, 198, 100, 245))  # the batch goes to the student
     return "\n".join([*parts, "</svg>", ""])
+
+
+def column(x: int, y: int, title: str, stages: list[tuple[str, str]]) -> Iterator[str]:
+    yield f'<text x="{x}" y="{y - 10}" font-size="16" fill="#546e7a">{title}</text>'
+    for place, (what, where) in enumerate(stages):
+        top = y + STEP_DOWN * place
+        yield box(x, top, what, where)
+        if place + 1 < len(stages):
+            yield arrow(x + 90, top + 56, x + 90, top + STEP_DOWN)
 
 
 def box(x: int, y: int, what: str, where: str) -> str:
     return (
-        f'<rect x="{x}" y="{y}" width="176" height="56" rx="6" fill="#e0f2f1" stroke="{OURS}"/>'
-        f'<text x="{x + 88}" y="{y + 24}" font-size="15" text-anchor="middle" fill="#212121">{what}</text>'
-        f'<text x="{x + 88}" y="{y + 43}" font-size="11" text-anchor="middle" fill="#546e7a" '
+        f'<rect x="{x}" y="{y}" width="{WIDTH}" height="56" rx="6" fill="#e0f2f1" stroke="{OURS}"/>'
+        f'<text x="{x + 90}" y="{y + 24}" font-size="16" text-anchor="middle" fill="#212121">{what}</text>'
+        f'<text x="{x + 90}" y="{y + 44}" font-size="12" text-anchor="middle" fill="#546e7a" '
         f'font-family="monospace">{where}</text>'
     )
 
