@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from fkdx.commands.options import DATA_HELP, add_classes, at_least
+from fkdx.errors import refuse
 from fkdx.facts import Facts, add_json
 from fkdx.labels import LabelFile
 from fkdx.stores import open_store
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     listening = listen(HOST, args.port)
     token = new_token()
     if args.labels.endswith(".html"):
-        app = page_application(Path(args.labels).read_text(), token)
+        app = page_application(read_page(args.labels), token)
     else:
         app = application(open_labels(args), Path(args.labels).name, token)
     address = f"http://{HOST}:{listening.getsockname()[1]}/{token}/"
@@ -42,6 +43,14 @@ def main(argv: list[str] | None = None) -> int:
     sys.stdout.flush()
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
     return 0
+
+
+def read_page(path: str) -> str:
+    """The text of a page. ValueError where it is none."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        refuse("serve", "report", "no text", "a page that `fkdx report` wrote", path)
 
 
 def listen(host: str, port: int) -> socket.socket:

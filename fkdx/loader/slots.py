@@ -49,7 +49,10 @@ def _mapped(part: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 
 def make_slots(shape: tuple[int, ...], device: Device, kept: int) -> "HostSlots | DeviceSlots":
-    """Slots for uint8 batches of one shape; up to `kept` free ones are kept for reuse."""
+    """Slots for uint8 batches of one shape; up to `kept` free ones are kept for reuse. RuntimeError for a
+    CUDA device where torch sees none."""
+    if on_cuda(device) and not torch.cuda.is_available():
+        raise RuntimeError(f"loader: device, got {device}, but torch sees no GPU; try cpu")
     return DeviceSlots(shape, torch.device(device)) if on_cuda(device) else HostSlots(shape, kept)
 
 

@@ -104,17 +104,22 @@ def _of_row(row: dict[str, Any], path: str) -> tuple[str, str]:
 
 
 def _of_pairs(pairs: list[tuple[str, str]], keys: Keys, path: str) -> list[Names]:
-    """The values of the names in the order of the keys; none where no name is an image's."""
+    """The values of the names in the order of the keys; none where no name is an image's. Names may have
+    folders before them where the store has none."""
     image_of = _images_by_name(keys)
+    flat = not any("/" in key for key in keys)
     values: list[Names | None] = [None] * len(keys)
     for name, value in pairs:
-        image = image_of.get(_without_suffix(name), -1)
+        stem = _without_suffix(name)
+        image = image_of.get(stem.rpartition("/")[2] if flat else stem.removeprefix("./"), -1)
         if image < 0:
             continue  # a heading, or an image that is not here
         if values[image] is not None:
             refuse("names", f"lines of {name}", "two", "one", path)
         values[image] = _value(value)
     bare = values.count(None)
+    if bare == len(keys) and pairs and all(is_image(name) for name, _ in pairs):
+        refuse("names", "name", pairs[0][0], f"one of an image, such as {keys[0]}", path)
     if 0 < bare < len(keys):
         first = keys[values.index(None)]
         refuse("names", f"lines of {first}", f"none ({bare} such images)", "one an image", path)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from fkdx import CropLoader
-from fkdx.loader.slots import DeviceSlots, in_one_piece
+from fkdx.loader.slots import DeviceSlots, in_one_piece, make_slots
 
 
 @pytest.fixture(scope="module")
@@ -366,3 +366,9 @@ def test_batches_on_the_gpu_under_a_stalled_stream(root: Path) -> None:
             found.append(batch.images.clone())
         for ours, theirs in zip(found, expected, strict=True):
             assert torch.equal(ours.cpu(), theirs)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(RuntimeError, match="loader: device, got cuda:1, but torch sees no GPU; try cpu"):
+        make_slots((4, 8, 8, 3), "cuda:1", 2)

@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from fkdx import LabelFile
-from fkdx.commands.serve import listen
+from fkdx.commands.serve import listen, read_page
 from fkdx.report.label_page import open_report
 from fkdx.report.server import HOST, application
 from fkdx.stores import open_store
@@ -29,6 +29,12 @@ def test_page_rows_and_image(client):
     detail = client.get("/token/image", params={"number": answer["rows"][0]["image"]}).json()
     assert len(detail["boxes"]) == detail["crops"] == 6
     assert detail["picture"]
+
+
+def test_a_page_that_is_none(tmp_path):
+    (tmp_path / "x.html").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"serve: report, got no text, expected a page that .*x.html"):
+        read_page(str(tmp_path / "x.html"))
 
 
 def test_search_and_class(client):

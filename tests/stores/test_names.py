@@ -57,6 +57,22 @@ def test_classes_of_a_flat_archive(flat: Path, tmp_path: Path, text: str) -> Non
         loader.close()
 
 
+@pytest.mark.parametrize("before", ["val/", "./", "/data/imagenet/val/"])
+def test_names_with_folders_of_a_flat_archive(flat: Path, tmp_path: Path, before: str) -> None:
+    """`find /data/imagenet/val` writes such; a line is no class of its own then."""
+    keys = open_store(flat).keys
+    lines = [f"{before}{key} {'ab'[i % 2]}" for i, key in enumerate(keys)]
+    (tmp_path / "names.txt").write_text("\n".join(reversed(lines)))
+    store = open_store(f"{flat}@{tmp_path / 'names.txt'}")
+    assert classes(store) == ["ab"[i % 2] for i in range(len(keys))]
+
+
+def test_names_of_other_images(flat: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(f"x{i}.JPEG a" for i in range(len(open_store(flat)))))
+    with pytest.raises(ValueError, match=r"name, got x0.JPEG, expected one of an image, such as .*names.txt"):
+        open_store(f"{flat}@{tmp_path / 'names.txt'}")
+
+
 def test_class_numbers(flat: Path, tmp_path: Path) -> None:
     """Caffe's val.txt: numbers, which mean nothing until somebody says what."""
     (tmp_path / "val.txt").write_text(
