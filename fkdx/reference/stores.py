@@ -127,7 +127,8 @@ def huffman_states(image: bytes) -> tuple[int, int, list[tuple[int, ...]]]:
 
     for unit in range(columns * rows):
         if unit and interval and unit % interval == 0:
-            at, bit, predictors = image.index(b"\xff", at) + 2, 0, [0] * len(scan)
+            # The last byte before a marker, part of which was read, may be 0xFF itself; then it is FF 00.
+            at, bit, predictors = re.compile(rb"\xff[\xd0-\xd7]").search(image, at).end(), 0, [0] * len(scan)
         states.append((at, bit, *predictors))
         for c, ((h, v), (dc, ac)) in enumerate(scan):
             for _ in range(h * v):

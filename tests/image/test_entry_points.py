@@ -1,5 +1,7 @@
 """Entry points into the Huffman stream: right ones change no pixel, bad ones are noticed."""
 
+import re
+
 import numpy as np
 import pytest
 from images import JPEG_KINDS, encode, random_boxes, sealed, write_entry_points
@@ -60,7 +62,17 @@ def test_progressive_files_have_none(rng: np.random.Generator, decoder: _C.CropD
 
 @pytest.mark.parametrize("kind", PLAIN)
 def test_twin(rng: np.random.Generator, decoder: _C.CropDecoder, kind: str) -> None:
-    data = encode(rng, kind, *(int(side) for side in rng.integers(20, 70, 2)))
+    check_twin(decoder, encode(rng, kind, *(int(side) for side in rng.integers(20, 70, 2))))
+
+
+def test_twin_where_a_restart_follows_ff(rng: np.random.Generator, decoder: _C.CropDecoder) -> None:
+    """The last byte of an interval is 0xFF, and only some of its bits are code."""
+    while not re.search(rb"\xff\0\xff[\xd0-\xd7]", data := encode(rng, "restarts", 40, 60)):
+        pass
+    check_twin(decoder, data)
+
+
+def check_twin(decoder: _C.CropDecoder, data: bytes) -> None:
     _, columns, states = reference.stores.huffman_states(data)
     for step in (1, 2, 3):
         points = reference.stores.read_entry_points(decoder.make_entry_points(data, 9, step), data)
