@@ -62,12 +62,19 @@ def size_marks(sizes: np.ndarray) -> str:
     return _DIGITS[np.stack([marks >> 6, marks & 63], axis=1)].tobytes().decode()
 
 
-def differing_sizes(dataset: Mapping, sizes: np.ndarray) -> np.ndarray | None:
-    """The numbers of the images whose sizes in bytes (N,), in the order of keys, are not those of a
-    fingerprint; None where it does not say them, or of another number of images."""
-    said = str(dataset.get("sizes", "")).encode()
-    if len(said) != 2 * len(sizes) or len(sizes) != dataset.get("images"):
+def differing_sizes(
+    dataset: Mapping, sizes: np.ndarray, numbers: np.ndarray | None = None
+) -> np.ndarray | None:
+    """Which of the sizes in bytes (N,) of images, in the order of keys, are not those of a fingerprint; None
+    where it does not say them, or of another number of images.
+
+    numbers: (N,) those of these images among all that the fingerprint is of; None: they are all.
+    """
+    said, images = str(dataset.get("sizes", "")).encode(), dataset.get("images")
+    if len(said) != 2 * (images or 0) or (numbers is None and len(sizes) != images):
         return None
     marks = np.frombuffer(said, np.uint8).reshape(-1, 2)
+    if numbers is not None:
+        marks = marks[numbers]
     expected = np.frombuffer(size_marks(sizes).encode(), np.uint8).reshape(-1, 2)
     return np.flatnonzero((marks != expected).any(axis=1))

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 from tqdm import tqdm
 
 from fkdx.labels import LabelFile, differing_sizes, fingerprint, same_fingerprint
@@ -178,28 +179,50 @@ def check_fingerprint(labels: LabelFile, images: LabelledImages, whole: bool = F
     expected = labels.header.get("dataset")
     if not expected:
         return
+    unread = len(images) > MANY_FILES and not whole and isinstance(images.store, FileList)
     if len(images) != expected["images"]:
-        warnings.warn(
-            f"{len(images):,} of the {expected['images']:,} images that were labelled are here, so their "
-            f"fingerprint cannot be checked, {labels.path}",
-            stacklevel=2,
-        )
+        _check_part(labels, images, expected, unread)
         return
-    if len(images) > MANY_FILES and not whole and isinstance(images.store, FileList):
+    if unread:
         return
     sizes = images.sizes()
     differing = differing_sizes(expected, sizes)
-    few = differing is not None and len(differing) <= FEW * len(images)
-    if few and len(differing):
-        warnings.warn(
-            f"differs: {len(differing):,} of {len(images):,} images have other bytes than those that were "
-            f"labelled, such as {images.keys[int(differing[0])]}; `fkdx verify LABELS --images DATA` names "
-            f"them, {labels.path}",
-            stacklevel=2,
-        )
-    if few or same_fingerprint(found := fingerprint(zip(images.keys, sizes.tolist())), expected):
+    if differing is not None and len(differing) <= FEW * len(images):
+        _say_few(labels, images, differing)
+        return
+    if same_fingerprint(found := fingerprint(zip(images.keys, sizes.tolist())), expected):
         return
     raise ValueError(
         f"train: the images are not those that were labelled, got {found['bytes']} bytes in all, "
         f"expected {expected['bytes']} with digest {expected['digest']}, {labels.path}"
     )
+
+
+def _check_part(labels: LabelFile, images: LabelledImages, expected: dict, unread: bool) -> None:
+    """The same of some of the images that were labelled, one by one, where the label file has their sizes."""
+    known = len(labels) == expected["images"] and images.label_of is not None and not unread
+    differing = differing_sizes(expected, images.sizes(), images.label_of) if known else None
+    checked = "" if differing is not None else ", so their fingerprint cannot be checked"
+    warnings.warn(
+        f"{len(images):,} of the {expected['images']:,} images that were labelled are here{checked}, "
+        f"{labels.path}",
+        stacklevel=3,
+    )
+    if differing is None:
+        return
+    if len(differing) > FEW * len(images):
+        raise ValueError(
+            f"train: the images are not those that were labelled, got other bytes in {len(differing):,} of "
+            f"{len(images):,} images, such as {images.keys[int(differing[0])]}, {labels.path}"
+        )
+    _say_few(labels, images, differing)
+
+
+def _say_few(labels: LabelFile, images: LabelledImages, differing: np.ndarray) -> None:
+    if len(differing):
+        warnings.warn(
+            f"differs: {len(differing):,} of {len(images):,} images have other bytes than those that were "
+            f"labelled, such as {images.keys[int(differing[0])]}; `fkdx verify LABELS --images DATA` names "
+            f"them, {labels.path}",
+            stacklevel=4,
+        )

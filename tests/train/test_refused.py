@@ -12,7 +12,7 @@ from generating import make_teacher
 from toy import CLASSES, draw_images, write_labels
 
 from fkdx.generate import main as generate
-from fkdx.labels import fingerprint
+from fkdx.labels import fingerprint, size_marks
 from fkdx.train.loop import main
 
 TIMM = ["--labels", "", "--hard", "--loader", "timm", "--crops-per-image", "1", "--interpolation", "random"]
@@ -94,6 +94,25 @@ def test_other_images_under_the_same_names_are_refused(soft, toy, tmp_path, caps
         image.write(b"more")
     more = ["--labels", str(tmp_path / "right.fkdl"), "--data", str(moved)]
     assert "not those that were labelled" in refused([*soft, *more], capsys)
+
+
+def test_some_of_the_images_are_checked_one_by_one(soft, toy, tmp_path, capsys, rng):
+    """What is here must be what was labelled, also where an image is missing."""
+    moved = shutil.copytree(toy / "data", tmp_path / "moved")
+    paths = sorted((moved / "train").rglob("*.jpg"))
+    files = [(path.relative_to(moved / "train").as_posix(), path.stat().st_size) for path in paths]
+    dataset = fingerprint(files) | {"sizes": size_marks(np.array([size for _, size in files]))}
+    write_labels(tmp_path / "l.fkdl", moved / "train", rng, dataset=dataset)
+    paths[3].unlink()
+    more = ["--labels", str(tmp_path / "l.fkdl"), "--data", str(moved), "--on-missing", "ignore"]
+    with pytest.warns(UserWarning, match=rf"{len(paths) - 1} of the {len(paths)} images .* are here, "):
+        assert main([*soft, *more, "--max-steps", "1"]) == 0
+    for path in paths[5:]:
+        with path.open("ab") as image:
+            image.write(b"more")
+    with pytest.warns(UserWarning, match="are here, "):
+        line = refused([*soft, *more, "--output", str(tmp_path / "other")], capsys)
+    assert f"other bytes in {len(paths) - 5} of {len(paths) - 1} images, such as " in line
 
 
 def test_other_images_than_the_teacher_saw_are_refused(soft, toy, tmp_path, capsys):
