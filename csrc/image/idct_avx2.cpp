@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// After simd/x86_64/jidctint-avx2.asm of libjpeg-turbo: a vector holds two rows of eight 16-bit values, and
-// data3_2 means row 3 in its lower half, row 2 in its upper one.
+// After simd/x86_64/jidctint-avx2.asm of libjpeg-turbo (Pierre Ossman, D. R. Commander, Matthias Raencker;
+// see licenses/libjpeg-turbo-simd-zlib.txt), altered: intrinsics, and coefficients are cleared. A vector
+// holds two rows of eight 16-bit values, and data3_2 means row 3 in its lower half, row 2 in its upper one.
 #if defined(__x86_64__)
 
 #include <immintrin.h>
 
 #include "image/idct.h"
+#include "image/idct_constants.h"
 
 #pragma GCC push_options
 #pragma GCC target("avx2")
@@ -13,10 +15,7 @@
 namespace fkdx {
 namespace {
 
-// Constants of the algorithm by Loeffler, Ligtenberg and Moschytz, times 2^kConstantBits.
-constexpr int kConstantBits = 13, kPass1Bits = 2;
-constexpr int k0_298 = 2446, k0_390 = 3196, k0_541 = 4433, k0_765 = 6270, k0_899 = 7373, k1_175 = 9633,
-              k1_501 = 12299, k1_847 = 15137, k1_961 = 16069, k2_053 = 16819, k2_562 = 20995, k3_072 = 25172;
+using namespace idct_constants;
 
 __m256i swap_halves(__m256i a) { return _mm256_permute2x128_si256(a, a, 0x01); }
 

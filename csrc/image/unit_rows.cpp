@@ -8,7 +8,7 @@
 namespace fkdx {
 
 bool UnitRows::start(const jpeg_decompress_struct& jpeg, HuffmanDecoder* huffman) {
-  idct_ = choose<Idct>(nullptr, FKDX_ON_X86(idct_avx2), nullptr);
+  idct_ = choose<Idct>(nullptr, FKDX_ON_X86(idct_avx2), FKDX_ON_X86(idct_avx512()));
   huffman_ = huffman;
   columns_ = wanted_columns(jpeg);
   units_ = jpeg.MCUs_per_row;

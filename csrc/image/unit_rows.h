@@ -42,7 +42,7 @@ class UnitRows {
   unsigned units_;  // a row
   int blocks_in_unit_ = 0;
   Place places_[D_MAX_BLOCKS_IN_MCU];
-  alignas(32) JBLOCK blocks_[D_MAX_BLOCKS_IN_MCU]{};  // zeros between units
+  alignas(64) JBLOCK blocks_[D_MAX_BLOCKS_IN_MCU]{};  // zeros between units
   // Of the unit that is being read:
   JSAMPIMAGE planes_ = nullptr;
   unsigned unit_ = 0;  // its number in its row

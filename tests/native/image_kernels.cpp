@@ -12,6 +12,8 @@
 
 #include "base/cpu.h"
 #include "base/crc32c.h"
+#include "image/idct.h"
+#include "image/idct_constants.h"
 #include "image/random_boxes.h"
 #include "image/resample.h"
 
@@ -82,6 +84,71 @@ void compare_extremes() {
   }
 }
 
+// One pass of libjpeg's accurate integer transform, as its vector form does it: sums of two inputs wrap at 16
+// bits, results are saturated.
+void transform_eight(const int16_t* in, int16_t* out, int stride, int bits) {
+  using namespace idct_constants;
+  const auto at = [&](int i) { return int64_t{in[i * stride]}; };
+  const auto sum = [](int64_t a, int64_t b) { return int64_t{int16_t(a + b)}; };
+  const int64_t z = at(2) * k0_541 + at(6) * k0_541;
+  const int64_t even[4] = {sum(at(0), at(4)) * (1 << kConstantBits) + z + at(2) * k0_765,
+                           sum(at(0), -at(4)) * (1 << kConstantBits) + z - at(6) * k1_847,
+                           sum(at(0), -at(4)) * (1 << kConstantBits) - z + at(6) * k1_847,
+                           sum(at(0), at(4)) * (1 << kConstantBits) - z - at(2) * k0_765};
+  const int64_t z3 = sum(at(7), at(3)), z4 = sum(at(5), at(1)), z5 = (z3 + z4) * k1_175;
+  const int64_t a = z5 - z3 * k1_961, b = z5 - z4 * k0_390;
+  const int64_t z1 = (at(7) + at(1)) * -k0_899, z2 = (at(5) + at(3)) * -k2_562;
+  const int64_t odd[4] = {at(1) * k1_501 + z1 + b, at(3) * k3_072 + z2 + a, at(5) * k2_053 + z2 + b,
+                          at(7) * k0_298 + z1 + a};
+  for (int i = 0; i < 4; ++i) {
+    const auto rounded = [bits](int64_t x) {
+      return int16_t(std::clamp(int32_t(uint32_t(x + (1 << (bits - 1)))) >> bits, INT16_MIN, INT16_MAX));
+    };
+    out[i * stride] = rounded(even[i] + odd[i]);
+    out[(7 - i) * stride] = rounded(even[i] - odd[i]);
+  }
+}
+
+void plain_idct(const int16_t* coefficients, const uint16_t* quantisation, uint8_t* out) {
+  using namespace idct_constants;
+  int16_t in[64], between[64], samples[64];
+  for (int i = 0; i < 64; ++i) in[i] = int16_t(coefficients[i] * quantisation[i]);
+  const bool ac = std::any_of(coefficients + 8, coefficients + 64, [](int16_t c) { return c != 0; });
+  for (int c = 0; c < 8; ++c) {
+    transform_eight(in + c, between + c, 8, kConstantBits - kPass1Bits);
+    for (int r = 0; r < 8 && !ac; ++r) between[8 * r + c] = int16_t(in[c] * (1 << kPass1Bits));
+  }
+  for (int r = 0; r < 8; ++r)
+    transform_eight(between + 8 * r, samples + 8 * r, 1, kConstantBits + kPass1Bits + 3);
+  for (int i = 0; i < 64; ++i) out[i] = uint8_t(std::clamp(int{samples[i]}, -128, 127) + 128);
+}
+
+// Blocks of photographs, and blocks whose sums overflow.
+void compare_idct() {
+  for (int trial = 0; trial < 4000; ++trial) {
+    alignas(64) int16_t block[64] = {};
+    uint16_t quantisation[64];
+    const int most = trial % 4 == 0 ? 65535 : 60, count = below(65), width = trial % 3 == 0 ? 8 : 64;
+    for (uint16_t& q : quantisation) q = uint16_t(1 + below(trial % 8 == 0 ? 65535 : 40));
+    for (int i = 0; i < count; ++i) block[below(width)] = int16_t(below(most + 1) - most / 2);
+    uint8_t want[64];
+    plain_idct(block, quantisation, want);
+    for (const Cpu cpu : supported_cpus()) {
+      force_cpu(cpu_name(cpu));
+      const Idct idct = choose<Idct>(nullptr, FKDX_ON_X86(idct_avx2), FKDX_ON_X86(idct_avx512()));
+      if (!idct) continue;
+      alignas(64) int16_t copy[64];
+      std::copy_n(block, 64, copy);
+      uint8_t got[8][9], *rows[8];
+      for (int r = 0; r < 8; ++r) rows[r] = got[r];
+      idct(copy, quantisation, rows, 1);
+      bool same = std::all_of(copy, copy + 64, [](int16_t c) { return c == 0; });
+      for (int i = 0; i < 64; ++i) same &= got[i / 8][1 + i % 8] == want[i];
+      expect(same, "idct", cpu_name(cpu), trial, count, most, width);
+    }
+  }
+}
+
 void compare_checksums() {
   std::vector<uint8_t> bytes(5000);
   for (uint8_t& value : bytes) value = uint8_t(rng());
@@ -136,6 +203,7 @@ int main(int argc, char** argv) {
   }
   compare_extremes();
   compare_checksums();
+  compare_idct();
   refuse_other_machines();
   std::string names;
   for (const Cpu cpu : supported_cpus()) names += std::string(" ") + cpu_name(cpu);

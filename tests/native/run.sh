@@ -32,7 +32,7 @@ for room in loss batch; do
     build -ffp-contract=fast "tests/native/${room}_kernels.cpp" csrc/$room/*.cpp csrc/base/cpu.cpp csrc/base/huge_pages.cpp
     ASAN_OPTIONS=detect_stack_use_after_return=0 $emulator "$out/program" "$seed" $quick
 done
-build -ffp-contract=off tests/native/image_kernels.cpp csrc/image/kernels_*.cpp \
+build -ffp-contract=off tests/native/image_kernels.cpp csrc/image/kernels_*.cpp csrc/image/idct_*.cpp \
     csrc/image/resample.cpp csrc/image/taps.cpp csrc/base/crc32c.cpp csrc/image/random_boxes.cpp csrc/base/cpu.cpp
 $emulator "$out/program" "$seed" $quick
 if [ "$sanitizers" = aarch64 ]; then qemu-aarch64 -cpu cortex-a72 "$out/program" "$seed" $quick; fi  # no dot products

@@ -13,6 +13,6 @@ flags="-std=c++17 -g -O2 -Wall -Wextra -Icsrc -Itests/fuzz/jpeg -ffp-contract=of
 if [ "$sanitizers" != plain ]; then flags="$flags -fsanitize=$sanitizers -fno-sanitize-recover=all"; fi
 # shellcheck disable=SC2086
 ${CXX:-c++} $flags tests/fuzz/jpeg/*.cpp csrc/image/crops.cpp csrc/image/entry_points.cpp \
-    csrc/image/huffman.cpp csrc/image/huffman_scan.cpp csrc/image/idct_avx2.cpp csrc/image/jpeg.cpp csrc/base/crc32c.cpp \
+    csrc/image/huffman.cpp csrc/image/huffman_scan.cpp csrc/image/idct_*.cpp csrc/image/jpeg.cpp csrc/base/crc32c.cpp \
     csrc/image/jpeg_internals.cpp csrc/image/resample.cpp csrc/image/taps.cpp csrc/image/unit_rows.cpp csrc/image/kernels_*.cpp csrc/base/cpu.cpp ${JPEG:--ljpeg} -o "$program"
 exec "$program" "$seed" "$count" "$first" "$folder"

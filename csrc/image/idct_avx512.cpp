@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sums of idct_avx2.cpp, two rows of eight 32-bit values a vector. What the next step multiplies is
+// picked from wherever the last one has left it, so that nothing is ever transposed.
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include "image/idct.h"
+#include "image/idct_constants.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")
+
+namespace fkdx {
+namespace {
+
+using namespace idct_constants;
+
+// Which of 64 values, in two vectors, go where.
+struct Picks {
+  alignas(64) uint16_t at[32];
+};
+
+// Where the first pass finds row `row` of column `column`.
+constexpr int as_stored(int row, int column) { return 8 * row + column; }
+
+// Where a pass leaves them: packed() of rows 0, 1 and 3, 2, then of 4, 5 and 7, 6.
+constexpr int as_packed(int row, int column) {
+  const int pair = row / 2;  // rows of odd pairs are the second operand, and in turned order
+  const int half = pair % 2 ? 1 - row % 2 : row % 2;
+  return 32 * (row / 4) + 8 * (2 * half + column / 4) + 4 * (pair % 2) + column % 4;
+}
+
+// Four groups of eight: groups[i] is the row whose columns they are.
+template <typename Place>
+constexpr Picks rows_of(Place place, int a, int b, int c, int d) {
+  const int rows[4] = {a, b, c, d};
+  Picks picks{};
+  for (int i = 0; i < 32; ++i) picks.at[i] = static_cast<uint16_t>(place(rows[i / 8], i % 8));
+  return picks;
+}
+
+// Two halves of eight pairs each.
+template <typename Place>
+constexpr Picks pairs_of(Place place, int a, int b, int c, int d) {
+  const int rows[4] = {a, b, c, d};
+  Picks picks{};
+  for (int i = 0; i < 32; ++i) {
+    picks.at[i] = static_cast<uint16_t>(place(rows[i / 16 * 2 + i % 2], i / 2 % 8));
+  }
+  return picks;
+}
+
+// What a pass picks of its input.
+struct Input {
+  Picks in0_0_7_5, in4_4_3_1, in26_26, in71_53;
+};
+
+template <typename Place>
+constexpr Input input_at(Place place) {
+  return {rows_of(place, 0, 0, 7, 5), rows_of(place, 4, 4, 3, 1), pairs_of(place, 2, 6, 2, 6),
+          pairs_of(place, 7, 1, 5, 3)};
+}
+
+// The second pass takes columns for rows.
+constexpr Input kFirst = input_at(as_stored);
+constexpr Input kSecond = input_at([](int row, int column) { return as_packed(column, row); });
+constexpr Picks kZ34 = pairs_of(as_stored, 2, 3, 2, 3);
+constexpr Picks kSpread = rows_of([](int first, int i) { return first + i % 4; }, 0, 4, 0, 4);
+
+// Bytes by row, of packed() second results.
+struct Order {
+  alignas(64) uint8_t at[64];
+
+  constexpr Order() : at() {
+    for (int i = 0; i < 64; ++i) {
+      const int place = as_packed(i % 8, i / 8);
+      at[i] = static_cast<uint8_t>(place % 32 / 8 * 16 + 8 * (place / 32) + place % 8);
+    }
+  }
+};
+constexpr Order kOrder;
+
+__m512i load(const void* from) { return _mm512_load_si512(from); }
+
+struct Block {
+  __m512i low, high;
+
+  __m512i pick(const Picks& picks) const { return _mm512_permutex2var_epi16(low, load(picks.at), high); }
+};
+
+// Pairs of factors, of the lower and the upper half of a vector.
+template <int a, int b, int c, int d>
+__m512i factors() {
+  const auto word = [](int low, int high) { return static_cast<int>((low & 0xFFFF) | unsigned(high) << 16); };
+  return _mm512_inserti64x4(_mm512_set1_epi32(word(a, b)), _mm256_set1_epi32(word(c, d)), 1);
+}
+
+template <int kBits>
+__m512i descaled(__m512i low, __m512i high) {
+  return _mm512_packs_epi32(_mm512_srai_epi32(low, kBits), _mm512_srai_epi32(high, kBits));
+}
+
+template <int kBits>
+Block transform(const Block& in, const Input& input) {
+  const __m512i a = in.pick(input.in0_0_7_5), b = in.pick(input.in4_4_3_1);
+  const __m512i sums =
+      _mm512_mask_sub_epi16(_mm512_add_epi16(a, b), 0xFF00, a, b);  // in0 + 4, in0 - 4, z3, z4
+  const __m512i tmp0_1 =
+      _mm512_add_epi32(_mm512_slli_epi32(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(sums)), kConstantBits),
+                       _mm512_set1_epi32(1 << (kBits - 1)));
+  const __m512i tmp3_2 =
+      _mm512_madd_epi16(in.pick(input.in26_26), factors<k0_541 + k0_765, k0_541, k0_541, k0_541 - k1_847>());
+  const __m512i tmp10_11 = _mm512_add_epi32(tmp0_1, tmp3_2), tmp13_12 = _mm512_sub_epi32(tmp0_1, tmp3_2);
+
+  const __m512i z3_4 = _mm512_madd_epi16(_mm512_permutexvar_epi16(load(kZ34.at), sums),
+                                         factors<k1_175 - k1_961, k1_175, k1_175, k1_175 - k0_390>());
+  const __m512i z4_3 = _mm512_shuffle_i64x2(z3_4, z3_4, 0x4E);
+  const __m512i in71_53 = in.pick(input.in71_53);
+  const __m512i odd0_1 =
+      _mm512_dpwssd_epi32(z3_4, in71_53, factors<k0_298 - k0_899, -k0_899, k2_053 - k2_562, -k2_562>());
+  const __m512i odd3_2 =
+      _mm512_dpwssd_epi32(z4_3, in71_53, factors<-k0_899, k1_501 - k0_899, -k2_562, k3_072 - k2_562>());
+
+  return {
+      descaled<kBits>(_mm512_add_epi32(tmp10_11, odd3_2), _mm512_add_epi32(tmp13_12, odd0_1)),
+      descaled<kBits>(_mm512_sub_epi32(tmp13_12, odd0_1), _mm512_sub_epi32(tmp10_11, odd3_2)),
+  };
+}
+
+void store(__m128i two_rows, uint8_t* first, uint8_t* second) {
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(first), two_rows);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(second), _mm_unpackhi_epi64(two_rows, two_rows));
+}
+
+void idct(int16_t* coefficients, const uint16_t* quantisation, uint8_t* const* rows, size_t column) {
+  Block block{load(coefficients), load(coefficients + 32)};
+  const bool ac = _mm512_test_epi16_mask(block.low, block.low) >> 8 != 0 ||
+                  _mm512_test_epi16_mask(block.high, block.high) != 0;
+  _mm512_store_si512(coefficients, _mm512_setzero_si512());
+  _mm512_store_si512(coefficients + 32, _mm512_setzero_si512());
+  block.low = _mm512_mullo_epi16(block.low, _mm512_loadu_si512(quantisation));
+  if (ac) {
+    block.high = _mm512_mullo_epi16(block.high, _mm512_loadu_si512(quantisation + 32));
+    block = transform<kConstantBits - kPass1Bits>(block, kFirst);
+  } else {
+    const __m512i row = _mm512_slli_epi16(block.low, kPass1Bits);  // saturated nowhere
+    block.low = block.high = _mm512_permutexvar_epi16(load(kSpread.at), row);
+  }
+  block = transform<kConstantBits + kPass1Bits + 3>(block, kSecond);
+  const __m512i samples =
+      _mm512_add_epi8(_mm512_permutexvar_epi8(load(kOrder.at), _mm512_packs_epi16(block.low, block.high)),
+                      _mm512_set1_epi8(-128));
+  store(_mm512_castsi512_si128(samples), rows[0] + column, rows[1] + column);
+  store(_mm512_extracti32x4_epi32(samples, 1), rows[2] + column, rows[3] + column);
+  store(_mm512_extracti32x4_epi32(samples, 2), rows[4] + column, rows[5] + column);
+  store(_mm512_extracti32x4_epi32(samples, 3), rows[6] + column, rows[7] + column);
+}
+
+}  // namespace
+
+#pragma GCC pop_options
+
+Idct idct_avx512() {
+  const bool run_here = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+  return run_here ? &idct : nullptr;
+}
+
+}  // namespace fkdx
+
+#endif
