@@ -11,6 +11,7 @@ an interruption, repeat the command and it continues where it stopped.
 """
 
 import argparse
+import math
 import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -74,6 +75,10 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             refuse("pack", f"--{name.replace('_', '-')}", value, "1 or more")
+    for name, most in (("scale", 1), ("ratio", math.inf)):
+        low, high = getattr(args, name)
+        if not 0 < low <= high <= most:
+            refuse("pack", f"--{name}", f"{low} {high}", "0 < LOW <= HIGH" + " <= 1" * (most == 1))
     if os.path.isdir(args.output):
         refuse("pack", "--output", "a folder", "the name of a file, such as labels.fkdl", args.output)
     if args.classes and args.num_classes:

@@ -77,7 +77,7 @@ class ReinforcementLabels(ForeignLabels):
             _refuse("operations", got, f"{', '.join((*REPLAYED, *KEPT, *MIXING))}", path / "config.pth.tar")
         self.mixed = any(name in operations for name in MIXING)
         self.kept = tuple(name for name in KEPT if name in operations)
-        told = settings.mix_size or operations[REPLAYED[0]].get("size")
+        told = settings.mix_size or (operations[REPLAYED[0]] or {}).get("size")
         if told is not None and type(told) is not int:
             _refuse("size", f"a {type(told).__name__}", "a whole number; give --mix-size", path)
         self.keys = self.images.keys
@@ -134,11 +134,11 @@ class ReinforcementLabels(ForeignLabels):
             ids, values = _sorted_labels(samples, self.k)
             mixes = self._mixes(views) if self.mixed else None
             extra = self._extra(views) if self.kept else b""
+            boxes = np.array([view["random_resized_crop"][0] for view in views], np.int64).reshape(-1, 4)
+            flips = np.array([view["random_horizontal_flip"][0] for view in views], bool)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             _refuse("sample", f"one of unknown form ({error})", "params and prob as its settings say", path)
         key = self.keys[number]
-        boxes = np.array([view["random_resized_crop"][0] for view in views], np.int64).reshape(-1, 4)
-        flips = np.array([view["random_horizontal_flip"][0] for view in views], bool)
         return ImageLabels(key, boxes, flips, ids, values, self.images.size(key), mixes=mixes, extra=extra)
 
     def _view(self, sample: dict[str, Any]) -> dict[str, Any]:
@@ -242,5 +242,5 @@ def _reinforce(path: Path) -> dict[str, Any]:
 def _whole(config: dict[str, Any], name: str, path: Path) -> int:
     value = config.get(name)
     if type(value) is not int or not 1 <= value <= 65_535:
-        _refuse(name, f"a {type(value).__name__}", "a whole number", path / "config.pth.tar")
+        _refuse(name, repr(value), "a whole number from 1 to 65,535", path / "config.pth.tar")
     return value

@@ -115,6 +115,8 @@ class TinyVitLabels(ForeignLabels):
             size = self.images.size(key)
         except UNREADABLE as error:
             return Unreadable(key, str(error))
+        if records["seed"].min() < 0:
+            return Unreadable(key, f"seed, got {records['seed'].min()}, expected 0 or more")
         views = [
             replay_view(seed, size, self.settings.scale, self.settings.ratio)
             for seed in records["seed"].tolist()
@@ -131,9 +133,9 @@ class _Epoch:
         self.folder = folder
         self.names: list[str] = []
         self.ranks: list[np.ndarray] = []
-        for keys in sorted(folder.glob("rank*-keys.txt"), key=lambda path: int(re.sub(r"\D", "", path.name))):
-            names = keys.read_text().split("\n")
-            values = keys.with_name(keys.name.replace("-keys.txt", "-values.bin"))
+        for rank in _ranks(folder):
+            keys, values = (folder / f"rank{rank}-{what}" for what in ("keys.txt", "values.bin"))
+            names = keys.read_text("utf-8", "replace").split("\n")
             expected = (len(names) - 1) * record.itemsize
             if names[-1] or values.stat().st_size != expected:
                 _refuse(
@@ -150,6 +152,21 @@ class _Epoch:
         for rank in np.unique(ranks):
             out[ranks == rank] = self.ranks[rank][numbers[ranks == rank] - self.starts[rank]]
         return out
+
+
+def _ranks(folder: Path) -> list[int]:
+    """The ranks of an epoch, in order. FormatError where there are none, or one has half of its files."""
+    found = [
+        {int(name[1]) for file in folder.iterdir() if (name := re.fullmatch(rf"rank(\d+)-{what}", file.name))}
+        for what in (r"keys\.txt", r"values\.bin")
+    ]
+    if found[0] != found[1] or not found[0]:
+        alone = sorted(found[0] ^ found[1])
+        got = f"one of the two of rank {alone[0]}" if alone else "none"
+        _refuse(
+            "files", got, "rank<r>-keys.txt and rank<r>-values.bin of every rank; copy them again", folder
+        )
+    return sorted(found[0])
 
 
 def replay_view(
