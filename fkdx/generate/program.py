@@ -25,7 +25,9 @@ WAIT_SECONDS = 600  # that processes wait for the one of rank 0
 
 def main(argv: list[str] | None = None) -> int:
     settings = parse(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):  # batch systems and terminals send these
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves SIGHUP
+            signal.signal(number, signal.default_int_handler)
     try:
         with Facts(settings.json, quiet=rank() != 0) as facts:
             if settings.status:

@@ -194,7 +194,7 @@ def test_a_full_disk_is_one_line_and_no_file(options: list[str]) -> None:
     assert finish(options, 1) == whole
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_signals_stop_cleanly(options: list[str], number: int, capsys) -> None:
     expected = finish(options, 1)
     process = start(options, 1)[0]
