@@ -32,7 +32,7 @@ Io io_named(const std::string& name) {
 }
 
 Storage::Storage(const std::string& path, Io io) : path_(path) {
-  OpenFile file{open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  OpenFile file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};  // a pipe is not waited for
   check_os(file.number >= 0, "LabelFile: cannot open ", path);
   struct stat facts{};
   check_os(fstat(file.number, &facts) == 0, "LabelFile: cannot stat ", path);

@@ -90,7 +90,9 @@ def _read_manifest(path: str) -> tuple[list[dict], str]:
             sizes = manifest.get("sizes", "")
             if sizes and manifest["sizes_crc"] != _C.crc32c(sizes.encode()):
                 raise ValueError("its sizes are damaged")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (TypeError, AttributeError):
+            raise _C.FormatError(f"LabelFile: manifest: this is none, or it was changed, {path}") from None
+        except (ValueError, KeyError) as error:
             said = f"this is none, it has no {error}" if isinstance(error, KeyError) else error
             raise _C.FormatError(f"LabelFile: manifest: {said}, {path}") from None
     return shards, sizes

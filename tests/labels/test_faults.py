@@ -328,6 +328,12 @@ def test_full_disk(tmp_path: Path, record_property) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_a_pipe_is_refused_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.fkdl")
+    with pytest.raises(FormatError, match="expected a regular file"):
+        LabelFile(tmp_path / "pipe.fkdl")
+
+
 # ---- shards ----------------------------------------------------------------------------------------------
 
 
@@ -363,6 +369,9 @@ def test_broken_sets_are_refused(tmp_path: Path) -> None:
         manifest.write_text(sized.replace(old, new, 1))
         with pytest.raises(FormatError, match="LabelFile: manifest"):
             LabelFile(tmp_path)
+    manifest.write_text("[1, 2]")
+    with pytest.raises(FormatError, match="manifest: this is none, or it was changed"):
+        LabelFile(manifest)
     manifest.write_text(text)
     shard_path(tmp_path, 2).unlink()
     with pytest.raises(OSError, match=r"00002\.fkdl"):
