@@ -135,3 +135,15 @@ def test_a_page_of_embeddings(visit, labelled, tmp_path, rng):
     assert not page.locator("#class").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert not Axe().run(page, options={"resultTypes": ["violations"]}).violations_count
+
+
+def test_long_names_fit_on_a_phone(visit, rng, tmp_path):
+    names = ["x" * 300, *"abc"]
+    keys = [f"{names[i % 2]}/{'y' * 120}{i}.jpg" for i in range(6)]
+    write_labels(
+        tmp_path / "l.fkdl", rng, num_classes=4, k=2, sizes=dict.fromkeys(keys, (40, 40)), classes=names
+    )
+    assert cli.main(["report", str(tmp_path / "l.fkdl"), "-o", str(tmp_path / "l.html")]) == 0
+    page = visit((tmp_path / "l.html").as_uri(), viewport={"width": 390, "height": 800})
+    page.locator("#viewer .key").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
