@@ -1,4 +1,4 @@
-"""What all tests share: the gpu mark and fresh random numbers that can be replayed."""
+"""What all tests share: the gpu mark, CPU variants, and fresh random numbers that can be replayed."""
 
 import os
 import signal
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+
+from fkdx import _C  # brings no threads of its own
 
 pytest_plugins = ["guard", "browsing"]
 
@@ -67,6 +69,14 @@ def blank_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     journal = sys.modules.get("fkdx.train.journal")
     if journal and "curves_drawn" not in request.fixturenames:
         monkeypatch.setattr(journal, "draw_curves", lambda path, *_: path.touch())
+
+
+@pytest.fixture(params=_C.supported_cpus())
+def cpu(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each CPU variant in turn."""
+    _C.force_cpu(request.param)
+    yield request.param
+    _C.force_cpu("")
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import io
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,6 @@ from fkdx.image import decode_crops, image_size, installed_rule, resize_crops, v
 from fkdx.image.crops import RESAMPLES
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
-
-@pytest.fixture(params=_C.supported_cpus())
-def cpu(request: pytest.FixtureRequest) -> Iterator[str]:
-    _C.force_cpu(request.param)
-    yield request.param
-    _C.force_cpu("")
 
 
 def pillow_crop(image: Image.Image, box: np.ndarray, flip: bool, size: int, interpolation: str) -> np.ndarray:

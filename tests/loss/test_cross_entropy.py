@@ -12,14 +12,6 @@ from fkdx.loss.target import KINDS
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
 
-@pytest.fixture(params=_C.supported_cpus())
-def cpu(request):
-    """Each CPU variant in turn."""
-    _C.force_cpu(request.param)
-    yield request.param
-    _C.force_cpu("")
-
-
 def assert_gradient(grad: torch.Tensor, expected: np.ndarray, factor: float) -> None:
     """Rounded once: 0.51 ulp for 16 bits, 4 ulp for float32, beside arithmetic's own 1e-7 of the factor."""
     error = np.abs(grad.double().numpy() - expected)
