@@ -166,6 +166,8 @@ def measure_table(args: argparse.Namespace) -> dict:
 
 def one_turn(batches: Iterator, batch: int, seconds: float, clock: str) -> float:
     """Crops a second. Closing the generator ends its workers."""
+    from feed import cpu_seconds
+
     now = time.perf_counter if clock == "wall" else cpu_seconds
     for _ in range(2):
         next(batches)
@@ -176,19 +178,6 @@ def one_turn(batches: Iterator, batch: int, seconds: float, clock: str) -> float
     speed = count * batch / (now() - begin)
     batches.close()
     return speed
-
-
-def cpu_seconds() -> float:
-    """What this process and its children have spent, those that still run too."""
-    ticks = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(stat.parent.name) == os.getpid() or int(fields[1]) == os.getpid():
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def check_pixels(loader_systems: object, work: object) -> int:
