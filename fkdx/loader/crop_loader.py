@@ -292,6 +292,7 @@ class CropLoader:
         plan = self._crops.plan(epoch, images, self.sampler.crops(epoch, images, laps))
         slot, partner_slot = slots
         if partners := plan.partners:
+            assert partner_slot is not None  # taken wherever crops are mixed
             partners.slot = partner_slot
             partners.pixels = partners.slot[: len(partners.work.images)]
             if len(partners.pixels):
