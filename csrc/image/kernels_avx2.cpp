@@ -39,6 +39,14 @@ Words merged(const Words* sums) {
                                                     _mm256_srli_epi32(raw(sums[1]), kWeightBits - 16), 0xAA));
 }
 
+void interleave_four(const uint8_t* const* rows, int x, Words* words) {
+  for (int half = 0; half < 2; ++half, x += 16, words += 2) {
+    const auto row = [&](int r) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[r] + x)); };
+    words[0] = reinterpret_cast<Words>(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(row(0), row(1))));
+    words[1] = reinterpret_cast<Words>(_mm256_cvtepu8_epi16(_mm_unpackhi_epi8(row(0), row(1))));
+  }
+}
+
 __m256i packed(Words low, Words high) {
   return _mm256_packus_epi32(raw(low >> kWeightBits), raw(high >> kWeightBits));
 }

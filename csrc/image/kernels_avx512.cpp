@@ -49,10 +49,25 @@ __m512i packed(Words low, Words high) {
   return _mm512_packus_epi32(raw(low >> kWeightBits), raw(high >> kWeightBits));
 }
 
-__m512i narrowed(const Words* sums) {
-  const __m512i bytes = _mm512_packus_epi16(packed(sums[0], sums[1]), packed(sums[2], sums[3]));
+// Packing and unpacking stay inside quarters of a vector: this turns quarters and their words round.
+__m512i transposed(__m512i words) {
   return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
-                                  bytes);
+                                  words);
+}
+
+void interleave_four(const uint8_t* const* rows, int x, Words* words) {
+  const auto row = [&](int r) { return transposed(_mm512_loadu_si512(rows[r] + x)); };
+  const __m512i a = row(0), b = row(1), c = row(2), d = row(3);
+  const __m512i ab = _mm512_unpacklo_epi8(a, b), cd = _mm512_unpacklo_epi8(c, d);
+  const __m512i high_ab = _mm512_unpackhi_epi8(a, b), high_cd = _mm512_unpackhi_epi8(c, d);
+  words[0] = reinterpret_cast<Words>(_mm512_unpacklo_epi16(ab, cd));
+  words[1] = reinterpret_cast<Words>(_mm512_unpackhi_epi16(ab, cd));
+  words[2] = reinterpret_cast<Words>(_mm512_unpacklo_epi16(high_ab, high_cd));
+  words[3] = reinterpret_cast<Words>(_mm512_unpackhi_epi16(high_ab, high_cd));
+}
+
+__m512i narrowed(const Words* sums) {
+  return transposed(_mm512_packus_epi16(packed(sums[0], sums[1]), packed(sums[2], sums[3])));
 }
 
 void write(uint8_t* out, __m512i bytes, int count) {

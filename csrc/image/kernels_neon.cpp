@@ -43,6 +43,11 @@ Words pick(const uint8_t* source, Words indices) {
   return reinterpret_cast<Words>(vqtbl4q_u8(vld1q_u8_x4(source), at));
 }
 
+void interleave_four(const uint8_t* const* rows, int x, Words* words) {
+  const auto row = [&](int r) { return vld1q_u8(rows[r] + x); };
+  vst4q_u8(reinterpret_cast<uint8_t*>(words), {row(0), row(1), row(2), row(3)});
+}
+
 uint8x16_t narrowed(const Words* sums) {
   const auto upper_halves = [](Words low, Words high) {  // of the words: the results and 22 - 16 more bits
     return vuzp2q_u16(reinterpret_cast<uint16x8_t>(low), reinterpret_cast<uint16x8_t>(high));

@@ -8,6 +8,7 @@
 //   dot(sum, pixels, weights)           a word's kRows values times as many digits, added to the sum
 //   within(sum, top)                    the signed sum, at least 0 and at most top
 //   merged(sums)                        the results of kRows rows, side by side in each word
+//   interleave_four(rows, x, words)     the words of columns x to x + 4 * kLanes of kRows rows of bytes
 //   narrowed(sums)                      the results of 4 vectors of sums as bytes, in the order of columns
 //   write(out, bytes, count)            the first `count` of these bytes
 //
@@ -79,16 +80,7 @@ void row_pass_by(const uint8_t* const* rows, const RowTable& table, uint32_t* st
 }
 
 void interleave(const uint8_t* const* rows, int columns, uint32_t* strip) {
-  typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
-  for (int x = 0; x < columns; x += kLanes) {
-    Words words{};
-    for (int r = 0; r < kRows; ++r) {
-      Bytes bytes;
-      std::memcpy(&bytes, rows[r] + x, sizeof(bytes));
-      words |= __builtin_convertvector(bytes, Words) << (32 / kRows * r);
-    }
-    *reinterpret_cast<Words*>(strip + x) = words;
-  }
+  for (int x = 0; x < columns; x += 4 * kLanes) interleave_four(rows, x, reinterpret_cast<Words*>(strip + x));
 }
 
 // kCount is the number of strips, or 0 for any.
