@@ -23,6 +23,7 @@ using Mask = typename LanesOf<Real>::Mask;
 template <typename Real>
 constexpr int kLanes = kVectorBytes / sizeof(Real);
 
+typedef uint8_t Bytes __attribute__((vector_size(kVectorBytes / 4)));
 typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint32_t Bits __attribute__((vector_size(kVectorBytes)));
 
@@ -50,6 +51,9 @@ inline Lanes<double> fused(Lanes<double> a, Lanes<double> b, Lanes<double> c) {
 inline Lanes<double> larger(Lanes<double> a, Lanes<double> b) { return a > b ? a : b; }
 
 #if defined(FKDX_AVX512)
+inline Lanes<float> from_bytes(Bytes x) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bits_of<__m128i>(x)));
+}
 inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) { return _mm512_fmadd_ps(a, b, c); }
 inline Lanes<float> larger(Lanes<float> a, Lanes<float> b) { return _mm512_max_ps(a, b); }
 inline Bits widen_bits(Halves x) { return bits_of<Bits>(_mm512_cvtepu16_epi32(bits_of<__m256i>(x))); }
@@ -59,6 +63,9 @@ inline Halves to_half(Lanes<float> x) {
   return bits_of<Halves>(_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
 #elif defined(FKDX_AVX2)
+inline Lanes<float> from_bytes(Bytes x) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bits_of<int64_t>(x))));
+}
 inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) { return _mm256_fmadd_ps(a, b, c); }
 inline Lanes<float> larger(Lanes<float> a, Lanes<float> b) { return _mm256_max_ps(a, b); }
 inline Bits widen_bits(Halves x) { return bits_of<Bits>(_mm256_cvtepu16_epi32(bits_of<__m128i>(x))); }
@@ -71,6 +78,9 @@ inline Halves to_half(Lanes<float> x) {
   return bits_of<Halves>(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
 }
 #else
+inline Lanes<float> from_bytes(Bytes x) {
+  return __builtin_convertvector(__builtin_convertvector(x, Mask<float>), Lanes<float>);
+}
 inline Lanes<float> fused(Lanes<float> a, Lanes<float> b, Lanes<float> c) {
 #ifdef __aarch64__
   return vfmaq_f32(c, a, b);

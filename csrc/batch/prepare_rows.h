@@ -2,12 +2,10 @@
 // The pixels of one image, a vector at a time. Included by the variants inside
 // an unnamed namespace, after base/lanes.h.
 
-typedef uint8_t Bytes __attribute__((vector_size(kLanes<float>)));
-
 inline Lanes<float> load_bytes(const uint8_t* from, int n) {
   Bytes bytes{};
   std::memcpy(&bytes, from, n);
-  return __builtin_convertvector(__builtin_convertvector(bytes, Mask<float>), Lanes<float>);
+  return from_bytes(bytes);
 }
 
 // factors[c][i] is the factor of lane i where lane 0 is of channel c.
@@ -33,8 +31,7 @@ void prepare_image(const PrepareCall& call, int64_t row, const Channels& scale, 
   for (int i = 0; i < kLanes<float>; ++i) lane[i] = i;
   for (int y = 0; y < call.height; ++y, own += line, out += line) {
     const bool mixed = partner && y >= box[0] && y < box[0] + box[2];
-    for (int e = 0; e < line; e += kLanes<float>) {
-      const int n = std::min(kLanes<float>, line - e);
+    const auto prepare_some = [&](int e, int n) {
       Lanes<float> x = load_bytes(own + e, n);
       if (mixed) {
         const Mask<float> inside = (lane + e >= box[1] * 3) & (lane + e < (box[1] + box[3]) * 3);
@@ -42,7 +39,10 @@ void prepare_image(const PrepareCall& call, int64_t row, const Channels& scale, 
         x = fused(blend, load_bytes(partner + int64_t(y) * line + e, n) - x, x);
       }
       store_some<T>(out + e, fused(x, scale[e % 3], bias[e % 3]), n);
-    }
+    };
+    int e = 0;
+    for (; e + kLanes<float> <= line; e += kLanes<float>) prepare_some(e, kLanes<float>);
+    if (e < line) prepare_some(e, line - e);
   }
 }
 
