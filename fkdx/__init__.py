@@ -3,9 +3,8 @@
 The public names below are imported on first use, so that `import fkdx` needs neither torch nor a GPU.
 """
 
+import os
 from importlib import import_module
-from pathlib import Path
-from typing import Any
 
 from fkdx._version import __version__
 
@@ -33,7 +32,7 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "_C":
         return _extension()
     if name not in _HOMES:
@@ -43,12 +42,12 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def _extension() -> Any:
+def _extension() -> object:
     """The compiled part, or what to do without it: Python finds sources before an installed fkdx."""
     try:
         return import_module("fkdx._C")
     except ModuleNotFoundError as error:
-        folder = Path(__file__).parents[1]
+        folder = os.path.dirname(os.path.dirname(__file__))
         raise ImportError(
             "fkdx: the extension is not built for this Python, expected fkdx/_C*.so; run `pip install .` "
             f"in this folder, or leave it if fkdx is installed already, {folder}"

@@ -55,6 +55,12 @@ def changed(options: list[str], **new: object) -> list[str]:
     return options
 
 
+def of_kind(kind: str, options: list[str]) -> list[str]:
+    """The same run with labels of a kind that keeps no top K."""
+    at = options.index("--topk")
+    return ["--kind", kind, *options[:at], *options[at + 2 :]]
+
+
 @contextmanager
 def teacher_inputs() -> Iterator[list[torch.Tensor]]:
     """What teachers are given, batch after batch; the first is the probe for the number of classes."""

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import fkdx
 from fkdx._version import __version__
-from fkdx.cli.interrupt import end_at_the_next_interrupt, held_while_torch_loads
+from fkdx.cli.interrupt import end_at_the_next_interrupt, held_while_importing
 from fkdx.cli.verbs import VERBS, usage
 from fkdx.errors import error_text
 
@@ -47,10 +47,10 @@ def run(verb: str, argv: list[str]) -> int:
     let_idle_threads_sleep()
     try:
         check_names(argv)
-        if verb not in ("doctor", "completion"):  # doctor reports a missing extension itself
-            _ = fkdx._C
         try:
-            with held_while_torch_loads():
+            with held_while_importing():
+                if verb not in ("doctor", "completion"):  # doctor reports a missing extension itself
+                    _ = fkdx._C
                 status = import_module(VERBS[verb][0]).main(argv) or 0
         finally:
             if sys.stdout:

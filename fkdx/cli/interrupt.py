@@ -11,15 +11,15 @@ LOOK_AGAIN = 0.05  # seconds
 
 
 @contextmanager
-def held_while_torch_loads() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt, but in the middle of `import torch` only once that is done.
+def held_while_importing() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, but in the middle of an import only once that is done.
 
-    Modules of torch call Python from C++ that must not throw (2.14: `_c10d_init`, `_dist_autograd_init`), so
-    that an exception there aborts the program.
+    Modules in C and C++ import others, and make an ImportError of an exception there (numpy's) or abort the
+    program (torch 2.14: `_c10d_init`, `_dist_autograd_init`).
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if torch_is_loading(frame):
+        if is_importing(frame):
             threading.Timer(LOOK_AGAIN, signal.pthread_kill, (threading.main_thread().ident, number)).start()
         else:
             signal.default_int_handler(number, frame)
@@ -36,10 +36,10 @@ def held_while_torch_loads() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def torch_is_loading(frame: FrameType | None) -> bool:
-    """Whether the body of one of torch's modules is being run, by this frame or one that it returns to."""
-    while frame:
-        if frame.f_code.co_name == "<module>" and frame.f_globals["__name__"].partition(".")[0] == "torch":
+def is_importing(frame: FrameType | None) -> bool:
+    """Whether a verb's frame, or one that it returns to, is Python's import of a module."""
+    while frame and frame.f_globals.get("__name__") != "fkdx.cli":
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
         frame = frame.f_back
     return False

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     what = parser.add_subparsers(dest="what", required=True)
     loader = what.add_parser("loader", help="batches of crops of images on disk")
     loader.add_argument(
-        "--images",
+        "--data",
         required=True,
         help=f"the images; {DATA_HELP}",
         metavar="DATA",
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 def bench_loader(args: argparse.Namespace) -> None:
     from fkdx.loader import CropLoader
 
-    images = open_store(args.images, args.classes)
+    images = open_store(args.data, args.classes)
     loader = CropLoader(
         images, args.labels, args.batch_size, args.crops_per_image, args.size, threads=args.threads
     )

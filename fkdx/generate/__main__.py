@@ -2,6 +2,6 @@
 
 import sys
 
-from fkdx.cli import run
+from fkdx.__main__ import main
 
-sys.exit(run("generate", sys.argv[1:]))
+sys.exit(main(["generate", *sys.argv[1:]]))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from fkdx.facts import add_json
-from fkdx.generate.settings import Settings
+from fkdx.generate.settings import TOPK, TOPK_KINDS, Settings
 from fkdx.image import INTERPOLATIONS
 from fkdx.image.augment import AUGMENTS
 from fkdx.image.random_boxes import RATIO, SCALE
@@ -181,7 +181,12 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
         default="topk",
         help="what is stored of the teacher's answer (default: %(default)s)",
     )
-    add("--topk", type=int, default=5, metavar="K", help="classes kept of each crop (default: %(default)s)")
+    add(
+        "--topk",
+        type=int,
+        metavar="K",
+        help=f"classes kept of each crop, of kinds {' and '.join(TOPK_KINDS)} (default: {TOPK})",
+    )
     add(
         "--temperature",
         type=float,

@@ -66,7 +66,7 @@ class Plan:
             "maps": settings.maps,
             "store": settings.store if len(self.teachers) > 1 else "one",
             "kind": settings.kind,
-            "k": settings.topk,
+            "k": settings.k,
             "encoding": settings.encoding,
             **({"value_type": settings.value_type} if settings.value_type else {}),
             **({"standardise": True} if settings.standardise else {}),
@@ -158,7 +158,7 @@ def name_classes(settings: Settings, teachers: list[Teacher], folders: list[str]
 
 def say_what_is_cut(settings: Settings, outputs: int) -> None:
     """A line where fewer classes are kept than were asked for."""
-    if settings.kind in ("topk", "topk_logits") and outputs < settings.topk != Settings.topk:
+    if settings.topk is not None and outputs < settings.topk:
         print(
             f"fkdx generate: --topk {settings.topk}: the teacher has {outputs} outputs, and all are kept",
             file=sys.stderr,
@@ -240,5 +240,5 @@ def _label_options(settings: Settings, teacher: Teacher, classes: list[str] | No
     num_classes = teacher.num_outputs
     if isinstance(teacher, EmbeddingTeacher):
         return {**options, "num_classes": 0, "k": num_classes, "embeddings": teacher.sizes}
-    k = 1 if settings.kind in ("hard", "smoothing") else min(settings.topk, num_classes)
+    k = 1 if settings.kind in ("hard", "smoothing") else min(settings.k, num_classes)
     return {**options, "num_classes": num_classes, "k": k}

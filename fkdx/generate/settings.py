@@ -10,6 +10,8 @@ from fkdx.image.random_boxes import RATIO, SCALE
 Pair = tuple[float, float]
 Triple = tuple[float, float, float]
 
+TOPK = 5  # classes kept of each crop where --topk is not given
+TOPK_KINDS = ("topk", "topk_logits")  # that keep as many
 POSITIVE = ("crops", "topk", "batch_size", "temperature", "size", "threads")
 
 
@@ -44,7 +46,7 @@ class Settings:
     cutmix: float = 0.0
     # labels
     kind: str = "topk"
-    topk: int = 5
+    topk: int | None = None
     temperature: float = 1.0
     encoding: str = "plain"
     value_type: str | None = None
@@ -110,6 +112,10 @@ class Settings:
     def _check_labels(self) -> None:
         embeds = self.kind == "embedding"
         _expect(
+            self.topk is None or self.kind in TOPK_KINDS,
+            f"--topk: of kinds {' and '.join(TOPK_KINDS)} only, got {self.topk} and --kind {self.kind}",
+        )
+        _expect(
             embeds or (self.features == "pooled" and self.value_type != "int8"),
             f"--features, --value-type int8: of embeddings only, got --kind {self.kind}",
         )
@@ -149,6 +155,11 @@ class Settings:
                 augment_of(word)
             except ValueError as error:
                 raise ValueError(f"--augment: {str(error).removeprefix('augment: ')}") from None
+
+    @property
+    def k(self) -> int:
+        """The most classes kept of each crop."""
+        return TOPK if self.topk is None else self.topk
 
     @property
     def is_item(self) -> bool:

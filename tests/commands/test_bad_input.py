@@ -58,7 +58,7 @@ LINES = {
     "index": ["{x} -o {o}"],
     "repack": ["{x} -o {o}"],
     "train": ["--data {x} --labels {labels} --output {o}", "--config {x} --data {images} --output {o}"],
-    "bench": ["loader --images {x}", "loader --images {images} --labels {x}"],
+    "bench": ["loader --data {x}", "loader --data {images} --labels {x}"],
     "evaluate": ["--model test_resnet --checkpoint {x} --probe {images}"],
     "demo": ["--output {o} {x}"],
     "doctor": ["{x}"],
@@ -189,8 +189,8 @@ def test_evaluate_wants_two_folders_before_a_model(good: dict, capsys) -> None:
 
 
 NUMBERS = [
-    ("bench", "loader --images {images} --batches 0"),
-    ("bench", "loader --images {images} --threads -1"),
+    ("bench", "loader --data {images} --batches 0"),
+    ("bench", "loader --data {images} --threads -1"),
     ("compare", "{labels} {labels} --worst -1"),
     ("info", "{labels} --sample -1"),
     ("info", "{labels} --sample many"),

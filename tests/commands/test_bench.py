@@ -42,7 +42,7 @@ def test_profile(images: Path, capsys: pytest.CaptureFixture) -> None:
         "2",
         "--profile",
     ]
-    assert main(["loader", "--images", str(images), *arguments]) == 0
+    assert main(["loader", "--data", str(images), *arguments]) == 0
     printed = capsys.readouterr().out
     assert "crops/s" in printed
     shares = [float(line.split()[-1][:-1]) for line in printed.splitlines() if line.endswith("%")]

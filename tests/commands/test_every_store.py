@@ -74,7 +74,7 @@ def test_index_repack_bench_verify(data: Data, tmp_path: Path, place: Path, writ
         assert main(["repack", name, "-o", str(tmp_path / "shards" / str(len(name)))]) == 0
         assert batches(tmp_path / "shards" / str(len(name)), data.labels) == batches(data.root, data.labels)
     options = ["--crops-per-image", "2", "--batch-size", "8", "--size", "32", "--batches", "1"]
-    done = main(["bench", "loader", "--images", images, "--labels", str(data.labels), *options])
+    done = main(["bench", "loader", "--data", images, "--labels", str(data.labels), *options])
     assert done == (write is parquet)
     if write is parquet:
         assert "run `fkdx repack" in capsys.readouterr().err

@@ -22,7 +22,7 @@ NONE = ("demo", "train", "completion")  # tell how far they are, or print a scri
 
 MODEL = f"{TEACHER} --checkpoint {{teacher}} --size 32 --device cpu"
 LABEL = f"--data {{images}} --teacher {MODEL} --crops 2 --topk 2"
-BENCH = "loader --images {images} --batch-size 2 --crops-per-image 1 --size 16 --batches 2 --profile"
+BENCH = "loader --data {images} --batch-size 2 --crops-per-image 1 --size 16 --batches 2 --profile"
 FILE = {"path", "images", "crops", "bytes"}
 
 # verb, its command line (o does not exist), and facts that it names.

@@ -63,20 +63,47 @@ def test_train(pause: float, tmp_path: Path, rng: np.random.Generator) -> None:
     assert not [name for name in os.listdir(run) if name.endswith(".tmp")] or pause == 0.0
 
 
-def test_the_import_of_torch_is_not_broken_off(tmp_path: Path) -> None:
-    """An exception in the middle of it aborts the program; here in one that only looks like torch."""
-    (tmp_path / "torch").mkdir()
-    (tmp_path / "torch/__init__.py").write_text("import torch.part\nprint('whole')\n")
-    (tmp_path / "torch/part.py").write_text(
+KILLS_ITSELF = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+PROGRAM = "import sys; from fkdx.__main__ import main; sys.exit(main())"  # what pip makes of `fkdx`
+STARTS = [["-m", "fkdx", "info", "x"], ["-m", "fkdx.train"], ["-m", "fkdx.generate"], ["-c", PROGRAM, "info"]]
+
+
+def run_beside(folder: Path, words: list[str]) -> subprocess.CompletedProcess:
+    """A program that finds modules in this folder first."""
+    outside = environment()
+    outside["PYTHONPATH"] = f"{folder}:{outside['PYTHONPATH']}"
+    return subprocess.run([sys.executable, *words], env=outside, capture_output=True, text=True, timeout=20)
+
+
+@pytest.mark.parametrize("words", STARTS, ids=str)
+def test_before_a_verb_begins(words: list[str], tmp_path: Path) -> None:
+    """While Python imports the rest of fkdx; here a module that only looks like Python's own."""
+    (tmp_path / "select.py").write_text(KILLS_ITSELF)
+    done = run_beside(tmp_path, words)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "fkdx: stopped\n")
+
+
+def test_after_a_verb_has_ended(tmp_path: Path) -> None:
+    (tmp_path / "last.py").write_text(
+        "import atexit, os, signal\n"
+        "def main(argv):\n    atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+    )
+    code = "import fkdx.__main__ as f; f.cli.VERBS['last'] = ('last', ''); raise SystemExit(f.main(['last']))"
+    done = run_beside(tmp_path, ["-c", code])
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "fkdx: stopped\n")
+
+
+def test_an_import_is_not_broken_off(tmp_path: Path) -> None:
+    """An exception in the middle of one may abort the program (torch), or become another (numpy)."""
+    (tmp_path / "whole.py").write_text("import part\nprint('whole')\n")
+    (tmp_path / "part.py").write_text(
         "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.2)\n"
     )
     (tmp_path / "nap.py").write_text(
-        "import time\ndef main(argv):\n    import torch\n    time.sleep(30)\n    print('slept')\n"
+        "import time\ndef main(argv):\n    import whole\n    time.sleep(30)\n    print('slept')\n"
     )
-    code = "import fkdx.cli; fkdx.cli.VERBS['nap'] = ('nap', ''); raise SystemExit(fkdx.cli.main(['nap']))"
-    outside = environment()
-    outside["PYTHONPATH"] = f"{tmp_path}:{outside['PYTHONPATH']}"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=outside, capture_output=True, text=True, timeout=20
+    (tmp_path / "program.py").write_text(  # itself imported, which does not count
+        "import fkdx.cli; fkdx.cli.VERBS['nap'] = ('nap', ''); raise SystemExit(fkdx.cli.main(['nap']))\n"
     )
+    done = run_beside(tmp_path, ["-c", "import program"])
     assert (done.returncode, done.stdout, done.stderr) == (130, "whole\n", "fkdx nap: stopped\n")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from generating import SIZE, TEACHER, changed, make_data, run_options
+from generating import SIZE, TEACHER, changed, make_data, of_kind, run_options
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -44,7 +44,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def options_of(data: Path, output: Path, checkpoint: Path, teacher: str, size: int = SIZE) -> list[str]:
     own = changed(run_options(data, checkpoint, output), teacher=teacher, size=size)
-    return ["--kind", "embedding", "--value-type", "float32", *own]
+    return ["--value-type", "float32", *of_kind("embedding", own)]
 
 
 def backbone(name: str, checkpoint: Path) -> nn.Module:
@@ -252,6 +252,11 @@ def test_two_teachers_and_a_dry_run(
     [
         (["--temperature", "2"], "--temperature: embeddings have none, got 2.0"),
         (["--maps"], "--kind embedding: a teacher without classes"),
+        (["--topk", "5"], "--topk: of kinds topk and topk_logits only, got 5 and --kind embedding"),
+        (
+            ["--kind", "hard", "--topk", "5"],
+            "--topk: of kinds topk and topk_logits only, got 5 and --kind hard",
+        ),
         (["--kind", "topk", "--features", "cls"], "--features, --value-type int8: of embeddings only"),
         (["--kind", "topk", "--value-type", "int8"], "--features, --value-type int8: of embeddings only"),
         (["--value-type", "log8"], "--value-type log8: for compact topk and smoothing labels only"),

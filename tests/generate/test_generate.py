@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from generating import CROPS, SIZE, TEACHER, changed, make_data, make_teacher, run_options
+from generating import CROPS, SIZE, TEACHER, changed, make_data, make_teacher, of_kind, run_options
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -98,7 +98,8 @@ def test_header_tells_how_the_labels_were_made(options: list[str], checkpoint: P
 
 @pytest.mark.parametrize("kind", ["hard", "smoothing", "dense", "dense_logits", "topk_logits"])
 def test_kinds(options: list[str], kind: str) -> None:
-    labels = labels_of(["--kind", kind, *options])
+    whole = ["--kind", kind, *options] if kind == "topk_logits" else of_kind(kind, options)
+    labels = labels_of(whole)
     assert labels.kind == kind
     best = labels_of(changed(options, output=options[-1] + "topk"))
     for image, other in zip(labels, best):
@@ -369,7 +370,8 @@ def test_several_teachers(options: list[str], data: Path, model, tmp_path: Path)
     other = timm.create_model("test_vit", num_classes=3, img_size=SIZE).eval()
     save_file(other.state_dict(), tmp_path / "vit.safetensors")
     second = ["--teacher", "test_vit", "--checkpoint", str(tmp_path / "vit.safetensors")]
-    together = labels_of(["--kind", "dense", "--store", "both", *options[:-2], *second, *options[-2:]])
+    own = of_kind("dense", options)
+    together = labels_of(["--store", "both", *own[:-2], *second, *own[-2:]])
     each = [LabelFile(tmp_path / f"labels.{i}.fkdl") for i in (0, 1)]
     names = [[t["name"] for t in file.header["provenance"]["teachers"]] for file in (together, *each)]
     assert names == [[TEACHER, "test_vit"], [TEACHER], ["test_vit"]]
@@ -388,7 +390,7 @@ def test_several_teachers(options: list[str], data: Path, model, tmp_path: Path)
 def test_teachers_that_cannot_be_averaged(options: list[str], capsys) -> None:
     second = ["--teacher", TEACHER, "--checkpoint", options[options.index("--checkpoint") + 1]]
     two = [*options[:-2], *second, *options[-2:]]
-    assert "use --store separate" in refusal(["--kind", "dense_logits", *two], capsys)
+    assert "use --store separate" in refusal(of_kind("dense_logits", two), capsys)
 
 
 def test_low_precision_stays_close(options: list[str], tmp_path: Path) -> None:

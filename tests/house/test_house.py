@@ -60,7 +60,8 @@ def package_arrows() -> dict[str, set[str]]:
     for path in PACKAGE:
         for module in imported(path):
             if module.startswith("fkdx."):
-                arrows[room_of(path)].add(module.split(".")[1])
+                room = module.split(".")[1]
+                arrows[room_of(path)].add("cli" if room == "__main__" else room)
     return {room: uses - {room} - FREE for room, uses in arrows.items() if room not in FREE}
 
 

@@ -70,7 +70,8 @@ def test_an_online_teacher_gives_the_loss_of_its_stored_labels(soft, toy, tmp_pa
         weights,
         *pixels,
     ]
-    keep = ["--kind", kind, "--topk", "3", "--crops", "6", "--interpolation", "bilinear", "-o", labels]
+    most = ["--topk", "3"] if kind == "topk" else []
+    keep = ["--kind", kind, *most, "--crops", "6", "--interpolation", "bilinear", "-o", labels]
     assert generate([*store, *keep]) == 0
     teacher_input = "{mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}"
     teacher = [
