@@ -19,57 +19,78 @@ inline Words merged(const Words* sums) {
 
 #include "image/vector_passes.h"
 
-// Word d holds the d-th highest digits of four weights.
-void pack_weights(const int32_t* weights, int32_t* words) {
+// Byte b of the result is byte at(b) of the digits of four weights.
+template <typename At>
+Four digits_in_order(const int32_t* weights, At at) {
   typedef uint8_t Bytes __attribute__((vector_size(16)));
   Four four;
   std::memcpy(&four, weights, sizeof(four));
   Bytes order{};
-  for (int d = 0; d < kDigits; ++d) {
-    for (int t = 0; t < 4; ++t) order[4 * d + t] = static_cast<uint8_t>(4 * t + kDigits - 1 - d);
-  }
-  const Bytes turned = __builtin_shuffle(reinterpret_cast<Bytes>(digits_of(four)), order);
-  std::memcpy(words, &turned, 4 * kDigits);
+  for (int b = 0; b < 16; ++b) order[b] = static_cast<uint8_t>(at(b));
+  return reinterpret_cast<Four>(__builtin_shuffle(reinterpret_cast<Bytes>(digits_of(four)), order));
 }
 
-// Where each column of a group finds its first four source pixels. False: too far apart for a wide pick.
-bool fill_shuffle(const Taps& taps, int g, RowTable* table) {
-  const int columns = 3 * taps.outputs();
-  const int first = g * kLanes / 3;
-  const int last = std::min(g * kLanes + kLanes - 1, columns - 1) / 3;
-  const int low = std::min(taps.first[first], taps.first[last]);
-  const int high = std::max(taps.first[first], taps.first[last]);
-  const int reach = 3 * (high - low + 4);
+// Word d holds the d-th highest digits of four weights.
+void pack_weights(const int32_t* weights, int32_t* words) {
+  const auto at = [](int b) { return b % 4 * 4 + (kDigits - 1 - b / 4) % 4; };
+  const Four digits = digits_in_order(weights, at);
+  std::memcpy(words, &digits, 4 * kDigits);
+}
+
+// Row i of by_column, [kCount, stride], becomes four_of(x, i) at the three columns of each pixel x. Four
+// words are written, the last of which the next pixel overwrites. Columns behind the last pixel repeat it.
+template <int kCount, typename FourOf>
+void spread(int outputs, FourOf four_of, uint32_t* by_column, size_t stride) {
+  for (int x = 0; x < outputs; ++x) {
+    for (int i = 0; i < kCount; ++i) {
+      const Four four = four_of(x, i);
+      std::memcpy(by_column + i * stride + 3 * x, &four, sizeof(four));
+    }
+  }
+  for (int i = 0; i < kCount; ++i) {
+    uint32_t* row = by_column + i * stride;
+    for (int c = 3 * outputs; c % kLanes != 0; ++c) row[c] = row[c - 3];
+  }
+}
+
+// Where each column of a group finds its first four source bytes, given where the first one lies. False: too
+// far apart for a wide pick.
+bool fill_shuffle(const uint32_t* starts, int g, RowTable* table) {
+  const auto [low, high] = std::minmax({starts[0] / 3 * 3, starts[kLanes - 1] / 3 * 3});  // of whole pixels
+  const uint32_t reach = high - low + 12;
   if (reach > 2 * kWindow) return false;
   table->wide |= reach > kWindow;
-  table->offsets.data()[g] = 3 * low;
+  table->offsets.data()[g] = static_cast<int32_t>(low);
+  const Words shifts = *reinterpret_cast<const Words*>(starts) - low;
   auto* shuffle = reinterpret_cast<Words*>(table->shuffles.data() + g * kVectorBytes);
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const int column = std::min(g * kLanes + lane, columns - 1);
-    const uint32_t shift = 3 * (taps.first[column / 3] - low) + column % 3;
-    (*shuffle)[lane] = shift * 0x01010101 + 0x09060300;  // bytes shift, shift + 3, ...
-  }
+  *shuffle = shifts * 0x01010101 + 0x09060300;  // bytes shift, shift + 3, ...
   return true;
 }
 
 bool fill_table(const Taps& taps, RowTable* table) {
-  table->groups = (3 * taps.outputs() + kLanes - 1) / kLanes;
-  table->steps = (taps.width + 3) / 4;
-  table->offsets.reserve(table->groups);
-  table->shuffles.reserve(size_t(table->groups) * kVectorBytes);
+  const int outputs = taps.outputs();
+  const int groups = table->groups = (3 * outputs + kLanes - 1) / kLanes;
+  const int steps = table->steps = (taps.width + 3) / 4;
+  table->offsets.reserve(groups);
+  table->shuffles.reserve(size_t(groups) * kVectorBytes);
   table->wide = false;
-  for (int g = 0; g < table->groups; ++g) {
-    if (!fill_shuffle(taps, g, table)) return false;
+  const size_t stride = size_t(groups + 1) * kLanes;
+  uint32_t* by_column = table->by_column.reserve(kDigits * stride);
+  const auto start_of = [first = taps.first.data()](int x, int) { return Four{0, 1, 2, 0} + 3u * first[x]; };
+  spread<1>(outputs, start_of, by_column, stride);
+  for (int g = 0; g < groups; ++g) {
+    if (!fill_shuffle(by_column + g * kLanes, g, table)) return false;
   }
-  int32_t* weights = table->weights.reserve(size_t(table->groups) * table->steps * kDigits * kLanes);
-  for (int x = 0; x < taps.outputs(); ++x) {
-    for (int s = 0; s < table->steps; ++s) {
-      int32_t words[kDigits];
-      pack_weights(taps.of(x) + 4 * s, words);
-      for (int column = 3 * x; column < 3 * x + 3; ++column) {
-        int32_t* group = weights + (size_t(column / kLanes) * table->steps + s) * kDigits * kLanes;
-        for (int d = 0; d < kDigits; ++d) group[d * kLanes + column % kLanes] = words[d];
-      }
+  auto* weights = reinterpret_cast<Words*>(table->weights.reserve(size_t(groups) * steps * kDigits * kLanes));
+  for (int s = 0; s < steps; ++s) {
+    const auto digits_at = [from = taps.of(0) + 4 * s, stride = taps.stride()](int x, int d) {
+      return digits_in_order(from + x * stride, [d](int b) { return b % 4 * 4 + kDigits - 1 - d; });
+    };
+    spread<kDigits>(outputs, digits_at, by_column, stride);
+    for (int i = 0; i < groups * kDigits; ++i) {
+      const int g = i / kDigits, d = i % kDigits;
+      weights[(size_t(g) * steps + s) * kDigits + d] =
+          reinterpret_cast<const Words*>(by_column + d * stride)[g];
     }
   }
   return true;

@@ -24,6 +24,7 @@ struct RowTable {
   Buffer<int32_t> offsets;
   Buffer<uint8_t> shuffles;
   Buffer<int32_t> weights;
+  Buffer<uint32_t> by_column;  // what is spread over columns while the table is filled
 };
 
 struct Kernels {
