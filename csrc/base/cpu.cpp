@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/cpu.h"
 
-#if defined(__aarch64__)
+#if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
 
@@ -25,6 +25,17 @@ Cpu named_cpu(const std::string& name) {
   throw std::invalid_argument(message("cpu: FKDX_CPU, got '", name, "', expected one of ", expected));
 }
 
+#if defined(__aarch64__)
+// Whether there are dot products of bytes: an option of ARMv8.2, which all of Apple's have.
+bool multiplies_bytes() {
+#if defined(__linux__)
+  return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#else
+  return true;
+#endif
+}
+#endif
+
 }  // namespace
 
 const char* cpu_name(Cpu cpu) {
@@ -43,7 +54,7 @@ std::vector<Cpu> supported_cpus() {
     }
   }
 #elif defined(__aarch64__)
-  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) cpus.push_back(Cpu::kNeon);  // dot products: ARMv8.2
+  if (multiplies_bytes()) cpus.push_back(Cpu::kNeon);
 #endif
   return cpus;
 }

@@ -7,10 +7,11 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/target.h"
 #include "batch/variants.h"
 
 #define FKDX_AVX2
-#pragma GCC target("avx2,fma,f16c")
+FKDX_BEGIN_TARGET("avx2,fma,f16c")
 
 namespace fkdx {
 namespace {
@@ -21,6 +22,8 @@ constexpr int kVectorBytes = 32;
 #include "batch/prepare_rows.h"
 
 }  // namespace
+
+FKDX_END_TARGET
 
 const PrepareVariant kPrepareAvx2 = {prepare_any_type};
 

@@ -7,10 +7,11 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/target.h"
 #include "batch/variants.h"
 
 #define FKDX_AVX512
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma")
+FKDX_BEGIN_TARGET("avx512f,avx512bw,avx512vl,avx512dq,fma")
 
 namespace fkdx {
 namespace {
@@ -21,6 +22,8 @@ constexpr int kVectorBytes = 64;
 #include "batch/prepare_rows.h"
 
 }  // namespace
+
+FKDX_END_TARGET
 
 const PrepareVariant kPrepareAvx512 = {prepare_any_type};
 

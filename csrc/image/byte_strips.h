@@ -4,6 +4,7 @@
 //
 //   Four                                a vector of four 32-bit words
 //   digits_of(weights)                  the digits of four weights: the lowest kDigits bytes of each word
+//   Bytes, shuffled(bytes, order)       a vector of 16 bytes; bytes[order[i]] for each of them
 //   kWindow                             bytes that a narrow pick looks at, half as many as a wide one
 //   pick<kWide>(source, indices)        source[indices[i]] for every byte i of a vector
 
@@ -22,12 +23,11 @@ inline Words merged(const Words* sums) {
 // Byte b of the result is byte at(b) of the digits of four weights.
 template <typename At>
 Four digits_in_order(const int32_t* weights, At at) {
-  typedef uint8_t Bytes __attribute__((vector_size(16)));
   Four four;
   std::memcpy(&four, weights, sizeof(four));
   Bytes order{};
   for (int b = 0; b < 16; ++b) order[b] = static_cast<uint8_t>(at(b));
-  return reinterpret_cast<Four>(__builtin_shuffle(reinterpret_cast<Bytes>(digits_of(four)), order));
+  return reinterpret_cast<Four>(shuffled(reinterpret_cast<Bytes>(digits_of(four)), order));
 }
 
 // Word d holds the d-th highest digits of four weights.

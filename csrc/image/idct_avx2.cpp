@@ -6,11 +6,11 @@
 
 #include <immintrin.h>
 
+#include "base/target.h"
 #include "image/idct.h"
 #include "image/idct_constants.h"
 
-#pragma GCC push_options
-#pragma GCC target("avx2")
+FKDX_BEGIN_TARGET("avx2")
 
 namespace fkdx {
 namespace {
@@ -142,6 +142,6 @@ void idct_avx2(int16_t* coefficients, const uint16_t* quantisation, uint8_t* con
 
 }  // namespace fkdx
 
-#pragma GCC pop_options
+FKDX_END_TARGET
 
 #endif

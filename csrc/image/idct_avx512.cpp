@@ -5,11 +5,11 @@
 
 #include <immintrin.h>
 
+#include "base/target.h"
 #include "image/idct.h"
 #include "image/idct_constants.h"
 
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")
+FKDX_BEGIN_TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")
 
 namespace fkdx {
 namespace {
@@ -159,7 +159,7 @@ void idct(int16_t* coefficients, const uint16_t* quantisation, uint8_t* const* r
 
 }  // namespace
 
-#pragma GCC pop_options
+FKDX_END_TARGET
 
 Idct idct_avx512() {
   const bool run_here = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");

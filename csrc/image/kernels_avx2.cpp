@@ -8,10 +8,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/target.h"
 #include "image/kernels.h"
 
-#pragma GCC push_options
-#pragma GCC target("avx2")
+FKDX_BEGIN_TARGET("avx2")
 
 namespace fkdx {
 namespace {
@@ -124,7 +124,7 @@ class PixelPair {
 
 }  // namespace
 
-#pragma GCC pop_options
+FKDX_END_TARGET
 
 const Kernels kAvx2Kernels = {
     kRows, kDigits, nullptr, pack_weights, fill_table, row_pass_by<PixelPair>, interleave, column_pass};

@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/target.h"
 #include "image/kernels.h"
 
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")
+FKDX_BEGIN_TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")
 
 namespace fkdx {
 namespace {
@@ -36,6 +36,12 @@ typedef uint32_t Four __attribute__((vector_size(16)));
 
 // A bias of half a digit makes unsigned digits of signed ones, and its bit turns them back.
 Four digits_of(Four weights) { return (weights + 0x808080) ^ 0x808080; }
+
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+Bytes shuffled(Bytes bytes, Bytes order) {
+  return reinterpret_cast<Bytes>(
+      _mm_shuffle_epi8(reinterpret_cast<__m128i>(bytes), reinterpret_cast<__m128i>(order)));
+}
 
 template <bool kWide>
 Words pick(const uint8_t* source, Words indices) {
@@ -78,7 +84,7 @@ void write(uint8_t* out, __m512i bytes, int count) {
 
 }  // namespace
 
-#pragma GCC pop_options
+FKDX_END_TARGET
 
 const Kernels kAvx512Kernels = {kRows,      kDigits,  &kAvx2Kernels, pack_weights,
                                 fill_table, row_pass, interleave,    column_pass};

@@ -8,10 +8,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/target.h"
 #include "image/kernels.h"
 
-#pragma GCC push_options
-#pragma GCC target("arch=armv8.2-a+dotprod")
+FKDX_BEGIN_TARGET("arch=armv8.2-a+dotprod")
 
 namespace fkdx {
 namespace {
@@ -35,6 +35,12 @@ Words within(Words sum, int32_t top) {
 
 typedef uint32_t Four __attribute__((vector_size(16)));
 Four digits_of(Four weights) { return weights; }
+
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+Bytes shuffled(Bytes bytes, Bytes order) {
+  return reinterpret_cast<Bytes>(
+      vqtbl1q_u8(reinterpret_cast<uint8x16_t>(bytes), reinterpret_cast<uint8x16_t>(order)));
+}
 
 template <bool kWide>
 Words pick(const uint8_t* source, Words indices) {
@@ -65,7 +71,7 @@ void write(uint8_t* out, uint8x16_t bytes, int count) {
 
 }  // namespace
 
-#pragma GCC pop_options
+FKDX_END_TARGET
 
 const Kernels kNeonKernels = {kRows,      kDigits,  &kScalarKernels, pack_weights,
                               fill_table, row_pass, interleave,      column_pass};

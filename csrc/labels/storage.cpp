@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -13,6 +14,9 @@
 
 namespace fkdx {
 namespace {
+
+// Bytes asked for at once: macOS refuses more than 2^31 - 1, and Linux gives fewer.
+constexpr size_t kMostAtOnce = size_t{1} << 30;
 
 // The file descriptor while the constructor may still throw.
 struct OpenFile {
@@ -71,7 +75,8 @@ void Storage::read(uint64_t offset, size_t size, uint8_t* out) const {
     return;
   }
   for (size_t done = 0; done < size;) {
-    const ssize_t got = pread(file_, out + done, size - done, static_cast<off_t>(offset + done));
+    const size_t wanted = std::min(size - done, kMostAtOnce);
+    const ssize_t got = pread(file_, out + done, wanted, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
     check_os(got >= 0, "LabelFile: cannot read ", path_);
     check<FormatError>(got > 0, "LabelFile: the file ends at ", offset + done, ", expected ", size_,

@@ -27,6 +27,15 @@ class SignalsBlocked {
   sigset_t before_;
 };
 
+// As `top -H` shows it, or a debugger.
+void name_this_thread(const char* name) {
+#ifdef __APPLE__
+  pthread_setname_np(name);
+#else
+  pthread_setname_np(pthread_self(), name);
+#endif
+}
+
 }  // namespace
 
 Pool::Pool(int threads, int64_t cache_bytes)
@@ -121,7 +130,7 @@ Stages Pool::stages() const {
 }
 
 void Pool::run() {
-  pthread_setname_np(pthread_self(), "fkdx image pool");  // as `top -H` shows it
+  name_this_thread("fkdx image pool");
   Worker worker(&reader_, &cache_, &proved_);
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {

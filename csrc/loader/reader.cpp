@@ -14,6 +14,14 @@ namespace {
 
 constexpr int64_t kLargestImage = int64_t{256} << 20;
 
+timespec change_of(const struct stat& facts) {
+#ifdef __APPLE__
+  return facts.st_mtimespec;
+#else
+  return facts.st_mtim;
+#endif
+}
+
 }  // namespace
 
 class Reader::File {
@@ -34,11 +42,12 @@ class Reader::File {
     return facts.st_size;
   }
 
-  // Size and time of the last change.
+  // Size and time of the last change, in nanoseconds.
   std::pair<int64_t, int64_t> stamp() const {
     struct stat facts;
     check_os(::fstat(fd_, &facts) == 0, "read: cannot stat ", path_);
-    return {facts.st_size, facts.st_mtim.tv_sec * int64_t{1000000000} + facts.st_mtim.tv_nsec};
+    const timespec changed = change_of(facts);
+    return {facts.st_size, changed.tv_sec * int64_t{1000000000} + changed.tv_nsec};
   }
 
   void read(int64_t offset, int64_t length, Bytes* bytes) const {

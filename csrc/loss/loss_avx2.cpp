@@ -8,11 +8,12 @@
 #include <type_traits>
 #include <vector>
 
+#include "base/target.h"
 #include "loss/entries.h"
 #include "loss/variants.h"
 
 #define FKDX_AVX2
-#pragma GCC target("avx2,fma,f16c")
+FKDX_BEGIN_TARGET("avx2,fma,f16c")
 
 namespace fkdx {
 namespace {
@@ -23,6 +24,8 @@ constexpr int kVectorBytes = 32;
 #include "loss/rows.h"
 
 }  // namespace
+
+FKDX_END_TARGET
 
 const LossVariant kLossAvx2 = {loss_any_type, exp2_of};
 

@@ -8,11 +8,12 @@
 #include <type_traits>
 #include <vector>
 
+#include "base/target.h"
 #include "loss/entries.h"
 #include "loss/variants.h"
 
 #define FKDX_AVX512
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma")
+FKDX_BEGIN_TARGET("avx512f,avx512bw,avx512vl,avx512dq,fma")
 
 namespace fkdx {
 namespace {
@@ -23,6 +24,8 @@ constexpr int kVectorBytes = 64;
 #include "loss/rows.h"
 
 }  // namespace
+
+FKDX_END_TARGET
 
 const LossVariant kLossAvx512 = {loss_any_type, exp2_of};
 
