@@ -51,7 +51,8 @@ Words pick(const uint8_t* source, Words indices) {
 
 void interleave_four(const uint8_t* const* rows, int x, Words* words) {
   const auto row = [&](int r) { return vld1q_u8(rows[r] + x); };
-  vst4q_u8(reinterpret_cast<uint8_t*>(words), {row(0), row(1), row(2), row(3)});
+  const uint8x16x4_t four = {row(0), row(1), row(2), row(3)};  // in clang, vst4q_u8 is a macro
+  vst4q_u8(reinterpret_cast<uint8_t*>(words), four);
 }
 
 uint8x16_t narrowed(const Words* sums) {
