@@ -45,14 +45,12 @@ void HuffmanDecoder::Table::fill_code(Code code, uint32_t bits, uint8_t* heads) 
   const int head = code.length + (size > 0);
   if (head > kIndexBits) return;
   if (one.step <= kEndOfBlock) std::memset(heads + bits, head, count);
-  Pair pair = Pair::of(one);
-  pair.shift = static_cast<uint8_t>(63 - std::max(one.total - kIndexBits, 0));
-  for (uint32_t at = 0; at < count;
-       ++at) {  // what is behind the code, with zeros for what is behind the index
-    const int number = static_cast<int>(at << (16 - free_bits) << size >> 16);
-    const int value = number + (at < count / 2 ? one.value : 0);
-    pair.first_value = pair.second_value = static_cast<int16_t>(value);
-    pairs[bits + at] = pair;
+  Pair pair{};  // the same but for its first value in each half, one for each sign
+  for (uint32_t at = bits; at < bits + count; ++at) {
+    const uint64_t window = uint64_t{at} << (64 - kIndexBits);  // zeros for what is behind the index
+    if (at == bits || at == bits + count / 2) pair = Pair::of(symbol_of(code, window), window);
+    pair.first_value = pair.second_value(window);
+    pairs[at] = pair;
   }
 }
 
@@ -64,12 +62,15 @@ void HuffmanDecoder::Table::pair_up(const uint8_t* heads) {
     const Pair first = singles[bits];
     const uint32_t behind = (bits << first.total) & kMask;
     const Pair second = singles[behind];
-    const bool both = (first.first_step < kEndOfBlock) & (first.total + heads[behind] <= kIndexBits);
-    const int total = first.total + (both ? second.total : 0);
-    pairs[bits].total = static_cast<uint8_t>(total);
-    pairs[bits].shift = static_cast<uint8_t>(63 - std::max(total - kIndexBits, 0));
-    pairs[bits].second_step = both ? second.first_step : uint8_t{0};
-    pairs[bits].second_value = both ? second.second_value : first.second_value;
+    const bool both = (first.step < kEndOfBlock) & (first.total + heads[behind] <= kIndexBits);
+    Pair pair = first;
+    pair.total = static_cast<uint8_t>(first.total + second.total);
+    pair.rest = static_cast<uint8_t>(64 - pair.total);
+    pair.step = static_cast<uint8_t>(first.step + second.step);
+    pair.second_base = 0;
+    const int number = pair.second_value(uint64_t{bits} << (64 - kIndexBits));
+    pair.second_base = static_cast<int16_t>(second.first_value - number);
+    pairs[bits] = both ? pair : first;
   }
 }
 
@@ -122,41 +123,90 @@ bool HuffmanDecoder::supply(Bits* bits) {
   return unread(*bits) >= 0;
 }
 
+// Adds the next DC code's difference to the predictor.
+inline bool HuffmanDecoder::decode_dc(const Table& table, Bits* bits, int* dc) {
+  Pair pair = table.pairs[bits->window >> (64 - kIndexBits)];
+  refill(bits);
+  if (__builtin_expect(pair.total == 0, 0)) pair = Pair::of(table.rare_symbol(bits->window), bits->window);
+  if (pair.step != 0) return false;
+  *dc += pair.second_value(bits->window);
+  bits->window <<= pair.total & 63;
+  bits->count -= pair.total;
+  return *dc < kMaxDc && *dc >= -kMaxDc;
+}
+
+// Whether the look at `before` that led to k, which is no usual end, ends a block well: its first symbol
+// does. Then the second one is given back: it is the next block's.
+bool HuffmanDecoder::end_block(const Table& table, uint64_t before, int k, Bits* bits, JCOEF* out) {
+  const Pair last = table.pairs[before >> (64 - kIndexBits)];
+  if (last.total == 0 || k - last.step + last.first_step != kLast || last.step == last.first_step)
+    return false;
+  const Symbol first = table.rare_symbol(before);
+  bits->window = before << first.total;
+  bits->count += last.total - first.total;
+  if (out) out[kLast] = first.value;
+  return true;
+}
+
+// From look to look the CPU waits for nothing but the table: the index of the next one is there as soon as
+// the bits of this one are shifted out. All else, more bits too, is got meanwhile.
 template <bool kStore>
-inline bool HuffmanDecoder::decode_block(Bits* state, const Block& block, int* dc, JCOEF* out) {
-  Bits bits = *state;  // a copy, which stays in registers
-  refill(&bits);
+[[gnu::always_inline]] inline bool HuffmanDecoder::decode_block(Bits* state, const Block& block, int* dc,
+                                                                JCOEF* out) {
+  Bits bits = *state;
   if (!decode_dc(*block.dc, &bits, dc)) return false;
   if (kStore) out[0] = static_cast<JCOEF>(*dc);
   const Table& table = *block.ac;
-  int k = 0;
-  Pair pair{};
+  unsigned k = 0;
   uint64_t before = 0;
-  const auto another = [&] {
-    before = bits.window;
-    pair = table.pair_at(before);
-    k += pair.first_step;
-    if (kStore) out[kNaturalOrder[k]] = pair.first_value;
-    k += pair.second_step;
-    if (kStore) out[kNaturalOrder[k]] = static_cast<JCOEF>(pair.whole_second(before));
-    bits.window <<= pair.total;
-    bits.count -= pair.total;
-    return k < kCoefficients - 1;
+  const auto take = [&](const Pair& pair, unsigned total) __attribute__((always_inline)) {
+    const unsigned first = k + pair.first_step;
+    k += pair.step;
+    if (kStore) out[kNaturalOrder.at[first]] = pair.first_value;
+    if (kStore) out[kNaturalOrder.at[k]] = pair.second_value(before);
+    bits.window <<= total & 63;
+    bits.count -= total;
+    return k < kLast;
   };
-  while (another()) {
+  enum Found { kMore, kEnd, kRare };
+  const auto look = [&](bool and_refill) __attribute__((always_inline)) {
+    const Pair& pair = table.pairs[bits.window >> (64 - kIndexBits)];
+    const unsigned total = pair.total;
+    if (and_refill) refill(&bits);
+    before = bits.window;
+    if (__builtin_expect(total == 0, 0)) return kRare;
+    return take(pair, total) ? kMore : kEnd;
+  };
+  for (;;) {
+    Found found = look(/*and_refill=*/false);
+    if (found == kMore) found = look(/*and_refill=*/true);
+    if (found == kMore) continue;
+    if (found == kEnd) break;
     refill(&bits);
-    if (!another()) break;
+    before = bits.window;
+    const Pair rare = Pair::of(table.rare_symbol(before), before);
+    if (!take(rare, rare.total)) break;
+    refill(&bits);
   }
-  const bool sound = end_block(table, pair, before, k, &bits, kStore ? out : nullptr);
+  if (__builtin_expect(k != kLast && k - kEndOfBlock >= kLast, 0)) {
+    Bits first_only = bits;
+    if (!end_block(table, before, static_cast<int>(k), &first_only, kStore ? out : nullptr)) return false;
+    bits = first_only;
+  }
   *state = bits;
-  return sound;
+  return true;
 }
 
 template <bool kStore>
 bool HuffmanDecoder::decode_blocks(JBLOCKROW* blocks, OnBlock on_block, void* context) {
   Bits bits = bits_;
   for (int i = 0; i < blocks_in_unit_; ++i) {
-    if (clean_end_ - bits.next < kBlockBytes && !supply(&bits)) return false;
+    if (clean_end_ - bits.next < kBlockBytes) {
+      Bits more = bits;  // a copy, so that `bits` stays in registers
+      if (!supply(&more)) return false;
+      refill(&more);
+      bits = more;
+    }
     int dc = dc_[blocks_[i].component];
     if (!decode_block<kStore>(&bits, blocks_[i], &dc, kStore ? *blocks[i] : nullptr)) return false;
     dc_[blocks_[i].component] = dc;

@@ -19,15 +19,20 @@ namespace fkdx {
 
 constexpr int kCoefficients = 64;
 
-// Where the coefficients of a block lie, in the order of the scan. The steps of a pair may lead behind the
-// last one.
-inline constexpr uint8_t kNaturalOrder[kCoefficients + 80] = {
-    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48, 41, 34,
-    27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
-    58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63,
-    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
-    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
-    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
+// Where the coefficients of a block lie, in the order of the scan. The last look into a table may lead behind
+// the last one.
+struct NaturalOrder {
+  uint8_t at[kCoefficients + 160];
+
+  constexpr NaturalOrder() : at() {
+    constexpr uint8_t kOrder[kCoefficients] = {
+        0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
+        41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
+        30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
+    for (int i = 0; i < kCoefficients + 160; ++i) at[i] = i < kCoefficients ? kOrder[i] : kCoefficients - 1;
+  }
+};
+inline constexpr NaturalOrder kNaturalOrder;
 
 class HuffmanDecoder {
  public:
@@ -69,7 +74,11 @@ class HuffmanDecoder {
 
  private:
   static constexpr int kIndexBits = 10;
-  static constexpr uint8_t kEndOfBlock = 64;  // a step out of the block
+  static constexpr int kLast = kCoefficients - 1;
+  static constexpr uint8_t kEndOfBlock = 96;  // a step that leads further than two runs can
+  static constexpr uint8_t kNoSymbol = 160;   // and one that leads further than that
+  static_assert(kLast - 1 + 2 * 16 < kEndOfBlock && kLast - 1 + kEndOfBlock < kNoSymbol);
+  static_assert(kLast - 1 + kNoSymbol < sizeof(NaturalOrder));
   static constexpr int kMaxDc = 1 << 15;
   static constexpr int kMaxDcSize = 11;  // bits of a value; what takes more is libjpeg-turbo's to refuse
   static constexpr int kMaxAcSize = 10;
@@ -86,24 +95,27 @@ class HuffmanDecoder {
     uint8_t step;
     int16_t value;
   };
-  static constexpr Symbol kBroken = {1, kEndOfBlock + 1, 0};  // leads out of the block, and is no end of it
+  static constexpr Symbol kBroken = {1, kNoSymbol, 0};
 
   // What the next bits begin with: a symbol and, of AC, the one behind it if its head, the code with the
   // number's sign, is among them too. Otherwise the second is the first again, no step further on: to store
   // both is right in any case.
   struct Pair {
-    uint8_t total;  // bits of both
-    uint8_t shift;  // 63 less those of them that lie behind the index, which second_value lacks
+    uint8_t total;  // bits of both; 0: not in the table
+    uint8_t rest;   // 64 less them
     uint8_t first_step;
-    uint8_t second_step;
+    uint8_t step;  // of both
     int16_t first_value;
-    int16_t second_value;
+    int16_t second_base;  // the second value less all the bits of both, taken for a number
 
-    static Pair of(Symbol one) { return {one.total, 63, one.step, 0, one.value, one.value}; }
-    int whole_second(uint64_t window) const {
-      return second_value + static_cast<int>(window << kIndexBits >> 1 >> shift);
+    static Pair of(Symbol one, uint64_t window) {
+      Pair pair{one.total, static_cast<uint8_t>(64 - one.total), one.step, one.step, one.value, 0};
+      pair.second_base = static_cast<int16_t>(one.value - pair.second_value(window));
+      return pair;
     }
-    int last_step() const { return second_step > 0 ? second_step : first_step; }
+    int16_t second_value(uint64_t window) const {
+      return static_cast<int16_t>(second_base + static_cast<int>(window >> (rest & 63)));
+    }
   };
 
   struct Table {
@@ -119,7 +131,6 @@ class HuffmanDecoder {
     void fill(const JHUFF_TBL& huffman, bool is_ac);
     void fill_code(Code code, uint32_t bits, uint8_t* heads);
     void pair_up(const uint8_t* heads);
-    Pair pair_at(uint64_t window) const;
     Symbol symbol_of(Code code, uint64_t window) const;
     Symbol rare_symbol(uint64_t window) const;
     Symbol long_symbol(uint64_t window) const;
@@ -135,11 +146,12 @@ class HuffmanDecoder {
   // first ones of `next` already.
   struct Bits {
     uint64_t window;
-    int count;
+    uint32_t count;
     const uint8_t* next;  // in clean_
   };
 
-  // At least 56 bits afterwards: two symbols of AC, or one of DC and one of AC.
+  // At least 56 bits afterwards: enough for the longest symbol, one more entry of a table of AC, which takes
+  // less than the index for its codes, and the index of the next one.
   static void refill(Bits* bits) {
     uint64_t bytes;
     std::memcpy(&bytes, bits->next, sizeof(bytes));
@@ -147,12 +159,14 @@ class HuffmanDecoder {
     bits->next += (63 - bits->count) >> 3;
     bits->count |= 56;
   }
+  static_assert(56 - (16 + kMaxDcSize) - (kIndexBits - 1 + kMaxAcSize) >= kIndexBits);
+
   static bool decode_dc(const Table& table, Bits* bits, int* dc);
-  static bool end_block(const Table& table, Pair last, uint64_t before, int k, Bits* bits, JCOEF* out);
-  template <bool kStore>
-  bool decode_blocks(JBLOCKROW* blocks, OnBlock on_block, void* context);
+  static bool end_block(const Table& table, uint64_t before, int k, Bits* bits, JCOEF* out);
   template <bool kStore>
   static bool decode_block(Bits* bits, const Block& block, int* dc, JCOEF* out);
+  template <bool kStore>
+  bool decode_blocks(JBLOCKROW* blocks, OnBlock on_block, void* context);
   template <bool kStore>
   bool read_unit(JBLOCKROW* blocks = nullptr, OnBlock on_block = nullptr, void* context = nullptr);
   bool go_to(uint32_t unit);
@@ -166,7 +180,7 @@ class HuffmanDecoder {
   void append_states(const uint8_t* file, const std::vector<EntryPoint>& clean,
                      std::vector<EntryPoint>* states) const;
   bool supply(Bits* bits);
-  ptrdiff_t unread(const Bits& bits) const { return 8 * (clean_end_ - bits.next) + bits.count; }
+  ptrdiff_t unread(const Bits& bits) const { return 8 * (clean_end_ - bits.next) + ptrdiff_t{bits.count}; }
   // Whether a marker follows the bits that fill up the last byte. Before a block there were bytes for the
   // longest one, or all up to the marker: if it is not in sight behind the block, whole bytes are left over.
   bool used_up() const { return at_stop_ && unread(bits_) < 8; }
@@ -227,35 +241,6 @@ inline HuffmanDecoder::Symbol HuffmanDecoder::Table::symbol_of(Code code, uint64
 inline HuffmanDecoder::Symbol HuffmanDecoder::Table::rare_symbol(uint64_t window) const {
   const Code code = codes[window >> (64 - kIndexBits)];
   return code.length > 0 ? symbol_of(code, window) : long_symbol(window);
-}
-
-inline HuffmanDecoder::Pair HuffmanDecoder::Table::pair_at(uint64_t window) const {
-  const Pair pair = pairs[window >> (64 - kIndexBits)];
-  return __builtin_expect(pair.total > 0, 1) ? pair : Pair::of(rare_symbol(window));
-}
-
-// Adds the next DC code's difference to the predictor.
-inline bool HuffmanDecoder::decode_dc(const Table& table, Bits* bits, int* dc) {
-  const Pair pair = table.pair_at(bits->window);
-  if (pair.first_step != 0) return false;
-  *dc += pair.whole_second(bits->window);
-  bits->window <<= pair.total;
-  bits->count -= pair.total;
-  return *dc < kMaxDc && *dc >= -kMaxDc;
-}
-
-// Whether the pair that led to k, out of `before`, ends a block well. Where its first symbol does, the second
-// one is given back: it is the next block's.
-inline bool HuffmanDecoder::end_block(const Table& table, Pair last, uint64_t before, int k, Bits* bits,
-                                      JCOEF* out) {
-  if (__builtin_expect(k - last.second_step == kCoefficients - 1 && last.second_step > 0, 0)) {
-    const Symbol first = table.rare_symbol(before);
-    bits->window = before << first.total;
-    bits->count += last.total - first.total;
-    if (out) out[kCoefficients - 1] = first.value;
-    return true;
-  }
-  return k == kCoefficients - 1 || (last.last_step() == kEndOfBlock && k < kEndOfBlock + kCoefficients - 1);
 }
 
 }  // namespace fkdx
