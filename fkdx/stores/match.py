@@ -1,6 +1,8 @@
 """Which image a label belongs to: by its key, or else by its canonical key."""
 
 import os
+from collections.abc import Iterable
+from unicodedata import normalize
 
 import numpy as np
 
@@ -10,6 +12,8 @@ from fkdx.stores.keys import Keys, keys_of_labels
 from fkdx.stores.selection import Selection
 from fkdx.stores.store import Store
 
+_GIVE_THEM = "give the images the labels were made for"
+_OR_IGNORE = ", or set on_missing='ignore' (--on-missing ignore)"
 _NAME_THEM = "name them in a file, DATA@FILE"
 _FEW = 0.01  # of the images may have other bytes than those that were labelled: encoded again elsewhere
 _PROBED = 256  # labels whose files are looked for before a folder is read that nobody has listed
@@ -129,10 +133,12 @@ def _names_files(store: ImageFolder, keys: Keys, order: np.ndarray | None, label
         probed = [i for i in probed if counts[i]]
     absent = [keys[i] for i in probed if not os.path.exists(f"{store.path}/{keys[i]}")]
     if absent and len(absent) < len(probed):
+        forms = (normalize(form, absent[0]) for form in ("NFC", "NFD"))
+        there = [form for form in forms if os.path.exists(f"{store.path}/{form}")]
         raise ValueError(
             f"CropLoader: images and labels do not match: of {len(probed)} labels that were looked at, "
-            f"{len(absent)} have no image (such as {absent[0]}) in {store.path}, {labels.path}; give the "
-            "images the labels were made for, or set on_missing='ignore' (--on-missing ignore)"
+            f"{len(absent)} have no image (such as {absent[0]}) in {store.path}, {labels.path}; "
+            f"{_composed_otherwise(absent[0], there)}{_GIVE_THEM}{_OR_IGNORE}"
         )
     return len(absent) == 0
 
@@ -178,13 +184,23 @@ def _check_match(
         return
     example = store.keys[int(unknown[0])] if len(unknown) else None
     lost = keys[int(absent[0])] if len(absent) else None
-    remedy = "give the images the labels were made for"
-    if (found >= 0).any():
-        remedy += ", or set on_missing='ignore' (--on-missing ignore)"
+    remedy = _GIVE_THEM + _OR_IGNORE * bool((found >= 0).any())
     raise ValueError(
         f"CropLoader: images and labels do not match: {len(unknown)} of {len(store)} images have no label "
         f"(such as {example}), {len(absent)} of {int(wanted.sum())} labels have no image (such as {lost}), "
-        f"{store.path}, {labels.path}; {remedy}{_advice(store)}"
+        f"{store.path}, {labels.path}; {_composed_otherwise(lost or '', store.keys)}{remedy}{_advice(store)}"
+    )
+
+
+def _composed_otherwise(name: str, others: Iterable[str]) -> str:
+    """What to say where another name has other code points for letters such as \u00fc, and looks the same."""
+    composed = normalize("NFC", name)
+    alike = (other for other in others if other != name and normalize("NFC", other) == composed)
+    if name.isascii() or (other := next(alike, None)) is None:
+        return ""
+    return (
+        f"{name!a} and {other!a} look the same and are two names, of composed letters and of letters and "
+        "accents apart, as macOS writes them: rename the files (convmv --nfc or --nfd); or "
     )
 
 

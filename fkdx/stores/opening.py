@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import warnings
 from collections.abc import Sequence
 
 from fkdx.stores.classes import class_folders, read_classes
@@ -63,6 +64,8 @@ def open_store(
     else:
         store = _open_path(os.fspath(root), classes)
     store.told = classes is not None
+    if store.complaint:
+        warnings.warn(store.complaint, stacklevel=2)
     return store
 
 

@@ -24,6 +24,7 @@ class Entry:
         offset, length: of its bytes in the shard.
         key: what the shard says its file was called (`filename`); default: its name.
         label: its class, as a number or a name, where the shard says it; otherwise its first folder is it.
+        text: what it says in the place of a class number.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Entry:
     length: int
     key: str | None = None
     label: int | str | None = None
+    text: str | None = None
 
 
 class Shards(Store):

@@ -34,6 +34,7 @@ class Store:
         told: somebody gave the classes in order when the store was opened.
         index: the data index that the store was opened by, if any.
         aliases: other names that label files may have for the images: (names, image of each); None: none.
+        complaint: a warning for whoever opens the store; "": none.
         sequential: images do not lie in their files as they are: rows of parquet, compressed archives.
             `encoded` reads them, many in `reading_order` alone fast enough; `place` names them for messages.
     """
@@ -46,6 +47,7 @@ class Store:
     numbered: bool = False
     told: bool = False
     index: "DataIndex | None" = None
+    complaint: str = ""
     sequential: bool = False
 
     def place(self, image: int) -> Place:

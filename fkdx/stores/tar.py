@@ -7,13 +7,21 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from fkdx.errors import refuse
 from fkdx.stores.shards import Entry, Shards, shard_files
 from fkdx.stores.store import is_image, left_behind
 
-Note = tuple[str | None, int | None]  # what a .cls or .json member says of its image: key, class number
+
+class Note(NamedTuple):
+    """What a .cls or .json member says of its image: its key, its class number, or a text in its place."""
+
+    key: str | None = None
+    label: int | None = None
+    text: str | None = None
+
+
 _LARGEST_NOTE = 1 << 20  # bytes of a .cls or .json member
 _NUMBER = re.compile(rb"-?[0-9]+")
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")  # gzip, zstd, bzip2, xz
@@ -36,7 +44,19 @@ class TarShards(Shards):
         if not paths:
             raise FileNotFoundError("TarShards: got no files, expected tar files")
         path = paths[0] if len(paths) == 1 else os.path.dirname(paths[0]) or "."
+        self._texts: dict[int, str] = {}
         super().__init__(path, paths, _scan, part, classes)
+        unread = [image for image in self._texts if self.class_of[image] < 0]
+        if unread:
+            image, text = unread[0], self._texts[unread[0]]
+            self.complaint = (
+                f"{len(unread)} of {len(self)} images have no class: the label in .json is a text, which "
+                f"may be a caption, and not a number, such as {text!r} of {self.keys[image]}; give their "
+                f"classes in a file, DATA@FILE, {self.path}"
+            )
+
+    def _keep(self, entries: list[Entry]) -> None:
+        self._texts = {i: entry.text for i, entry in enumerate(entries) if entry.text is not None}
 
 
 def _scan(shard: str) -> Iterator[Entry]:
@@ -102,11 +122,11 @@ def _noted(
         said, others = (stem, len(entries)) if own else (_sample(stem), of_sample[_sample(stem)])
         if said in faults:
             raise faults[said]
-        key, label = notes.get(said, (None, None))
+        key, label, text = notes.get(said, Note())
         if said != stem and said in notes:
             key = key or said + os.path.splitext(entries[0].name)[1]
         for entry in entries:
-            entry.key, entry.label = key if others == 1 else None, label
+            entry.key, entry.label, entry.text = key if others == 1 else None, label, text
             yield entry
 
 
@@ -176,13 +196,14 @@ def _check_end(tar: tarfile.TarFile) -> None:
 
 
 def _agreed(before: Note | None, said: Note, name: str, shard: str) -> Note:
-    """Key and class from the .cls and the .json of one image. ValueError where they say two numbers."""
-    key, label = before or (None, None)
-    if None not in (label, said[1]) and label != said[1]:
+    """What the .cls and the .json of one image say. ValueError where they say two numbers."""
+    if before is None:
+        return said
+    if None not in (before.label, said.label) and before.label != said.label:
         raise ValueError(
-            f"TarShards: {name}, got class {said[1]}, expected {label} as its image has, {shard}"
+            f"TarShards: {name}, got class {said.label}, expected {before.label} as its image has, {shard}"
         )
-    return key if said[0] is None else said[0], label if said[1] is None else said[1]
+    return Note(*(old if new is None else new for old, new in zip(before, said)))
 
 
 def _class_note(text: bytes, name: str, shard: str) -> Note:
@@ -191,7 +212,7 @@ def _class_note(text: bytes, name: str, shard: str) -> Note:
     if not _NUMBER.fullmatch(word):
         got = repr(word[:40].decode("utf-8", "backslashreplace")) if word else "nothing"
         raise ValueError(f"TarShards: {name}, got {got}, expected a class number, {shard}")
-    return None, int(word)
+    return Note(label=int(word))
 
 
 def _json_note(text: bytes, name: str, shard: str) -> Note:
@@ -201,11 +222,15 @@ def _json_note(text: bytes, name: str, shard: str) -> Note:
     except ValueError as error:
         raise ValueError(f"TarShards: {name}, expected JSON ({error}), {shard}") from None
     if not isinstance(said, dict):
-        return None, None
+        return Note()
     key, label = said.get("filename", said.get("file_name")), said.get("label")
     plain = isinstance(label, int) and not isinstance(label, bool)
     named = isinstance(key, str) and is_image(key)
-    return key.removeprefix("./") if named else None, label if plain else None
+    return Note(
+        key.removeprefix("./") if named else None,
+        label if plain else None,
+        label[:40] if isinstance(label, str) else None,
+    )
 
 
 _NOTES = {".cls": _class_note, ".json": _json_note}  # by suffix

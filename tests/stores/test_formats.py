@@ -101,6 +101,57 @@ def test_class_members(tmp_path: Path, members: dict[str, bytes], text: str) -> 
         open_store(write_tar(tmp_path / "x.tar", members))
 
 
+def test_classes_in_words_are_not_read_and_that_is_said(tmp_path: Path) -> None:
+    """A text may be a caption; where the folder is the class, nothing is lost."""
+    said = b'{"label": "a cat on a mat"}'
+    members = {
+        "1.jpg": b"x",
+        "1.json": said,
+        "2.jpg": b"x",
+        "2.json": said,
+        "ant/3.jpg": b"x",
+        "ant/3.json": said,
+    }
+    with pytest.warns(
+        UserWarning, match=r"2 of 3 images have no class: .* 'a cat on a mat' of 1.jpg; give .*x.tar"
+    ):
+        store = open_store(write_tar(tmp_path / "x.tar", members))
+    assert store.class_of.tolist() == [-1, -1, 0]
+    (tmp_path / "classes.txt").write_text("ant\nbee\nant\n")
+    assert open_store(f"{tmp_path / 'x.tar'}@{tmp_path / 'classes.txt'}").class_of.tolist() == [0, 1, 0]
+
+
+def test_two_images_of_one_sample_are_two_images(tmp_path: Path) -> None:
+    members = {
+        "1.left.jpg": b"x",
+        "1.right.jpg": b"yy",
+        "1.cls": b"3",
+        "2.jpg": b"z",
+        "2.png": b"zz",
+        "2.cls": b"4",
+    }
+    store = open_store(write_tar(tmp_path / "x.tar", members))
+    assert list(store.keys) == ["1.left.jpg", "1.right.jpg", "2.jpg", "2.png"]
+    assert store.class_of.tolist() == [3, 3, 4, 4]
+
+
+def test_names_that_only_look_the_same(data: Data, tmp_path: Path) -> None:
+    """macOS writes letters and accents apart; labels name them in one."""
+    composed, apart = ("ant/\u00fc.jpg", "ant/u\u0308.jpg")
+    content = (data.root / data.keys[0]).read_bytes()
+    (tmp_path / "images/ant").mkdir(parents=True)
+    for name in (apart, "ant/1.jpg"):
+        (tmp_path / "images" / name).write_bytes(content)
+    with LabelWriter(tmp_path / "y.fkdl", "hard", num_classes=2, crops=1, ratios=True) as writer:
+        for key in ("ant/1.jpg", composed):
+            writer.add(key, [[0, 0, 1, 1]], [False], [1], None)
+    archive = write_tar(tmp_path / "x.tar", {apart: content, "ant/1.jpg": content})
+    said = r"'ant/\\xfc.jpg' and 'ant/u\\u0308.jpg' look the same and are two names, .*convmv"
+    for images in (tmp_path / "images", archive):
+        with pytest.raises(ValueError, match=said):
+            CropLoader(images, tmp_path / "y.fkdl", 1, 1, 8)
+
+
 def test_tar_files_that_end_early_or_go_on(data: Data, tmp_path: Path) -> None:
     """Nothing is lost in silence: cut behind a member, two archives in one file, a compressed one."""
     whole = plain_tar(data, tmp_path).read_bytes()
