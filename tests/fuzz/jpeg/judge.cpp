@@ -130,7 +130,8 @@ Judgement judge(const Bytes& bytes) {
     jpeg_mem_src(&jpeg, bytes.data(), bytes.size());
     jpeg_read_header(&jpeg, TRUE);
     const int count = jpeg.num_components;
-    found.header = count == 1 || count == 3 || count == 4;
+    // libjpeg-turbo 3 opens files of 12 bits a sample, which have a function of their own to read them.
+    found.header = (count == 1 || count == 3 || count == 4) && jpeg.data_precision == 8;
     found.height = static_cast<int>(jpeg.image_height);
     found.width = static_cast<int>(jpeg.image_width);
     if (found.header && int64_t{found.height} * found.width <= kJudgedPixels) {

@@ -1,13 +1,16 @@
 #!/bin/sh
 # Build the fuzzer of JPEG streams and run it: run.sh [plain | address,undefined] [SEED [COUNT [FIRST]]]
-# Streams that are judged otherwise than by libjpeg-turbo are kept in build/fuzz/jpeg. JPEG: the compiler's options for
-# another libjpeg-turbo than the system's; for the pinned one, after `make build`,
-#   -Ibuild/dev/libjpeg/source/src -Ibuild/dev/libjpeg/build build/dev/libjpeg/build/libjpeg.a
+# Streams that are judged otherwise than by libjpeg-turbo are kept in build/fuzz/jpeg. libjpeg-turbo is the pinned one
+# after `make build`, else the system's, or what the compiler's options in JPEG say.
 set -eu
 cd "$(dirname "$0")/../../.."
 sanitizers=${1:-address,undefined} seed=${2:-$(date +%s | tail -c 6)} count=${3:-20000} first=${4:-0}
 folder=build/fuzz/jpeg
 program=$folder/$sanitizers
+pinned=build/dev/libjpeg
+if [ -f $pinned/build/libjpeg.a ]; then
+    JPEG=${JPEG:--I$pinned/source/src -I$pinned/build $pinned/build/libjpeg.a}
+fi
 mkdir -p "$folder"
 flags="-std=c++17 -g -O2 -Wall -Wextra -Icsrc -Itests/fuzz/jpeg -ffp-contract=off -Wno-uninitialized -Wno-maybe-uninitialized"
 if [ "$sanitizers" != plain ]; then flags="$flags -fsanitize=$sanitizers -fno-sanitize-recover=all"; fi
