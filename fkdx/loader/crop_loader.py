@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ from fkdx.loader.drawn_crops import DrawnCrops
 from fkdx.loader.labelled_crops import LabelledCrops, Labels
 from fkdx.loader.partners import Partners
 from fkdx.loader.plan import Plan
-from fkdx.loader.pool import ImagePool, Pending, View, run_ahead
+from fkdx.loader.pool import ImagePool, Pending, View
 from fkdx.loader.sampler import CURRICULA, Choice, Sampler
 from fkdx.loader.slots import Device, make_slots, send
 from fkdx.loss.target import KINDS, LabelKind
@@ -240,28 +241,30 @@ class CropLoader:
         self.pool.store.check_unchanged()
         epoch, self._step, self._start = self._epoch, self._start, 0
         order = self.sampler.order(epoch)
-        steps = range(self._step, len(self))
+        steps = iter(range(self._step, len(self)))
         begun: deque[Future[_Part]] = deque()  # after the one that is handed out
         planner = ThreadPoolExecutor(1, "fkdx-planner")  # so that the caller need not wait for the plans
 
-        def begin(step: int) -> Future[_Part]:
+        def begin(ahead: int) -> None:
             # Here, in the caller's thread: it has chosen the CUDA device to which pinned memory belongs.
-            slots = self._slots.take(), self._partner_slot()
-            begun.append(planner.submit(self._begin, epoch, order, step, slots))
-            return begun[-1]
+            for step in islice(steps, ahead - len(begun)):
+                slots = self._slots.take(), self._partner_slot()
+                begun.append(planner.submit(self._begin, epoch, order, step, slots))
 
         try:
-            for future in run_ahead(begin, steps, self.prefetch):
+            begin(self.prefetch)
+            while begun:
                 self.pool.check_process()  # a forked child has no planner, and would wait for ever
+                if not _whole(begun[0]):
+                    begin(self.prefetch + 1)  # there is time for it
                 part = begun.popleft().result()
-                del future  # it would keep the slot that belongs to the caller from now on
-                part.plan.temperature = self._temperature(epoch, self._step / len(self))
                 self._replace_bad(part, epoch, order)
                 batch = self._deliver(part)
-                if begun:
-                    self._copy_if_whole(begun[0])
+                if begun and (part := _whole(begun[0])):  # its copy shall not wait for the caller
+                    self._slots.begin(part.pending.slot, self._rows)
+                begin(self.prefetch)  # only now: the planner would keep the interpreter from us
                 self._step += 1
-                del part
+                del part  # the slot belongs to the caller from now on
                 yield batch
                 del batch
         finally:
@@ -271,18 +274,16 @@ class CropLoader:
         self._epoch, self._step = epoch + self.crops_per_image, 0
         self.pool.warn_of_misfits()
 
-    def _copy_if_whole(self, planned: "Future[_Part]") -> None:
-        """The copy of the next batch shall not wait until the caller comes back."""
-        if planned.done() and not planned.exception() and (part := planned.result()).whole():
-            self._slots.begin(part.pending.slot, self._rows)
-
     def _partner_slot(self) -> np.ndarray | None:
         return self._partner_slots.take() if self._crops.mixed else None
 
     def _begin(self, epoch: int, order: np.ndarray, step: int, slots: _Slots) -> "_Part":
         share = self._rows // self.crops_per_image
         positions = self.sampler.positions(step)[self.rank * share : (self.rank + 1) * share]
-        return self._submit(epoch, order, positions, slots)
+        part = self._submit(epoch, order, positions, slots)
+        part.plan.temperature = self._temperature(epoch, step / len(self))
+        part.plan.target()  # now, while the images are being decoded
+        return part
 
     def _submit(
         self, epoch: int, order: np.ndarray, positions: np.ndarray, slots: _Slots, urgent: bool = False
@@ -377,6 +378,13 @@ class _Part:
         errors = self.pending.finish()
         of_partners = self.plan.partners.finish() if self.plan.partners else {}
         return dict(sorted({**of_partners, **errors}.items()))
+
+
+def _whole(planned: "Future[_Part]") -> _Part | None:
+    """The part, if it is planned and whole."""
+    if planned.done() and not planned.exception() and (part := planned.result()).whole():
+        return part
+    return None
 
 
 def _temperature(

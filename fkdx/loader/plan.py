@@ -1,7 +1,7 @@
 """The plan of a batch: which crops to cut from which images, and what else belongs to them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class Plan:
     partners: Partners | None = None
     steps: list[list[Step]] | None = None
     temperature: float = 1.0
+    _target: Target | None = field(default=None, init=False)
 
     @property
     def row_classes(self) -> torch.Tensor:
@@ -45,11 +46,15 @@ class Plan:
         return torch.from_numpy(np.repeat(self.classes, self.crops.shape[1]))
 
     def target(self) -> Target:
-        """The targets of all rows: a SparseTarget, or (n m, C) float32 for the dense label kinds."""
-        return self.recover(self)
+        """The targets of all rows: a SparseTarget, or (n m, C) float32 for the dense label kinds. Computed
+        once, and again after `replace`."""
+        if self._target is None:
+            self._target = self.recover(self)
+        return self._target
 
     def replace(self, i: int, other: "Plan") -> None:
         """Replaces image i by the only image of `other`."""
+        self._target = None
         self.work.images[i] = other.work.images[0]
         self.crops[i], self.classes[i] = other.crops[0], other.classes[0]
         for answer, other_answer in zip(self.answers, other.answers, strict=True):
