@@ -33,7 +33,9 @@ def main() -> int:
     parser.add_argument("--rates", default="3000,10000,25000", help="crops a second that the student takes")
     parser.add_argument("--m", type=int, default=4, help="crops of an image in a batch")
     parser.add_argument("--batch", type=int, default=256, help="crops of a batch")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of one run, after four batches")
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="of one run, after a third as much to fill queues"
+    )
     parser.add_argument("--only", default="", help="some systems, such as fkdx,torchvision; default: all")
     parser.add_argument("--run", nargs=4, help=argparse.SUPPRESS)  # folder, system, threads, rate
     args = parser.parse_args()
@@ -100,10 +102,10 @@ def one_run(args: argparse.Namespace, folder: str, name: str, threads: str, rate
     work.batch, work.crops, work.threads = args.batch, args.m, int(threads)
     loader.check_pixels(loader_systems, work)
     batches = loader_systems.systems()[name](work)
-    for _ in range(4):
-        next(batches)
+    interval = args.batch / int(rate)
+    take(batches, interval, args.seconds / 3)  # what is made ahead is made already when the clock starts
     cpu, begin = cpu_seconds(), time.perf_counter()
-    waited, count = take(batches, args.batch / int(rate), args.seconds)
+    waited, count = take(batches, interval, args.seconds)
     spent = time.perf_counter() - begin
     used, memory = cpu_seconds() - cpu, resident()
     batches.close()
@@ -111,9 +113,12 @@ def one_run(args: argparse.Namespace, folder: str, name: str, threads: str, rate
 
 
 def take(batches: Iterator, interval: float, seconds: float) -> tuple[float, int]:
-    """Seconds that a student waits who wants a batch every `interval` seconds, and how many it got."""
+    """Seconds that a student waits who wants a batch every `interval` seconds, and how many it got.
+
+    It begins with a batch that it has still to learn from.
+    """
     waited, count, begin = 0.0, 0, time.perf_counter()
-    free = begin  # when the student has done its last batch
+    free = begin + interval  # when the student has done its last batch
     while free - begin < seconds:
         time.sleep(max(0.0, free - time.perf_counter()))
         asked = time.perf_counter()
