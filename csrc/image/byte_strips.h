@@ -11,13 +11,6 @@
 constexpr int kRows = 4;
 constexpr int kDigitBits = 8;
 
-inline Words merged(const Words* sums) {
-  Words words = sums[0] >> kWeightBits;
-  words |= (sums[1] >> (kWeightBits - 8)) & 0xFF00;
-  words |= (sums[2] >> (kWeightBits - 16)) & 0xFF0000;
-  return words | ((sums[3] << (24 - kWeightBits)) & 0xFF000000);
-}
-
 #include "image/vector_passes.h"
 
 // Byte b of the result is byte at(b) of the digits of four weights.

@@ -32,6 +32,16 @@ Words within(Words sum, int32_t top) {
       _mm512_min_epi32(_mm512_max_epi32(raw(sum), _mm512_setzero_si512()), _mm512_set1_epi32(top)));
 }
 
+// Every byte of a word becomes the one at bit kWeightBits, of which sums[r] keeps byte r.
+Words merged(const Words* sums) {
+  const __m512i at = _mm512_set1_epi64(0x0101010101010101 * kWeightBits + 0x2020202000000000);
+  __m512i words = _mm512_setzero_si512();
+  for (int r = 0; r < 4; ++r) {
+    words = _mm512_mask_multishift_epi64_epi8(words, 0x1111111111111111ull << r, at, raw(sums[r]));
+  }
+  return reinterpret_cast<Words>(words);
+}
+
 typedef uint32_t Four __attribute__((vector_size(16)));
 
 // A bias of half a digit makes unsigned digits of signed ones, and its bit turns them back.
@@ -51,10 +61,6 @@ Words pick(const uint8_t* source, Words indices) {
       _mm512_permutex2var_epi8(low, raw(indices), _mm512_loadu_si512(source + kWindow)));
 }
 
-__m512i packed(Words low, Words high) {
-  return _mm512_packus_epi32(raw(low >> kWeightBits), raw(high >> kWeightBits));
-}
-
 // Packing and unpacking stay inside quarters of a vector: this turns quarters and their words round.
 __m512i transposed(__m512i words) {
   return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
@@ -70,6 +76,10 @@ void interleave_four(const uint8_t* const* rows, int x, Words* words) {
   words[1] = reinterpret_cast<Words>(_mm512_unpackhi_epi16(ab, cd));
   words[2] = reinterpret_cast<Words>(_mm512_unpacklo_epi16(high_ab, high_cd));
   words[3] = reinterpret_cast<Words>(_mm512_unpackhi_epi16(high_ab, high_cd));
+}
+
+__m512i packed(Words low, Words high) {
+  return _mm512_packus_epi32(raw(low >> kWeightBits), raw(high >> kWeightBits));
 }
 
 __m512i narrowed(const Words* sums) {

@@ -33,6 +33,13 @@ Words within(Words sum, int32_t top) {
       vminq_s32(vmaxq_s32(reinterpret_cast<int32x4_t>(sum), vdupq_n_s32(0)), vdupq_n_s32(top)));
 }
 
+Words merged(const Words* sums) {
+  Words words = sums[0] >> kWeightBits;
+  words |= (sums[1] >> (kWeightBits - 8)) & 0xFF00;
+  words |= (sums[2] >> (kWeightBits - 16)) & 0xFF0000;
+  return words | ((sums[3] << (24 - kWeightBits)) & 0xFF000000);
+}
+
 typedef uint32_t Four __attribute__((vector_size(16)));
 Four digits_of(Four weights) { return weights; }
 
