@@ -22,7 +22,7 @@ struct RowTable {
   int steps;  // loads of source pixels a group
   bool wide;  // these loads span two vectors
   Buffer<int32_t> offsets;
-  Buffer<uint8_t> shuffles;
+  Buffer<uint32_t> shuffles;
   Buffer<int32_t> weights;
   Buffer<uint32_t> by_column;  // what is spread over columns while the table is filled
 };

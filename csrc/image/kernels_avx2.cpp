@@ -65,16 +65,54 @@ void write(uint8_t* out, __m256i bytes, int count) {
 
 #include "image/vector_passes.h"
 
-void pack_weights(const int32_t* weights, int32_t* words) {
-  uint32_t digits[kDigits] = {};
-  for (int t = 0; t < 2; ++t) {
-    digits[0] |= static_cast<uint32_t>((weights[t] >> kDigitBits) & 0xFFFF) << (16 * t);
-    digits[1] |= static_cast<uint32_t>(weights[t] & ((1 << kDigitBits) - 1)) << (16 * t);
-  }
-  std::memcpy(words, digits, sizeof(digits));
+typedef uint32_t Four __attribute__((vector_size(16)));
+
+// Word d holds the d-th highest digits of two weights.
+Four packed_digits(const int32_t* weights) {
+  const __m128i twice = _mm_loadu_si64(weights);
+  const __m128i digits = _mm_and_si128(
+      _mm_srav_epi32(_mm_unpacklo_epi64(twice, twice), _mm_setr_epi32(kDigitBits, kDigitBits, 0, 0)),
+      _mm_setr_epi32(-1, -1, (1 << kDigitBits) - 1, (1 << kDigitBits) - 1));
+  return reinterpret_cast<Four>(_mm_packs_epi32(digits, digits));
 }
 
-bool fill_table(const Taps& taps, RowTable* table) {
+constexpr int kWindowLanes = 4;
+constexpr int kWindow = 16, kWidestWindow = kWindow;
+constexpr uint32_t kNextShuffle = 0x00010001, kFirstShuffle = 0x80038000;  // byte 0, none, byte 3, none
+
+#include "image/row_windows.h"
+
+__m128i load16(const uint8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
+
+__m256i load_both(const uint8_t* low, const uint8_t* high) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(load16(low)), load16(high), 1);
+}
+
+// Eight columns, four a window.
+class WindowPair {
+ public:
+  WindowPair(const int32_t* offsets, const uint32_t* shuffles, int g)
+      : low_(offsets[2 * g]),
+        high_(offsets[2 * g + 1]),
+        shuffle_(*reinterpret_cast<const Words*>(shuffles + g * kLanes)) {}
+
+  Words pixels(const uint8_t* row, int step) const {
+    row += 6 * step;
+    return reinterpret_cast<Words>(_mm256_shuffle_epi8(load_both(row + low_, row + high_), raw(shuffle_)));
+  }
+
+  uint32_t* put(uint32_t* strip, Words words) const {
+    *reinterpret_cast<Words*>(strip) = words;
+    return strip + kLanes;
+  }
+
+ private:
+  int low_, high_;
+  Words shuffle_;
+};
+
+// Where columns are too far apart for that.
+void fill_pixel_pairs(const Taps& taps, RowTable* table) {
   const int outputs = taps.outputs();
   table->groups = (outputs + 1) / 2;
   table->steps = (taps.width + 1) / 2;
@@ -90,13 +128,12 @@ bool fill_table(const Taps& taps, RowTable* table) {
       for (int d = 0; d < kDigits; ++d) std::fill_n(group + d * kLanes + x % 2 * 4, 4, words[d]);
     }
   }
-  return true;
 }
 
 // Two output pixels, each in its half of the vector with a fourth lane that is dropped.
 class PixelPair {
  public:
-  PixelPair(const int32_t* offsets, const uint8_t*, int g)
+  PixelPair(const int32_t* offsets, const uint32_t*, int g)
       : left_(offsets[2 * g]), right_(offsets[2 * g + 1]) {}
 
   // Sixteen source bytes hold two steps of two neighbouring pixels each.
@@ -104,10 +141,8 @@ class PixelPair {
     const __m128i even = _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1);
     const __m128i odd = _mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
     const uint8_t* source = row + step / 2 * 12;
-    const __m256i both =
-        _mm256_inserti128_si256(_mm256_castsi128_si256(load(source + left_)), load(source + right_), 1);
-    return reinterpret_cast<Words>(
-        _mm256_shuffle_epi8(both, _mm256_broadcastsi128_si256(step % 2 == 0 ? even : odd)));
+    return reinterpret_cast<Words>(_mm256_shuffle_epi8(
+        load_both(source + left_, source + right_), _mm256_broadcastsi128_si256(step % 2 == 0 ? even : odd)));
   }
 
   uint32_t* put(uint32_t* strip, Words words) const {
@@ -117,17 +152,27 @@ class PixelPair {
   }
 
  private:
-  static __m128i load(const uint8_t* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); }
-
   int left_, right_;
 };
+
+bool fill_any_table(const Taps& taps, RowTable* table) {
+  if (!fill_table(taps, table)) {
+    table->wide = true;
+    fill_pixel_pairs(taps, table);
+  }
+  return true;
+}
+
+void row_pass(const uint8_t* const* rows, const RowTable& table, uint32_t* strip) {
+  table.wide ? row_pass_by<PixelPair>(rows, table, strip) : row_pass_by<WindowPair>(rows, table, strip);
+}
 
 }  // namespace
 
 FKDX_END_TARGET
 
-const Kernels kAvx2Kernels = {
-    kRows, kDigits, nullptr, pack_weights, fill_table, row_pass_by<PixelPair>, interleave, column_pass};
+const Kernels kAvx2Kernels = {kRows,          kDigits,  nullptr,    pack_weights,
+                              fill_any_table, row_pass, interleave, column_pass};
 
 }  // namespace fkdx
 

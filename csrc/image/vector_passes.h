@@ -57,7 +57,7 @@ void row_pass_of(const uint8_t* const* rows, const RowTable& table, uint32_t* st
   const int groups = table.groups;
   const int steps = kSteps > 0 ? kSteps : table.steps;
   const int32_t* offsets = table.offsets.data();
-  const uint8_t* shuffles = table.shuffles.data();
+  const uint32_t* shuffles = table.shuffles.data();
   const Words* weights = reinterpret_cast<const Words*>(table.weights.data());
   const uint8_t* sources[kRows];
   std::copy_n(rows, kRows, sources);
