@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fkdx.files.owner import OwnerFile
 
-WITHOUT_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+WITHOUT_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # the last two differ on macOS
 _said = False
 
 

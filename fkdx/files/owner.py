@@ -8,11 +8,13 @@ longer may lose its lock.
 
 import json
 import os
+import subprocess
 import threading
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
+PROC = Path("/proc")  # what Linux says of itself and of processes
 BEAT, STALE = 10.0, 60.0  # seconds between heartbeats, and until an owner counts as dead
 
 _held: dict[str, "OwnerFile"] = {}  # by token, in this process
@@ -105,17 +107,31 @@ class OwnerFile:
 
 def _machine() -> str:
     """Names this boot of this machine and its table of processes."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    if not PROC.is_dir():  # macOS
+        return _said("sysctl", "-n", "kern.bootsessionuuid")
+    boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink(PROC / 'self/ns/pid')}"
 
 
 def _process(pid: int) -> dict:
     """By what a process is known: its number may be given out again, but not with the same start."""
+    return {"machine": _machine(), "pid": pid, "started": _start(pid)}
+
+
+def _start(pid: int) -> str | None:
+    """When a process started; None if there is none."""
+    if not PROC.is_dir():
+        return _said("ps", "-o", "lstart=", "-p", str(pid)) or None
     try:
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
-        started = None
-    return {"machine": _machine(), "pid": pid, "started": started}
+        return None
+
+
+def _said(*command: str) -> str:
+    """What a program of the system prints, the same for everyone who asks."""
+    environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment).stdout.strip()
 
 
 def _keep_beating(owner: OwnerFile) -> None:

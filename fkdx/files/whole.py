@@ -1,8 +1,10 @@
 """Files that are whole or absent: written under a temporary name, flushed to the disk, then renamed."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from fkdx.files.lock import Lock
@@ -119,6 +121,15 @@ def unwritable(path: Path, error: Exception) -> OSError:
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _fsync(handle)
     finally:
         os.close(handle)
+
+
+def _fsync(file: int) -> None:
+    """To the disk, and out of its own memory, where macOS's fsync(2) leaves it."""
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        with suppress(OSError):  # a network file system may have none
+            fcntl.fcntl(file, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(file)

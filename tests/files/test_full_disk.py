@@ -1,5 +1,7 @@
 """A disk that fills up at any byte: an error with the room that is left, no file; a second try works."""
 
+import errno
+import fcntl
 import os
 import resource
 import signal
@@ -95,6 +97,23 @@ def check_refusal(write: Callable[[Path], Path], folder: Path, room: int) -> Non
     with pytest.raises(OSError, match=r"bytes are free|No space|File too large"):
         write(folder)
     assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_macos_empties_the_memory_of_the_disk(tmp_path: Path, monkeypatch, network: bool) -> None:
+    """Its fsync does not; file systems that cannot are asked for what they can."""
+    did: list[str] = []
+
+    def fcntl_of_macos(file: int, operation: int) -> None:
+        did.append(f"fcntl {operation}")
+        if network:
+            raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", fcntl_of_macos)
+    monkeypatch.setattr(os, "fsync", lambda file: did.append("fsync"))
+    write_whole(tmp_path / "x", b"content")
+    assert did == ["fcntl 51", "fsync"] * 2 if network else ["fcntl 51"] * 2
 
 
 def test_a_file_is_on_the_disk_before_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from fkdx.files import AtomicFile, Lock, is_held, lock, owner
 
-NAMES = ("ENOSYS", "ENOLCK", "EOPNOTSUPP")
+NAMES = ("ENOSYS", "ENOLCK", "EOPNOTSUPP", "ENOTSUP")
 
 
 @pytest.fixture(params=[None, *NAMES])
@@ -76,6 +77,42 @@ def test_a_dead_process_is_told_from_one_with_its_number(tmp_path: Path, monkeyp
     (tmp_path / "x.owner").write_text(str(facts).replace("'", '"'))
     assert not owner.OwnerFile(path).is_alive()
     Lock(path).release()
+
+
+@pytest.fixture
+def without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS, whose `sysctl` knows the boot; `ps` is the same."""
+    monkeypatch.setattr(owner, "PROC", tmp_path / "proc")
+    sysctl = tmp_path / "bin/sysctl"
+    sysctl.parent.mkdir()
+    sysctl.write_text('#!/bin/sh\n[ "$*" = "-n kern.bootsessionuuid" ] && echo 66B7-F00D\n')
+    sysctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sysctl.parent}:{os.environ['PATH']}")
+
+
+def test_processes_are_known_without_proc(without_proc: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen(["sleep", "100"])
+    known = owner._process(process.pid)
+    assert known["machine"] == "66B7-F00D"
+    assert known["started"].endswith(time.strftime("%Y", time.gmtime()))
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert owner._process(process.pid) == known
+    process.kill()
+    process.wait()
+    assert owner._process(process.pid) == {**known, "started": None}
+
+
+def test_an_owner_without_proc_and_flock(tmp_path: Path, without_proc: None, monkeypatch) -> None:
+    without_flock(monkeypatch)
+    process = subprocess.Popen(["sleep", "100"])
+    facts = {"owner": "process 3", "token": "t", **owner._process(process.pid)}
+    (tmp_path / "x.owner").write_text(json.dumps(facts))
+    with pytest.raises(BlockingIOError, match="held by process 3"):
+        Lock(tmp_path / "x")
+    process.kill()
+    process.wait()
+    with Lock(tmp_path / "x"):
+        assert json.loads((tmp_path / "x.owner").read_text())["pid"] == os.getpid()
 
 
 def test_another_machine_counts_as_dead_without_a_heartbeat(tmp_path: Path, monkeypatch) -> None:
