@@ -47,6 +47,10 @@ class Keys(Sequence[str]):
 
     __hash__ = None
 
+    def __reduce__(self) -> tuple:
+        """Its arrays, for a worker process that is not a fork."""
+        return _keys_of, (self.table.starts, self.table.text)
+
     def find(self, key: str) -> int:
         """The key's number, -1 where there is none."""
         return self.table.find(key)
@@ -57,10 +61,14 @@ class Keys(Sequence[str]):
         lengths = np.diff(starts)[numbers].astype(np.int64)
         ends = np.concatenate([[0], np.cumsum(lengths)])
         places = np.arange(ends[-1]) + np.repeat(starts[numbers] - ends[:-1], lengths)
-        return Keys(_C.KeyTable(ends.astype(np.uint32), text[places]))
+        return _keys_of(ends.astype(np.uint32), text[places])
 
     def __repr__(self) -> str:
         return f"<{len(self)} keys>"
+
+
+def _keys_of(starts: np.ndarray, text: np.ndarray) -> Keys:
+    return Keys(_C.KeyTable(starts, text))
 
 
 def keys_of_labels(labels: LabelFile) -> tuple[Keys, np.ndarray | None]:
@@ -70,12 +78,12 @@ def keys_of_labels(labels: LabelFile) -> tuple[Keys, np.ndarray | None]:
     """
     parts = labels.key_arrays()
     if len(parts) == 1:
-        return Keys(_C.KeyTable(*parts[0])), None
-    tables = [Keys(_C.KeyTable(*part)) for part in parts]
+        return _keys_of(*parts[0]), None
+    tables = [_keys_of(*part) for part in parts]
     ends = [(keys[0].encode(), keys[-1].encode()) for keys in tables if len(keys)]
     if all(before[1] < after[0] for before, after in pairwise(ends)):
         sizes = np.cumsum([0, *(len(text) for _, text in parts)])
         starts = [part[:-1].astype(np.int64) + base for (part, _), base in zip(parts, sizes)]
         starts = np.concatenate([*starts, sizes[-1:]]).astype(np.uint32)
-        return Keys(_C.KeyTable(starts, np.concatenate([text for _, text in parts]))), None
+        return _keys_of(starts, np.concatenate([text for _, text in parts])), None
     return Keys.sort((key for keys in tables for key in keys), labels.path)

@@ -60,6 +60,13 @@ class MdsShards(Shards):
             number += shard["samples"]
         super().__init__(folder, list(self._shards), self._scan, part, classes)
 
+    def __getstate__(self) -> dict:
+        """For a worker process that is not a fork: what was unpacked stays here."""
+        return {**self.__dict__, "_unpacked": OrderedDict(), "_lock": None}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _lock=Lock())
+
     def _scan(self, path: str) -> Iterator[Entry]:
         shard, size = self._shards[path], os.path.getsize(path)
         told = shard["zip_data" if self._is_packed(path) else "raw_data"]["bytes"]

@@ -24,6 +24,14 @@ class RowGroups:
         self._kept: OrderedDict[tuple[str, int], Any] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict:
+        """For a worker process that is not a fork: what was read stays here."""
+        return {"_stamps": self._stamps, "_starts": self._starts}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__()
+        self.__dict__.update(state)
+
     def read(self, path: str, row: int) -> bytes:
         """The bytes in a row. ValueError where there are none."""
         if path not in self._starts:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import pickle
 import shutil
 import tarfile
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from loading import Data, rows
-from store_writers import STORES, SYNSETS, official_tar, plain_tar, stored_zip
+from store_writers import EVERY, PACKED, STORES, SYNSETS, official_tar, plain_tar, stored_zip
 from storing import contents, write_tar
 
 from fkdx import CropLoader, LabelFile, LabelWriter
@@ -36,6 +37,17 @@ def test_same_batches(data: Data, tmp_path: Path, write: Callable[[Data, Path], 
     some = [3, 0, 2]
     assert store.places(some) == [store.place(image) for image in some]
     assert sorted(store.sizes().tolist()) == sorted((data.root / key).stat().st_size for key in data.keys)
+
+
+@pytest.mark.parametrize("write", [*EVERY, *PACKED], ids=lambda write: write.__name__)
+def test_a_worker_process_gets_the_store_whole(data: Data, tmp_path: Path, write: Callable) -> None:
+    """Where it is not a fork, in which the store just is: on macOS."""
+    store = open_store(write(data, tmp_path))
+    encoded = [store.encoded(image) for image in range(len(store))]
+    copy = pickle.loads(pickle.dumps(store))
+    assert copy.keys == store.keys
+    assert copy.class_names == store.class_names
+    assert [copy.encoded(image) for image in range(len(copy))] == encoded
 
 
 # ---- bad input ------------------------------------------------------------------------------------------
