@@ -9,7 +9,7 @@ NATIVE  = $(shell find csrc cmake -type f) CMakeLists.txt setup.py fkdx/_version
 export FKDX_CUDA_ARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
 export FKDX_BUILD_DIR  ?= build/dev
 
-.PHONY: demo test quick faults trust fuzz-labels fuzz-jpeg sanitize neon build wheel docs site fmt clean
+.PHONY: demo test quick faults trust fuzz-labels fuzz-jpeg sanitize neon macos build wheel docs site fmt clean
 demo: build            ## draw scenes, train a teacher, store its labels, train students
 	$(BIN)/python -m fkdx demo
 
@@ -48,6 +48,9 @@ sanitize: build        ## tests of native code under ASan + UBSan, then TSan: ab
 
 neon: build            ## native tests of aarch64 under emulation (needs g++-aarch64-linux-gnu, qemu-user)
 	FKDX_REQUIRE_NEON=1 $(BIN)/python -m pytest tests/native/test_kernels.py -k aarch64
+
+macos: build           ## cross-compile the extension for macOS on arm64: three minutes of CPU (needs ziglang from PyPI)
+	FKDX_REQUIRE_ZIG=1 $(BIN)/python -m pytest tests/native/test_macos.py --timeout 3600
 
 build: $(VENV)/built   ## the virtual environment and the extension
 

@@ -1,7 +1,6 @@
 """`fkdx doctor`: show what was built, which CPU variant runs, and what this machine offers."""
 
 import argparse
-import os
 import platform
 import re
 from importlib import metadata
@@ -11,6 +10,7 @@ from PIL import features
 from fkdx._version import __version__
 from fkdx.commands.options import purpose
 from fkdx.facts import Facts, add_json
+from fkdx.system import available_cores
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def report() -> list[tuple[str, str]]:
     return [
         ("fkdx", __version__),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
-        ("cores", str(len(os.sched_getaffinity(0)))),
+        ("cores", str(available_cores())),
         ("loader memory", loader_memory()),
         *_extension(),
         ("pillow", pillow()),
@@ -54,7 +54,7 @@ def loader_memory(crops: int = 256, size: int = 224, prefetch: int = 2) -> str:
     """Memory of a CropLoader: its slots (batches on the way, one in use, one spare), and one image per
     thread."""
     slots = (prefetch + 2) * crops * size * size * 3
-    threads = len(os.sched_getaffinity(0))
+    threads = available_cores()
     image = 500 * 375 * 4  # pixels are decoded as RGBX
     return (
         f"{slots / 1e6:.0f} MB in {prefetch + 2} slots of {crops} crops of {size} px, and for each of "

@@ -29,6 +29,7 @@ from fkdx.importers.job import pack
 from fkdx.importers.label_maps import AXES
 from fkdx.labels import ENCODINGS, VALUE_TYPES, fingerprint
 from fkdx.stores import read_classes
+from fkdx.system import available_cores
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -145,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--workers",
         type=int,
-        default=len(os.sched_getaffinity(0)),
+        default=available_cores(),
         metavar="N",
         help="number of processes (default: all cores)",
     )

@@ -21,6 +21,7 @@ from fkdx.errors import refuse
 from fkdx.importers.foreign_labels import ForeignLabels, Unreadable
 from fkdx.labels import ImageLabels, LabelWriter, size_marks
 from fkdx.labels.parts import Parts, clear_removed
+from fkdx.system import start_method
 
 IMAGES_A_PART = 2048
 PARTS_OF_MIXED = 16  # at most
@@ -192,7 +193,7 @@ def _pack_parts(job: Job, folder: Parts, workers: int) -> Iterator[tuple[int, li
         for number in numbers:
             yield number, job.pack_part(number, folder)
         return
-    with ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (job, folder)) as pool:
+    with ProcessPoolExecutor(workers, get_context(start_method()), _start_worker, (job, folder)) as pool:
         futures = [pool.submit(_pack_part, number) for number in numbers]
         try:
             for future in as_completed(futures):

@@ -21,6 +21,7 @@ from fkdx.image import decode_crops, image_size, validation_crop
 from fkdx.image.crops import Interpolation, Resample
 from fkdx.labels import boxes_from_ratios
 from fkdx.stores import Store, entry_table
+from fkdx.system import available_cores
 
 Step = TypeVar("Step")
 Begun = TypeVar("Begun")
@@ -32,7 +33,7 @@ _STUCK_SECONDS = 60.0
 def default_threads() -> int:
     """The number of cores of this process, shared among the processes that torchrun started on this
     machine."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def run_ahead(begin: Callable[[Step], Begun], steps: Iterable[Step], depth: int) -> Iterator[Begun]:

@@ -1,6 +1,5 @@
 """One pass over a label file: how sure the teacher was, of what, and where its crops lie."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import numpy as np
 from fkdx.calibration.rule import true_classes
 from fkdx.labels import LabelFile
 from fkdx.report.crops import Crops, read_crops
+from fkdx.system import available_cores
 
 BINS = 200  # of quantities in [0, 1]
 GRID = 24  # cells a side of the map of box positions
@@ -134,7 +134,7 @@ def survey(
             return len(images), tally_of_embeddings(crops, per_image, empty_tally(labels))
         return len(images), tally_of(crops, truth, per_image, labels.num_classes)
 
-    with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as threads:
+    with ThreadPoolExecutor(available_cores()) as threads:
         for images, found in _in_order(threads, look, chunks(counts, part)):
             tally += found
             labels.forget()  # a map of 18 GB that is read once would count as memory of this process

@@ -16,6 +16,7 @@ from fkdx.stores.index import DataIndex
 from fkdx.stores.indexed import IndexedImages, index_path
 from fkdx.stores.selection import Selection
 from fkdx.stores.store import Store
+from fkdx.system import available_cores
 
 _IMAGES_AT_ONCE = 1000
 
@@ -39,7 +40,7 @@ def make_entry_points(store: Store, threads: int | None = None) -> tuple[np.ndar
 
     coded = [b""] * len(store)
     with (
-        ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool,
+        ThreadPoolExecutor(threads or available_cores()) as pool,
         tqdm(total=len(store), unit="image", desc="entry points", disable=None) as bar,
     ):
         for first in range(0, len(store), _IMAGES_AT_ONCE):

@@ -12,6 +12,7 @@ from fkdx import _C
 from fkdx.stores.classes import class_folders, in_order, numbers_as_told, read_lines
 from fkdx.stores.keys import Keys
 from fkdx.stores.store import Place, Store, is_apple_double
+from fkdx.system import available_cores
 
 _TURN_SECONDS = 0.1  # between two looks at threads that list
 _SIZES_AT_ONCE = 50_000
@@ -151,4 +152,4 @@ def _advice(path: str) -> str:
 
 def listing_threads() -> int:
     """Threads that list: on a network file system more than there are cores pay."""
-    return max(4, len(os.sched_getaffinity(0)))
+    return max(4, available_cores())

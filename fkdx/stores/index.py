@@ -18,6 +18,7 @@ from fkdx import _C
 from fkdx._version import __version__
 from fkdx.files import AtomicFile
 from fkdx.stores.keys import Keys
+from fkdx.system import available_cores
 
 MAGIC, VERSION = b"\x89FKDI\r\n\x1a", (1, 0)
 PREAMBLE = struct.Struct(
@@ -219,7 +220,7 @@ def read_pixels(
             pixels[image] = 0
 
     with (
-        ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool,
+        ThreadPoolExecutor(threads or available_cores()) as pool,
         tqdm(total=count, unit="image", desc="headers", disable=None) as bar,
     ):
         for first in range(0, count, 10_000):

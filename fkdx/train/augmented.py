@@ -24,6 +24,7 @@ from fkdx.loader import Batch
 from fkdx.loader.pool import default_threads
 from fkdx.loader.slots import send
 from fkdx.stores import Store, check_random_access, class_numbers
+from fkdx.system import start_method
 from fkdx.train.distributed import World
 from fkdx.train.recipe import Recipe
 
@@ -80,7 +81,7 @@ class AugmentedLoader:
             self._images,
             batch_sampler=self._plan(),
             num_workers=self._workers,
-            multiprocessing_context="fork" if self._workers else None,  # not 3.14's forkserver
+            multiprocessing_context=start_method() if self._workers else None,
             collate_fn=fast_collate,
             pin_memory=pinned,
         )

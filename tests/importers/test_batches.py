@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from fkdx import CropLoader, FormatError
 from fkdx.image.augment import augmented
 from fkdx.image.steps import decode
-from fkdx.importers import Settings, open_foreign
+from fkdx.importers import Settings, job, open_foreign
 from fkdx.importers.images import Images
 from fkdx.importers.job import TooManyUnreadable, pack
 from fkdx.labels import LabelFile
@@ -256,7 +256,9 @@ def crops_of(images: Images, keys: list[str], parts: list) -> torch.Tensor:
     return torch.stack(crops)
 
 
-def test_mixed_labels_are_packed_in_parts(rng: np.random.Generator, tmp_path: Path, images: Images) -> None:
+@pytest.mark.parametrize("start", ["fork", "spawn"])  # spawn: on macOS
+def test_mixed_labels_are_packed_in_parts(rng, tmp_path, images: Images, monkeypatch, start: str) -> None:
+    monkeypatch.setattr(job, "start_method", lambda: start)
     write_batches(rng, images, tmp_path / "labels", live_orders())
     source = open_foreign(tmp_path / "labels", Settings(images=images, mix_size=SIDE))
     pack(source, tmp_path / "whole.fkdl")

@@ -243,6 +243,16 @@ def test_batches_are_a_function_of_seed_epoch_and_step(toy):
     assert not torch.equal(next(iter(augmented(toy, seed=1, **STRONG_KEYS))).images, whole[0].images)
 
 
+@pytest.mark.slow
+def test_workers_that_are_no_forks_make_the_same_batches(toy, monkeypatch):
+    """As on macOS; they import torch anew."""
+    whole = list(augmented(toy, threads=0, **STRONG_KEYS))
+    monkeypatch.setattr("fkdx.train.augmented.start_method", lambda: "spawn")
+    for mine, theirs in zip(whole, augmented(toy, threads=1, **STRONG_KEYS), strict=True):
+        assert torch.equal(mine.images, theirs.images)
+        assert mine.keys == theirs.keys
+
+
 def test_a_global_batch_is_the_same_for_any_number_of_processes(toy):
     alone = next(iter(augmented(toy, auto_augment="rand-m7-mstd0.5", aug_repeats=3)))
     parts = [

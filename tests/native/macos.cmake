@@ -1,0 +1,10 @@
+# CMake's toolchain of tests/native/macos.sh: zig's clang, by way of small programs in the folder FKDX_ZIG_TOOLS.
+set(CMAKE_SYSTEM_NAME Darwin)
+set(CMAKE_SYSTEM_PROCESSOR arm64)
+set(CMAKE_OSX_ARCHITECTURES arm64)
+set(tools $ENV{FKDX_ZIG_TOOLS})
+set(CMAKE_C_COMPILER ${tools}/cc)
+set(CMAKE_CXX_COMPILER ${tools}/c++)
+set(CMAKE_AR ${tools}/ar)
+set(CMAKE_RANLIB ${tools}/ranlib)
+set(CMAKE_INSTALL_NAME_TOOL ${tools}/install_name_tool)
