@@ -33,6 +33,10 @@ struct Kernels {
 
   const Kernels* fallback;  // takes what fill_table refuses
 
+  // Pillow's antialiasing weights of an axis that changes its length: the filter is widened where it shrinks,
+  // cut off at the ends of the source, normalised in double precision and rounded to 22 bits.
+  void (*filter_taps)(const Axis& axis, Interpolation interpolation, Taps* taps);
+
   // Weights of the strip_rows rows of a strip -> weight_words words.
   void (*pack_weights)(const int32_t* weights, int32_t* words);
 

@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/target.h"
@@ -167,11 +168,18 @@ void row_pass(const uint8_t* const* rows, const RowTable& table, uint32_t* strip
   table.wide ? row_pass_by<PixelPair>(rows, table, strip) : row_pass_by<WindowPair>(rows, table, strip);
 }
 
+typedef double Reals __attribute__((vector_size(kVectorBytes)));
+typedef int32_t Ints __attribute__((vector_size(kVectorBytes / 2)));
+Ints to_ints(Reals x) { return reinterpret_cast<Ints>(_mm256_cvttpd_epi32(x)); }
+Reals to_reals(Ints x) { return _mm256_cvtepi32_pd(reinterpret_cast<__m128i>(x)); }
+
+#include "image/filter_taps.h"
+
 }  // namespace
 
 FKDX_END_TARGET
 
-const Kernels kAvx2Kernels = {kRows,          kDigits,  nullptr,    pack_weights,
+const Kernels kAvx2Kernels = {kRows,          kDigits,  nullptr,    filter_taps, pack_weights,
                               fill_any_table, row_pass, interleave, column_pass};
 
 }  // namespace fkdx

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/target.h"
@@ -92,11 +93,18 @@ void write(uint8_t* out, __m512i bytes, int count) {
 
 #include "image/byte_strips.h"
 
+typedef double Reals __attribute__((vector_size(kVectorBytes)));
+typedef int32_t Ints __attribute__((vector_size(kVectorBytes / 2)));
+Ints to_ints(Reals x) { return reinterpret_cast<Ints>(_mm512_cvttpd_epi32(x)); }
+Reals to_reals(Ints x) { return _mm512_cvtepi32_pd(reinterpret_cast<__m256i>(x)); }
+
+#include "image/filter_taps.h"
+
 }  // namespace
 
 FKDX_END_TARGET
 
-const Kernels kAvx512Kernels = {kRows,      kDigits,  &kAvx2Kernels, pack_weights,
+const Kernels kAvx512Kernels = {kRows,      kDigits,  &kAvx2Kernels, filter_taps, pack_weights,
                                 fill_table, row_pass, interleave,    column_pass};
 
 const Kernels* avx512_kernels() {

@@ -6,6 +6,7 @@
 #include <arm_neon.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/target.h"
@@ -77,11 +78,22 @@ void write(uint8_t* out, uint8x16_t bytes, int count) {
 
 #include "image/byte_strips.h"
 
+typedef double Reals __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(8)));
+Ints to_ints(Reals x) {
+  return reinterpret_cast<Ints>(vmovn_s64(vcvtq_s64_f64(reinterpret_cast<float64x2_t>(x))));
+}
+Reals to_reals(Ints x) {
+  return reinterpret_cast<Reals>(vcvtq_f64_s64(vmovl_s32(reinterpret_cast<int32x2_t>(x))));
+}
+
+#include "image/filter_taps.h"
+
 }  // namespace
 
 FKDX_END_TARGET
 
-const Kernels kNeonKernels = {kRows,      kDigits,  &kScalarKernels, pack_weights,
+const Kernels kNeonKernels = {kRows,      kDigits,  &kScalarKernels, filter_taps, pack_weights,
                               fill_table, row_pass, interleave,      column_pass};
 
 }  // namespace fkdx

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One row a strip, plain 32-bit arithmetic.
 #include <algorithm>
+#include <cstring>
 
 #include "image/kernels.h"
 
@@ -13,6 +14,13 @@ constexpr uint32_t kHalf = 1u << (kWeightBits - 1);
 uint8_t rounded(uint32_t sum) {
   return static_cast<uint8_t>(std::clamp(static_cast<int32_t>(sum) >> kWeightBits, 0, 255));
 }
+
+typedef double Reals __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(8)));
+Ints to_ints(Reals x) { return Ints{static_cast<int32_t>(x[0]), static_cast<int32_t>(x[1])}; }
+Reals to_reals(Ints x) { return Reals{static_cast<double>(x[0]), static_cast<double>(x[1])}; }
+
+#include "image/filter_taps.h"
 
 void pack_weights(const int32_t* weights, int32_t* words) { words[0] = weights[0]; }
 
@@ -49,6 +57,7 @@ void column_pass(const uint32_t* const* strips, int count, const int32_t* words,
 
 }  // namespace
 
-const Kernels kScalarKernels = {1, 1, nullptr, pack_weights, fill_table, row_pass, interleave, column_pass};
+const Kernels kScalarKernels = {1,          1,        nullptr,    filter_taps, pack_weights,
+                                fill_table, row_pass, interleave, column_pass};
 
 }  // namespace fkdx

@@ -2,6 +2,7 @@
 #include "image/resample.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/cpu.h"
 
@@ -28,13 +29,14 @@ Box Resampler::plan(const Axis& vertical, const Axis& horizontal, bool flip, Int
                     ResampleRule rule) {
   clamp_ = interpolation == Interpolation::kBicubic;
   columns_first_ = columns_go_first(vertical, horizontal, rule);
-  make_taps(vertical, interpolation, &vertical_);
-  make_taps(horizontal, interpolation, &horizontal_);
+  kernels_ = choose(&kScalarKernels, FKDX_ON_X86(&kAvx2Kernels), FKDX_ON_X86(avx512_kernels()),
+                    FKDX_ON_ARM(&kNeonKernels));
+  for (const auto& [axis, taps] : {std::pair{vertical, &vertical_}, {horizontal, &horizontal_}}) {
+    axis.in == axis.out ? copy_taps(axis, taps) : kernels_->filter_taps(axis, interpolation, taps);
+  }
   if (flip) reverse(&horizontal_);
   const Span rows = rebase(&vertical_);
   const Span columns = rebase(&horizontal_);
-  kernels_ = choose(&kScalarKernels, FKDX_ON_X86(&kAvx2Kernels), FKDX_ON_X86(avx512_kernels()),
-                    FKDX_ON_ARM(&kNeonKernels));
   table_.clamp = clamp_;
   if (!kernels_->fill_table(horizontal_, &table_)) {
     kernels_ = kernels_->fallback;
@@ -49,7 +51,7 @@ void Resampler::run(const uint8_t* source, ptrdiff_t stride, uint8_t* out, ptrdi
   if (!columns_first_) return rows_first(rows, vertical_, out, out_stride);
   const Rows between = columns_alone(rows);
   Taps copy;
-  make_taps({between.count, between.count, 0, between.count}, Interpolation::kBilinear, &copy);
+  copy_taps({between.count, between.count, 0, between.count}, &copy);
   rows_first(between, copy, out, out_stride);
 }
 

@@ -12,14 +12,14 @@ void pack_weights(const int32_t* weights, int32_t* words) {
   std::memcpy(words, &digits, 4 * kDigits);
 }
 
-// Row i of by_column, [kCount, stride], becomes four_of(x, i) at the three columns of each pixel x. Four
+// Row i of by_column, [kCount, stride], becomes words_of(x)[i] at the three columns of each pixel x. Four
 // words are written, the last of which the next pixel overwrites. Columns behind the last pixel repeat it.
-template <int kCount, typename FourOf>
-void spread(int outputs, FourOf four_of, uint32_t* by_column, size_t stride) {
+template <int kCount, typename WordsOf>
+void spread(int outputs, WordsOf words_of, uint32_t* by_column, size_t stride) {
   for (int x = 0; x < outputs; ++x) {
+    const std::array<Four, kCount> words = words_of(x);
     for (int i = 0; i < kCount; ++i) {
-      const Four four = four_of(x, i);
-      std::memcpy(by_column + i * stride + 3 * x, &four, sizeof(four));
+      std::memcpy(by_column + i * stride + 3 * x, &words[i], sizeof(Four));
     }
   }
   for (int i = 0; i < kCount; ++i) {
@@ -41,7 +41,11 @@ bool fill_windows(const uint32_t* starts, RowTable* table) {
     if (reach > kWidestWindow) return false;
     table->wide |= reach > kWindow;
     offsets[w] = static_cast<int32_t>(low);
-    for (int i = 0; i < kWindowLanes; ++i) shuffles[i] = (starts[i] - low) * kNextShuffle + kFirstShuffle;
+    typedef uint32_t Lanes __attribute__((vector_size(4 * kWindowLanes)));
+    Lanes lanes;
+    std::memcpy(&lanes, starts, sizeof(lanes));
+    lanes = (lanes - low) * kNextShuffle + kFirstShuffle;
+    std::memcpy(shuffles, &lanes, sizeof(lanes));
   }
   return true;
 }
@@ -52,13 +56,18 @@ bool fill_table(const Taps& taps, RowTable* table) {
   const int steps = table->steps = (taps.width + kRows - 1) / kRows;
   const size_t stride = size_t(groups + 1) * kLanes;
   uint32_t* by_column = table->by_column.reserve(kDigits * stride);
-  const auto start_of = [first = taps.first.data()](int x, int) { return Four{0, 1, 2, 0} + 3u * first[x]; };
+  const auto start_of = [first = taps.first.data()](int x) {
+    return std::array<Four, 1>{Four{0, 1, 2, 0} + 3u * first[x]};
+  };
   spread<1>(outputs, start_of, by_column, stride);
   if (!fill_windows(by_column, table)) return false;
   auto* weights = reinterpret_cast<Words*>(table->weights.reserve(size_t(groups) * steps * kDigits * kLanes));
   for (int s = 0; s < steps; ++s) {
-    const auto digits_of = [from = taps.of(0) + kRows * s, stride = taps.stride()](int x, int d) {
-      return Four{} + packed_digits(from + x * stride)[d];
+    const auto digits_of = [from = taps.of(0) + kRows * s, stride = taps.stride()](int x) {
+      const Four digits = packed_digits(from + x * stride);
+      std::array<Four, kDigits> everywhere;
+      for (int d = 0; d < kDigits; ++d) everywhere[d] = Four{} + digits[d];
+      return everywhere;
     };
     spread<kDigits>(outputs, digits_of, by_column, stride);
     for (int i = 0; i < groups * kDigits; ++i) {

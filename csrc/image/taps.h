@@ -21,6 +21,12 @@ struct Taps {
   int outputs() const { return static_cast<int>(first.size()); }
   size_t stride() const { return size_t(width) + 2 * kZeros; }
   const int32_t* of(int output) const { return &weights[output * stride() + kZeros]; }
+
+  // All weights become 0.
+  void resize(int outputs, int width);
+
+  // Keeps the first outputs, and moves taps so that none lies behind the `in` source pixels.
+  void trim(int outputs, int in);
 };
 
 // A stretch of one axis: `count` of the `out` pixels that `in` source pixels are resized to, from `begin` on.
@@ -31,9 +37,8 @@ struct Axis {
   int count;
 };
 
-// Pillow's antialiasing weights: the filter is widened where the axis shrinks, cut off at the ends of the
-// source, normalised in double precision and rounded to 22 bits. An axis that keeps its length is a copy.
-void make_taps(const Axis& axis, Interpolation interpolation, Taps* taps);
+// The taps of an axis that keeps its length.
+void copy_taps(const Axis& axis, Taps* taps);
 
 // Mirrors the outputs.
 void reverse(Taps* taps);
