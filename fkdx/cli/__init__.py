@@ -113,8 +113,8 @@ def check_names(argv: list[str]) -> None:
 def reader_left() -> bool:
     """Whether the program that reads our output (such as `head`) has ended; the rest is then dropped."""
     pipe = select.poll()
-    pipe.register(sys.stdout.fileno(), 0)  # errors are always reported
-    if not pipe.poll(0):
+    pipe.register(sys.stdout.fileno(), select.POLLOUT)  # macOS reports nothing to those who ask for nothing
+    if all(event == select.POLLOUT for _, event in pipe.poll(0)):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
