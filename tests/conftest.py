@@ -24,11 +24,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first, so that none runs alone at the end; gpu tests are skipped without a GPU.
-
-    FKDX_REQUIRE_CUDA=1 forbids the skip.
+    """The longest tests first, so that none runs alone at the end; gpu tests are skipped without a GPU, which
+    FKDX_REQUIRE_CUDA=1 forbids, and linux tests elsewhere.
     """
     items.sort(key=patience, reverse=True)
+    for item in items:
+        if item.get_closest_marker("linux") and sys.platform != "linux":
+            item.add_marker(pytest.mark.skip(reason="asks Linux's /proc"))
     if os.environ.get("FKDX_REQUIRE_CUDA") == "1" or _gpu_present():
         return
     for item in items:

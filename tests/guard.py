@@ -89,7 +89,7 @@ def compilers() -> set[threading.Thread]:
 
 def native_threads() -> dict[str, str]:
     """The image pools' threads, which Python does not list; torch keeps its own for ever."""
-    names = {task.name: text(task / "comm") for task in Path("/proc/self/task").iterdir()}
+    names = {task.name: text(task / "comm") for task in tasks()}
     ours = {number: name for number, name in names.items() if name.startswith("fkdx")}
     # From Python 3.14 on the system knows the names of Python's threads too.
     return {f"native {n}": name for n, name in ours.items() if not name.startswith(LASTING_THREADS)}
@@ -97,10 +97,15 @@ def native_threads() -> dict[str, str]:
 
 def children() -> dict[str, str]:
     """Children of this process by number, ended ones that nobody waited for too."""
-    listed = [text(task / "children") for task in Path("/proc/self/task").iterdir()]
+    listed = [text(task / "children") for task in tasks()]
     lines = {number: command(number) for number in " ".join(listed).split()}
     passing = {number: line for number, line in lines.items() if not any(n in line for n in LASTING_CHILDREN)}
     return {number: line.decode() for number, line in passing.items()}
+
+
+def tasks() -> list[Path]:
+    """This process's threads; macOS does not list them."""
+    return list(Path("/proc/self/task").iterdir()) if sys.platform == "linux" else []
 
 
 def command(number: str) -> bytes:

@@ -25,8 +25,9 @@ def faults(wheel: Path) -> list[str]:
         found.append(f"holds {sorted(tops)}, expected fkdx alone")
     if lacking := LICENSES - {name.name for name in names if "licenses" in name.parts}:
         found.append(f"lacks the licences {sorted(lacking)}")
-    if libraries := [str(name) for name in names if ".so" in name.name and name.parent.name != "fkdx"]:
-        found.append(f"brings shared libraries along: {libraries}")
+    libraries = [name for name in names if {".so", ".dylib"} & set(name.suffixes)]
+    if foreign := [str(name) for name in libraries if name.parent.name != "fkdx"]:
+        found.append(f"brings shared libraries along: {foreign}")
     listed = {part["name"] for part in components(wheel)}
     if not {"pybind11", "libjpeg-turbo"} <= listed:
         found.append(f"lists the components {sorted(listed)}, expected pybind11 and libjpeg-turbo")

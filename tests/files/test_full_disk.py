@@ -116,6 +116,7 @@ def test_macos_empties_the_memory_of_the_disk(tmp_path: Path, monkeypatch, netwo
     assert did == ["fcntl 51", "fsync"] * 2 if network else ["fcntl 51"] * 2
 
 
+@pytest.mark.linux
 def test_a_file_is_on_the_disk_before_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else its name may survive a loss of power that its content does not."""
     did: list[str] = []

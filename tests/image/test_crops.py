@@ -354,6 +354,7 @@ def test_missing_file_and_directory(tmp_path: Path) -> None:
             decode_crops(path, BOX, [False], 8)
 
 
+@pytest.mark.linux
 def test_errors_leak_nothing(rng: np.random.Generator) -> None:
     good = encode(rng, "4:2:0", 64, 64)
     cut = good[:-300]

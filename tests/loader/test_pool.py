@@ -60,6 +60,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.linux
 @pytest.mark.filterwarnings("ignore:CropLoader. skipped")
 def test_broken_off_passes_leave_nothing(root: Path) -> None:
     next(iter(make_loader(root)))
@@ -86,6 +87,7 @@ def test_broken_off_passes_leave_nothing(root: Path) -> None:
         next(iter(loader))
 
 
+@pytest.mark.linux
 @pytest.mark.filterwarnings("ignore:CropLoader. skipped")
 def test_memory_stays_flat(root: Path) -> None:
     """100 passes over a tiny set with a corrupt file."""

@@ -37,6 +37,24 @@ def test_workers_are_forked_only_where_libraries_survive_it(monkeypatch: pytest.
     assert start_method() == "fork"
 
 
+@pytest.mark.slow
+def test_all_that_is_asked_of_the_system_is_there(tmp_path: Path) -> None:
+    """mypy knows the names of `os`, `signal` ... of each system."""
+    lacking = [missing_names(platform, tmp_path) for platform in ("linux", "darwin")]
+    assert lacking[0] == lacking[1]
+    (tmp_path / "linux_alone.py").write_text("import os\nos.posix_fadvise(0, 0, 0, 0)\n")
+    assert missing_names("darwin", tmp_path) - lacking[1]
+
+
+def missing_names(platform: str, folder: Path) -> set[str]:
+    """Uses of what a module does not have; of programs in the folder too."""
+    mypy = [sys.executable, "-m", "mypy", "--platform", platform, "--config-file=", "--follow-imports=skip"]
+    where = ["--cache-dir", str(folder / platform), "fkdx", *map(str, folder.glob("*.py"))]
+    command = [*mypy, "--ignore-missing-imports", *where]
+    shown = subprocess.run(command, cwd=NATIVE.parents[1], capture_output=True, text=True).stdout
+    return {line for line in shown.splitlines() if "Module has no attribute" in line}
+
+
 def zig() -> str | None:
     """The program, or the one in the package `ziglang`."""
     package = importlib.util.find_spec("ziglang")
