@@ -143,11 +143,7 @@ void encode_log8(const RecordFields& fields, const float* values, uint32_t kept,
 
 void decode_log8(const RecordFields& fields, const Record& record, uint32_t kept, float* values) {
   record.each(fields.values, [values](uint32_t k, uint32_t raw) { values[k] = kLog8.level[raw]; });
-  if (record.get(fields.rest)) {
-    double others = 0;
-    for (uint32_t k = 0; k < kept; ++k) others += values[k];
-    values[0] = first_left(others);
-  }
+  if (record.get(fields.rest)) put_first_left(values, kept);
 }
 
 // ---- int8: embeddings ------------------------------------------------------------------------------------
@@ -338,6 +334,14 @@ void decode_crop(const Layout& layout, const RecordFields& fields, const uint8_t
   if (out.values) decode_values(layout, fields, record, out.values);
   if (out.tails) decode_floats(fields.tail, record, out.tails);
   if (out.partners) decode_mix(fields, record, out);
+}
+
+const float* log8_levels() { return kLog8.level.data(); }
+
+void put_first_left(float* values, uint32_t kept) {
+  double others = 0;
+  for (uint32_t k = 0; k < kept; ++k) others += values[k];
+  values[0] = first_left(others);
 }
 
 bool is_log8_level(float value) {

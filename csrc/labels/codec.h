@@ -43,6 +43,12 @@ void encode_crops(const Layout& layout, const RecordFields& fields, const CropAr
 void decode_crop(const Layout& layout, const RecordFields& fields, const uint8_t* block, uint64_t flips,
                  uint32_t crop, const CropArrays& out);
 
+// The probability of each of the 256 codes of log8.
+const float* log8_levels();
+
+// Sets the first of a row's probabilities to what the others, and the code in its own place, leave.
+void put_first_left(float* values, uint32_t kept);
+
 // Whether a probability is that of a log8 code, in the precision of float16.
 bool is_log8_level(float value);
 

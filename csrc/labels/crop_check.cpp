@@ -29,10 +29,6 @@ bool inside(const float* box) {
          box[1] + box[3] <= 1 + kSlack;
 }
 
-// The float that follows kMaxSum: comparing floats takes no conversion.
-constexpr float kTooLarge = static_cast<float>(kMaxSum);
-static_assert(kTooLarge > kMaxSum && kTooLarge - 0x1p-23f <= kMaxSum);
-
 bool value_ok(bool probability, float value) {
   if (!probability) return std::isfinite(value);
   return value >= 0 && value < kTooLarge;  // false for NaN

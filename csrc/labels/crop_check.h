@@ -9,6 +9,10 @@
 
 namespace fkdx {
 
+// The float that follows kMaxSum: comparing floats takes no conversion.
+constexpr float kTooLarge = static_cast<float>(kMaxSum);
+static_assert(kTooLarge > kMaxSum && kTooLarge - 0x1p-23f <= kMaxSum);
+
 // Where crops belong: the bounds that the record itself does not know.
 struct CropBounds {
   uint32_t height = 0, width = 0;  // of the image; 0 where unknown

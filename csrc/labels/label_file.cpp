@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t kEntrySealed = offsetof(IndexEntry, crc);
 constexpr int kSealed = 1, kInRange = 2;  // bits of known_
-constexpr uint64_t kSpare = 8;            // decode_crop may read this far behind a block
+constexpr uint64_t kSpare = 16;           // TopkRecords may read this far behind a block
 
 // Memory for one decoded crop.
 class CropBuffer {
@@ -97,6 +97,7 @@ LabelFile::LabelFile(const std::string& path, Io io) : storage_(path, io) {
              preamble_.required};
   layout_.check("LabelFile: " + path);
   plain_ = record_fields(layout_, 0, 0);
+  topk_ = std::make_unique<TopkRecords>(layout_, plain_);
   expect(preamble_.crops <= kMaxCrops, "crops, got ", preamble_.crops, ", expected at most ", kMaxCrops);
   const bool sized = preamble_.mix_size >= 1 && preamble_.mix_size <= 65535;
   expect(layout_.two_views() ? sized : preamble_.mix_size == 0, "mix size, got ", preamble_.mix_size);
@@ -277,6 +278,7 @@ Block LabelFile::find_crops(uint64_t image, const int64_t* crops, size_t count,
 void LabelFile::read_crops(uint64_t image, const Block& block, const int64_t* crops, size_t count,
                            const CropArrays& out) const {
   const CropBounds bounds{block.entry.height, block.entry.width, preamble_.mix_size, images()};
+  if (topk_->read(block.fields, bounds, block.data, block.size.flips, crops, count, out)) return;
   for (size_t i = 0; i < count; ++i) {
     const CropArrays crop = out.from(i, layout_);
     decode_crop(layout_, block.fields, block.data, block.size.flips, static_cast<uint32_t>(crops[i]), crop);

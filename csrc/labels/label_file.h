@@ -13,6 +13,7 @@
 #include "labels/crop_check.h"
 #include "labels/layout.h"
 #include "labels/storage.h"
+#include "labels/topk_records.h"
 
 namespace fkdx {
 
@@ -106,6 +107,7 @@ class LabelFile {
   Footer footer_{};
   Layout layout_;
   RecordFields plain_;  // the fields of every image's records in the plain encoding
+  std::unique_ptr<const TopkRecords> topk_;
   std::string header_;
   Part index_, keys_;
   mutable std::once_flag index_once_, keys_once_;

@@ -200,8 +200,11 @@ FORGED_BLOCKS = {
     "image smaller than its boxes": put("entry", 14, "<H", 1),
     "extra bytes": put("entry", 16, "<I", 2**32 - 1),
     "box": put("block", 0, "<H", 65_535),
+    "empty box": put("block", 4, "<H", 0),
     "id": put("block", 8, "<H", 100),
+    "last id": put("block", 16, "<H", 65_535),
     "NaN": put("block", 18, "<e", float("nan")),
+    "last value": put("block", 26, "<e", float("inf")),
     "negative": put("block", 18, "<e", -0.5),
     "above 1": put("block", 18, "<e", 1.5),
 }
@@ -209,7 +212,7 @@ FORGED_BLOCKS = {
 
 @pytest.mark.parametrize("name", FORGED_BLOCKS)
 @pytest.mark.parametrize("io", ["mmap", "pread"])
-def test_forged_blocks(tmp_path: Path, rng, name: str, io: str) -> None:
+def test_forged_blocks(tmp_path: Path, rng, cpu: str, name: str, io: str) -> None:
     path = tmp_path / "labels.fkdl"
     write_labels(path, rng)
     whole = path.read_bytes()

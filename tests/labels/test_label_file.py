@@ -71,6 +71,29 @@ def test_round_trip_and_second_reader(
             check_mixes(got.mixes, want["mixes"], seen, list(second))
 
 
+@pytest.mark.parametrize(
+    ("encoding", "value_type"), [("plain", "float16"), ("compact", "float16"), ("compact", "log8")]
+)
+@pytest.mark.parametrize("k", range(1, 10))
+def test_some_crops_of_some_images(
+    tmp_path: Path, rng, cpu: str, k: int, encoding: str, value_type: str
+) -> None:
+    """Fields of all widths, at all bits: every variant of the CPU reads what the second reader reads."""
+    path = tmp_path / "labels.fkdl"
+    sizes = {f"{i}": tuple(rng.integers(1, rng.choice([9, 700, 65_536]), 2).tolist()) for i in range(12)}
+    num_classes = int(rng.choice([k, 10, 1000, 33_000, 70_000]))
+    options = {"encoding": encoding, "value_type": value_type, "sizes": sizes, "crops": None}
+    write_labels(path, rng, num_classes=max(num_classes, k), k=k, **options)
+    second = list(reference.labels.read_labels(path)[1].values())
+    images = rng.permutation([i for i, one in enumerate(second) for _ in one["flips"][:1]])
+    crops = np.stack([rng.integers(0, len(second[image]["flips"]), 3) for image in images])
+    for io in ("mmap", "pread", "preload"):
+        found = LabelFile(path, io=io).gather(images, crops)
+        for name, got in zip(("boxes", "flips", "ids", "values"), found, strict=True):
+            want = [second[image][name][of_image] for image, of_image in zip(images, crops)]
+            np.testing.assert_array_equal(got, np.stack(want))
+
+
 def check_mixes(got, want, seen: dict, keys: list[str]) -> None:
     assert list(got.partners) == list(want.partners)
     for name in ("boxes", "flips", "operations", "lambdas", "mix_boxes"):
