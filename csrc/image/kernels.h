@@ -49,6 +49,9 @@ struct Kernels {
   // strip_rows rows of bytes -> a strip.
   void (*interleave)(const uint8_t* const* rows, int columns, uint32_t* strip);
 
+  // The other way round.
+  void (*separate)(const uint32_t* strip, int columns, uint8_t* const* rows);
+
   // Vertical pass: weighted sum of `count` strips -> a row of bytes.
   void (*column_pass)(const uint32_t* const* strips, int count, const int32_t* words, bool clamp, int columns,
                       uint8_t* out);

@@ -52,9 +52,13 @@ __m256i packed(Words low, Words high) {
   return _mm256_packus_epi32(raw(low >> kWeightBits), raw(high >> kWeightBits));
 }
 
-__m256i narrowed(const Words* sums) {
-  const __m256i bytes = _mm256_packus_epi16(packed(sums[0], sums[1]), packed(sums[2], sums[3]));
+// Packing stays inside halves of a vector.
+__m256i in_order(__m256i bytes) {
   return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+__m256i narrowed(const Words* sums) {
+  return in_order(_mm256_packus_epi16(packed(sums[0], sums[1]), packed(sums[2], sums[3])));
 }
 
 void write(uint8_t* out, __m256i bytes, int count) {
@@ -62,6 +66,17 @@ void write(uint8_t* out, __m256i bytes, int count) {
   alignas(kVectorBytes) uint8_t all[kVectorBytes];
   _mm256_store_si256(reinterpret_cast<__m256i*>(all), bytes);
   std::memcpy(out, all, count);
+}
+
+void separate_four(const Words* words, uint8_t* const* rows, int x, int count) {
+  const __m256i apart =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+  const auto eight_of_each = [&](int v) {
+    return _mm256_shuffle_epi8(_mm256_packus_epi16(raw(words[v]), raw(words[v + 1])), apart);
+  };
+  const __m256i left = eight_of_each(0), right = eight_of_each(2);
+  write(rows[0] + x, in_order(_mm256_unpacklo_epi64(left, right)), count);
+  write(rows[1] + x, in_order(_mm256_unpackhi_epi64(left, right)), count);
 }
 
 #include "image/vector_passes.h"
@@ -180,7 +195,7 @@ Reals to_reals(Ints x) { return _mm256_cvtepi32_pd(reinterpret_cast<__m128i>(x))
 FKDX_END_TARGET
 
 const Kernels kAvx2Kernels = {kRows,          kDigits,  nullptr,    filter_taps, pack_weights,
-                              fill_any_table, row_pass, interleave, column_pass};
+                              fill_any_table, row_pass, interleave, separate,    column_pass};
 
 }  // namespace fkdx
 

@@ -91,6 +91,21 @@ void write(uint8_t* out, __m512i bytes, int count) {
   _mm512_mask_storeu_epi8(out, count == kVectorBytes ? ~0ull : (1ull << count) - 1, bytes);
 }
 
+// Bytes `row` of 32 words, then their bytes `row` + 1.
+__m512i two_rows(const Words* words, uint32_t row) {
+  const Words first = {0, 16, 32, 48, 64, 80, 96, 112, 1, 17, 33, 49, 65, 81, 97, 113};
+  const Words at = (first + row) * 0x01010101 + 0x0C080400;
+  return _mm512_permutex2var_epi8(raw(words[0]), raw(at), raw(words[1]));
+}
+
+void separate_four(const Words* words, uint8_t* const* rows, int x, int count) {
+  for (int r = 0; r < 4; r += 2) {
+    const __m512i left = two_rows(words, r), right = two_rows(words + 2, r);
+    write(rows[r] + x, _mm512_shuffle_i64x2(left, right, 0x44), count);
+    write(rows[r + 1] + x, _mm512_shuffle_i64x2(left, right, 0xEE), count);
+  }
+}
+
 #include "image/byte_strips.h"
 
 typedef double Reals __attribute__((vector_size(kVectorBytes)));
@@ -105,7 +120,7 @@ Reals to_reals(Ints x) { return _mm512_cvtepi32_pd(reinterpret_cast<__m256i>(x))
 FKDX_END_TARGET
 
 const Kernels kAvx512Kernels = {kRows,      kDigits,  &kAvx2Kernels, filter_taps, pack_weights,
-                                fill_table, row_pass, interleave,    column_pass};
+                                fill_table, row_pass, interleave,    separate,    column_pass};
 
 const Kernels* avx512_kernels() {
   const bool run_here = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");

@@ -76,6 +76,11 @@ void write(uint8_t* out, uint8x16_t bytes, int count) {
   std::memcpy(out, &bytes, count);
 }
 
+void separate_four(const Words* words, uint8_t* const* rows, int x, int count) {
+  const uint8x16x4_t bytes = vld4q_u8(reinterpret_cast<const uint8_t*>(words));
+  for (int r = 0; r < 4; ++r) write(rows[r] + x, bytes.val[r], count);
+}
+
 #include "image/byte_strips.h"
 
 typedef double Reals __attribute__((vector_size(16)));
@@ -94,7 +99,7 @@ Reals to_reals(Ints x) {
 FKDX_END_TARGET
 
 const Kernels kNeonKernels = {kRows,      kDigits,  &kScalarKernels, filter_taps, pack_weights,
-                              fill_table, row_pass, interleave,      column_pass};
+                              fill_table, row_pass, interleave,      separate,    column_pass};
 
 }  // namespace fkdx
 

@@ -46,6 +46,10 @@ void interleave(const uint8_t* const* rows, int columns, uint32_t* strip) {
   std::copy_n(rows[0], columns, strip);
 }
 
+void separate(const uint32_t* strip, int columns, uint8_t* const* rows) {
+  std::copy_n(strip, columns, rows[0]);
+}
+
 void column_pass(const uint32_t* const* strips, int count, const int32_t* words, bool, int columns,
                  uint8_t* out) {
   for (int x = 0; x < columns; ++x) {
@@ -58,6 +62,6 @@ void column_pass(const uint32_t* const* strips, int count, const int32_t* words,
 }  // namespace
 
 const Kernels kScalarKernels = {1,          1,        nullptr,    filter_taps, pack_weights,
-                                fill_table, row_pass, interleave, column_pass};
+                                fill_table, row_pass, interleave, separate,    column_pass};
 
 }  // namespace fkdx

@@ -48,17 +48,14 @@ Box Resampler::plan(const Axis& vertical, const Axis& horizontal, bool flip, Int
 
 void Resampler::run(const uint8_t* source, ptrdiff_t stride, uint8_t* out, ptrdiff_t out_stride) {
   const Rows rows{source, stride, region_.height};
-  if (!columns_first_) return rows_first(rows, vertical_, out, out_stride);
-  const Rows between = columns_alone(rows);
-  Taps copy;
-  copy_taps({between.count, between.count, 0, between.count}, &copy);
-  rows_first(between, copy, out, out_stride);
+  if (!columns_first_) return rows_first(rows, out, out_stride);
+  rows_alone(columns_alone(rows), out, out_stride);
 }
 
 // Vertical pass. make_strip(index, strip) is called once for each strip, in order, just before it is needed.
 template <typename MakeStrip>
-void Resampler::column_pass(const Taps& taps, int columns, MakeStrip make_strip, uint8_t* out,
-                            ptrdiff_t stride) {
+void Resampler::column_pass(int columns, MakeStrip make_strip, uint8_t* out, ptrdiff_t stride) {
+  const Taps& taps = vertical_;
   const int strip_rows = kernels_->strip_rows;
   const int ring = taps.width / strip_rows + 2;  // strips that one output row may read
   const size_t strip_words = padded_columns(columns);
@@ -79,34 +76,50 @@ void Resampler::column_pass(const Taps& taps, int columns, MakeStrip make_strip,
   }
 }
 
-void Resampler::rows_first(const Rows& source, const Taps& vertical, uint8_t* out, ptrdiff_t stride) {
-  const int strip_rows = kernels_->strip_rows;
+// The rows of a strip, the last row again for those that are not there.
+void Resampler::pick_rows(const Rows& source, int index, const uint8_t** rows) const {
+  for (int r = 0; r < kernels_->strip_rows; ++r) {
+    rows[r] = source.data + std::min(index * kernels_->strip_rows + r, source.count - 1) * source.stride;
+  }
+}
+
+void Resampler::rows_first(const Rows& source, uint8_t* out, ptrdiff_t stride) {
   const auto make_strip = [&](int index, uint32_t* strip) {
     const uint8_t* rows[kMaxStripRows];
-    for (int r = 0; r < strip_rows; ++r) {
-      rows[r] = source.data + std::min(index * strip_rows + r, source.count - 1) * source.stride;
-    }
+    pick_rows(source, index, rows);
     kernels_->row_pass(rows, table_, strip);
   };
-  column_pass(vertical, 3 * horizontal_.outputs(), make_strip, out, stride);
+  column_pass(3 * horizontal_.outputs(), make_strip, out, stride);
 }
 
 // The vertical pass over the source itself.
 Resampler::Rows Resampler::columns_alone(const Rows& source) {
-  const int strip_rows = kernels_->strip_rows;
   const int columns = 3 * region_.width;
   const int rows = vertical_.outputs();
   const ptrdiff_t stride = padded_columns(columns);
   between_.reserve(rows * stride + kOverread);
   const auto make_strip = [&](int index, uint32_t* strip) {
     const uint8_t* rows[kMaxStripRows];
-    for (int r = 0; r < strip_rows; ++r) {
-      rows[r] = source.data + std::min(index * strip_rows + r, source.count - 1) * source.stride;
-    }
+    pick_rows(source, index, rows);
     kernels_->interleave(rows, columns, strip);
   };
-  column_pass(vertical_, columns, make_strip, between_.data(), stride);
+  column_pass(columns, make_strip, between_.data(), stride);
   return {between_.data(), stride, rows};
+}
+
+// The horizontal pass over rows that are resized already.
+void Resampler::rows_alone(const Rows& source, uint8_t* out, ptrdiff_t stride) {
+  const int strip_rows = kernels_->strip_rows;
+  const int columns = 3 * horizontal_.outputs();
+  uint32_t* strip = strips_.reserve(padded_columns(columns));
+  for (int y = 0; y < source.count; y += strip_rows) {
+    const uint8_t* rows[kMaxStripRows];
+    uint8_t* outs[kMaxStripRows];
+    pick_rows(source, y / strip_rows, rows);
+    for (int r = 0; r < strip_rows; ++r) outs[r] = out + std::min(y + r, source.count - 1) * stride;
+    kernels_->row_pass(rows, table_, strip);
+    kernels_->separate(strip, columns, outs);
+  }
 }
 
 }  // namespace fkdx

@@ -30,9 +30,11 @@ class Resampler {
   };
 
   template <typename MakeStrip>
-  void column_pass(const Taps& taps, int columns, MakeStrip make_strip, uint8_t* out, ptrdiff_t stride);
-  void rows_first(const Rows& source, const Taps& vertical, uint8_t* out, ptrdiff_t stride);
+  void column_pass(int columns, MakeStrip make_strip, uint8_t* out, ptrdiff_t stride);
+  void pick_rows(const Rows& source, int index, const uint8_t** rows) const;
+  void rows_first(const Rows& source, uint8_t* out, ptrdiff_t stride);
   Rows columns_alone(const Rows& source);
+  void rows_alone(const Rows& source, uint8_t* out, ptrdiff_t stride);
 
   const Kernels* kernels_ = nullptr;
   bool clamp_ = false;

@@ -9,6 +9,7 @@
 //   within(sum, top)                    the signed sum, at least 0 and at most top
 //   merged(sums)                        the results of kRows rows, side by side in each word
 //   interleave_four(rows, x, words)     the words of columns x to x + 4 * kLanes of kRows rows of bytes
+//   separate_four(words, rows, x, n)    the first n of these columns, written as bytes of kRows rows
 //   narrowed(sums)                      the results of 4 vectors of sums as bytes, in the order of columns
 //   write(out, bytes, count)            the first `count` of these bytes
 //
@@ -81,6 +82,12 @@ void row_pass_by(const uint8_t* const* rows, const RowTable& table, uint32_t* st
 
 void interleave(const uint8_t* const* rows, int columns, uint32_t* strip) {
   for (int x = 0; x < columns; x += 4 * kLanes) interleave_four(rows, x, reinterpret_cast<Words*>(strip + x));
+}
+
+void separate(const uint32_t* strip, int columns, uint8_t* const* rows) {
+  for (int x = 0; x < columns; x += 4 * kLanes) {
+    separate_four(reinterpret_cast<const Words*>(strip + x), rows, x, std::min(columns - x, 4 * kLanes));
+  }
 }
 
 // kCount is the number of strips, or 0 for any.
