@@ -89,12 +89,20 @@ struct Block {
   __m512i pick(const Picks& picks) const { return _mm512_permutex2var_epi16(low, load(picks.at), high); }
 };
 
-// Pairs of factors, of the lower and the upper half of a vector.
-template <int a, int b, int c, int d>
-__m512i factors() {
-  const auto word = [](int low, int high) { return static_cast<int>((low & 0xFFFF) | unsigned(high) << 16); };
-  return _mm512_inserti64x4(_mm512_set1_epi32(word(a, b)), _mm256_set1_epi32(word(c, d)), 1);
-}
+// Pairs of factors, of the lower and the upper half of a vector. They lie in memory: gcc would make them anew
+// for every block, with four instructions each.
+struct Factors {
+  alignas(64) int16_t at[32];
+
+  constexpr Factors(int a, int b, int c, int d) : at() {
+    const int pairs[4] = {a, b, c, d};
+    for (int i = 0; i < 32; ++i) at[i] = static_cast<int16_t>(pairs[i / 16 * 2 + i % 2]);
+  }
+};
+constexpr Factors kEven{k0_541 + k0_765, k0_541, k0_541, k0_541 - k1_847};
+constexpr Factors kZ{k1_175 - k1_961, k1_175, k1_175, k1_175 - k0_390};
+constexpr Factors kOdd0_1{k0_298 - k0_899, -k0_899, k2_053 - k2_562, -k2_562};
+constexpr Factors kOdd3_2{-k0_899, k1_501 - k0_899, -k2_562, k3_072 - k2_562};
 
 template <int kBits>
 __m512i descaled(__m512i low, __m512i high) {
@@ -109,18 +117,14 @@ Block transform(const Block& in, const Input& input) {
   const __m512i tmp0_1 =
       _mm512_add_epi32(_mm512_slli_epi32(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(sums)), kConstantBits),
                        _mm512_set1_epi32(1 << (kBits - 1)));
-  const __m512i tmp3_2 =
-      _mm512_madd_epi16(in.pick(input.in26_26), factors<k0_541 + k0_765, k0_541, k0_541, k0_541 - k1_847>());
+  const __m512i tmp3_2 = _mm512_madd_epi16(in.pick(input.in26_26), load(kEven.at));
   const __m512i tmp10_11 = _mm512_add_epi32(tmp0_1, tmp3_2), tmp13_12 = _mm512_sub_epi32(tmp0_1, tmp3_2);
 
-  const __m512i z3_4 = _mm512_madd_epi16(_mm512_permutexvar_epi16(load(kZ34.at), sums),
-                                         factors<k1_175 - k1_961, k1_175, k1_175, k1_175 - k0_390>());
+  const __m512i z3_4 = _mm512_madd_epi16(_mm512_permutexvar_epi16(load(kZ34.at), sums), load(kZ.at));
   const __m512i z4_3 = _mm512_shuffle_i64x2(z3_4, z3_4, 0x4E);
   const __m512i in71_53 = in.pick(input.in71_53);
-  const __m512i odd0_1 =
-      _mm512_dpwssd_epi32(z3_4, in71_53, factors<k0_298 - k0_899, -k0_899, k2_053 - k2_562, -k2_562>());
-  const __m512i odd3_2 =
-      _mm512_dpwssd_epi32(z4_3, in71_53, factors<-k0_899, k1_501 - k0_899, -k2_562, k3_072 - k2_562>());
+  const __m512i odd0_1 = _mm512_dpwssd_epi32(z3_4, in71_53, load(kOdd0_1.at));
+  const __m512i odd3_2 = _mm512_dpwssd_epi32(z4_3, in71_53, load(kOdd3_2.at));
 
   return {
       descaled<kBits>(_mm512_add_epi32(tmp10_11, odd3_2), _mm512_add_epi32(tmp13_12, odd0_1)),
@@ -130,7 +134,7 @@ Block transform(const Block& in, const Input& input) {
 
 void store(__m128i two_rows, uint8_t* first, uint8_t* second) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(first), two_rows);
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(second), _mm_unpackhi_epi64(two_rows, two_rows));
+  _mm_storeh_pd(reinterpret_cast<double*>(second), _mm_castsi128_pd(two_rows));
 }
 
 void idct(int16_t* coefficients, const uint16_t* quantisation, uint8_t* const* rows, size_t column) {

@@ -26,32 +26,46 @@ bool UnitRows::start(const jpeg_decompress_struct& jpeg, HuffmanDecoder* huffman
     }
   }
   std::memset(blocks_, 0, sizeof(blocks_));
+  for (int turn = 0; turn < 2; ++turn) {
+    for (int i = 0; i < blocks_in_unit_; ++i) block_rows_[turn][i] = &blocks_[turn][i];
+  }
+  for (JSAMPROW& row : outside_rows_) row = outside_;
+  waiting_ = {};
   return true;
 }
 
 bool UnitRows::read(const jpeg_decompress_struct& jpeg, JSAMPIMAGE planes) {
   planes_ = planes;
   last_row_ = jpeg.input_iMCU_row == jpeg.total_iMCU_rows - 1;
-  JBLOCKROW blocks[D_MAX_BLOCKS_IN_MCU];
-  for (int i = 0; i < blocks_in_unit_; ++i) blocks[i] = &blocks_[i];
   for (unit_ = 0; unit_ < units_; ++unit_) {
     const bool inside = unit_ >= columns_.first && unit_ <= columns_.last;
-    if (!huffman_->decode_unit(inside ? blocks : nullptr, on_block, this)) return false;
+    if (!huffman_->decode_unit(inside ? block_rows_[turn_] : nullptr, on_block, this)) return false;
   }
+  transform(waiting_);
+  waiting_ = {};
   return true;
 }
 
 void UnitRows::on_block(void* rows, int i) {
   auto& self = *static_cast<UnitRows*>(rows);
-  const Place& place = self.places_[i];
+  const Waiting before = self.waiting_;
+  self.waiting_ = self.transform_of(i);
+  self.turn_ ^= i + 1 == self.blocks_in_unit_;
+  self.transform(before);
+}
+
+inline UnitRows::Waiting UnitRows::transform_of(int i) {
+  const Place& place = places_[i];
   // Blocks beyond the component's edge fill up the last units; there is no room for their samples.
-  if ((self.unit_ + 1 == self.units_ && place.left >= place.last_width) ||
-      (self.last_row_ && place.top >= place.last_height)) {
-    std::memset(self.blocks_[i], 0, sizeof(JBLOCK));
-    return;
-  }
-  self.idct_(self.blocks_[i], place.quantisation, self.planes_[place.component] + DCTSIZE * place.top,
-             size_t{self.unit_ - self.columns_.first} * place.width + DCTSIZE * place.left);
+  const bool outside = (unit_ + 1 == units_ && place.left >= place.last_width) ||
+                       (last_row_ && place.top >= place.last_height);
+  if (outside) return {blocks_[turn_][i], place.quantisation, outside_rows_, 0};
+  return {blocks_[turn_][i], place.quantisation, planes_[place.component] + DCTSIZE * place.top,
+          size_t{unit_ - columns_.first} * place.width + DCTSIZE * place.left};
+}
+
+inline void UnitRows::transform(const Waiting& block) const {
+  if (block.coefficients) idct_(block.coefficients, block.quantisation, block.rows, block.column);
 }
 
 }  // namespace fkdx
