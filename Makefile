@@ -57,11 +57,12 @@ build: $(VENV)/built   ## the virtual environment and the extension
 wheel: build           ## the wheel for this Python in dist/, tested without compiler and sources: six minutes
 	sh tools/wheel.sh $(VENV)
 
-docs: build            ## write docs/api.md, docs/images and fkdx/_C.pyi again, all committed; two minutes
+docs: build            ## write docs/api.md, docs/images and fkdx/_C.pyi again, all committed; then the site
 	$(BIN)/python tools/api.py
 	$(BIN)/python tools/figures.py
 	$(BIN)/python tools/screenshot.py
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/stub.py
+	$(MAKE) site
 
 site: build            ## the documentation as a site in build/site; warnings and dead links are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
