@@ -34,12 +34,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def all_verbs() -> argparse.ArgumentParser:
-    """One parser of the whole command."""
+    """One parser of the whole command; verbs whose packages are not installed are in it without flags."""
     whole = argparse.ArgumentParser(prog="fkdx")
     verbs = whole.add_subparsers(dest="verb")
     for verb, (_, text) in VERBS.items():
         verbs.add_parser(verb, help=text)
-        verbs.choices[verb] = parser_of(verb)
+        with suppress(ModuleNotFoundError):
+            verbs.choices[verb] = parser_of(verb)
     return whole
 
 

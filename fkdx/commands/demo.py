@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from fkdx.commands.options import at_least
-from fkdx.image import scenes
 from fkdx.labels import LabelFile
 from fkdx.loader import CropLoader
 
@@ -55,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(root: Path, seed: int, processes: int) -> dict[str, float]:
     """All steps; returns the figures of the table."""
+    from fkdx.image import scenes  # needs OpenCV, which `fkdx demo --help` does not
+
     empty(root)
     train, val, labels = root / "data/train", root / "data/val", root / "labels.fkdl"
     heading("1. Draw scenes: a large object, which gives an image its class, among small ones of others")
@@ -99,6 +100,8 @@ def run(root: Path, seed: int, processes: int) -> dict[str, float]:
 
 def empty(root: Path) -> None:
     """Removes an earlier demo's output; refuses any other folder that is not empty."""
+    from fkdx.image import scenes
+
     if not root.exists():
         return
     if any(root.iterdir()) and not (root / "data/train" / scenes.CLASSES[0]).is_dir():

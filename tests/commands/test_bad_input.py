@@ -164,6 +164,8 @@ def test_output_that_cannot_be_written(
 
 @pytest.mark.parametrize("verb", ["slice", "convert", "calibrate", "index", "report"])
 def test_a_folder_that_is_not_there_is_named(verb: str, tmp_path: Path, good: dict, capsys) -> None:
+    if verb == "report":
+        pytest.importorskip("altair")
     source = good["images"] if verb == "index" else good["labels"]
     assert run(verb, "{x} -o {o}", x=source, o=tmp_path / "absent/out") == 1
     assert capsys.readouterr().err.endswith(f"no such folder, {tmp_path / 'absent'}\n")
@@ -299,6 +301,15 @@ def test_completion_knows_verbs_and_flags(shell: str, capsys: pytest.CaptureFixt
     script = capsys.readouterr().out
     for word in ("calibrate", "--crops-per-image", "--allow-missing", "--batches"):
         assert word in script, word
+
+
+def test_completion_does_without_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setitem(VERBS, "bench", ("fkdx_needs_this", ""))
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert "--crops-per-image" in script  # of train
+    assert "--batches" not in script
+    assert "bench" in script
 
 
 def test_groups_name_every_verb_once() -> None:
