@@ -5,12 +5,16 @@ import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import cv2  # changes LD_LIBRARY_PATH when it is imported: before the first test, not in one
 import numpy as np
 import PIL
 from PIL import Image
 
 from fkdx import _C, reference
+
+try:
+    import cv2  # changes LD_LIBRARY_PATH when it is imported: before the first test, not in one
+except ModuleNotFoundError:  # it has no wheel for a Python without the GIL
+    cv2 = None
 
 # The order of passes that the installed Pillow follows.
 OWN_RULE = "pillow12" if int(PIL.__version__.split(".")[0]) <= 12 else "pillow13"
@@ -30,7 +34,7 @@ PILLOW_KINDS = {
     "ycck": {},
 }
 OPENCV_KINDS = {"4:4:0": 0x121111, "4:1:1": 0x411111}
-JPEG_KINDS = [*PILLOW_KINDS, *OPENCV_KINDS]
+JPEG_KINDS = [*PILLOW_KINDS, *(OPENCV_KINDS if cv2 else ())]
 
 
 def photo(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

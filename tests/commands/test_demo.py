@@ -33,6 +33,7 @@ def test_whole_road(tmp_path: Path) -> None:
 
 
 def test_foreign_folder_is_not_removed(tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(SystemExit, match="holds something else"):
         demo.main(["--output", str(tmp_path)])

@@ -61,6 +61,7 @@ def test_generate(data: Data, teacher: Path, tmp_path: Path, place: Path, write:
         assert "differs      0 of 17" in capsys.readouterr().out
     if write not in (parquet, *PACKED):
         assert batches(images, labels) == batches(data.root, labels)
+    pytest.importorskip("altair")
     assert main(["report", str(labels), "--images", str(images), "-o", str(tmp_path / "page.html")]) == 0
     assert "not in the folder" not in (tmp_path / "page.html").read_text()
 

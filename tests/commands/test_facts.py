@@ -78,6 +78,8 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(verb: str, line: str, tmp_path: Path, paths: dict[str, Path]) -> None:
+    if verb in ("report", "serve"):
+        pytest.importorskip("altair")
     words = [word.format(o=tmp_path / "out", **paths) for word in line.split()]
     assert cli.main([verb, *words]) == 0
 
