@@ -78,7 +78,19 @@ def test_threads_that_wait_sleep_soon_unless_the_user_chose() -> None:
     chosen, spinning = waiting(GOMP_SPINCOUNT="300000")
     assert chosen == "300000"
     assert seconds < spinning / 2
-    assert waiting(OMP_WAIT_POLICY="passive")[0] == "None"
+
+
+def test_a_policy_that_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    cli.let_idle_threads_sleep()
+    assert "GOMP_SPINCOUNT" not in os.environ
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")  # so that it is as before afterwards
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    cli.let_idle_threads_sleep()
+    assert os.environ["GOMP_SPINCOUNT"] == str(cli.SPIN_COUNT)
 
 
 def test_version_is_the_extensions() -> None:
@@ -170,13 +182,17 @@ def test_sources_without_an_extension_say_what_to_do(module: str, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["fkdx", "fkdx.train", "fkdx.generate"])
-def test_missing_package_names_the_extra(module: str) -> None:
-    code = f"import sys, runpy; sys.modules['timm'] = None; sys.argv[1:] = {['train'] * (module == 'fkdx')}; "
-    code += f"runpy.run_module('{module}', run_name='__main__')"
+@pytest.mark.parametrize(
+    ("module", "package"), [("fkdx", "timm"), ("fkdx.train", "torch"), ("fkdx.generate", "torch")]
+)
+def test_missing_package_names_the_extra(module: str, package: str) -> None:
+    code = f"import sys, runpy; sys.modules['{package}'] = None; "
+    code += (
+        f"sys.argv[1:] = {['train'] * (module == 'fkdx')}; runpy.run_module('{module}', run_name='__main__')"
+    )
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert shown.returncode == 1
-    assert "needs timm; run: pip install 'fkdx[train]'" in shown.stderr
+    assert f"needs {package}; run: pip install 'fkdx[train]'" in shown.stderr
 
 
 def test_doctor_reports_build_and_machine(capsys: pytest.CaptureFixture) -> None:

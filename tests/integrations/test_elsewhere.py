@@ -33,9 +33,9 @@ def test_the_plain_loop_is_short_and_runs(tmp_path, rng):
         if line and not line.startswith(('"""', "import", "from"))
     ]
     assert len(code) <= 20
-    draw_images(tmp_path / "train", 2, rng)
+    draw_images(tmp_path / "train", 1, rng)  # a ResNet-18 at 224 pixels takes its time
     write_labels(tmp_path / "labels.fkdl", tmp_path / "train", rng)
-    words = [str(program), str(tmp_path / "train"), str(tmp_path / "labels.fkdl"), "32", "8"]
+    words = [str(program), str(tmp_path / "train"), str(tmp_path / "labels.fkdl"), "8", "8"]
     done = forked.run(words, env=environment())
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == ["epoch 4", "epoch 8"]

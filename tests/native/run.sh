@@ -1,6 +1,6 @@
 #!/bin/sh
 # Run the shared loop, the CUDA kernels on the CPU, and every CPU variant of a resize:
-# run.sh [plain | address,undefined | thread | aarch64] [SEED [quick]]
+# run.sh [plain | address,undefined | thread | aarch64] [SEED [quick [image]]], image: that program alone
 # aarch64 cross-compiles all and runs it under emulation (needs g++-aarch64-linux-gnu and qemu-user).
 set -eu
 cd "$(dirname "$0")/../.."
@@ -8,16 +8,16 @@ sanitizers=${1:-plain}
 seed=${2:-$(date +%s | tail -c 6)}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-flags="-std=c++17 -g -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -Wno-uninitialized -Wno-maybe-uninitialized -Itests/native/on_cpu -Icsrc -Itests/native"
+flags="-std=c++17 -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -Wno-uninitialized -Wno-maybe-uninitialized -Itests/native/on_cpu -Icsrc -Itests/native"
 cxx=${CXX:-c++} emulator='' quick=${3:-}
 case $sanitizers in
 plain) flags="$flags -O2" ;;
 aarch64) flags="$flags -O2 -Werror -static" cxx=aarch64-linux-gnu-g++ emulator='qemu-aarch64 -cpu max' quick=quick ;;
 thread)  # above -O0 gcc moves loads ahead of their condition; at -O0 vectors are not contracted to FMA, scalars say fma
-    flags="$flags -O0 -fsanitize=thread" quick=quick
+    flags="$flags -g -O0 -fsanitize=thread" quick=quick
     export FKDX_CPU=scalar
     ;;
-*) flags="$flags -O2 -fsanitize=$sanitizers -fno-sanitize-recover=all" ;;
+*) flags="$flags -g -O2 -fsanitize=$sanitizers -fno-sanitize-recover=all" ;;
 esac
 
 # build NAME SOURCES...
@@ -26,9 +26,9 @@ build() {
     $cxx $flags "$@" csrc/base/parallel.cpp -rdynamic -lpthread -ldl -o "$out/program"
 }
 
-build tests/native/parallel.cpp
-$emulator "$out/program"
-for room in loss batch; do
+[ $# -ge 4 ] || build tests/native/parallel.cpp
+[ $# -ge 4 ] || $emulator "$out/program"
+for room in $([ $# -ge 4 ] || echo loss batch); do
     build -ffp-contract=fast "tests/native/${room}_kernels.cpp" csrc/$room/*.cpp csrc/base/cpu.cpp csrc/base/huge_pages.cpp
     ASAN_OPTIONS=detect_stack_use_after_return=0 $emulator "$out/program" "$seed" $quick
 done
