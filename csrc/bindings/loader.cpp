@@ -199,6 +199,7 @@ py::dict stages(const Pool& pool) {
   facts["bytes"] = spent.bytes;
   facts["warned"] = spent.warned;
   facts["entered"] = spent.entered;
+  facts["cold"] = spent.cold;
   facts["misfits"] = spent.misfits;
   facts["cached_bytes"] = pool.cache_bytes();
   return facts;

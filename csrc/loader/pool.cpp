@@ -7,11 +7,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "base/check.h"
 
 namespace fkdx {
 namespace {
+
+constexpr int kExpected = 256;  // images that are read ahead after one that had to be waited for
 
 // Threads started within this scope never run signal handlers: those belong to the main thread.
 class SignalsBlocked {
@@ -47,6 +50,7 @@ Pool::Pool(int threads, int64_t cache_bytes)
   const SignalsBlocked blocked;
   try {
     for (int i = 0; i < threads; ++i) workers_.emplace_back(&Pool::run, this);
+    workers_.emplace_back(&Pool::read_ahead, this);
   } catch (...) {
     close();
     throw std::runtime_error(
@@ -147,8 +151,34 @@ void Pool::run() {
     lock.lock();
     image->state = state;
     stages_.add(spent);
+    if (spent.cold && std::exchange(to_expect_, kExpected) == 0) work_.notify_all();
     if (++batch->done == batch->images.size()) batch->finished.notify_all();
   }
+}
+
+// Asks the system for the images of all batches, so that a disk has many reads to do at once while the other
+// threads decode. A thread of its own, because opening a file may wait, too.
+void Pool::read_ahead() {
+  name_this_thread("fkdx read-ahead");
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (true) {
+    std::shared_ptr<Batch> batch;
+    work_.wait(lock, [&] { return closed_ || (to_expect_ > 0 && (batch = unexpected())); });
+    if (closed_) return;
+    --to_expect_;
+    const Image& image = batch->images[batch->expected++];
+    lock.unlock();
+    if (!image.held && !cache_.find(image.index)) reader_.expect(image.where);
+    lock.lock();
+  }
+}
+
+std::shared_ptr<Batch> Pool::unexpected() {
+  for (const std::shared_ptr<Batch>& batch : queue_) {
+    batch->expected = std::max(batch->expected, batch->next);
+    if (batch->expected < batch->images.size()) return batch;
+  }
+  return nullptr;
 }
 
 }  // namespace fkdx

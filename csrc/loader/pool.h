@@ -26,7 +26,8 @@ struct Batch {
 
  private:
   friend class Pool;
-  size_t next = 0;  // first image that no thread has taken
+  size_t next = 0;      // first image that no thread has taken
+  size_t expected = 0;  // first image of which the system does not know yet that it will be read
   size_t done = 0;
   std::condition_variable finished;
 };
@@ -69,7 +70,9 @@ class Pool {
 
  private:
   void run();
-  void drop(Batch& batch);  // needs the lock
+  void read_ahead();
+  std::shared_ptr<Batch> unexpected();  // needs the lock
+  void drop(Batch& batch);              // needs the lock
 
   const size_t thread_count_;
   const int owner_;  // process id
@@ -81,6 +84,7 @@ class Pool {
   std::condition_variable work_;
   std::deque<std::shared_ptr<Batch>> queue_;
   bool closed_ = false;
+  int to_expect_ = 0;  // images; as long as no thread waits for a disk it would be work for nothing
   Stages stages_;
   std::vector<std::thread> workers_;
 };

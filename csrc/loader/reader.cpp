@@ -50,6 +50,15 @@ class Reader::File {
     return {facts.st_size, changed.tv_sec * int64_t{1000000000} + changed.tv_nsec};
   }
 
+  // A length of 0: to the end.
+  void expect(int64_t offset, int64_t length) const {
+#if defined(POSIX_FADV_WILLNEED)
+    ::posix_fadvise(fd_, offset, length, POSIX_FADV_WILLNEED);
+#else  // macOS
+    static_cast<void>(offset), static_cast<void>(length);
+#endif
+  }
+
   void read(int64_t offset, int64_t length, Bytes* bytes) const {
     check<ImageError>(length > 0, "read: empty file, ", path_);
     check<ImageError>(length <= kLargestImage, "read: too large for an image, got ", length,
@@ -79,6 +88,14 @@ void Reader::read(const Location& where, Bytes* bytes) {
   }
   const File file(where.path);
   file.read(0, file.size(), bytes);
+}
+
+void Reader::expect(const Location& where) noexcept {
+  try {
+    const auto file = where.length >= 0 ? shard(where.path) : std::make_shared<File>(where.path);
+    file->expect(where.offset, std::max<int64_t>(where.length, 0));
+  } catch (const std::exception&) {
+  }
 }
 
 std::shared_ptr<Reader::File> Reader::shard(const std::string& path) {

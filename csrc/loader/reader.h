@@ -33,6 +33,9 @@ class Reader {
   // early.
   void read(const Location& where, Bytes* bytes);
 
+  // The system may begin to read this into its cache. Never throws: read() says what is wrong.
+  void expect(const Location& where) noexcept;
+
  private:
   class File;
   std::shared_ptr<File> shard(const std::string& path);

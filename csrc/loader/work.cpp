@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loader/work.h"
 
+#include <sys/resource.h>
+
 #include <chrono>
 #include <cmath>
 
@@ -13,6 +15,15 @@ int64_t now_ns() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
              std::chrono::steady_clock::now().time_since_epoch())
       .count();
+}
+
+// How often this thread has waited for anything; always 0 where the system does not say.
+int64_t waits() {
+#ifdef RUSAGE_THREAD
+  struct rusage facts;
+  if (::getrusage(RUSAGE_THREAD, &facts) == 0) return facts.ru_nvcsw;
+#endif
+  return 0;
 }
 
 std::string name_of(const Location& where) {
@@ -48,6 +59,7 @@ void Stages::add(const Stages& other) {
   bytes += other.bytes;
   warned += other.warned;
   entered += other.entered;
+  cold += other.cold;
   misfits += other.misfits;
 }
 
@@ -67,7 +79,9 @@ State Worker::process(const View& view, const Rows& rows, Image* image, Stages* 
   const int64_t start = now_ns();
   State state = State::kDone;
   try {
+    const int64_t waits_before = waits();
     const std::shared_ptr<const Bytes> bytes = fetch(*image);
+    spent->cold = waits() != waits_before;
     spent->read_ns = now_ns() - start;
     spent->bytes = static_cast<int64_t>(bytes->size());
     if (is_jpeg(bytes->data(), bytes->size())) {

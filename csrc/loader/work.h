@@ -69,6 +69,7 @@ struct Stages {
   int64_t images = 0, crops = 0, bytes = 0;
   int64_t warned = 0;   // images of which libjpeg said something that changes no pixel
   int64_t entered = 0;  // images that were read from entry points
+  int64_t cold = 0;     // images whose bytes a thread had to wait for
   int64_t misfits = 0;  // images whose entry points were not theirs, so that they were read without
   void add(const Stages& other);
 };

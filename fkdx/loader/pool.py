@@ -132,7 +132,8 @@ class ImagePool:
         """Nanoseconds of each stage, and counts, summed over all threads since the pool was made.
 
         `entered` counts images that were decoded from entry points of the data index, `misfits` those whose
-        points were not theirs, so that they were decoded without.
+        points were not theirs, so that they were decoded without. `cold` counts images whose bytes a thread
+        had to wait for (Linux): of the next ones the system is asked in advance.
         """
         return self._pool.stages()
 

@@ -2,9 +2,11 @@
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +56,47 @@ def facts_become(expected: tuple[int, int]) -> bool:
     while facts() != expected and time.monotonic() < end:
         time.sleep(0.01)
     return facts() == expected
+
+
+def evict(files: list[Path]) -> None:
+    """Their bytes are in no cache any more, where the file system has a disk."""
+    for path in files:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no posix_fadvise")
+@pytest.mark.parametrize("packed", [False, True])
+def test_images_that_no_cache_holds(root: Path, tmp_path: Path, packed: bool) -> None:
+    files = sorted(root.rglob("*.jpg"))
+    if packed:
+        with tarfile.open(tmp_path / "images.tar", "w") as tar:
+            for path in files:
+                tar.add(path, str(path.relative_to(root)))
+        root, files = tmp_path / "images.tar", [tmp_path / "images.tar"]
+    loader = make_loader(root)
+    with pytest.warns(UserWarning, match="skipped"):
+        warm = [batch.images.clone() for batch in loader]
+    loader.set_epoch(0)
+    evict(files)
+    for batch, images in zip(loader, warm, strict=True):
+        assert torch.equal(batch.images, images)
+    assert loader.pool.stages()["cold"] <= loader.pool.stages()["images"]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no posix_fadvise")
+def test_images_that_vanish_before_they_are_read(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "images")
+    files = sorted((tmp_path / "images").rglob("*.jpg"))
+    loader = make_loader(tmp_path / "images")
+    evict(files)
+    gone = [path for path in files if path.stem in ("1", "2", "20", "33")]
+    for path in gone:
+        path.unlink()
+    with pytest.warns(UserWarning, match="skipped"):
+        assert len(list(loader)) == len(loader)
+    assert set(loader.skipped) == {f"{path.parent.name}/{path.name}" for path in gone} | {"b/7.jpg"}
 
 
 def resident_bytes() -> int:
