@@ -6,7 +6,11 @@
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>
+#ifdef __clang__  // for which the checksum is an extension of its own
+#define FKDX_WITH_CRC __attribute__((target("crc32")))
+#else
 #define FKDX_WITH_CRC __attribute__((target("sse4.2")))
+#endif
 #elif defined(__aarch64__)
 #include <arm_acle.h>
 #define FKDX_WITH_CRC __attribute__((target("+crc")))
