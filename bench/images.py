@@ -53,12 +53,14 @@ def check(work: Work, size: int) -> None:
 def systems(size: int, m: int) -> dict[str, Run]:
     decoder = _C.CropDecoder()
     out = np.empty((m, size, size, 3), np.uint8)
+    pillow13 = RESAMPLE == "pillow13"
 
     def variant(cpu: str, points: bool) -> Run:
         def run(data: bytes, boxes: np.ndarray, flips: np.ndarray, entries: bytes) -> None:
             _C.force_cpu(cpu)
             entries = entries if points else b""
-            decoder.decode_crops(data, boxes, flips, size, False, False, True, False, out, entries)
+            rules = size, False, pillow13, True, False
+            decoder.decode_crops(data, boxes, flips, *rules, out, entries)
 
         return run
 
