@@ -261,8 +261,8 @@ class CropLoader:
                 part = begun.popleft().result()
                 self._replace_bad(part, epoch, order)
                 batch = self._deliver(part)
-                if begun and (part := _whole(begun[0])):  # its copy shall not wait for the caller
-                    self._slots.begin(part.pending.slot, self._rows)
+                if begun:
+                    self._copy_if_whole(begun[0])
                 begin(self.prefetch)  # only now: the planner would keep the interpreter from us
                 self._step += 1
                 del part  # the slot belongs to the caller from now on
@@ -274,6 +274,11 @@ class CropLoader:
             planner.shutdown()
         self._epoch, self._step = epoch + self.crops_per_image, 0
         self.pool.warn_of_misfits()
+
+    def _copy_if_whole(self, planned: "Future[_Part]") -> None:
+        """The copy of the next batch shall not wait until the caller comes back."""
+        if part := _whole(planned):
+            self._slots.begin(part.pending.slot, self._rows)
 
     def _partner_slot(self) -> np.ndarray | None:
         return self._partner_slots.take() if self._crops.mixed else None
