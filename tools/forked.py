@@ -6,6 +6,7 @@ as torchrun does, are forked from it in turn.
 
 import atexit
 import contextlib
+import gc
 import multiprocessing
 import os
 import runpy
@@ -101,6 +102,7 @@ def become(words: list[str], folder: str | Path | None, env: dict[str, str] | No
         os.environ.clear()
         os.environ.update(env)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", 1, closefd=False)
+    gc.freeze()  # what the server had loaded
     forget_signals()
     multiprocessing.set_start_method(None, force=True)  # that of the server is another one
     subprocess.Popen = subprocess_handler.Popen = Forking
