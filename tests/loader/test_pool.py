@@ -82,7 +82,19 @@ def test_images_that_no_cache_holds(root: Path, tmp_path: Path, packed: bool) ->
     evict(files)
     for batch, images in zip(loader, warm, strict=True):
         assert torch.equal(batch.images, images)
-    assert loader.pool.stages()["cold"] <= loader.pool.stages()["images"]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no posix_fadvise")
+def test_a_thread_waits_for_few_images_of_a_cold_disk(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Where the file system has a disk. It waited for all of them if they were not asked for in advance."""
+    (tmp_path / "a").mkdir()
+    files = [tmp_path / f"a/{i}.jpg" for i in range(200)]
+    for path in files:
+        Image.fromarray(rng.integers(0, 256, (200, 200, 3), np.uint8)).save(path)
+    evict(files)
+    loader = make_loader(tmp_path, threads=1)
+    assert len(list(loader)) == len(loader)
+    assert loader.pool.stages()["cold"] < len(files) / 2
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no posix_fadvise")
