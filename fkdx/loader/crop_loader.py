@@ -61,8 +61,8 @@ class CropLoader:
         rank, world_size: the number of this process, and how many there are.
         label_kind: how targets are recovered, see `SparseTarget.from_topk`.
         teacher_temperature: divides stored logits of kind `topk_logits` before they become probabilities: a
-            number, or a function of the epoch and of the share (0 to 1) of its steps that are done.
-            `dense_logits` stay logits, see `Batch.prepared`.
+            number, or a function of the epoch and of the share (0 to 1) of its steps that are done, which a
+            thread of the loader calls some batches ahead. `dense_logits` stay logits, see `Batch.prepared`.
         calibration: FerKD's rule for crops that are too hard or too easy, applied to every teacher's labels.
         interpolation: "bilinear" or "bicubic", antialiased as Pillow's.
         resample: "pillow12" or "pillow13", the order of Pillow's two passes.
