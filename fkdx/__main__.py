@@ -28,10 +28,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        status = cli.main(argv)
-        if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, end_at_once)
-        return status
+        try:
+            return cli.main(argv)
+        finally:  # also where argparse ends the program
+            if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, end_at_once)
     except KeyboardInterrupt:  # just before the verb began, or just after it
         end_at_once(signal.SIGINT, None)
         raise

@@ -83,10 +83,11 @@ def test_before_a_verb_begins(words: list[str], tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "fkdx: stopped\n")
 
 
-def test_after_a_verb_has_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["return 0", "raise SystemExit(2)"])
+def test_after_a_verb_has_ended(end: str, tmp_path: Path) -> None:
     (tmp_path / "last.py").write_text(
         "import atexit, os, signal\n"
-        "def main(argv):\n    atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+        f"def main(argv):\n    atexit.register(os.kill, os.getpid(), signal.SIGINT)\n    {end}\n"
     )
     code = "import fkdx.__main__ as f; f.cli.VERBS['last'] = ('last', ''); raise SystemExit(f.main(['last']))"
     done = run_beside(tmp_path, ["-c", code])
