@@ -2,12 +2,13 @@
 
 An owner file is JSON: its owner in words, a token of its own, and by what the owner's process is known. Its
 time of change is the heartbeat. It is stale when its process on this machine is dead, or when the heartbeat
-of one on another machine is `STALE` seconds old by the file server's clock; a process that stands still for
-longer may lose its lock.
+of one on another machine, or that this one hides, is `STALE` seconds old by the file server's clock; a
+process that stands still for longer may lose its lock.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import threading
 import uuid
@@ -50,8 +51,9 @@ class OwnerFile:
         """Whether there is an owner that is not known to be dead."""
         facts = self._read()
         here = {name: facts.get(name) for name in ("machine", "pid", "started")}
-        if here["machine"] == _machine() and here["pid"] is not None:
-            return _process(here["pid"]) == here
+        if here["machine"] and here["machine"] == _machine() and here["pid"] is not None:
+            with suppress(PermissionError):  # hidden
+                return _process(here["pid"]) == here
         try:
             return self._age() < STALE
         except FileNotFoundError:
@@ -106,11 +108,12 @@ class OwnerFile:
 
 
 def _machine() -> str:
-    """Names this boot of this machine and its table of processes."""
-    if not PROC.is_dir():  # macOS
+    """Names this boot of this machine and its table of processes; "" where the system says neither."""
+    try:
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink(PROC / 'self/ns/pid')}"
+    except OSError:  # macOS, or Linux without /proc
         return _said("sysctl", "-n", "kern.bootsessionuuid")
-    boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.readlink(PROC / 'self/ns/pid')}"
 
 
 def _process(pid: int) -> dict:
@@ -119,18 +122,23 @@ def _process(pid: int) -> dict:
 
 
 def _start(pid: int) -> str | None:
-    """When a process started; None if there is none."""
+    """When a process started; None if there is none. PermissionError if /proc hides those of other users
+    (`hidepid`)."""
     if not PROC.is_dir():
         return _said("ps", "-o", "lstart=", "-p", str(pid)) or None
     try:
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
+        with suppress(ProcessLookupError):
+            os.kill(pid, 0)  # sends nothing
         return None
 
 
 def _said(*command: str) -> str:
-    """What a program of the system prints, the same for everyone who asks."""
+    """What a program of the system prints, the same for everyone who asks; "" if there is no such program."""
     environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+    if not shutil.which(command[0]):
+        return ""
     return subprocess.run(command, capture_output=True, text=True, env=environment).stdout.strip()
 
 

@@ -115,6 +115,45 @@ def test_an_owner_without_proc_and_flock(tmp_path: Path, without_proc: None, mon
         assert json.loads((tmp_path / "x.owner").read_text())["pid"] == os.getpid()
 
 
+def hidden(monkeypatch: pytest.MonkeyPatch, error: type[OSError]) -> dict:
+    """By what another user's process is known, of which /proc says nothing from now on (`hidepid`)."""
+    facts = {"owner": "process 1", "token": "t", **owner._process(1)}
+    read = Path.read_text
+
+    def read_text(path: Path, *rest: object) -> str:
+        if path == Path("/proc/1/stat"):
+            raise error
+        return read(path, *rest)
+
+    def kill(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(os, "kill", kill)
+    return facts
+
+
+def unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict:
+    """An owner where neither /proc nor a program says which machine this is."""
+    monkeypatch.setattr(owner, "PROC", tmp_path)
+    monkeypatch.setenv("PATH", "")
+    return {"owner": "process 1", "token": "t", **owner._process(2**22 + 1)}
+
+
+@pytest.mark.skipif(not Path("/proc/1/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("why", [PermissionError, FileNotFoundError, "no /proc"])
+def test_a_heartbeat_counts_where_processes_are_hidden(tmp_path: Path, monkeypatch, why) -> None:
+    without_flock(monkeypatch)
+    theirs = tmp_path / "x.owner"
+    facts = unknown(monkeypatch, tmp_path) if why == "no /proc" else hidden(monkeypatch, why)
+    theirs.write_text(json.dumps(facts))
+    with pytest.raises(BlockingIOError, match="held by process 1"):
+        Lock(tmp_path / "x")
+    old = time.time() - owner.STALE - 5
+    os.utime(theirs, (old, old))
+    Lock(tmp_path / "x").release()
+
+
 def test_another_machine_counts_as_dead_without_a_heartbeat(tmp_path: Path, monkeypatch) -> None:
     without_flock(monkeypatch)
     path, theirs = tmp_path / "x", tmp_path / "x.owner"
