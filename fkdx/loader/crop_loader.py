@@ -6,6 +6,7 @@ is reused only after the last reference to it is gone.
 """
 
 import os
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ from fkdx.loader.slots import Device, make_slots, send
 from fkdx.loss.target import KINDS, LabelKind
 from fkdx.stores import Store, check_random_access, open_store
 
+_PLANNER = "fkdx-planner"  # the name of its threads begins so
 _HOPELESS = 100  # unreadable images in a row after which something else must be wrong
 _Slots = tuple[np.ndarray, np.ndarray | None]  # memory for a batch, and for what it is mixed with
 
@@ -244,7 +246,7 @@ class CropLoader:
         order = self.sampler.order(epoch)
         steps = iter(range(self._step, len(self)))
         begun: deque[Future[_Part]] = deque()  # after the one that is handed out
-        planner = ThreadPoolExecutor(1, "fkdx-planner")  # so that the caller need not wait for the plans
+        planner = ThreadPoolExecutor(1, _PLANNER)  # so that the caller need not wait for the plans
 
         def begin(ahead: int) -> None:
             # Here, in the caller's thread: it has chosen the CUDA device to which pinned memory belongs.
@@ -271,7 +273,8 @@ class CropLoader:
         finally:
             for future in begun:
                 future.cancel()
-            planner.shutdown()
+            # The garbage collector may end a forgotten pass in any thread, even this one.
+            planner.shutdown(wait=not threading.current_thread().name.startswith(_PLANNER))
         self._epoch, self._step = epoch + self.crops_per_image, 0
         self.pool.warn_of_misfits()
 

@@ -1,7 +1,10 @@
 """Exact pixels, and the same batches for all threads and ranks."""
 
+import gc
 import shutil
+import sys
 import tarfile
+import threading
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -119,6 +122,29 @@ def test_early_end_and_set_epoch(data: Data) -> None:
     assert list(rows(next(iter(loader)))) != first
     loader.set_epoch(0)
     assert list(rows(next(iter(loader)))) == first
+
+
+def test_the_planner_may_collect_a_forgotten_pass(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = CropLoader(data.root, data.labels, 8, 4, size=16)
+    forgotten, collected, faults = threading.Event(), threading.Event(), []
+
+    def temperature(epoch: int, done: float) -> float:
+        if done and not collected.is_set():
+            forgotten.wait(9)
+            gc.collect()
+            collected.set()
+        return 1.0
+
+    monkeypatch.setattr(loader, "_temperature", temperature)
+    monkeypatch.setattr(sys, "unraisablehook", faults.append)
+    ring: list = [iter(loader)]
+    next(ring[0])
+    ring.append(ring)
+    del ring
+    forgotten.set()
+    assert collected.wait(9)
+    assert not faults
+    assert len(list(loader)) == 11
 
 
 def test_a_pass_with_m_crops_counts_as_m_epochs(data: Data) -> None:
