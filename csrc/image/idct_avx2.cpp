@@ -97,7 +97,7 @@ Rows spread(__m256i row0) {
 
 void store(__m128i two_rows, uint8_t* first, uint8_t* second) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(first), two_rows);
-  _mm_storeh_pd(reinterpret_cast<double*>(second), _mm_castsi128_pd(two_rows));
+  _mm_storeh_pi(reinterpret_cast<__m64*>(second), _mm_castsi128_ps(two_rows));
 }
 
 }  // namespace

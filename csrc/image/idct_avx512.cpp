@@ -119,7 +119,7 @@ struct Sums {
   __m512i rows01, rows32, rows45, rows76;
 };
 
-// The sums are to be shifted right by kBits.
+// The sums that come out have yet to be shifted right by kBits.
 template <int kBits>
 Sums transform(const Block& in, const Input& input) {
   const __m512i a = in.pick(input.in0_0_7_5), b = in.pick(input.in4_4_3_1);
@@ -146,7 +146,7 @@ __m512i descaled(__m512i low, __m512i high) {
   return _mm512_packs_epi32(_mm512_srai_epi32(low, kBits), _mm512_srai_epi32(high, kBits));
 }
 
-// The same of sums that fit 16 bits then.
+// The same for sums that fit 16 bits once they are shifted.
 template <int kBits>
 __m512i high_halves(__m512i low, __m512i high) {
   return _mm512_srai_epi16(_mm512_permutex2var_epi16(low, load(kHighHalves.at), high), kBits - 16);
@@ -154,7 +154,7 @@ __m512i high_halves(__m512i low, __m512i high) {
 
 void store(__m128i two_rows, uint8_t* first, uint8_t* second) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(first), two_rows);
-  _mm_storeh_pd(reinterpret_cast<double*>(second), _mm_castsi128_pd(two_rows));
+  _mm_storeh_pi(reinterpret_cast<__m64*>(second), _mm_castsi128_ps(two_rows));
 }
 
 void idct(int16_t* coefficients, const uint16_t* quantisation, uint8_t* const* rows, size_t column) {
