@@ -113,7 +113,7 @@ def test_macos_empties_the_memory_of_the_disk(tmp_path: Path, monkeypatch, netwo
     monkeypatch.setattr(fcntl, "fcntl", fcntl_of_macos)
     monkeypatch.setattr(os, "fsync", lambda file: did.append("fsync"))
     write_whole(tmp_path / "x", b"content")
-    assert did == ["fcntl 51", "fsync"] * 2 if network else ["fcntl 51"] * 2
+    assert did == (["fcntl 51", "fsync"] if network else ["fcntl 51"]) * 2
 
 
 @pytest.mark.linux
