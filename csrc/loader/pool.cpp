@@ -14,7 +14,7 @@
 namespace fkdx {
 namespace {
 
-constexpr int kExpected = 256;  // images that are read ahead after one that had to be waited for
+constexpr int kReadAhead = 256;  // images that are read ahead after one that a thread had to wait for
 
 // Threads started within this scope never run signal handlers: those belong to the main thread.
 class SignalsBlocked {
@@ -151,7 +151,7 @@ void Pool::run() {
     lock.lock();
     image->state = state;
     stages_.add(spent);
-    if (spent.cold && std::exchange(to_expect_, kExpected) == 0) work_.notify_all();
+    if (spent.cold && std::exchange(to_read_ahead_, kReadAhead) == 0) work_.notify_all();
     if (++batch->done == batch->images.size()) batch->finished.notify_all();
   }
 }
@@ -163,20 +163,20 @@ void Pool::read_ahead() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
     std::shared_ptr<Batch> batch;
-    work_.wait(lock, [&] { return closed_ || (to_expect_ > 0 && (batch = unexpected())); });
+    work_.wait(lock, [&] { return closed_ || (to_read_ahead_ > 0 && (batch = batch_to_read_ahead())); });
     if (closed_) return;
-    --to_expect_;
-    const Image& image = batch->images[batch->expected++];
+    --to_read_ahead_;
+    const Image& image = batch->images[batch->next_ahead++];
     lock.unlock();
-    if (!image.held && !cache_.find(image.index)) reader_.expect(image.where);
+    if (!image.held && !cache_.find(image.index)) reader_.read_ahead(image.where);
     lock.lock();
   }
 }
 
-std::shared_ptr<Batch> Pool::unexpected() {
+std::shared_ptr<Batch> Pool::batch_to_read_ahead() {
   for (const std::shared_ptr<Batch>& batch : queue_) {
-    batch->expected = std::max(batch->expected, batch->next);
-    if (batch->expected < batch->images.size()) return batch;
+    batch->next_ahead = std::max(batch->next_ahead, batch->next);
+    if (batch->next_ahead < batch->images.size()) return batch;
   }
   return nullptr;
 }

@@ -26,8 +26,8 @@ struct Batch {
 
  private:
   friend class Pool;
-  size_t next = 0;      // first image that no thread has taken
-  size_t expected = 0;  // first image of which the system does not know yet that it will be read
+  size_t next = 0;        // first image that no thread has taken
+  size_t next_ahead = 0;  // first image that the system has not been asked for
   size_t done = 0;
   std::condition_variable finished;
 };
@@ -71,8 +71,8 @@ class Pool {
  private:
   void run();
   void read_ahead();
-  std::shared_ptr<Batch> unexpected();  // needs the lock
-  void drop(Batch& batch);              // needs the lock
+  std::shared_ptr<Batch> batch_to_read_ahead();  // needs the lock
+  void drop(Batch& batch);                       // needs the lock
 
   const size_t thread_count_;
   const int owner_;  // process id
@@ -84,7 +84,8 @@ class Pool {
   std::condition_variable work_;
   std::deque<std::shared_ptr<Batch>> queue_;
   bool closed_ = false;
-  int to_expect_ = 0;  // images; as long as no thread waits for a disk it would be work for nothing
+  int to_read_ahead_ =
+      0;  // images; 0 until a thread has had to wait for a disk, because it would be wasted work
   Stages stages_;
   std::vector<std::thread> workers_;
 };

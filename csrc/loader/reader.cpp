@@ -50,12 +50,10 @@ class Reader::File {
     return {facts.st_size, changed.tv_sec * int64_t{1000000000} + changed.tv_nsec};
   }
 
-  // A length of 0: to the end.
-  void expect(int64_t offset, int64_t length) const {
+  // A length of 0: to the end. macOS has no such call.
+  void read_ahead([[maybe_unused]] int64_t offset, [[maybe_unused]] int64_t length) const {
 #if defined(POSIX_FADV_WILLNEED)
     ::posix_fadvise(fd_, offset, length, POSIX_FADV_WILLNEED);
-#else  // macOS
-    static_cast<void>(offset), static_cast<void>(length);
 #endif
   }
 
@@ -90,11 +88,11 @@ void Reader::read(const Location& where, Bytes* bytes) {
   file.read(0, file.size(), bytes);
 }
 
-void Reader::expect(const Location& where) noexcept {
+void Reader::read_ahead(const Location& where) noexcept {
   try {
     const auto file = where.length >= 0 ? shard(where.path) : std::make_shared<File>(where.path);
-    file->expect(where.offset, std::max<int64_t>(where.length, 0));
-  } catch (const std::exception&) {
+    file->read_ahead(where.offset, std::max<int64_t>(where.length, 0));
+  } catch (const std::exception&) {  // read() will meet it again
   }
 }
 

@@ -33,8 +33,8 @@ class Reader {
   // early.
   void read(const Location& where, Bytes* bytes);
 
-  // The system may begin to read this into its cache. Never throws: read() says what is wrong.
-  void expect(const Location& where) noexcept;
+  // Asks the system to begin to read this into its cache. Never throws: read() will say what is wrong.
+  void read_ahead(const Location& where) noexcept;
 
  private:
   class File;

@@ -59,7 +59,7 @@ class CropLoader:
         seed: seed of the order of images and the choice of crops.
         threads: decoding threads of this process (default: its cores, shared among the processes of one
             machine). Where opening and reading a file takes milliseconds, as in network file systems, use
-            eight times as many: most of them wait, for 5 MB of memory each.
+            eight times as many: most of them just wait, and each takes 5 MB of memory.
         rank, world_size: the number of this process, and how many there are.
         label_kind: how targets are recovered, see `SparseTarget.from_topk`.
         teacher_temperature: divides stored logits of kind `topk_logits` before they become probabilities: a

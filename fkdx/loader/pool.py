@@ -133,7 +133,7 @@ class ImagePool:
 
         `entered` counts images that were decoded from entry points of the data index, `misfits` those whose
         points were not theirs, so that they were decoded without. `cold` counts images whose bytes a thread
-        had to wait for (Linux): of the next ones the system is asked in advance.
+        had to wait for (on Linux); the system is then asked in advance for the next ones.
         """
         return self._pool.stages()
 
