@@ -26,8 +26,8 @@ Cpu named_cpu(const std::string& name) {
 }
 
 #if defined(__aarch64__)
-// Whether there are dot products of bytes: an option of ARMv8.2, which all of Apple's have.
-bool multiplies_bytes() {
+// Of bytes: optional in ARMv8.2; all of Apple's processors have them.
+bool has_dot_products() {
 #if defined(__linux__)
   return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
 #else
@@ -54,7 +54,7 @@ std::vector<Cpu> supported_cpus() {
     }
   }
 #elif defined(__aarch64__)
-  if (multiplies_bytes()) cpus.push_back(Cpu::kNeon);
+  if (has_dot_products()) cpus.push_back(Cpu::kNeon);
 #endif
   return cpus;
 }

@@ -10,12 +10,12 @@
 
 namespace fkdx {
 
-bool Lanes::fit(const Field& field, bool at_byte) {
+bool FieldLanes::fit(const Field& field, bool at_byte) {
   const uint32_t late = at_byte ? 0 : 7;
   return field.count >= 4 && field.count <= 8 && field.width <= 25 && late + field.count * field.width <= 128;
 }
 
-Lanes::Lanes(const Field& field) : mask((uint32_t{1} << (field.width & 31)) - 1) {
+FieldLanes::FieldLanes(const Field& field) : mask((uint32_t{1} << (field.width & 31)) - 1) {
   constexpr uint8_t kNothing = 0x80;  // a byte of zeros
   for (uint32_t bit = 0; bit < 8; ++bit) {
     for (uint32_t lane = 0; lane < 8; ++lane) {
@@ -45,7 +45,7 @@ bool has_such_records(const Layout& layout, const RecordFields& fields) {
   const bool plain = layout.encoding == Encoding::kPlain;
   const bool values = layout.value_type == ValueType::kFloat16 || layout.value_type == ValueType::kLog8;
   return layout.kind == Kind::kTopk && values && !layout.ratios() && !layout.two_views() &&
-         Lanes::fit(fields.ids, plain) && Lanes::fit(fields.values, plain);
+         FieldLanes::fit(fields.ids, plain) && FieldLanes::fit(fields.values, plain);
 }
 
 }  // namespace
@@ -68,18 +68,20 @@ bool TopkRecords::read(const RecordFields& fields, const CropBounds& bounds, con
 bool TopkRecords::read_none(const TopkRecords&, const Call&) { return false; }
 
 #if defined(__x86_64__)
-#define FKDX_AVX2 __attribute__((target("avx2,f16c")))
+#define FKDX_WITH_AVX2 __attribute__((target("avx2,f16c")))
 
 namespace {
 
-FKDX_AVX2 inline __m128i load(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+FKDX_WITH_AVX2 inline __m128i load(const void* from) {
+  return _mm_loadu_si128(static_cast<const __m128i*>(from));
+}
 
-FKDX_AVX2 inline __m256i load_aligned(const void* from) {
+FKDX_WITH_AVX2 inline __m256i load_aligned(const void* from) {
   return _mm256_load_si256(static_cast<const __m256i*>(from));
 }
 
 // The items of a field that begins at bit `at` of the block; 0 in the other lanes.
-FKDX_AVX2 inline __m256i items(const Lanes& lanes, const uint8_t* block, uint64_t at) {
+FKDX_WITH_AVX2 inline __m256i items(const FieldLanes& lanes, const uint8_t* block, uint64_t at) {
   const uint64_t bit = at & 7;
   const __m256i bytes = _mm256_broadcastsi128_si256(load(block + at / 8));
   const __m256i words = _mm256_shuffle_epi8(bytes, load_aligned(lanes.bytes[bit]));
@@ -88,16 +90,23 @@ FKDX_AVX2 inline __m256i items(const Lanes& lanes, const uint8_t* block, uint64_
 }
 
 // The first 4 to 8 lanes: the last four of them overlap the first ones.
-FKDX_AVX2 inline void store(__m256i lanes, __m256i last, uint32_t count, void* out) {
+FKDX_WITH_AVX2 inline void store(__m256i lanes, __m256i last, uint32_t count, void* out) {
   _mm_storeu_si128(static_cast<__m128i*>(out), _mm256_castsi256_si128(lanes));
   const __m256i moved = _mm256_permutevar8x32_epi32(lanes, last);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(static_cast<uint32_t*>(out) + count - 4),
                    _mm256_castsi256_si128(moved));
 }
 
-FKDX_AVX2 inline __m256 floats_of_halves(__m256i raw) {
+FKDX_WITH_AVX2 inline __m256 floats_of_halves(__m256i raw) {
   const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi32(raw, raw), 0x08);
   return _mm256_cvtph_ps(_mm256_castsi256_si128(both));
+}
+
+// Lanes that are not 0 where a value is no probability.
+FKDX_WITH_AVX2 inline __m256i out_of_range(__m256 values) {
+  const __m256 right = _mm256_and_ps(_mm256_cmp_ps(values, _mm256_setzero_ps(), _CMP_GE_OQ),
+                                     _mm256_cmp_ps(values, _mm256_set1_ps(kTooLarge), _CMP_LT_OQ));
+  return _mm256_xor_si256(_mm256_castps_si256(right), _mm256_set1_epi32(-1));
 }
 
 // Boxes whose four edges fit one word of 64 bits.
@@ -109,7 +118,7 @@ struct Edges {
     const uint32_t bits = fields.width.at + fields.width.width - fields.top.at;
     return bits <= 57 || (bits == 64 && fields.stride % 8 == 0 && fields.top.at % 8 == 0);
   }
-  FKDX_AVX2 Edges(const RecordFields& fields, const CropBounds& bounds) {
+  FKDX_WITH_AVX2 Edges(const RecordFields& fields, const CropBounds& bounds) {
     const auto mask = [](const Field& field) { return (int64_t{1} << field.width) - 1; };
     const auto shift = [&](const Field& field) { return int64_t{field.at} - fields.top.at; };
     shifts = _mm256_setr_epi64x(0, shift(fields.left), shift(fields.height), shift(fields.width));
@@ -117,7 +126,7 @@ struct Edges {
     limits =
         _mm_setr_epi32(static_cast<int>(bounds.height), static_cast<int>(bounds.width), INT32_MAX, INT32_MAX);
   }
-  FKDX_AVX2 __m128i read(const uint8_t* block, uint64_t at) const {
+  FKDX_WITH_AVX2 __m128i read(const uint8_t* block, uint64_t at) const {
     uint64_t word;
     std::memcpy(&word, block + at / 8, sizeof(word));
     const __m256i all = _mm256_set1_epi64x(static_cast<int64_t>(word >> (at & 7)));
@@ -126,7 +135,7 @@ struct Edges {
     return _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(wide, low));
   }
   // Lanes that are not 0 where a box does not lie inside its image.
-  FKDX_AVX2 __m128i wrong(__m128i box) const {
+  FKDX_WITH_AVX2 __m128i wrong(__m128i box) const {
     const __m128i ends = _mm_add_epi32(box, _mm_unpackhi_epi64(box, box));  // bottom, right; anything
     return _mm_or_si128(_mm_cmpgt_epi32(ends, limits), _mm_cmpgt_epi32(_mm_setr_epi32(0, 0, 1, 1), box));
   }
@@ -134,7 +143,7 @@ struct Edges {
 
 }  // namespace
 
-FKDX_AVX2 bool TopkRecords::read_avx2(const TopkRecords& records, const Call& call) {
+FKDX_WITH_AVX2 bool TopkRecords::read_avx2(const TopkRecords& records, const Call& call) {
   const RecordFields& fields = call.fields;
   if (!Edges::fit(fields)) return false;
   const Edges edges(fields, call.bounds);
@@ -152,7 +161,7 @@ FKDX_AVX2 bool TopkRecords::read_avx2(const TopkRecords& records, const Call& ca
     const __m256i ids = items(records.ids_, call.block, record + fields.ids.at);
     store(ids, last, kept, call.out.ids + kept * i);
     wrong = _mm256_or_si256(wrong, _mm256_or_si256(_mm256_cmpgt_epi32(ids, last_class),
-                                                   _mm256_castsi128_si256(edges.wrong(box))));
+                                                   _mm256_zextsi128_si256(edges.wrong(box))));
     const __m256i raw = items(records.values_, call.block, record + fields.values.at);
     float* values = call.out.values + kept * i;
     if (records.log8_) {  // any code is in range
@@ -162,9 +171,7 @@ FKDX_AVX2 bool TopkRecords::read_avx2(const TopkRecords& records, const Call& ca
     } else {
       const __m256 found = floats_of_halves(raw);
       store(_mm256_castps_si256(found), last, kept, values);
-      const __m256 right = _mm256_and_ps(_mm256_cmp_ps(found, _mm256_setzero_ps(), _CMP_GE_OQ),
-                                         _mm256_cmp_ps(found, _mm256_set1_ps(kTooLarge), _CMP_LT_OQ));
-      wrong = _mm256_or_si256(wrong, _mm256_xor_si256(_mm256_castps_si256(right), _mm256_set1_epi32(-1)));
+      wrong = _mm256_or_si256(wrong, out_of_range(found));
     }
   }
   return _mm256_testz_si256(wrong, wrong);
