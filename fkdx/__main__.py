@@ -10,7 +10,7 @@ import sys
 
 
 def end_at_once(number: int, frame: object) -> None:
-    """A handler of signals."""
+    """Say one sentence and exit; a signal handler."""
     if sys.stderr:  # None: the caller closed it, and another file may have its number
         os.write(2, b"fkdx: stopped\n")
     os._exit(128 + number)

@@ -12,6 +12,8 @@ def available_cores() -> int:
 
 
 def start_method() -> str:
-    """How worker processes start, for `multiprocessing`. A fork is the cheapest way, and pickles nothing, but
-    libraries of macOS do not survive it."""
+    """How worker processes start, for `multiprocessing`.
+
+    A fork is the cheapest way, and pickles nothing, but libraries of macOS do not survive it.
+    """
     return "spawn" if sys.platform == "darwin" else "fork"

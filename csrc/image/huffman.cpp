@@ -135,8 +135,8 @@ inline bool HuffmanDecoder::decode_dc(const Table& table, Bits* bits, int* dc) {
   return *dc < kMaxDc && *dc >= -kMaxDc;
 }
 
-// Whether the look at `before` that led to k, which is no usual end, ends a block well: its first symbol
-// does. Then the second one is given back: it is the next block's.
+// The look at `before` led to k, which is past the end of the block: whether its first symbol alone ends the
+// block well. If so, the second one is given back, because it belongs to the next block.
 bool HuffmanDecoder::end_block(const Table& table, uint64_t before, int k, Bits* bits, JCOEF* out) {
   const Pair last = table.pairs[before >> (64 - kIndexBits)];
   if (last.total == 0 || k - last.step + last.first_step != kLast || last.step == last.first_step)
@@ -148,8 +148,9 @@ bool HuffmanDecoder::end_block(const Table& table, uint64_t before, int k, Bits*
   return true;
 }
 
-// From look to look the CPU waits for nothing but the table: the index of the next one is there as soon as
-// the bits of this one are shifted out. All else, more bits too, is got meanwhile.
+// Between two looks into the table the CPU waits for nothing but the table: the next index is known as soon
+// as the bits of this look are shifted out. Everything else, such as fetching more bits, happens in the
+// meantime.
 template <bool kStore>
 [[gnu::always_inline]] inline bool HuffmanDecoder::decode_block(Bits* state, const Block& block, int* dc,
                                                                 JCOEF* out) {

@@ -19,8 +19,8 @@ namespace fkdx {
 
 constexpr int kCoefficients = 64;
 
-// Where the coefficients of a block lie, in the order of the scan. The last look into a table may lead behind
-// the last one.
+// Where the coefficients of a block lie, in the order of the scan. The last step may lead past the end
+// of the block.
 struct NaturalOrder {
   uint8_t at[kCoefficients + 160];
 

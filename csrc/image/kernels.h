@@ -49,7 +49,7 @@ struct Kernels {
   // strip_rows rows of bytes -> a strip.
   void (*interleave)(const uint8_t* const* rows, int columns, uint32_t* strip);
 
-  // The other way round.
+  // A strip -> strip_rows rows of bytes.
   void (*separate)(const uint32_t* strip, int columns, uint8_t* const* rows);
 
   // Vertical pass: weighted sum of `count` strips -> a row of bytes.

@@ -127,7 +127,7 @@ class WindowPair {
   Words shuffle_;
 };
 
-// Where columns are too far apart for that.
+// For PixelPair, where columns are too far apart for windows.
 void fill_pixel_pairs(const Taps& taps, RowTable* table) {
   const int outputs = taps.outputs();
   table->groups = (outputs + 1) / 2;

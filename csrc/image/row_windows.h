@@ -63,13 +63,13 @@ bool fill_table(const Taps& taps, RowTable* table) {
   if (!fill_windows(by_column, table)) return false;
   auto* weights = reinterpret_cast<Words*>(table->weights.reserve(size_t(groups) * steps * kDigits * kLanes));
   for (int s = 0; s < steps; ++s) {
-    const auto digits_of = [from = taps.of(0) + kRows * s, stride = taps.stride()](int x) {
+    const auto words_of = [from = taps.of(0) + kRows * s, stride = taps.stride()](int x) {
       const Four digits = packed_digits(from + x * stride);
       std::array<Four, kDigits> everywhere;
       for (int d = 0; d < kDigits; ++d) everywhere[d] = Four{} + digits[d];
       return everywhere;
     };
-    spread<kDigits>(outputs, digits_of, by_column, stride);
+    spread<kDigits>(outputs, words_of, by_column, stride);
     for (int i = 0; i < groups * kDigits; ++i) {
       const int g = i / kDigits, d = i % kDigits;
       weights[(size_t(g) * steps + s) * kDigits + d] =

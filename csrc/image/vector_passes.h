@@ -18,7 +18,7 @@
 
 constexpr int kLanes = kVectorBytes / 4;  // columns a vector
 constexpr uint32_t kHalf = 1u << (kWeightBits - 1 - kDigitBits * (kDigits - 1 - kSignDigits));
-constexpr int kMostSteps = 4;  // up to so many, loops over the steps of a sum are unrolled
+constexpr int kMostSteps = 4;  // loops over at most as many steps of a sum are unrolled
 
 // The sum over steps of pixels_at(step) times weights_at(step * kDigits + digit), rounded: the results lie at
 // bits kWeightBits and up. It leaves 0..255 only where weights are negative (kClamp). kSteps is 0 for any

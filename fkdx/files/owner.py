@@ -113,7 +113,7 @@ def _machine() -> str:
         boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink(PROC / 'self/ns/pid')}"
     except OSError:  # macOS, or Linux without /proc
-        return _said("sysctl", "-n", "kern.bootsessionuuid")
+        return _output_of("sysctl", "-n", "kern.bootsessionuuid")
 
 
 def _process(pid: int) -> dict:
@@ -125,7 +125,7 @@ def _start(pid: int) -> str | None:
     """When a process started; None if there is none. PermissionError if /proc hides those of other users
     (`hidepid`)."""
     if not PROC.is_dir():
-        return _said("ps", "-o", "lstart=", "-p", str(pid)) or None
+        return _output_of("ps", "-o", "lstart=", "-p", str(pid)) or None
     try:
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
@@ -134,8 +134,8 @@ def _start(pid: int) -> str | None:
         return None
 
 
-def _said(*command: str) -> str:
-    """What a program of the system prints, the same for everyone who asks; "" if there is no such program."""
+def _output_of(*command: str) -> str:
+    """What a program of the system prints, in English and UTC; "" if there is no such program."""
     environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
     if not shutil.which(command[0]):
         return ""

@@ -127,7 +127,7 @@ def _flush(path: Path) -> None:
 
 
 def _fsync(file: int) -> None:
-    """To the disk, and out of its own memory, where macOS's fsync(2) leaves it."""
+    """Also empties the memory of the disk itself, which fsync(2) leaves alone on macOS."""
     if hasattr(fcntl, "F_FULLFSYNC"):
         with suppress(OSError):  # a network file system may have none
             fcntl.fcntl(file, fcntl.F_FULLFSYNC)

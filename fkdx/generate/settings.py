@@ -11,7 +11,7 @@ Pair = tuple[float, float]
 Triple = tuple[float, float, float]
 
 TOPK = 5  # classes kept of each crop where --topk is not given
-TOPK_KINDS = ("topk", "topk_logits")  # that keep as many
+TOPK_KINDS = ("topk", "topk_logits")  # the kinds of labels that keep the top K
 POSITIVE = ("crops", "topk", "batch_size", "temperature", "size", "threads")
 
 

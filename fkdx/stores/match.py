@@ -184,7 +184,7 @@ def _check_match(
         return
     example = store.keys[int(unknown[0])] if len(unknown) else None
     lost = keys[int(absent[0])] if len(absent) else None
-    remedy = _GIVE_THEM + _OR_IGNORE * bool((found >= 0).any())
+    remedy = _GIVE_THEM + (_OR_IGNORE if (found >= 0).any() else "")
     raise ValueError(
         f"CropLoader: images and labels do not match: {len(unknown)} of {len(store)} images have no label "
         f"(such as {example}), {len(absent)} of {int(wanted.sum())} labels have no image (such as {lost}), "
@@ -199,8 +199,8 @@ def _composed_otherwise(name: str, others: Iterable[str]) -> str:
     if name.isascii() or (other := next(alike, None)) is None:
         return ""
     return (
-        f"{name!a} and {other!a} look the same and are two names, of composed letters and of letters and "
-        "accents apart, as macOS writes them: rename the files (convmv --nfc or --nfd); or "
+        f"{name!a} and {other!a} look the same but are two names: one has composed letters, the other "
+        "letters and accents apart, as macOS writes them; rename the files (convmv --nfc or --nfd), or "
     )
 
 

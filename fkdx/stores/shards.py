@@ -24,7 +24,7 @@ class Entry:
         offset, length: of its bytes in the shard.
         key: what the shard says its file was called (`filename`); default: its name.
         label: its class, as a number or a name, where the shard says it; otherwise its first folder is it.
-        text: what it says in the place of a class number.
+        text: what the shard says instead of a class number.
     """
 
     name: str

@@ -15,7 +15,7 @@ from fkdx.stores.store import is_image, left_behind
 
 
 class Note(NamedTuple):
-    """What a .cls or .json member says of its image: its key, its class number, or a text in its place."""
+    """What a .cls or .json member says of its image: its key, its class number, or a text instead."""
 
     key: str | None = None
     label: int | None = None

@@ -158,7 +158,7 @@ def test_names_that_only_look_the_same(data: Data, tmp_path: Path) -> None:
         for key in ("ant/1.jpg", composed):
             writer.add(key, [[0, 0, 1, 1]], [False], [1], None)
     archive = write_tar(tmp_path / "x.tar", {apart: content, "ant/1.jpg": content})
-    said = r"'ant/\\xfc.jpg' and 'ant/u\\u0308.jpg' look the same and are two names, .*convmv"
+    said = r"'ant/\\xfc.jpg' and 'ant/u\\u0308.jpg' look the same but are two names: .*convmv"
     for images in (tmp_path / "images", archive):
         with pytest.raises(ValueError, match=said):
             CropLoader(images, tmp_path / "y.fkdl", 1, 1, 8)
