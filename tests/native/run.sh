@@ -9,7 +9,7 @@ seed=${2:-$(date +%s | tail -c 6)}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 flags="-std=c++17 -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -Wno-uninitialized -Wno-maybe-uninitialized -Itests/native/on_cpu -Icsrc -Itests/native"
-cxx=${CXX:-c++} emulator='' quick=${3:-}
+cxx=${CXX:-c++} emulator='' quick=${3:-} only=${4:-}
 case $sanitizers in
 plain) flags="$flags -O2" ;;
 aarch64) flags="$flags -O2 -Werror -static" cxx=aarch64-linux-gnu-g++ emulator='qemu-aarch64 -cpu max' quick=quick ;;
@@ -26,12 +26,14 @@ build() {
     $cxx $flags "$@" csrc/base/parallel.cpp -rdynamic -lpthread -ldl -o "$out/program"
 }
 
-[ $# -ge 4 ] || build tests/native/parallel.cpp
-[ $# -ge 4 ] || $emulator "$out/program"
-for room in $([ $# -ge 4 ] || echo loss batch); do
-    build -ffp-contract=fast "tests/native/${room}_kernels.cpp" csrc/$room/*.cpp csrc/base/cpu.cpp csrc/base/huge_pages.cpp
-    ASAN_OPTIONS=detect_stack_use_after_return=0 $emulator "$out/program" "$seed" $quick
-done
+if [ "$only" != image ]; then
+    build tests/native/parallel.cpp
+    $emulator "$out/program"
+    for room in loss batch; do
+        build -ffp-contract=fast "tests/native/${room}_kernels.cpp" csrc/$room/*.cpp csrc/base/cpu.cpp csrc/base/huge_pages.cpp
+        ASAN_OPTIONS=detect_stack_use_after_return=0 $emulator "$out/program" "$seed" $quick
+    done
+fi
 build -ffp-contract=off tests/native/image_kernels.cpp csrc/image/kernels_*.cpp csrc/image/idct_*.cpp \
     csrc/image/resample.cpp csrc/image/taps.cpp csrc/base/crc32c.cpp csrc/image/random_boxes.cpp csrc/base/cpu.cpp
 $emulator "$out/program" "$seed" $quick
