@@ -7,6 +7,7 @@ is reused only after the last reference to it is gone.
 
 import os
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,7 @@ from fkdx.loader.slots import Device, make_slots, send
 from fkdx.loss.target import KINDS, LabelKind
 from fkdx.stores import Store, check_random_access, open_store
 
+_HEAD_START = 0.002  # seconds for the caller, who frees the last batch and needs the interpreter for it
 _PLANNER = "fkdx-planner"  # the name of its threads begins so
 _HOPELESS = 100  # unreadable images in a row after which something else must be wrong
 _Slots = tuple[np.ndarray, np.ndarray | None]  # memory for a batch, and for what it is mixed with
@@ -247,12 +249,13 @@ class CropLoader:
         steps = iter(range(self._step, len(self)))
         begun: deque[Future[_Part]] = deque()  # after the one that is handed out
         planner = ThreadPoolExecutor(1, _PLANNER)  # so that the caller need not wait for the plans
+        this_thread, name = threading.current_thread, _PLANNER  # modules may be gone when a pass ends at exit
 
-        def begin(ahead: int) -> None:
+        def begin(ahead: int, wait: float = 0.0) -> None:
             # Here, in the caller's thread: it has chosen the CUDA device to which pinned memory belongs.
             for step in islice(steps, ahead - len(begun)):
                 slots = self._slots.take(), self._partner_slot()
-                begun.append(planner.submit(self._begin, epoch, order, step, slots))
+                begun.append(planner.submit(self._begin, epoch, order, step, slots, wait))
 
         try:
             begin(self.prefetch)
@@ -265,16 +268,17 @@ class CropLoader:
                 batch = self._deliver(part)
                 if begun:
                     self._copy_if_whole(begun[0])
-                begin(self.prefetch)  # only now: the planner would keep the interpreter from us
-                self._step += 1
                 del part  # the slot belongs to the caller from now on
+                self._step += 1
+                # Only now, after all that lets go of the interpreter, which the planner would keep from us.
+                begin(self.prefetch, _HEAD_START if begun and _whole(begun[0]) else 0.0)
                 yield batch
                 del batch
         finally:
             for future in begun:
                 future.cancel()
             # The garbage collector may end a forgotten pass in any thread, even this one.
-            planner.shutdown(wait=not threading.current_thread().name.startswith(_PLANNER))
+            planner.shutdown(wait=not this_thread().name.startswith(name))
         self._epoch, self._step = epoch + self.crops_per_image, 0
         self.pool.warn_of_misfits()
 
@@ -286,7 +290,8 @@ class CropLoader:
     def _partner_slot(self) -> np.ndarray | None:
         return self._partner_slots.take() if self._crops.mixed else None
 
-    def _begin(self, epoch: int, order: np.ndarray, step: int, slots: _Slots) -> "_Part":
+    def _begin(self, epoch: int, order: np.ndarray, step: int, slots: _Slots, wait: float) -> "_Part":
+        time.sleep(wait)
         share = self._rows // self.crops_per_image
         positions = self.sampler.positions(step)[self.rank * share : (self.rank + 1) * share]
         part = self._submit(epoch, order, positions, slots)
