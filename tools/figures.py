@@ -76,7 +76,7 @@ def speed() -> altair.Chart:
     colour = altair.condition(altair.datum.loader == "fkdx", altair.value(OURS), altair.value(OTHERS))
     bars = base.mark_bar(height=22).encode(color=colour)
     numbers = base.mark_text(align="left", dx=5, fontSize=16).encode(text="crops per second:Q")
-    title = altair.Title("crops per second of CPU time", anchor="start", fontSize=16, fontWeight="normal")
+    title = altair.Title("crops per second of one core", anchor="start", fontSize=16, fontWeight="normal")
     return (bars + numbers).properties(width=270, height=150, title=title)
 
 
