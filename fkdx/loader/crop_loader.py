@@ -266,12 +266,11 @@ class CropLoader:
                 part = begun.popleft().result()
                 self._replace_bad(part, epoch, order)
                 batch = self._deliver(part)
-                if begun:
-                    self._copy_if_whole(begun[0])
                 del part  # the slot belongs to the caller from now on
+                next_is_whole = bool(begun) and self._copy_if_whole(begun[0])
                 self._step += 1
                 # Only now, after all that lets go of the interpreter, which the planner would keep from us.
-                begin(self.prefetch, _HEAD_START if begun and _whole(begun[0]) else 0.0)
+                begin(self.prefetch, _HEAD_START if next_is_whole else 0.0)
                 yield batch
                 del batch
         finally:
@@ -282,10 +281,12 @@ class CropLoader:
         self._epoch, self._step = epoch + self.crops_per_image, 0
         self.pool.warn_of_misfits()
 
-    def _copy_if_whole(self, planned: "Future[_Part]") -> None:
-        """The copy of the next batch shall not wait until the caller comes back."""
-        if part := _whole(planned):
+    def _copy_if_whole(self, planned: "Future[_Part]") -> bool:
+        """Begins the copy of the next batch, if it is whole, before the caller asks for it; returns that."""
+        part = _whole(planned)
+        if part:
             self._slots.begin(part.pending.slot, self._rows)
+        return part is not None
 
     def _partner_slot(self) -> np.ndarray | None:
         return self._partner_slots.take() if self._crops.mixed else None
