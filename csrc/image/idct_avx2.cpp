@@ -17,6 +17,8 @@ namespace {
 
 using namespace idct_constants;
 
+#include "image/idct_rows.h"
+
 __m256i swap_halves(__m256i a) { return _mm256_permute2x128_si256(a, a, 0x01); }
 
 // Sums of products of neighbours: with (a, b) in the lower half of the results, with (c, d) in the upper one.
@@ -95,11 +97,6 @@ Rows spread(__m256i row0) {
           _mm256_shuffle_epi32(twice, 0xAA), _mm256_shuffle_epi32(twice, 0xFF)};
 }
 
-void store(__m128i two_rows, uint8_t* first, uint8_t* second) {
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(first), two_rows);
-  _mm_storeh_pi(reinterpret_cast<__m64*>(second), _mm_castsi128_ps(two_rows));
-}
-
 }  // namespace
 
 void idct_avx2(int16_t* coefficients, const uint16_t* quantisation, uint8_t* const* rows, size_t column) {
@@ -134,10 +131,9 @@ void idct_avx2(int16_t* coefficients, const uint16_t* quantisation, uint8_t* con
   const __m256i middle = _mm256_set1_epi8(-128);
   const __m256i rows01_45 = _mm256_add_epi8(_mm256_packs_epi16(data.a, data.b), middle);
   const __m256i rows23_67 = _mm256_add_epi8(_mm256_packs_epi16(data.c, data.d), middle);
-  store(_mm256_castsi256_si128(rows01_45), rows[0] + column, rows[1] + column);
-  store(_mm256_castsi256_si128(rows23_67), rows[2] + column, rows[3] + column);
-  store(_mm256_extracti128_si256(rows01_45, 1), rows[4] + column, rows[5] + column);
-  store(_mm256_extracti128_si256(rows23_67, 1), rows[6] + column, rows[7] + column);
+  store_rows({_mm256_castsi256_si128(rows01_45), _mm256_castsi256_si128(rows23_67),
+              _mm256_extracti128_si256(rows01_45, 1), _mm256_extracti128_si256(rows23_67, 1)},
+             rows, column);
 }
 
 }  // namespace fkdx

@@ -16,6 +16,8 @@ namespace {
 
 using namespace idct_constants;
 
+#include "image/idct_rows.h"
+
 // Which of 64 values, in two vectors, go where.
 struct Picks {
   alignas(64) uint16_t at[32];
@@ -152,11 +154,6 @@ __m512i high_halves(__m512i low, __m512i high) {
   return _mm512_srai_epi16(_mm512_permutex2var_epi16(low, load(kHighHalves.at), high), kBits - 16);
 }
 
-void store(__m128i two_rows, uint8_t* first, uint8_t* second) {
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(first), two_rows);
-  _mm_storeh_pi(reinterpret_cast<__m64*>(second), _mm_castsi128_ps(two_rows));
-}
-
 void idct(int16_t* coefficients, const uint16_t* quantisation, uint8_t* const* rows, size_t column) {
   Block block{load(coefficients), load(coefficients + 32)};
   const bool ac = _mm512_test_epi16_mask(block.low, block.low) >> 8 != 0 ||
@@ -178,10 +175,9 @@ void idct(int16_t* coefficients, const uint16_t* quantisation, uint8_t* const* r
   const __m512i bytes = _mm512_packs_epi16(high_halves<kBits>(sums.rows01, sums.rows32),
                                            high_halves<kBits>(sums.rows45, sums.rows76));
   const __m512i samples = _mm512_xor_si512(_mm512_shuffle_epi32(bytes, _MM_PERM_DBCA), load(kMiddle.at));
-  store(_mm512_castsi512_si128(samples), rows[0] + column, rows[1] + column);
-  store(_mm512_extracti32x4_epi32(samples, 1), rows[2] + column, rows[3] + column);
-  store(_mm512_extracti32x4_epi32(samples, 2), rows[4] + column, rows[5] + column);
-  store(_mm512_extracti32x4_epi32(samples, 3), rows[6] + column, rows[7] + column);
+  store_rows({_mm512_castsi512_si128(samples), _mm512_extracti32x4_epi32(samples, 1),
+              _mm512_extracti32x4_epi32(samples, 2), _mm512_extracti32x4_epi32(samples, 3)},
+             rows, column);
 }
 
 }  // namespace
