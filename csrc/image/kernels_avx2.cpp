@@ -128,7 +128,7 @@ class WindowPair {
 };
 
 // For PixelPair, where columns are too far apart for windows.
-void fill_pixel_pairs(const Taps& taps, RowTable* table) {
+bool fill_pixel_pairs(const Taps& taps, RowTable* table) {
   const int outputs = taps.outputs();
   table->groups = (outputs + 1) / 2;
   table->steps = (taps.width + 1) / 2;
@@ -144,6 +144,7 @@ void fill_pixel_pairs(const Taps& taps, RowTable* table) {
       for (int d = 0; d < kDigits; ++d) std::fill_n(group + d * kLanes + x % 2 * 4, 4, words[d]);
     }
   }
+  return true;
 }
 
 // Two output pixels, each in its half of the vector with a fourth lane that is dropped.
@@ -171,18 +172,6 @@ class PixelPair {
   int left_, right_;
 };
 
-bool fill_any_table(const Taps& taps, RowTable* table) {
-  if (!fill_table(taps, table)) {
-    table->wide = true;
-    fill_pixel_pairs(taps, table);
-  }
-  return true;
-}
-
-void row_pass(const uint8_t* const* rows, const RowTable& table, uint32_t* strip) {
-  table.wide ? row_pass_by<PixelPair>(rows, table, strip) : row_pass_by<WindowPair>(rows, table, strip);
-}
-
 typedef double Reals __attribute__((vector_size(kVectorBytes)));
 typedef int32_t Ints __attribute__((vector_size(kVectorBytes / 2)));
 Ints to_ints(Reals x) { return reinterpret_cast<Ints>(_mm256_cvttpd_epi32(x)); }
@@ -190,12 +179,17 @@ Reals to_reals(Ints x) { return _mm256_cvtepi32_pd(reinterpret_cast<__m128i>(x))
 
 #include "image/filter_taps.h"
 
+constexpr auto window_pass = row_pass_by<WindowPair>, pixel_pass = row_pass_by<PixelPair>;
+
+const Kernels kPixelPairs = {kRows,      kDigits,    nullptr,  filter_taps, pack_weights, fill_pixel_pairs,
+                             pixel_pass, interleave, separate, column_pass};
+
 }  // namespace
 
 FKDX_END_TARGET
 
-const Kernels kAvx2Kernels = {kRows,          kDigits,  nullptr,    filter_taps, pack_weights,
-                              fill_any_table, row_pass, interleave, separate,    column_pass};
+const Kernels kAvx2Kernels = {kRows,      kDigits,     &kPixelPairs, filter_taps, pack_weights,
+                              fill_table, window_pass, interleave,   separate,    column_pass};
 
 }  // namespace fkdx
 

@@ -38,10 +38,7 @@ Box Resampler::plan(const Axis& vertical, const Axis& horizontal, bool flip, Int
   const Span rows = rebase(&vertical_);
   const Span columns = rebase(&horizontal_);
   table_.clamp = clamp_;
-  if (!kernels_->fill_table(horizontal_, &table_)) {
-    kernels_ = kernels_->fallback;
-    kernels_->fill_table(horizontal_, &table_);
-  }
+  while (!kernels_->fill_table(horizontal_, &table_)) kernels_ = kernels_->fallback;
   region_ = {rows.begin, columns.begin, rows.end - rows.begin, columns.end - columns.begin};
   return region_;
 }
