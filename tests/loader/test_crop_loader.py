@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from guard import PATIENCE
 from images import OWN_RULE
 from loading import CLASSES, CROPS, KEPT, Data, draw_image, expected_crop, rows, write_labels
 from PIL import Image
@@ -130,7 +131,7 @@ def test_the_planner_may_collect_a_forgotten_pass(data: Data, monkeypatch: pytes
 
     def temperature(epoch: int, done: float) -> float:
         if done and not collected.is_set():
-            forgotten.wait(9)
+            forgotten.wait(PATIENCE)
             gc.collect()
             collected.set()
         return 1.0
@@ -142,7 +143,7 @@ def test_the_planner_may_collect_a_forgotten_pass(data: Data, monkeypatch: pytes
     ring.append(ring)
     del ring
     forgotten.set()
-    assert collected.wait(9)
+    assert collected.wait(PATIENCE)
     assert not faults
     assert len(list(loader)) == 11
 

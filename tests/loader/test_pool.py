@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from guard import PATIENCE
 from PIL import Image
 
 from fkdx import CropLoader
@@ -47,22 +48,28 @@ def make_loader(root: Path, **options: object) -> CropLoader:
     return CropLoader(root, None, **arguments)
 
 
-def facts() -> tuple[int, int]:
-    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+def facts() -> tuple[set[str], int]:
+    """This process's threads, and how many files are open."""
+    return set(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
 
 
-def facts_become(expected: tuple[int, int]) -> bool:
-    """A thread that has been joined stays in the list of the kernel for a moment."""
-    end = time.monotonic() + 10
-    while facts() != expected and time.monotonic() < end:
+def nothing_is_left(before: tuple[set[str], int]) -> bool:
+    """A thread that has been joined stays in the list of the kernel for a moment, in that of before too."""
+    end = time.monotonic() + PATIENCE
+    while (left := left_since(before)) and time.monotonic() < end:
         time.sleep(0.01)
-    return facts() == expected
+    return not left
+
+
+def left_since(before: tuple[set[str], int]) -> bool:
+    threads, files = facts()
+    return bool(threads - before[0]) or files > before[1]
 
 
 def evict(files: list[Path]) -> None:
-    """Their bytes are in no cache any more, where the file system has a disk."""
+    """Their bytes are in no cache any more, where the file system has a disk and knows this call."""
     for path in files:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file, suppress(OSError):
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -89,16 +96,17 @@ def test_images_that_no_cache_holds(root: Path, tmp_path: Path, packed: bool) ->
 def test_a_thread_waits_for_few_images_of_a_cold_disk(tmp_path: Path, rng: np.random.Generator) -> None:
     """Where the file system has a disk. It waited for all of them if they were not asked for in advance."""
     (tmp_path / "a").mkdir()
-    files = [tmp_path / f"a/{i}.jpg" for i in range(200)]
-    for path in files:
-        Image.fromarray(rng.integers(0, 256, (200, 200, 3), np.uint8)).save(path)
-    cold = []
-    for _ in range(3):  # a busy disk may be slower than the thread
+    files = [tmp_path / f"a/{i}.jpg" for i in range(40)]
+    for path in files:  # which take longer to decode than any disk takes to read them
+        Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).resize((2000, 2000)).save(path)
+
+    def cold_images() -> int:
         evict(files)
         loader = make_loader(tmp_path, threads=1)
         assert len(list(loader)) == len(loader)
-        cold.append(loader.pool.stages()["cold"])
-    assert min(cold) < len(files) / 2
+        return loader.pool.stages()["cold"]
+
+    assert any(cold_images() < len(files) / 2 for _ in range(3))  # or the disk was busy for a moment
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no posix_fadvise")
@@ -116,7 +124,9 @@ def test_images_that_vanish_before_they_are_read(root: Path, tmp_path: Path) -> 
 
 
 def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Without those of files and libraries, which the system takes and gives as it likes."""
+    _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.linux
@@ -131,17 +141,17 @@ def test_broken_off_passes_leave_nothing(root: Path) -> None:
             if step == i % 3:
                 break
     del loader
-    assert facts_become(before)
+    assert nothing_is_left(before)
     for _ in range(20):
         with suppress(ValueError):
             list(make_loader(root, on_error="raise"))
-    assert facts_become(before)
+    assert nothing_is_left(before)
     loader = make_loader(root)
     for _ in range(200):
         next(iter(loader))
     loader.close()
     loader.close()
-    assert facts_become(before)
+    assert nothing_is_left(before)
     with pytest.raises(RuntimeError, match="closed"):
         next(iter(loader))
 
@@ -287,7 +297,6 @@ def test_keyboard_interrupt(root: Path, rng: np.random.Generator) -> None:
     )
     for _ in range(3):
         done = _interrupted(root, script, rng.uniform(0, 0.5))
-        assert done.seconds < 30  # 0.3 on an idle machine
         assert "KeyboardInterrupt" in done.errors
         assert done.code in (-signal.SIGINT, 130)
 
@@ -297,13 +306,18 @@ def _interrupted(root: Path, body: str, delay: float) -> SimpleNamespace:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.readline()
         time.sleep(delay)
-        process.send_signal(signal.SIGINT)
-        begun = time.monotonic()
+        signals = 0
         try:
-            _, errors = process.communicate(timeout=60)
+            while process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                signals += 1
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(30)  # 0.3 s on an idle machine
+            errors = process.stderr.read()
         finally:
             process.kill()  # else leaving the block would wait for ever
-        return SimpleNamespace(seconds=time.monotonic() - begun, errors=errors, code=process.returncode)
+        assert signals == 1 or "Exception ignored" in errors  # Python drops one that strikes in a finalizer
+        return SimpleNamespace(errors=errors, code=process.returncode)
 
 
 # ---- the copy to the device -------------------------------------------------------------------------------
