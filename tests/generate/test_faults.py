@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -21,7 +22,10 @@ from forked import SERVER
 from generating import TEACHER, make_data, make_teacher, run_options
 
 from fkdx import cli
+from fkdx.files import Lock
+from fkdx.generate.loop import Labelling
 from fkdx.labels import LabelFile
+from fkdx.labels.parts import Parts
 
 pytestmark = pytest.mark.slow
 FULL = os.environ.get("FKDX_FAULTS") == "full"
@@ -49,11 +53,18 @@ def options(material: Path, tmp_path: Path) -> list[str]:
     return run_options(material / "data", material / "weights.safetensors", tmp_path / "out" / "labels.fkdl")
 
 
-def process_main(options: list[str], rank: int, file_bytes: int | None = None) -> None:
+def process_main(
+    options: list[str],
+    rank: int,
+    file_bytes: int | None = None,
+    prepare: Callable[[list[str]], None] | None = None,
+) -> None:
     """One process of a job; on a disk that has room for files of `file_bytes` only."""
     import torch
 
     torch.set_num_threads(1)
+    if prepare is not None:
+        prepare(options)
     if file_bytes is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
@@ -64,12 +75,17 @@ def process_main(options: list[str], rank: int, file_bytes: int | None = None) -
 
 def log(options: list[str]) -> Path:
     """Where the errors of all processes go."""
-    return Path(options[-1]).parents[2] / "errors.log"
+    return beside(options, "errors.log")
 
 
-def start(options: list[str], world: int) -> list[BaseProcess]:
+def beside(options: list[str], name: str) -> Path:
+    """A file outside of the job's folder."""
+    return Path(options[-1]).parents[1] / name
+
+
+def start(options: list[str], world: int, *more: object) -> list[BaseProcess]:
     """Processes as torchrun would start them."""
-    processes = [SERVER.Process(target=process_main, args=(options, rank)) for rank in range(world)]
+    processes = [SERVER.Process(target=process_main, args=(options, rank, *more)) for rank in range(world)]
     for process in processes:
         process.start()
     return processes
@@ -79,11 +95,12 @@ def finish(options: list[str], world: int) -> dict[str, bytes]:
     """Run to the end; returns the label files by name, which are removed for the next run."""
     processes = start(options, world)
     for process in processes:
-        process.join(120)
+        process.join()
     assert [process.exitcode for process in processes] == [0] * world, log(options).read_text()
     folder = Path(options[-1]).parent
     files = {path.name: path.read_bytes() for path in folder.glob("*.fkdl")}
-    assert {left.name for left in folder.iterdir()} == {*files, Path(options[-1]).name + ".report.json"}
+    left = {path.name for path in folder.iterdir() if path.suffix != ".owner"}  # of one that was killed
+    assert left == {*files, Path(options[-1]).name + ".report.json"}
     shutil.rmtree(folder)
     folder.mkdir()
     return files
@@ -156,21 +173,33 @@ def test_a_dead_process_leaves_its_work_to_the_others(options: list[str], rng: n
     time.sleep(rng.uniform(0.5, 2))
     processes[1].kill()
     for process in processes:
-        process.join(120)
+        process.join()
     assert processes[0].exitcode == 0
     assert {Path(options[-1]).name: Path(options[-1]).read_bytes()} == expected
 
 
+def wait_with_the_lock(options: list[str]) -> None:
+    """A process that holds its job's lock says so, and goes on when it may."""
+    lock = Parts.lock
+
+    def waiting(job: Parts) -> Lock:
+        held = lock(job)
+        beside(options, "held").touch()
+        while not beside(options, "may go on").exists():
+            time.sleep(0.01)
+        return held
+
+    Parts.lock = waiting
+
+
 def test_second_run_of_a_job_is_refused(options: list[str]) -> None:
-    first = start(options, 1)[0]
-    lock = Path(options[-1] + ".parts") / "job.lock"
-    while not lock.exists() or not lock.read_text():
+    first = start(options, 1, None, wait_with_the_lock)[0]
+    while not beside(options, "held").exists():
         time.sleep(0.01)
-    os.kill(first.pid, signal.SIGSTOP)
     second = start(options, 1)[0]
-    second.join(120)
-    os.kill(first.pid, signal.SIGCONT)
-    first.join(120)
+    second.join()
+    beside(options, "may go on").touch()
+    first.join()
     assert (first.exitcode, second.exitcode) == (0, 1)
     assert f"running already, held by process {first.pid} on" in log(options).read_text()
 
@@ -180,9 +209,8 @@ def test_a_full_disk_is_one_line_and_no_file(options: list[str]) -> None:
     (size,) = map(len, whole.values())
     for room in (300, 1000, 3000, size - 1):  # of which the log takes a line
         log(options).unlink(missing_ok=True)
-        process = SERVER.Process(target=process_main, args=(options, 0, room))
-        process.start()
-        process.join(120)
+        process = start(options, 1, room)[0]
+        process.join()
         assert process.exitcode == 1
         lines = log(options).read_text().splitlines()
         assert len(lines) == 1
@@ -194,18 +222,33 @@ def test_a_full_disk_is_one_line_and_no_file(options: list[str]) -> None:
     assert finish(options, 1) == whole
 
 
+def wait_for_a_signal(options: list[str]) -> None:
+    """Once a shard is done, however late the signal comes."""
+    label = Labelling._label
+
+    def labelled(self: Labelling, *given: object) -> object:
+        while done_shards(options):
+            time.sleep(0.01)
+        return label(self, *given)
+
+    Labelling._label = labelled
+
+
+def done_shards(options: list[str]) -> list[Path]:
+    return list(Path(options[-1] + ".parts").glob("0000*.json"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_signals_stop_cleanly(options: list[str], number: int, capsys) -> None:
     expected = finish(options, 1)
-    process = start(options, 1)[0]
-    folder = Path(options[-1] + ".parts")
-    while not list(folder.glob("0000*.json")):
+    process = start(options, 1, None, wait_for_a_signal)[0]
+    while not done_shards(options):
         time.sleep(0.01)
     os.kill(process.pid, number)
-    process.join(120)
+    process.join()
     assert process.exitcode == 130
     assert "repeat the command" in log(options).read_text()
-    assert not list(folder.rglob("*.tmp"))
+    assert not list(Path(options[-1] + ".parts").rglob("*.tmp"))
     assert cli.run("generate", ["--status", "--output", options[-1]]) == 0
     told = capsys.readouterr().out
     assert "of 19 shards done, 0 being done, 1 images failed" in told
