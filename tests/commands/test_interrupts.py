@@ -23,9 +23,8 @@ def interrupted(words: list[str], begun, times: int, pause: float) -> tuple[int,
     """The status and the errors of a program that gets SIGINT again and again once `begun()` holds."""
     command = [sys.executable, "-m", "fkdx", *words]
     with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
-        while not begun():
+        while not begun() and process.poll() is None:
             time.sleep(0.02)
-            assert process.poll() is None, process.stderr.read()
         for _ in range(times):
             process.send_signal(signal.SIGINT)
             time.sleep(pause)
@@ -72,7 +71,7 @@ def run_beside(folder: Path, words: list[str]) -> subprocess.CompletedProcess:
     """A program that finds modules in this folder first."""
     outside = environment()
     outside["PYTHONPATH"] = f"{folder}:{outside['PYTHONPATH']}"
-    return subprocess.run([sys.executable, *words], env=outside, capture_output=True, text=True, timeout=20)
+    return subprocess.run([sys.executable, *words], env=outside, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("words", STARTS, ids=str)

@@ -34,7 +34,7 @@ def start(arguments: list[str]) -> BaseProcess:
 
 def finish(arguments: list[str]) -> None:
     process = start(arguments)
-    process.join(200)
+    process.join()
     assert process.exitcode == 0
 
 

@@ -1,6 +1,5 @@
 """A run that is cut off anywhere goes on as if nothing had happened, bit for bit; checkpoints are whole."""
 
-import fcntl
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ import torch
 from forked import Program
 from toy import COMMON, draw_images, environment, log_of, same_end, steps_of, write_labels
 
-from fkdx.files import write_whole
+from fkdx.files import Lock, write_whole
 from fkdx.train import checkpoint
 from fkdx.train.loop import main
 
@@ -74,18 +73,44 @@ def test_a_finished_run_stays_as_it_is(arguments, whole, tmp_path):
     assert (whole / "last.pt").read_bytes() == before
 
 
+HELD = """
+import sys, time
+from pathlib import Path
+from fkdx.__main__ import main
+from fkdx.train import loop
+
+waits, signalled = Path(sys.argv.pop(1)), Path(sys.argv.pop(1))
+step = loop.train_step
+
+def held(run, *more):
+    if run.position.total == 1:
+        waits.touch()
+        while not signalled.exists():
+            time.sleep(0.01)
+    return step(run, *more)
+
+loop.train_step = held
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_a_checkpoint_to_go_on_from(arguments, whole, tmp_path, number):
-    process = Program(["-m", "fkdx.train", *arguments, "--output", str(tmp_path)], env=environment())
-    while not (tmp_path / "log.jsonl").exists() or not steps_of(tmp_path):
+    """One in the second step."""
+    run, waits, signalled = tmp_path / "run", tmp_path / "waits", tmp_path / "signalled"
+    (tmp_path / "held.py").write_text(HELD)
+    words = [str(tmp_path / "held.py"), str(waits), str(signalled), *arguments, "--output", str(run)]
+    process = Program(words, env=environment())
+    while not waits.exists():
         time.sleep(0.01)
         assert process.poll() is None
     process.send_signal(number)
-    assert process.wait(100) in (0, 128 + number)  # 0: it was over before
-    if process.returncode:
-        assert log_of(tmp_path)[-1]["text"] == f"stopped by {number.name}"
-    assert main([*arguments, "--output", str(tmp_path)]) == 0
-    assert same_end(tmp_path, whole)
+    signalled.touch()
+    assert process.wait(200) == 128 + number
+    assert log_of(run)[-1]["text"] == f"stopped by {number.name}"
+    assert len(steps_of(run)) == 2
+    assert main([*arguments, "--output", str(run)]) == 0
+    assert same_end(run, whole)
 
 
 def test_other_labels_under_the_same_name_are_refused(arguments, tmp_path, capsys, rng):
@@ -131,12 +156,11 @@ def test_what_is_done_again_is_logged_once(arguments, whole, tmp_path):
 
 def test_two_runs_do_not_share_a_folder(arguments, tmp_path, capsys):
     assert main([*arguments, "--output", str(tmp_path), "--max-steps", "1"]) == 0
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with (tmp_path / "log.jsonl").open() as log:
-        fcntl.flock(log, fcntl.LOCK_EX)
+    with (tmp_path / "log.jsonl").open() as log, Lock(tmp_path / "log.jsonl", log.fileno()):
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
         assert main([*arguments, "--output", str(tmp_path), "--max-steps", "2"]) == 1
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert f"another run writes there, expected another --output, {tmp_path}" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 # ---- files ----------------------------------------------------------------------------------------------
