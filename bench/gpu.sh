@@ -33,7 +33,7 @@ esac
 wanted=" $* "
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
 work=$(mktemp -d)
-child=
+now=  # the step that is under way
 trap finish EXIT
 trap 'exit 143' INT TERM HUP
 PYTHON=${PYTHON:-python3}
@@ -86,14 +86,13 @@ step() {
     else
         now=$name since=$start  # for `finish`, should this script end meanwhile
         timeout -k 5 "$limit" "$@" >>"$out/log.txt" 2>&1 &
-        child=$!
-        wait $child
+        wait $!
         case $? in
         0) state=ok ;;
         124 | 137) state=SLOW ;;
         *) state=FAILED ;;
         esac
-        child=
+        now=
     fi
     done_with "$name" $state "$start"
 }
@@ -109,9 +108,9 @@ done_with() {
 finish() {
     code=$?
     trap '' INT TERM HUP
-    if [ -n "$child" ]; then
-        kill "$child" 2>/dev/null
-        wait "$child" 2>/dev/null
+    if [ -n "$now" ]; then
+        kill ${!:-} 2>/dev/null
+        wait ${!:-} 2>/dev/null
         done_with "$now" CUT "$since"
     fi
     printf '\nsteps\n'
