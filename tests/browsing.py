@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+PATIENCE = 200_000.0  # milliseconds that a page may take to be as it shall, on a busy machine
+
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator:
@@ -22,7 +24,9 @@ def browser() -> Iterator:
     ]
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-quic", *quiet]
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic", *quiet],
+            timeout=PATIENCE,
         )
         yield opened
         opened.close()
@@ -37,9 +41,10 @@ def visit(browser):
         page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}, **options})
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.set_default_timeout(PATIENCE)
         page.goto(url)
         page.wait_for_function(
-            "document.querySelectorAll('.chart').length === 0 || document.querySelector('.chart svg')"
+            "[...document.querySelectorAll('figure .chart')].every((chart) => chart.querySelector('svg'))"
         )
         pages.append(page)
         return page

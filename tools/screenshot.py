@@ -20,6 +20,7 @@ SIZE = (1100, 640)
 WORDS = """() => [...document.querySelectorAll("h2, h3, label, text")]
     .map((one) => [one.childNodes[0].textContent.trim(), one.getBoundingClientRect()])
     .filter(([word, at]) => word && at.bottom > 0 && at.bottom <= innerHeight).map(([word]) => word)"""
+DRAWN = "[...document.querySelectorAll('figure .chart')].every((chart) => chart.querySelector('svg'))"
 SETTLED = """() => { const before = window.height; window.height = document.body.scrollHeight;
     return before === window.height; }"""
 
@@ -50,7 +51,8 @@ def photograph(browser, page: Path, picture: Path) -> None:
     tab.goto(page.resolve().as_uri())
     tab.locator("#table .link").first.click()
     tab.wait_for_selector("#crop svg")
-    tab.wait_for_function(SETTLED, polling=500)  # charts above are drawn one by one
+    tab.wait_for_function(DRAWN)  # those above, one by one
+    tab.wait_for_function(SETTLED, polling=500)
     tab.locator("#inspector").evaluate("(heading) => heading.scrollIntoView()")
     tab.screenshot(path=picture)
     words = tab.evaluate(WORDS)

@@ -34,16 +34,16 @@ def test_it_ends_and_prints_as_a_started_one(program: Path) -> None:
     """And so does the program that it starts itself."""
     env = {**os.environ, "WORD": "hello"}
     given = ["program.py", "7", "a b"]
-    own = forked.run(given, program, env, timeout=60)
+    own = forked.run(given, program, env)
     other = subprocess.run([sys.executable, *given], cwd=program, env=env, capture_output=True, text=True)
     assert own.returncode == 7
     assert (own.returncode, own.stdout, own.stderr) == (other.returncode, other.stdout, other.stderr)
 
 
 def test_modules_and_errors(tmp_path: Path) -> None:
-    assert forked.run(["-m", "fkdx", "--version"], timeout=60).stdout[0].isdigit()
+    assert forked.run(["-m", "fkdx", "--version"]).stdout[0].isdigit()
     (tmp_path / "wrong.py").write_text("1 / 0")
-    wrong = forked.run([str(tmp_path / "wrong.py")], timeout=60)
+    wrong = forked.run([str(tmp_path / "wrong.py")])
     assert wrong.returncode == 1
     assert wrong.stderr.endswith("ZeroDivisionError: division by zero\n")
 
