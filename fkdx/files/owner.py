@@ -65,13 +65,18 @@ class OwnerFile:
             os.utime(self.path)
 
     def _create(self, text: str) -> bool:
-        """Make the file; False if it is there."""
+        """Make the file; False if it is there. OSError, and no file, if the disk is full."""
         try:
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except FileExistsError:
             return False
-        with os.fdopen(file, "w") as out:
-            out.write(text)
+        try:
+            with os.fdopen(file, "w") as out:
+                out.write(text)
+        except OSError as error:
+            self.path.unlink(missing_ok=True)
+            free = shutil.disk_usage(self.path.parent).free
+            raise OSError(error.errno, f"{error.strerror}; {free} bytes are free", str(self.path)) from None
         return True
 
     def _read(self) -> dict:

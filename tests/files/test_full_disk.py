@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from disks import check_nothing_is_left
 from images import draw_black
 from label_draws import write_labels
 
@@ -96,7 +97,7 @@ def check_refusal(write: Callable[[Path], Path], folder: Path, room: int) -> Non
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     with pytest.raises(OSError, match=r"bytes are free|No space|File too large"):
         write(folder)
-    assert os.listdir(folder) == []
+    check_nothing_is_left(folder)
 
 
 @pytest.mark.parametrize("network", [False, True])
