@@ -101,7 +101,7 @@ class ForeignLabels:
 
 
 def find_files(root: Path, suffix: str) -> dict[str, int]:
-    """All files under `root` that end in `suffix`: {path relative to root, with "/": size in bytes}.
+    """All files under `root` that end in `suffix`, sorted: {path relative to root, with "/": size in bytes}.
 
     Hidden ones, such as macOS puts into archives, do not count.
     """
@@ -118,7 +118,7 @@ def find_files(root: Path, suffix: str) -> dict[str, int]:
                     folders.append(name + "/")
                 elif name.endswith(suffix):
                     sizes[name] = entry.stat().st_size
-    return sizes
+    return dict(sorted(sizes.items()))
 
 
 def number_samples(images: Images) -> np.ndarray:
