@@ -15,7 +15,7 @@ from disks import check_nothing_is_left
 from images import draw_black
 from label_draws import write_labels
 
-from fkdx.files import write_whole
+from fkdx.files import lock, write_whole
 from fkdx.labels import LabelFile
 from fkdx.labels.parts import write_json
 from fkdx.stores import open_store, write_store_index
@@ -68,6 +68,19 @@ def weights(folder: Path) -> Path:
 WRITERS = [bare_file, json_file, labels, index, whole_checkpoint, weights]
 
 
+@pytest.fixture(params=["flock", "owner files"])
+def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file system with flock, where this one has it, and of one without."""
+
+    def flock(file: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(lock, "_said", True)
+    if request.param == "owner files":
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@pytest.mark.usefixtures("locks")
 @pytest.mark.parametrize("write", WRITERS, ids=lambda writer: writer.__name__)
 def test_full_disk(write: Callable[[Path], Path], tmp_path: Path, rng, record_property) -> None:
     draw_black(tmp_path / "images", [f"{c}/{i}.jpg" for c in "ab" for i in range(3)], rng)

@@ -11,7 +11,7 @@ from PIL import Image
 from fkdx import FormatError
 from fkdx.importers import Settings, open_foreign
 from fkdx.importers.fkd_export import export_fkd, fkd_bytes
-from fkdx.importers.foreign_labels import Unreadable
+from fkdx.importers.foreign_labels import Unreadable, find_files
 from fkdx.importers.images import Images
 from fkdx.importers.job import pack
 from fkdx.importers.torch_file import read_torch_file
@@ -282,6 +282,16 @@ def test_label_type_is_checked(tmp_path: Path) -> None:
         open_foreign(folder, Settings(CLASSES, label_type="marginal_renorm_k5"))
     with pytest.raises(ValueError, match="marginal_renorm"):
         open_foreign(folder, Settings(CLASSES, label_type="other"))
+
+
+def test_files_are_found_in_the_order_of_their_names(tmp_path: Path) -> None:
+    """File systems list them in one of their own."""
+    for number in range(40):
+        (tmp_path / f"n{number % 3}").mkdir(exist_ok=True)
+        (tmp_path / f"n{number % 3}" / f"{number}.tar").touch()
+    found = list(find_files(tmp_path, ".tar"))
+    assert len(found) == 40
+    assert found == sorted(found)
 
 
 def test_two_files_of_one_image(tmp_path: Path) -> None:
