@@ -25,6 +25,7 @@ def test_the_stub_of_the_package_has_the_public_names() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_mypy_accepts_the_public_names_and_the_examples(tmp_path: Path) -> None:
     """pyproject.toml says what it checks. It finds a wrong type in a user's program: names are not `Any`."""
     loop = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
