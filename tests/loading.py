@@ -1,6 +1,8 @@
 """Images of three classes with labels, and what a loader must make of them."""
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +51,14 @@ def draw_data(root: Path) -> Data:
     classes = [*CLASSES, *"defghij"]
     labels = write_labels(root / "labels.fkdl", root / "images", keys, rng, classes=classes)
     return Data(root / "images", labels, sorted(keys))
+
+
+def evict(files: list[Path]) -> None:
+    """Their bytes are in no cache any more, where the file system has a disk and knows this call."""
+    for path in files:
+        with open(path, "rb") as file, suppress(OSError):
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def rows(batch: Batch) -> Iterator[tuple]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from guard import PATIENCE
+from loading import evict
 from PIL import Image
 
 from fkdx import CropLoader
@@ -64,14 +65,6 @@ def nothing_is_left(before: tuple[set[str], int]) -> bool:
 def left_since(before: tuple[set[str], int]) -> bool:
     threads, files = facts()
     return bool(threads - before[0]) or files > before[1]
-
-
-def evict(files: list[Path]) -> None:
-    """Their bytes are in no cache any more, where the file system has a disk and knows this call."""
-    for path in files:
-        with open(path, "rb") as file, suppress(OSError):
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no posix_fadvise")

@@ -5,6 +5,7 @@ Python runs it as it is.
 """
 
 import io
+import os
 import re
 import sys
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loading import draw_data
+from loading import draw_data, evict
 from PIL import Image
 
 from fkdx import _C, CropLoader, LabelFile, LabelWriter, decode_crops
@@ -114,6 +115,29 @@ def test_one_pool_closed_by_many_threads(files: list[Path]) -> None:
     pending = [submitted(pool, files) for _ in range(4)]
     in_threads(lambda _: pool.close())
     assert all(one.wait(60) for one, _ in pending)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system has no posix_fadvise")
+def test_pools_of_many_threads_that_end_while_they_read_ahead(files: list[Path]) -> None:
+    """Where the file system has a disk: every pool meets images that no cache holds."""
+
+    def end_pools(number: int) -> set[int]:
+        seen = set()
+        for turn in range(ROUNDS):
+            evict(files)
+            pool = _C.Pool(2)
+            batches = [submitted(pool, files) for _ in range(4)]
+            if (turn + number) % 2:
+                batches.pop(1)[0].cancel()
+            else:
+                pending, images = batches[0]
+                assert pending.wait(60)
+                seen.add(zlib.crc32(np.delete(images.reshape(COUNT, -1), 3, axis=0)))
+            pool.close()
+            assert all(pending.wait(60) for pending, _ in batches)
+        return seen
+
+    assert len(set().union(*in_threads(end_pools))) == 1
 
 
 @pytest.mark.parametrize("io_kind", ["mmap", "pread"])
