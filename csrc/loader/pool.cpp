@@ -120,6 +120,7 @@ void Pool::drop(Batch& batch) {
 }
 
 std::vector<int> Pool::in_state(const Batch& batch, State state) const {
+  check_process();
   const std::lock_guard<std::mutex> lock(mutex_);
   std::vector<int> found;
   for (size_t i = 0; i < batch.images.size(); ++i) {
@@ -129,6 +130,7 @@ std::vector<int> Pool::in_state(const Batch& batch, State state) const {
 }
 
 Stages Pool::stages() const {
+  check_process();
   const std::lock_guard<std::mutex> lock(mutex_);
   return stages_;
 }
