@@ -80,7 +80,7 @@ def sanitize_threads(tree: Path, seed: int, first: int, seconds: float) -> Turn:
 def plant_bugs(tree: Path, seed: int, first: int, seconds: float) -> Turn:
     """One bug: its tests have to fail with it."""
     in_turn = sorted(BUGS, key=lambda bug: not bug.native)  # those that have to be built follow each other
-    bug = in_turn[first]
+    bug = in_turn[first % len(in_turn)]
     try:
         with planted(bug, tree / "build/trust/bugs", source=tree) as copy:
             turn = run_pytest(f"-x {bug.tests}", copy, HOUR, FKDX_TEST_SEED=str(seed % 2**31))

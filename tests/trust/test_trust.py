@@ -95,6 +95,21 @@ def impatient(check):
     return quick
 
 
+def test_bugs_are_planted_anew_after_the_last_one(tmp_path: Path, monkeypatch) -> None:
+    """Where all are done, the part has yet to find the bug that is planted in the suite itself."""
+    tried: list[str] = []
+
+    def refuse_to_plant(bug: Bug, *_, **__):
+        tried.append(bug.name)
+        raise trees.PlantingError("it does not fit")
+
+    monkeypatch.setattr(parts, "planted", refuse_to_plant)
+    turns = [parts.plant_bugs(tmp_path, 1, first, 1) for first in range(len(BUGS) + 1)]
+    assert all("it does not fit" in turn.failures[0] for turn in turns)
+    assert set(tried) == {bug.name for bug in BUGS}
+    assert tried[-1] == tried[0]
+
+
 def test_bugs_still_fit_the_sources() -> None:
     for bug in [*BUGS, *(OF_PART[part.name] for part in parts.PARTS)]:
         assert (trees.ROOT / bug.file).read_text().count(bug.old) == 1, bug.name
