@@ -44,7 +44,8 @@ def test_generate(pause: float, tmp_path: Path) -> None:
     assert "Traceback" not in said
     assert "KeyboardInterrupt" not in said
     assert status in (0, *STOPPED)
-    assert status == 0 or not output.exists()
+    if output.exists():  # also of a job that was stopped as it cleared up
+        LabelFile(output).verify()
     assert forked.run(["-m", "fkdx", "generate", *options], env=environment(), timeout=200).returncode == 0
     LabelFile(output).verify()
 
