@@ -1,6 +1,7 @@
 """Stores that tests write, and what is in one."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -15,6 +16,11 @@ def write_tar(path: Path, members: dict[str, bytes], **options: object) -> Path:
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return path
+
+
+def touch(path: Path) -> None:
+    """Its time of change is another one, however coarse the clock of the file system."""
+    os.utime(path, (1, 1))
 
 
 def contents(store: Store) -> dict[str, bytes]:

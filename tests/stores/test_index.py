@@ -1,7 +1,6 @@
 """The data index: what it says, when it is used, and what happens to a damaged or stale one."""
 
 import json
-import os
 import zipfile
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import store_writers
 from images import draw_black
 from loading import Data
 from store_writers import mds_by_its_layout
-from storing import contents, write_tar
+from storing import contents, touch, write_tar
 
 from fkdx import FormatError, reference
 from fkdx.cli import main
@@ -107,7 +106,7 @@ def test_an_index_elsewhere(shards: Path, folder: Path, tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         assert main(["index", str(data), "-o", str(path)]) == 0
         assert same(open_store(path), open_store(data))
-    os.utime(shards / "train-0000.tar")
+    touch(shards / "train-0000.tar")
     with pytest.raises(ValueError, match=r"train-0000.tar has changed; run `fkdx index` again, .*0.fkdi"):
         open_store(tmp_path / "else/0.fkdi")
 
@@ -121,6 +120,7 @@ def test_moved_data(shards: Path, tmp_path: Path) -> None:
 def test_stale_indexes_are_written_anew(shards: Path, folder: Path) -> None:
     main(["index", str(shards)])
     write_tar(shards / "train-0001.tar", {"new.jpg": (folder / "a/1.jpg").read_bytes(), "new.cls": b"0"})
+    touch(shards / "train-0001.tar")
     with pytest.warns(UserWarning, match=r"train-0001.tar has changed; the files are read again"):
         store = open_store(shards)
     assert "new.jpg" in store.keys
@@ -131,6 +131,7 @@ def test_stale_indexes_are_written_anew(shards: Path, folder: Path) -> None:
         assert "more.jpg" in open_store(shards).keys
     main(["index", str(folder)])
     (folder / "b/new.jpg").write_bytes(b"x")
+    touch(folder / "b")
     with pytest.warns(UserWarning, match=r"train/b has changed; the folder is listed again, .*train.fkdi"):
         assert "b/new.jpg" in open_store(folder).keys
 

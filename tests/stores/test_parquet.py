@@ -7,6 +7,7 @@ import pytest
 from images import draw_black
 from loading import Data
 from store_writers import SYNSETS, WORDS, arrow_table, parquet, parquet_rows
+from storing import touch
 
 from fkdx import CropLoader, ValidationLoader
 from fkdx.loader.verify_images import verify_images
@@ -175,6 +176,7 @@ def test_files_that_change(data: Data, tmp_path: Path) -> None:
     store = open_store(path)
     assert store.encoded(0)
     arrow_table(path, {"image": images[::-1]})
+    touch(path)
     with pytest.raises(
         RuntimeError, match=r"the file has changed since it was opened; open it again, .*x.parq"
     ):
