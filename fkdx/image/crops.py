@@ -120,6 +120,7 @@ def resize_crops(
     """
     boxes, flips = _checked_crops("resize_crops", boxes, flips)
     bicubic, pillow13 = _checked_options("resize_crops", size, interpolation, resample)
+    image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         refuse("resize_crops", "image", f"{image.dtype} {image.shape}", "uint8 (H, W, 3)")
     out = np.empty((len(boxes), size, size, 3), np.uint8)
@@ -285,6 +286,8 @@ def _checked_crops(name: str, boxes: npt.ArrayLike, flips: npt.ArrayLike) -> tup
         refuse(name, "boxes", f"{boxes.dtype} {boxes.shape}", "integers (m, 4)")
     if flips.shape != boxes.shape[:1]:
         refuse(name, "flips", flips.shape, boxes.shape[:1])
+    if flips.dtype != bool and flips.size and not (flips.dtype.kind in "iu" and np.isin(flips, (0, 1)).all()):
+        refuse(name, "flips", f"{flips.dtype} {flips[:4].tolist()}", "bool, or 0 and 1")
     if boxes.size and (boxes.min() < -(2**31) or boxes.max() >= 2**31):
         refuse(name, "boxes", f"{boxes.min()} .. {boxes.max()}", "32-bit integers")
     return np.ascontiguousarray(boxes, np.int32), np.ascontiguousarray(flips, bool).view(np.uint8)

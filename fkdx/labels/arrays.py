@@ -37,7 +37,7 @@ class GivenArrays:
 
     def of_images(self, count: int, boxes, flips, ids, values, tails) -> Arrays:
         """The crops of `count` images one after the other; see `LabelWriter.add_many`."""
-        flips = np.asarray(flips, dtype=bool)
+        flips = _bools("flips", flips)
         if flips.ndim != 2 or len(flips) != count:
             raise ValueError(f"flips, got shape {flips.shape}, expected (N, M) with {count} images")
 
@@ -82,7 +82,7 @@ class GivenArrays:
             raise ValueError(f"crops, got {count}, expected {self.crops or f'at most {layout.MAX_CROPS}'}")
 
     def _crops(self, boxes, flips, ids, values, tails, mixes) -> dict[str, np.ndarray]:
-        flips = np.array(flips, dtype=bool, ndmin=1)
+        flips = np.array(_bools("flips", flips), ndmin=1)
         count = len(flips)
         if flips.ndim != 1:
             raise ValueError(f"flips, got shape {flips.shape}, expected (M,)")
@@ -114,7 +114,7 @@ class GivenArrays:
         except KeyError as error:
             raise ValueError(f"partner, got {error}, expected one of `images`") from None
         operations = _integers("operations", mixes.operations, (count,)).astype(np.uint8)
-        operations |= np.asarray(mixes.flips, bool) * np.uint8(layout.PARTNER_FLIPPED)
+        operations |= _bools("flips", mixes.flips) * np.uint8(layout.PARTNER_FLIPPED)
         return {
             "partners": np.array(partners, np.uint32).reshape(count),
             **self._box_arrays("partner_", mixes.boxes, count),
@@ -122,6 +122,13 @@ class GivenArrays:
             "lambdas": _floats("lambdas", mixes.lambdas, (count,)),
             "mix_boxes": _integers("mix_boxes", mixes.mix_boxes, (count, 4)),
         }
+
+
+def _bools(name: str, array: ArrayLike) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype != bool and array.size and not (array.dtype.kind in "iu" and np.isin(array, (0, 1)).all()):
+        raise ValueError(f"{name}, got {array.dtype} {array.ravel()[:4].tolist()}, expected bool, or 0 and 1")
+    return array.astype(bool, copy=False)
 
 
 def _integers(name: str, array: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:

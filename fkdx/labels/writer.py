@@ -102,9 +102,15 @@ class LabelWriter:
             raise ValueError(
                 f"LabelWriter: classes, got {len(classes)} names, expected {num_classes}, {path}"
             )
+        if classes is not None and not all(isinstance(name, str) for name in classes):
+            refuse("LabelWriter", "classes", list(classes)[:3], "names, as text", path)
         if classes is not None and len(set(classes)) < len(classes):
             repeated = next(name for name in classes if list(classes).count(name) > 1)
             raise ValueError(f"LabelWriter: classes, got '{repeated}' twice, expected each name once, {path}")
+        objects = {"provenance": provenance, "dataset": dataset, "extra": extra, "standardised": standardised}
+        for name, value in objects.items():
+            if not isinstance(value, dict | None):
+                refuse("LabelWriter", name, repr(value)[:80], "a dict, which becomes a JSON object", path)
         if crops is not None and not 1 <= crops <= layout.MAX_CROPS:
             raise ValueError(f"LabelWriter: crops, got {crops}, expected 1 to {layout.MAX_CROPS}, {path}")
         if (images is None) != (mix_size == 0):
@@ -397,7 +403,10 @@ def _repeated(names: list[bytes], known: Container[bytes]) -> str:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    try:
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:  # numpy's numbers, NaN ...
+        raise ValueError(f"LabelWriter: header, {error}, expected what JSON has") from None
 
 
 def _kept(kind: str, num_classes: int, k: int | None) -> int:

@@ -322,6 +322,9 @@ def test_two_components_are_refused(rng: np.random.Generator) -> None:
         ({"boxes": [(0.5, 0, 8, 8)]}, "boxes"),
         ({"boxes": [(0, 0, 8, 2**40)]}, "32-bit"),
         ({"flips": [True, False]}, "flips"),
+        ({"flips": [0.3]}, "flips, got float64"),
+        ({"flips": [2]}, "flips, got int64"),
+        ({"flips": ["False"]}, "flips, got <U5"),
         ({"size": 0}, "size"),
         ({"size": 10**6}, "size"),
         ({"interpolation": "nearest"}, "interpolation"),
@@ -343,7 +346,8 @@ def test_bad_crop_ratio(rng: np.random.Generator, ratio: float) -> None:
 
 
 def test_bad_pixels() -> None:
-    for image in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8)):
+    arrays = np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8)
+    for image in (*arrays, None, [[0]], Image.new("L", (8, 8))):
         with pytest.raises(ValueError, match="resize_crops: image"):
             resize_crops(image, BOX, [False], 8)
 
