@@ -22,7 +22,7 @@ class Facts:
         self.as_json, self.quiet = as_json, quiet
         self.found: dict[str, Any] = {}
 
-    def say(self, text: str, **facts: Any) -> None:
+    def say(self, text: str, /, **facts: Any) -> None:
         """The words are printed, or the facts kept for the object; later ones replace those of their name."""
         if self.as_json:
             self.found |= facts

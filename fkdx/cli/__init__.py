@@ -28,16 +28,27 @@ SPIN_COUNT = 5000
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
+        return show(usage())
     if argv[0] in ("-V", "--version"):
-        print(__version__)
-        return 0
+        return show(__version__)
     verb, *rest = argv
     if verb not in VERBS:
         print(f"fkdx: unknown verb, got '{verb}', expected one of {', '.join(VERBS)}", file=sys.stderr)
         return 2
     return run(verb, rest)
+
+
+def show(text: str) -> int:
+    """Print a text; one line on stderr where that fails."""
+    open_closed_streams()
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and reader_left():
+            return 141
+        print(f"fkdx: {error_text(error, 'fkdx')}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def run(verb: str, argv: list[str]) -> int:

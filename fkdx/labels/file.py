@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fkdx import _C
+from fkdx.errors import refuse
 from fkdx.labels import layout
 from fkdx.labels.moments import Moments
 from fkdx.labels.shards import open_set
 from fkdx.labels.standard import Standard
 
 Io = Literal["mmap", "pread", "preload"]
+# Of a header.
+_OBJECTS = ("dataset", "embeddings", "extra", "moments", "provenance", "repairs", "standardised")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ class LabelFile(Sequence[ImageLabels]):
         ratios: whether boxes are fractions of the image, whose size is unknown.
         mix_size: side of the mixed images in pixels; 0 where crops are not mixed.
         extra_operations: names of further operations that were applied to the labelled crops.
-        extra_form: how their parameters are stored, `json` or `steps`; None if there are none.
+        extra_form: how their parameters are stored, `json`, `steps` or `paired steps`; None without any.
         keys: all keys, a sequence in byte order (of each shard).
 
     Raises OSError, and FormatError (a ValueError) if the file is incomplete, damaged or of another format.
@@ -288,13 +291,14 @@ class LabelFile(Sequence[ImageLabels]):
             boxes (n, m, 4) int32 (float32 with ratios), flips (n, m) bool, ids (n, m, K) int32 (K = 0 for
             dense kinds and embeddings), values (n, m, K) float32.
 
-        Raises IndexError for numbers out of range, FormatError if labels are damaged.
+        Raises IndexError for numbers out of range, ValueError for other arguments, FormatError if labels are
+        damaged.
         """
-        return self._native.gather(images, crops)
+        return self._native.gather(_numbers(images), _numbers(crops))
 
     def gather_tails(self, images: ArrayLike, crops: ArrayLike) -> np.ndarray:
         """(n, m) float32 tails of `topk_logits`; arguments and errors as in `gather`."""
-        return self._native.gather_tails(images, crops)
+        return self._native.gather_tails(_numbers(images), _numbers(crops))
 
     def extra(self, image: int) -> bytes:
         """The parameters of further operations of one image; errors as in `gather`."""
@@ -309,7 +313,7 @@ class LabelFile(Sequence[ImageLabels]):
             MIXUP, CUTMIX and PARTNER_FLIPPED of `fkdx.labels.layout`), lambdas (n, m) float32, mix boxes
             (n, m, 4) int32. See `Mixes`.
         """
-        return self._native.gather_mixes(images, crops)
+        return self._native.gather_mixes(_numbers(images), _numbers(crops))
 
     def key_arrays(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """The keys of each file or shard, as they lie in it: where each starts (N + 1,) uint32, and the text
@@ -370,6 +374,14 @@ class LabelFile(Sequence[ImageLabels]):
         )
 
 
+def _numbers(given: ArrayLike) -> np.ndarray:
+    """Of images or crops. ValueError for numbers that are not whole, such as the bits of a mask."""
+    numbers = np.asarray(given)
+    if numbers.dtype.kind not in "iu" and numbers.size:
+        refuse("LabelFile.gather", "images and crops", numbers.dtype, "integers")
+    return numbers
+
+
 def _digest(path: str, size: int, advance: Callable[[int], object]) -> bytes:
     digest = hashlib.blake2b(digest_size=32)
     with open(path, "rb") as file:
@@ -387,4 +399,12 @@ def _header(file: dict[str, Any]) -> dict[str, Any]:
         raise _C.FormatError(f"LabelFile: header, expected JSON ({error}), {file['path']}") from None
     if not isinstance(header, dict):
         raise _C.FormatError(f"LabelFile: header, expected a JSON object, {file['path']}")
+    for name in _OBJECTS:
+        if not isinstance(header.get(name, {}), dict):
+            got = f"got {header[name]!r:.80}, expected an object"
+            raise _C.FormatError(f"LabelFile: {name} in the header, {got}, {file['path']}")
+    classes = header.get("classes") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        got = f"got {classes!r:.80}, expected a list of names"
+        raise _C.FormatError(f"LabelFile: classes in the header, {got}, {file['path']}")
     return header

@@ -1,5 +1,7 @@
 """What verbs print: words, or with --json one object; nothing breaks where nobody reads it."""
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -16,6 +18,7 @@ from fkdx import cli
 from fkdx.cli.completion import parser_of
 from fkdx.cli.verbs import VERBS
 from fkdx.facts import Facts
+from fkdx.labels import LabelWriter
 
 KEYS = ["ant/0.jpg", "ant/1.jpg", "bee/2.jpg", "bee/3.jpg"]
 NONE = ("demo", "train", "completion")  # tell how far they are, or print a script
@@ -117,6 +120,19 @@ def test_a_closed_stdout_is_no_error(
     assert "Error" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "who"), [([], "fkdx"), (["--version"], "fkdx"), (["doctor"], "fkdx doctor")]
+)
+def test_a_full_disk_is_a_line(argv: list[str], who: str, monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert cli.main(argv) == 1
+    assert capsys.readouterr().err == f"{who}: No space left on device\n"
+
+
 def test_images_that_are_broken_as_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "ant").mkdir()
     (tmp_path / "ant/0.jpg").write_bytes(b"\xff\xd8 no image")
@@ -124,6 +140,13 @@ def test_images_that_are_broken_as_json(tmp_path: Path, capsys: pytest.CaptureFi
     found = json.loads(capsys.readouterr().out)
     assert len(found["unreadable"]) == 1
     assert found["right"] is False
+
+
+def test_headers_may_have_any_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with LabelWriter(tmp_path / "labels.fkdl", "hard", num_classes=2) as writer:
+        writer._header |= {"text": "a", "self": "b", "facts": {"c": 1}}
+    assert cli.main(["info", str(tmp_path / "labels.fkdl"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == "a"
 
 
 def test_an_error_prints_no_object(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -251,6 +251,27 @@ def test_forged_keys(tmp_path: Path, key: str) -> None:
             read(LabelFile(path))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("classes", 5, "classes in the header, got 5, expected a list of names"),
+        ("classes", ["ant", 1], "expected a list of names"),
+        ("dataset", [1], r"dataset in the header, got \[1\], expected an object"),
+        ("extra", 3, "extra in the header"),
+        ("provenance", "resnet50", "provenance in the header"),
+        ("repairs", None, "repairs in the header"),
+        ("standardised", [1], "standardised in the header"),
+    ],
+)
+def test_headers_of_another_form(tmp_path: Path, name: str, value: object, text: str) -> None:
+    path = tmp_path / "labels.fkdl"
+    with LabelWriter(path, "hard", num_classes=2) as writer:
+        writer.add("ant/1.jpg", [[0, 0, 1, 1]], [False], [1], image_size=(1, 1))
+        writer._header[name] = value
+    with pytest.raises(FormatError, match=rf"{text}.*labels\.fkdl"):
+        LabelFile(path)
+
+
 # ---- writing ---------------------------------------------------------------------------------------------
 
 

@@ -180,6 +180,9 @@ def test_facts_and_sequence(tmp_path: Path, rng) -> None:
         labels.gather([0], [[counts[0]]])
     with pytest.raises(ValueError, match=r"\(n, m\)"):
         labels.gather([0, 1], [[0]])
+    for wrong in (np.array([0.7]), np.array([True]), ["0"]):
+        with pytest.raises(ValueError, match=r"gather: images and crops, got .*, expected integers"):
+            labels.gather(wrong, [[0]])
 
 
 def test_rows_are_sorted_and_bytes_do_not_depend_on_the_run(tmp_path: Path) -> None:

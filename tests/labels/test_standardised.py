@@ -159,7 +159,6 @@ def test_what_cannot_be_standardised_is_refused(tmp_path: Path, rng, capsys: pyt
 
 
 WRONG = [
-    [1],
     {"other": {}},
     {"cls": {"mean": [0], "divisor": [1]}},
     {"cls": {"mean": [0] * 6}},
