@@ -1,5 +1,6 @@
 """What every loader yields, and how a global batch is divided among processes."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 
 from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
 from fkdx.batch.mix import Mix
+from fkdx.errors import refuse
 from fkdx.loss.target import SparseTarget
 
 
@@ -73,6 +75,19 @@ class Batch:
         if isinstance(target, torch.Tensor) and self.bare and teacher_temperature is not None:
             target = torch.softmax(target / teacher_temperature, dim=1)
         return images, target if mix is None else mix.of(target)
+
+
+def check_word(where: str, name: str, word: str, expected: tuple[str, ...]) -> None:
+    if word not in expected:
+        refuse(where, name, f"'{word}'", f"one of {', '.join(expected)}")
+
+
+def whole(where: str, name: str, number: int) -> int:
+    """The number as Python's own, which has any size."""
+    try:
+        return operator.index(number)
+    except TypeError:
+        refuse(where, name, repr(number), "a whole number")
 
 
 def check_shares(batch_size: int, crops_per_image: int, rank: int, world_size: int) -> None:

@@ -27,7 +27,7 @@ from fkdx.image.crops import Interpolation, Resample
 from fkdx.image.random_boxes import RATIO, SCALE
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import SCORES, Score
-from fkdx.loader.batches import Batch, check_shares
+from fkdx.loader.batches import Batch, check_shares, check_word, whole
 from fkdx.loader.drawn_crops import DrawnCrops
 from fkdx.loader.labelled_crops import LabelledCrops, Labels
 from fkdx.loader.partners import Partners
@@ -146,10 +146,11 @@ class CropLoader:
         ratio: tuple[float, float] = RATIO,
     ) -> None:
         check_shares(batch_size, crops_per_image, rank, world_size)
-        _check_word("on_error", on_error, ("raise", "skip"))
-        _check_word("on_missing", on_missing, ("raise", "ignore"))
-        _check_word("label_kind", label_kind, KINDS)
-        _check_word("score", score, SCORES)
+        check_word("CropLoader", "on_error", on_error, ("raise", "skip"))
+        check_word("CropLoader", "on_missing", on_missing, ("raise", "ignore"))
+        check_word("CropLoader", "label_kind", label_kind, KINDS)
+        check_word("CropLoader", "score", score, SCORES)
+        seed = whole("CropLoader", "seed", seed)
         if prefetch < 1:
             refuse("CropLoader", "prefetch", prefetch, "at least 1")
         store = open_store(root)
@@ -208,6 +209,7 @@ class CropLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass. Passes over the images with m crops each count as m epochs."""
+        epoch = whole("set_epoch", "epoch", epoch)
         if epoch != self._epoch:
             self._epoch, self._start = epoch, 0
 
@@ -218,6 +220,8 @@ class CropLoader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue where `state_dict` was taken. ValueError if the plan of the epochs has changed since."""
+        if not {"epoch", "step"} <= state.keys():
+            refuse("load_state_dict", "state", list(state), "what `state_dict` gave")
         for name, value in self._shape().items():
             if state.get(name, value) != value:
                 raise ValueError(f"load_state_dict: {name}, got {state[name]}, expected {value}")
@@ -419,8 +423,3 @@ def _temperature(
         got = f"one for labels of kind {' and '.join(kinds)}" if kinds else "one without labels"
         refuse("CropLoader", "teacher_temperature", got, "labels of kind topk_logits")
     return temperature
-
-
-def _check_word(name: str, word: str, expected: tuple[str, ...]) -> None:
-    if word not in expected:
-        refuse("CropLoader", name, f"'{word}'", f"one of {', '.join(expected)}")

@@ -60,6 +60,8 @@ class LabelledCrops:
     ) -> None:
         several = [labels] if isinstance(labels, Labels) else labels
         self.files = [LabelFile(file) if isinstance(file, str | os.PathLike) else file for file in several]
+        if not self.files:
+            refuse("CropLoader", "labels", "an empty list", "label files, or None for plain classes")
         for file in self.files:
             _check(file, self.files[0])
         if calibration is not None:

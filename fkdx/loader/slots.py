@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fkdx.errors import refuse
+
 Device = str | torch.device | None
 
 
@@ -50,7 +52,9 @@ def _mapped(part: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 def make_slots(shape: tuple[int, ...], device: Device, kept: int) -> "HostSlots | DeviceSlots":
     """Slots for uint8 batches of one shape; up to `kept` free ones are kept for reuse. RuntimeError for a
-    CUDA device where torch sees none."""
+    CUDA device where torch sees none, ValueError for another one."""
+    if device is not None and torch.device(device).type not in ("cpu", "cuda"):
+        refuse("loader", "device", device, "None, cpu or cuda")
     if on_cuda(device) and not torch.cuda.is_available():
         raise RuntimeError(f"loader: device, got {device}, but torch sees no GPU; try cpu")
     return DeviceSlots(shape, torch.device(device)) if on_cuda(device) else HostSlots(shape, kept)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fkdx.image.crops import Interpolation, Resample
-from fkdx.loader.batches import Batch, check_shares
+from fkdx.loader.batches import Batch, check_shares, check_word
 from fkdx.loader.pool import ImagePool, Pending, View, Work, run_ahead
 from fkdx.loader.slots import Device, make_slots, send
 from fkdx.stores import Store, class_numbers, open_store
@@ -71,6 +71,7 @@ class ValidationLoader:
         device: Device = None,
     ) -> None:
         check_shares(batch_size * world_size, 1, rank, world_size)
+        check_word("ValidationLoader", "on_error", on_error, ("raise", "skip"))
         store = open_store(root)
         self.batch_size, self.prefetch, self._device = batch_size, prefetch, device
         self.on_error = on_error

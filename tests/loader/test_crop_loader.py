@@ -115,6 +115,24 @@ def test_resume_refuses_another_plan(data: Data) -> None:
             CropLoader(data.root, data.labels, 16, 2, seed=9).load_state_dict(state | change)
 
 
+def test_numbers_are_whole(data: Data) -> None:
+    """numpy's, too: a seed from its generators, an epoch of its ranges."""
+    loader = CropLoader(data.root, data.labels, 16, 2, 16, seed=np.int64(9))
+    loader.set_epoch(np.int64(2))
+    other = CropLoader(data.root, data.labels, 16, 2, 16, seed=9)
+    other.set_epoch(2)
+    assert next(iter(loader)).keys == next(iter(other)).keys
+    with pytest.raises(ValueError, match=r"CropLoader: seed, got 1\.5, expected a whole number"):
+        CropLoader(data.root, data.labels, 16, 2, seed=1.5)
+    for epoch in (0.5, float("nan"), "1"):
+        with pytest.raises(ValueError, match=r"set_epoch: epoch, got .*, expected a whole number"):
+            loader.set_epoch(epoch)
+    with pytest.raises(ValueError, match=r"load_state_dict: state, got \['model'\], expected what"):
+        loader.load_state_dict({"model": {}})
+    with pytest.raises(ValueError, match="CropLoader: labels, got an empty list"):
+        CropLoader(data.root, [], 16, 2)
+
+
 def test_early_end_and_set_epoch(data: Data) -> None:
     loader = CropLoader(data.root, data.labels, 8, 2, size=8)
     first = list(rows(next(iter(loader))))

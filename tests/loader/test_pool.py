@@ -447,3 +447,5 @@ def test_batches_on_the_gpu_under_a_stalled_stream(root: Path) -> None:
 def test_a_gpu_that_is_not_there() -> None:
     with pytest.raises(RuntimeError, match="loader: device, got cuda:1, but torch sees no GPU; try cpu"):
         make_slots((4, 8, 8, 3), "cuda:1", 2)
+    with pytest.raises(ValueError, match="loader: device, got mps, expected None, cpu or cuda"):
+        make_slots((4, 8, 8, 3), "mps", 2)

@@ -67,6 +67,8 @@ def test_unreadable_images_are_left_out_and_counted(tmp_path):
         assert [batch.keys for batch in batches] == [["a/0.jpg"], ["a/2.jpg", "a/3.jpg"]]
         assert [len(batch.images) for batch in batches] == [len(batch.classes) for batch in batches] == [1, 2]
         assert loader.skipped.keys() == {"a/1.jpg", "a/4.jpg"}
+    with pytest.raises(ValueError, match="on_error, got 'ignore', expected one of raise, skip"):
+        ValidationLoader(tmp_path, 2, 16, on_error="ignore")
     whole = ValidationLoader(tmp_path, 2, 16, on_error="skip")
     kept = next(iter(whole)).images
     assert kept.shape == (1, 16, 16, 3)
