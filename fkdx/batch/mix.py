@@ -5,6 +5,7 @@ Images and targets mix alike: ``images = prepare(pixels, ..., mix=mix)`` and ``t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fkdx.errors import refuse
 from fkdx.labels.layout import CUTMIX, MIXUP
 from fkdx.loss.target import SparseTarget
 
@@ -47,11 +49,14 @@ class Mix:
         return replace(self, **{name: change(part) for name, part in vars(self).items() if part is not None})
 
     def of(self, target: SparseTarget | Tensor) -> SparseTarget | Tensor:
-        """The targets of the mixed rows; a dense target (B, C) holds probabilities."""
+        """The targets of the mixed rows; a dense target (B, C) holds probabilities. ValueError for others."""
         if self.lam is None:
             return target
         if isinstance(target, SparseTarget):
             return target.mix(self.partners, self.lam)
+        if target.ndim != 2 or len(target) != len(self.partners) or not target.is_floating_point():
+            got, rows = (tuple(target.shape), target.dtype), len(self.partners)
+            refuse("Mix.of", "target", got, f"a SparseTarget (from_classes), or probabilities ({rows}, C)")
         lam = self.lam.to(target.dtype)[:, None]
         return lam * target + (1 - lam) * target[self.partners]
 
@@ -105,7 +110,7 @@ class Mixer:
         SelfMix share it evenly where both are on.
 
     Mixup is Zhang et al., ICLR 2018; CutMix Yun et al., ICCV 2019; SelfMix, CutMix among crops of one image,
-    is FerKD (Shen, ICCV 2023). ValueError for a negative parameter or a probability outside [0, 1].
+    is FerKD (Shen, ICCV 2023). ValueError for a parameter below 0 or infinite, a probability outside [0, 1].
 
     Example:
         >>> import fkdx
@@ -126,8 +131,8 @@ class Mixer:
     switch_probability: float = 0.5
 
     def __post_init__(self) -> None:
-        if min(self.mixup, self.cutmix, self.selfmix) < 0:
-            raise ValueError(f"Mixer: got {self}, expected no negative mixup, cutmix or selfmix")
+        if not all(0 <= strength < math.inf for strength in (self.mixup, self.cutmix, self.selfmix)):
+            raise ValueError(f"Mixer: got {self}, expected mixup, cutmix and selfmix of at least 0")
         if not (0 <= self.probability <= 1 and 0 <= self.switch_probability <= 1):
             raise ValueError(f"Mixer: got {self}, expected every probability between 0 and 1")
 

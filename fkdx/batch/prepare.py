@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -56,8 +57,12 @@ def prepare(
         (tuple(images.shape), images.dtype),
         "(B, H, W, 3) uint8",
     )
+    _expect(images.device.type in ("cpu", "cuda"), "images' device", images.device, "cpu or cuda")
     _expect(
-        len(mean) == 3 and len(std) == 3 and min(std) > 0, "mean and std", (mean, std), "3 each, std positive"
+        len(mean) == 3 and len(std) == 3 and all(map(math.isfinite, (*mean, *std))) and min(std) > 0,
+        "mean and std",
+        (mean, std),
+        "3 finite numbers each, std positive",
     )
     _expect(dtype in _DTYPES, "dtype", dtype, "float32, bfloat16 or float16")
     if mix is not None:

@@ -164,8 +164,11 @@ class SparseTarget:
         cls, classes: Tensor | np.ndarray, num_classes: int, smoothing: float = 0.0
     ) -> SparseTarget:
         """One-hot targets of classes (B,); with smoothing the class gets 1 - smoothing and each other class
-        smoothing / (C - 1)."""
+        smoothing / (C - 1). ValueError for anything else than a row of integers, and for a smoothing outside
+        [0, 1]."""
         ids = _integers(classes)
+        _expect(num_classes >= 1, "num_classes", num_classes, "at least 1")
+        _expect(0 <= smoothing <= 1, "smoothing", smoothing, "0 to 1")
         _expect(ids.ndim == 1, "classes", tuple(ids.shape), "(B,)")
         ids = ids[:, None]
         if smoothing == 0.0:

@@ -124,9 +124,16 @@ def test_refusals(rng):
         (lambda: prepare(images[..., :2]), "uint8"),
         (lambda: prepare(images, mean=(0.5, 0.5)), "mean"),
         (lambda: prepare(images, std=(0.5, 0.0, 0.5)), "std"),
+        (lambda: prepare(images, std=(0.5, float("nan"), 0.5)), "finite"),
+        (lambda: prepare(images, mean=(0.5, float("inf"), 0.5)), "finite"),
+        (lambda: prepare(images.to("meta")), "device, got meta, expected cpu or cuda"),
         (lambda: prepare(images, dtype=torch.float64), "dtype"),
         (lambda: prepare(images, mix=mix), "mix"),
+        (lambda: mix.of(torch.zeros(5, dtype=torch.int64)), "Mix.of: target, .*int64"),
+        (lambda: mix.of(torch.zeros(4, 3)), r"expected a SparseTarget .* \(5, C\)"),
         (lambda: Mixer(mixup=-1.0), "Mixer"),
+        (lambda: Mixer(mixup=float("nan")), "Mixer"),
+        (lambda: Mixer(cutmix=float("inf")), "Mixer"),
         (lambda: Mixer(probability=1.5), "probability"),
     ]
     for call, words in cases:

@@ -100,6 +100,21 @@ def test_from_topk_refuses(arguments, words):
         SparseTarget.from_topk(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((np.zeros((2, 3), int), 5), "classes"),
+        ((np.zeros(2), 5), "integers"),
+        ((np.zeros(2, int), 0), "num_classes, got 0"),
+        ((np.zeros(2, int), 5, 1.5), "smoothing, got 1.5, expected 0 to 1"),
+        ((np.zeros(2, int), 5, float("nan")), "smoothing"),
+    ],
+)
+def test_from_classes_refuses(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        SparseTarget.from_classes(*arguments)
+
+
 def test_composing_refuses_what_does_not_fit(rng):
     target = SparseTarget.from_topk(*random_labels(rng, 4, 9, 3), 9)
     with pytest.raises(ValueError, match="partners"):
