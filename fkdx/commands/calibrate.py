@@ -10,6 +10,7 @@ from fkdx.calibration import CalibratedLabels, Calibration, calibrated
 from fkdx.commands.convert import convert
 from fkdx.commands.options import add_encoding, add_output, encoding_changes, say_summary
 from fkdx.facts import Facts
+from fkdx.files import check_replaceable
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import SCORES
 
@@ -73,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.table and not Path(args.table).absolute().parent.is_dir():
         raise FileNotFoundError(f"calibrate: --table, no such folder, {Path(args.table).parent}")
+    if args.table:
+        check_replaceable(args.table, b"class,", "table of classes")
     rule = Calibration(*args.thresholds, args.epsilon, args.score, args.least)
     files = [LabelFile(path) for path in (args.labels, *args.others)]
     options = {"overwrite": args.overwrite, **encoding_changes(args)}

@@ -7,7 +7,9 @@ import numpy as np
 
 from fkdx.commands.options import add_classes
 from fkdx.facts import Facts, add_json
+from fkdx.files import check_replaceable
 from fkdx.stores import FORMS, DataIndex, make_entry_points, open_store, own_index_path, write_store_index
+from fkdx.stores.index import MAGIC
 
 _PURPOSE = "Write the index of images: where each lies, its class, its height and width."
 
@@ -17,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     store = open_store(args.data, args.classes)
     part = args.data.partition("::")[2]
     path = args.output or own_index_path(store)
+    check_replaceable(path, MAGIC, "data index")
     entries = make_entry_points(store) if args.entry_points else None
     write_store_index(store, path, part, entries=entries)
     with Facts(args.json) as facts:

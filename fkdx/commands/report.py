@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from fkdx.commands.options import DATA_HELP, add_classes, at_least
 from fkdx.facts import Facts, add_json
-from fkdx.files import write_whole
+from fkdx.files import check_replaceable, write_whole
 from fkdx.labels import LabelFile
 from fkdx.stores import open_store
 
@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--watch", action="store_true", help="write the page of runs again every 20 seconds")
     add_json(parser)
     args = parser.parse_args(argv)
+    check_replaceable(args.output, b"<!doctype html>", "page")
     if all(is_run(path) for path in args.what):
         report_runs(args)
     elif len(args.what) == 1:

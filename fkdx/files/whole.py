@@ -22,7 +22,6 @@ class AtomicFile:
 
     def __init__(self, path: str | os.PathLike, overwrite: bool = False) -> None:
         self.path = Path(path)
-        self.temporary = self.path.with_name(self.path.name + ".tmp")
         if self.path.exists() and not self.path.is_file():
             what = "a folder" if self.path.is_dir() else "a device or a pipe"
             raise OSError(f"write: got {what}, expected the name of a file, {self.path}")
@@ -32,6 +31,7 @@ class AtomicFile:
             )
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"write: no such folder, {self.path.parent}")
+        self.temporary = self.path.with_name(self.path.name + ".tmp")
         self._file, self._lock = self._open_locked()
         os.ftruncate(self._file, 0)
 
@@ -87,6 +87,17 @@ class AtomicFile:
         self._lock.release()
         os.close(self._file)
         self._file = -1
+
+
+def check_replaceable(path: str | os.PathLike, beginning: bytes, what: str) -> None:
+    """FileExistsError where a file is there that does not begin as those do that are replaced unasked: it is
+    another one, perhaps labels that took a week."""
+    path = Path(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            begins = file.read(len(beginning))
+        if begins and begins != beginning:
+            raise FileExistsError(f"write: got a file that is no {what}; remove it or choose another, {path}")
 
 
 def write_whole(path: str | os.PathLike, content: bytes | Callable[[Path], object]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def library() -> Markup:
     """Vega-Lite with all that it needs, from the vl-convert package; kept in the user's cache, for it takes
     seconds to put together."""
     kept = _cache_folder() / f"vega-lite-{vl_convert.__version__}.js"
-    if kept.is_file():
+    with suppress(OSError):  # not there, or in a home that is another user's
         return Markup(kept.read_text())
     text = vl_convert.javascript_bundle().replace("</script", "<\\/script")
     try:

@@ -171,6 +171,38 @@ def test_a_folder_that_is_not_there_is_named(verb: str, tmp_path: Path, good: di
     assert capsys.readouterr().err.endswith(f"no such folder, {tmp_path / 'absent'}\n")
 
 
+@pytest.mark.parametrize("name", ["", "."])
+@pytest.mark.parametrize("verb", ["slice", "convert", "concat", "merge", "calibrate"])
+def test_an_output_without_a_name_is_refused(verb: str, name: str, good: dict[str, Path], capsys) -> None:
+    """As from `-o "$OUT"` where the variable is not set."""
+    assert cli.main([verb, str(good["labels"]), "-o", name]) == 1
+    assert capsys.readouterr().err == f"fkdx {verb}: write: got a folder, expected the name of a file, .\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "line"),
+    [
+        ("report", "{labels} -o {o}"),
+        ("index", "{images} -o {o}"),
+        ("calibrate", "{labels} -o {x} --table {o} --least 1"),
+    ],
+)
+def test_only_a_file_of_its_own_kind_is_replaced(
+    verb: str, line: str, tmp_path: Path, good: dict[str, Path], capsys
+) -> None:
+    """`fkdx report labels.fkdl -o labels.fkdl` would be the end of the labels."""
+    labels, out = good["labels"].read_bytes(), tmp_path / "out"
+    if verb == "report":
+        pytest.importorskip("altair")
+    for kind, status in ((b"", 0), (None, 0), (labels, 1)):  # an empty file, what was written last, labels
+        if kind is not None:
+            out.write_bytes(kind)
+        (tmp_path / "x").unlink(missing_ok=True)
+        assert run(verb, line, o=out, x=tmp_path / "x", **good) == status
+    assert out.read_bytes() == labels
+    assert "got a file that is no" in capsys.readouterr().err
+
+
 def test_a_table_that_cannot_be_written_is_said_before_the_work(tmp_path: Path, good: dict, capsys) -> None:
     line = "{labels} -o {o} --table {x}"
     assert run("calibrate", line, o=tmp_path / "out", x=tmp_path / "absent/a.csv", **good) == 1
