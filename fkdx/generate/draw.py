@@ -132,6 +132,8 @@ class Policy:
 
     def __init__(self, path: str | Path, seed: int) -> None:
         self.view = {"boxes": "pixels"}
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"policy: no such file, {path}")
         try:
             self.entries = yaml.safe_load(Path(path).read_text())
             if not isinstance(self.entries, list) or not self.entries:
@@ -139,7 +141,7 @@ class Policy:
             self.parts: list[RandomCrops | SquareCrops] = []
             for entry in self.entries:
                 self.parts.append(_part(entry, seed, sum(part.crops for part in self.parts)))
-        except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
             raise ValueError(f"policy: {' '.join(str(error).split())}, {path}") from error
         self.crops, self.seed = sum(part.crops for part in self.parts), seed
 

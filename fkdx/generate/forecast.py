@@ -11,6 +11,7 @@ from fkdx.generate.collect import Output
 from fkdx.generate.feed import Feed
 from fkdx.generate.shards import Shard
 from fkdx.image.steps import encode
+from fkdx.labels import LabelFile
 from fkdx.labels.layout import TWO_VIEWS, record_dtype
 from fkdx.labels.writer import default_value_type
 from fkdx.loader import ValidationLoader
@@ -81,10 +82,15 @@ def label_bytes(output: Output, images: int, feed: Feed) -> int:
 
 
 def status(output: Path) -> Told:
-    """How far the job of `output` is: shards done, being done and to do, failed images, time to go."""
+    """How far the job of `output` is: shards done, being done and to do, failed images, time to go.
+
+    Raises FormatError where something else lies there.
+    """
     folder = output.with_name(output.name + ".parts")
     if not folder.exists():
         state = "finished" if output.exists() else "no such job"
+        if state == "finished":
+            LabelFile(output)
         return f"{output}: {state}", {"state": state}
     total = json.loads((folder / "job.json").read_text())["settings"]["shards"]
     reports = [json.loads(path.read_text()) for path in folder.glob("[0-9]*.json")]

@@ -151,7 +151,7 @@ def already_made(outputs: list[Output], settings: dict) -> bool:
     """Whether these outputs are there. FileExistsError where a file of another origin has such a name."""
     report = beside(outputs[0].path, ".report.json")
     ours = report.exists() and json.loads(report.read_text())["settings"] == settings
-    there = [output.path for output in outputs if output.path.exists()]
+    there = [output.path for output in outputs if os.path.lexists(output.path)]  # a link to nothing, too
     if there and not (ours and len(there) == len(outputs)):
         raise FileExistsError(f"generate: the output exists; remove it or choose another, {there[0]}")
     return bool(there)

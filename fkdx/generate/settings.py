@@ -77,6 +77,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"--{name.replace('_', '-')}: got {value}, expected more than 0")
+        _expect(self.output is None or self.output.name, f"--output: got '{self.output}', expected a name")
         if self.status:
             _expect(self.output is not None, "--status needs --output")
             return

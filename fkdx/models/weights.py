@@ -27,6 +27,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"weights: no checkpoint at {path}; expected .safetensors, .pt or .pth.tar")
+    open(path, "rb").close()  # safetensors calls a file that may not be read missing
     try:
         weights = load_state_dict(str(path))
         inner = next((weights[key] for key in WRAPPERS if isinstance(weights.get(key), dict)), None)
@@ -139,6 +140,8 @@ def _in_order(file: bytes) -> bytes:
 
 def trained_facts(path: str | Path) -> dict[str, Any]:
     """What `fkdx train` wrote beside weights: size, mean and std of images, names of the classes, if any."""
+    if not Path(path).is_file():  # nothing comes out of a pipe
+        return {}
     try:
         if str(path).endswith(".safetensors"):
             with safe_open(path, "pt") as file:

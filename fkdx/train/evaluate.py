@@ -66,6 +66,8 @@ def evaluate(
 
 def read_real(path: str) -> list[list[int]]:
     """ImageNet-ReaL's real.json: for the n-th validation image the list of its classes, possibly empty."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"real_labels: no such file, {path}")
     try:
         real = json.loads(Path(path).read_text())
     except ValueError as error:

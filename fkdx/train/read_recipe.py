@@ -78,7 +78,7 @@ def load_yaml(config: str) -> dict[str, Any]:
         )
     try:
         keys = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:  # the last: brackets without end
         raise ValueError(f"recipe: not YAML, {' '.join(str(error).split())}, {path}") from None
     if not isinstance(keys, dict):
         raise ValueError(f"recipe: got {type(keys).__name__}, expected keys and values, {path}")

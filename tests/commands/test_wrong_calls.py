@@ -22,6 +22,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "flat").mkdir()
     shutil.copy(root / "data/train/red/0.jpg", root / "flat/0.jpg")
     (root / "text.txt").write_text("hello")
+    (root / "link.fkdl").symlink_to("nowhere")
     make_teacher(root / "teacher.safetensors", classes=len(CLASSES))
     make_teacher(root / "of ten.safetensors", classes=10)
     for name in ("red", "blue"):
@@ -85,6 +86,8 @@ CALLS = [
     ("generate", {"--policy": "text.txt"}, "policy: expected a list of entries, text.txt"),
     ("generate", {"--device": "gpu"}, "got gpu, expected cpu, cuda, cuda:N or auto"),
     ("generate", {"-o": "labels.fkdl"}, "the output exists; remove it or choose another, labels.fkdl"),
+    ("generate", {"-o": "link.fkdl"}, "the output exists; remove it or choose another, link.fkdl"),
+    ("generate", {"-o": "."}, "--output: got '.', expected a name"),
     ("generate", {"--evaluate": "absent"}, "no such folder, file or pattern, absent"),
     ("train", {"--data": "flat"}, "no image (such as blue/0.jpg), flat, labels.fkdl; give the images the"),
     ("train", {"--labels": None}, "expected --labels FILE, or --hard for the images' own classes"),

@@ -358,11 +358,17 @@ def test_crops_of_a_policy(options: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "- {kind: spiral}", "- {kind: centre}", "- {kind: centre, side: 2}", "{"]
+    "text", ["[]", "- {kind: spiral}", "- {kind: centre}", "- {kind: centre, side: 2}", "{", "[" * 5000]
 )
 def test_policies_that_make_no_sense(options: list[str], tmp_path: Path, text: str, capsys) -> None:
     (tmp_path / "policy.yaml").write_text(text)
     assert "policy: " in refusal(["--policy", str(tmp_path / "policy.yaml"), *options], capsys)
+
+
+def test_a_pipe_is_no_policy(options: list[str], tmp_path: Path, capsys) -> None:
+    """And nobody waits for what comes out of it."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    assert "policy: no such file" in refusal(["--policy", str(tmp_path / "pipe.yaml"), *options], capsys)
 
 
 def test_several_teachers(options: list[str], data: Path, model, tmp_path: Path) -> None:
@@ -444,3 +450,6 @@ def test_maps_give_labels_of_the_same_crops(options: list[str], tmp_path: Path) 
 def test_status_of_nothing(options: list[str], capsys) -> None:
     assert cli.run("generate", ["--status", "--output", options[-1]]) == 0
     assert "no such job" in capsys.readouterr().out
+    Path(options[-1]).write_text("something else")
+    assert cli.run("generate", ["--status", "--output", options[-1]]) == 1
+    assert "this is no label file" in capsys.readouterr().err

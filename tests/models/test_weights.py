@@ -1,5 +1,6 @@
 """Weights are read from whoever wrote them, fit only their own model, and are written with the same bytes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,11 @@ def test_names_that_are_not_ascii_and_weights_without_facts(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(encode_weights(net))
     assert same(load_file(tmp_path / "w.safetensors"), net.state_dict())
     assert trained_facts(tmp_path / "w.safetensors") == {}
+
+
+@pytest.mark.parametrize("name", ["pipe.safetensors", "pipe.pt"])
+def test_weights_do_not_come_out_of_pipes(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert trained_facts(tmp_path / name) == {}
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        read_weights(tmp_path / name)

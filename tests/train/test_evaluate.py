@@ -1,6 +1,7 @@
 """`--evaluate`: exact totals on a validation folder, on numbered folders and with ImageNet-ReaL's labels."""
 
 import json
+import os
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -164,9 +165,11 @@ def test_real_labels_of_something_else_are_refused(toy, tmp_path, capsys, classe
 
 def test_what_cannot_be_evaluated_is_refused(toy, tmp_path, capsys):
     (tmp_path / "bad.json").write_text("[[1")
+    os.mkfifo(tmp_path / "pipe.json")
     for more, words in (
         (["--real-labels", str(tmp_path / "bad.json")], "not JSON"),
         (["--real-labels", str(tmp_path / "no.json")], "no.json"),
+        (["--real-labels", str(tmp_path / "pipe.json")], "no such file"),
         (["--real-labels", *real_labels(tmp_path, TRUTH)[1:]], "the image's name, got blue/0.jpg"),
         (["--init", ""], "nothing to evaluate"),
         (["--init", str(tmp_path / "bad.json")], "cannot read weights"),

@@ -127,6 +127,7 @@ def test_a_saved_recipe_reads_as_itself(tmp_path):
         ("batch_size: -4", "batch_size, got -4"),
         ("- lr", "expected keys and values"),
         ("lr: [", "not YAML"),
+        ("[" * 5000, "not YAML"),
         ("lr: -1", "lr, got -1.0, expected at least 0"),
         ("lr: .nan", "lr, got nan, expected at least 0"),
         ("temperature: 0", "temperature, got 0.0, expected more than 0"),
