@@ -99,9 +99,7 @@ class LabelWriter:
         self.repair = repair
         self.repairs = dict.fromkeys(("boxes", "values", "sums", "ids", "duplicates"), 0)
         if classes is not None and len(classes) != num_classes:
-            raise ValueError(
-                f"LabelWriter: classes, got {len(classes)} names, expected {num_classes}, {path}"
-            )
+            refuse("LabelWriter", "classes", f"{len(classes)} names", num_classes, path)
         if classes is not None and not all(isinstance(name, str) for name in classes):
             refuse("LabelWriter", "classes", list(classes)[:3], "names, as text", path)
         if classes is not None and len(set(classes)) < len(classes):
