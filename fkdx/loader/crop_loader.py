@@ -335,7 +335,8 @@ class CropLoader:
         m = self.crops_per_image
         rows = part.pending.slot[i * m : (i + 1) * m]
         image = part.plan.work.images[i]
-        for shift in range(1, _HOPELESS + 1):
+        tries = min(_HOPELESS, len(order))
+        for shift in range(1, tries):
             self._count_skip(image, error)
             slots = rows, self._partner_slot()
             other = self._submit(epoch, order, part.positions[i : i + 1] + shift, slots, urgent=True)
@@ -345,7 +346,10 @@ class CropLoader:
                 part.plan.replace(i, other.plan)
                 return
             error = errors[0]
-        raise RuntimeError(f"CropLoader: {_HOPELESS} images in a row are unreadable; the last one: {error}")
+        self._count_skip(image, error)
+        if tries == len(order):
+            raise RuntimeError(f"CropLoader: none of the {tries} images can be read; the last one: {error}")
+        raise RuntimeError(f"CropLoader: {tries} images in a row are unreadable; the last one: {error}")
 
     def _count_skip(self, file: int, error: Exception) -> None:
         key = self.pool.store.keys[file]

@@ -81,13 +81,20 @@ def test_skip_shows_the_next_image_on_every_rank_alike(spoiled: Data, drop_last:
         assert row[4] == tuple(labels[row[0]].ids[row[1]].tolist()), "the label is the substitute's own"
 
 
-@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
-def test_nothing_readable_is_an_error(data: Data, tmp_path: Path) -> None:
-    for key in data.keys:
-        (tmp_path / key).parent.mkdir(exist_ok=True)
-        (tmp_path / key).touch()
-    with pytest.raises(RuntimeError, match="100 images in a row"):
-        next(iter(CropLoader(tmp_path, data.labels, 8, 2, on_error="skip")))
+@pytest.mark.parametrize(
+    ("images", "tried", "text"),
+    [(23, 23, "none of the 23 images can be read"), (120, 100, "100 images in a row are unreadable")],
+)
+def test_nothing_readable_is_an_error(tmp_path: Path, images: int, tried: int, text: str) -> None:
+    """Each image is tried once, a hundred of them at most."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for number in range(images):
+        (folder / f"{number}.jpg").touch()
+    loader = CropLoader(tmp_path, None, 1, 1, on_error="skip")
+    with pytest.warns(UserWarning, match="skipped"), pytest.raises(RuntimeError, match=text):
+        next(iter(loader))
+    assert len(loader.skipped) == tried
 
 
 def jpeg(width: int = 64, height: int = 48, **options: object) -> bytes:
