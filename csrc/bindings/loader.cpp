@@ -250,6 +250,7 @@ void bind_loader(py::module_& m) {
       .def("cancel", &Pending::cancel)
       .def("waiting", [](const Pending& self) { return self.in_state(State::kWaiting); })
       .def("failed", [](const Pending& self) { return self.in_state(State::kFailed); })
+      .def("cancelled", [](const Pending& self) { return self.in_state(State::kCancelled); })
       .def("foreign", [](const Pending& self) { return self.in_state(State::kForeign); })
       .def("raise_error", &Pending::raise_error, "image"_a)
       .def("encoded", &Pending::encoded, "image"_a)

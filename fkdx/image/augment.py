@@ -18,6 +18,7 @@ from torchvision.transforms import functional as F
 from fkdx.errors import expect
 from fkdx.image.random_boxes import Draws, crop_stream
 from fkdx.image.steps import FORM, Step
+from fkdx.system import submit
 
 _expect = partial(expect, "augment")
 
@@ -80,7 +81,8 @@ def augment_rows(crops: np.ndarray, steps: Sequence[Sequence[Step]], threads: in
             crops[row] = augmented(crops[row], steps[row])
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(change, range(len(steps))))
+        for done in [submit(pool, change, row) for row in range(len(steps))]:
+            done.result()
 
 
 # ---- drawing --------------------------------------------------------------------------------------------

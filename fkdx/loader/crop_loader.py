@@ -37,6 +37,7 @@ from fkdx.loader.sampler import CURRICULA, Choice, Sampler
 from fkdx.loader.slots import Device, make_slots, send
 from fkdx.loss.target import KINDS, LabelKind
 from fkdx.stores import Store, check_random_access, open_store
+from fkdx.system import submit
 
 _HEAD_START = 0.002  # seconds for the caller, who frees the last batch and needs the interpreter for it
 _PLANNER = "fkdx-planner"  # the name of its threads begins so
@@ -259,7 +260,7 @@ class CropLoader:
             # Here, in the caller's thread: it has chosen the CUDA device to which pinned memory belongs.
             for step in islice(steps, ahead - len(begun)):
                 slots = self._slots.take(), self._partner_slot()
-                begun.append(planner.submit(self._begin, epoch, order, step, slots, wait))
+                begun.append(submit(planner, self._begin, epoch, order, step, slots, wait))
 
         try:
             begin(self.prefetch)

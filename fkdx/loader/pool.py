@@ -21,7 +21,7 @@ from fkdx.image import decode_crops, image_size, validation_crop
 from fkdx.image.crops import Interpolation, Resample
 from fkdx.labels import boxes_from_ratios
 from fkdx.stores import Store, entry_table
-from fkdx.system import available_cores
+from fkdx.system import available_cores, called, rest_at_exit, submit
 
 Step = TypeVar("Step")
 Begun = TypeVar("Begun")
@@ -41,14 +41,9 @@ def run_ahead(begin: Callable[[Step], Begun], steps: Iterable[Step], depth: int)
 
     An exception of `begin` waits for its turn, so that it reaches the caller at the step to which it belongs.
     """
-    waiting: deque[Future] = deque()
+    waiting: deque[Future[Begun]] = deque()
     for step in steps:
-        future: Future = Future()
-        try:
-            future.set_result(begin(step))
-        except Exception as error:
-            future.set_exception(error)
-        waiting.append(future)
+        waiting.append(called(begin, step))
         if len(waiting) > depth:
             yield waiting.popleft().result()
     while waiting:
@@ -157,22 +152,26 @@ class ImagePool:
         """
         places = self.store.places(work.images)
         encoded, unread = self._read(work.images) if self.store.sequential else ([], {})
-        native = self._pool.submit(
-            self._native_view if view is None else view.native(),
-            places,
-            work.images,
-            work.counts,
-            slot[: len(work.flips)],
-            work.boxes,
-            work.flips,
-            work.ratios,
-            work.sizes,
-            work.streams,
-            work.first_crops,
-            urgent,
-            self._entries,
-            encoded,
-        )
+        try:
+            native = self._pool.submit(
+                self._native_view if view is None else view.native(),
+                places,
+                work.images,
+                work.counts,
+                slot[: len(work.flips)],
+                work.boxes,
+                work.flips,
+                work.ratios,
+                work.sizes,
+                work.streams,
+                work.first_crops,
+                urgent,
+                self._entries,
+                encoded,
+            )
+        except RuntimeError:  # it is closed, or of another process
+            rest_at_exit()
+            raise
         return Pending(self, native, work, slot, view or self.view, unread)
 
     def _read(self, images: list[int]) -> tuple[list[bytes], dict[int, Exception]]:
@@ -204,8 +203,10 @@ class Pending:
         self._foreign_sizes: dict[int, tuple[int, int]] = {}
 
     def finish(self) -> dict[int, Exception]:
-        """Waits until all rows are written; returns the errors by the image's place in the batch, in
-        order."""
+        """Waits until all rows are written; returns the errors by the image's place in the batch, in order.
+
+        RuntimeError if the pool was closed before they were.
+        """
         begun = time.monotonic()
         while not self._native.wait(_TURN_SECONDS):
             if time.monotonic() - begun > _STUCK_SECONDS:
@@ -215,6 +216,9 @@ class Pending:
                     f"loader: no image arrived for {_STUCK_SECONDS:.0f} s; still waiting for {waiting[:3]}",
                     stacklevel=2,
                 )
+        if self._native.cancelled():
+            rest_at_exit()
+            raise RuntimeError("loader: closed while it was being used, make another one")
         errors = {}
         for i in self._native.failed():
             try:
@@ -225,7 +229,7 @@ class Pending:
         foreign = self._native.foreign()
         self._pool.foreign += len(foreign)
         with ThreadPoolExecutor(self._pool.threads) if foreign else nullcontext() as threads:
-            for i, done in [(i, threads.submit(self._decode_foreign, i)) for i in foreign]:
+            for i, done in [(i, submit(threads, self._decode_foreign, i)) for i in foreign]:
                 if isinstance(error := done.exception(), _C.ImageError):
                     errors[i] = _C.ImageError(f"{error}, {self._path(i)}")
                 elif error:
@@ -234,7 +238,8 @@ class Pending:
 
     def ready(self) -> bool:
         """Whether all rows are written already, with no error and nothing left for Pillow."""
-        return self._native.wait(0) and not self._native.failed() and not self._native.foreign()
+        native = self._native
+        return native.wait(0) and not (native.failed() or native.foreign() or native.cancelled())
 
     def warned(self) -> list[int]:
         """The images of whose file libjpeg said something that changes no pixel; after `finish`."""

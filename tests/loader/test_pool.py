@@ -20,7 +20,7 @@ from guard import PATIENCE
 from loading import evict
 from PIL import Image
 
-from fkdx import CropLoader
+from fkdx import CropLoader, ValidationLoader
 from fkdx.loader.slots import DeviceSlots, in_one_piece, make_slots
 
 
@@ -192,10 +192,11 @@ def test_several_loaders_at_once(root: Path) -> None:
 
 def script_of(root: Path, body: str) -> list[str]:
     head = f"""
-import os, sys
-from fkdx import CropLoader
+import os, sys, threading, time
+from fkdx import CropLoader, ValidationLoader
+ROOT = {str(root)!r}
 def make(**options):
-    return CropLoader({str(root)!r}, None, 8, 2, **{{"size": 16, "threads": 2, "on_error": "skip"}} | options)
+    return CropLoader(ROOT, None, 8, 2, **{{"size": 16, "threads": 2, "on_error": "skip"}} | options)
 """
     return [sys.executable, "-W", "ignore", "-c", head + body]
 
@@ -205,11 +206,91 @@ def run(root: Path, body: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_exit_in_the_middle_of_a_pass(root: Path) -> None:
-    done = run(
-        root, "loader = make(size=512, prefetch=4); batches = iter(loader); next(batches); print('bye')"
+@pytest.mark.parametrize(
+    ("end", "code", "error"),
+    [("", 0, ""), ("sys.exit(3)", 3, ""), ("os._exit(4)", 4, ""), ("raise ValueError('mine')", 1, "mine")],
+)
+def test_exit_in_the_middle_of_a_pass(root: Path, end: str, code: int, error: str) -> None:
+    begin = "loaders = make(size=512, prefetch=4), ValidationLoader(ROOT, 4, 256, on_error='skip')\n"
+    for_both = "passes = [iter(loader) for loader in loaders]; [next(one) for one in passes]\n"
+    done = run(root, f"{begin}{for_both}print('bye', flush=True)\n{end}")
+    assert (done.returncode, done.stdout) == (code, "bye\n")
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if not line.startswith(("Traceback", "  File"))] == (
+        [f"ValueError: {error}"] if error else []
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "bye\n", "")
+
+
+AFTER_MAIN = """
+def count():
+    threading.main_thread().join()
+    loaders = make(), ValidationLoader(ROOT, 4, 16, on_error="skip")
+    print(*[sum(len(batch.keys) for batch in loader) for loader in loaders])
+threading.Thread(target=count).start()
+"""
+
+
+@pytest.mark.slow
+def test_a_thread_that_goes_on_after_the_main_thread(root: Path, tmp_path: Path) -> None:
+    """Executors of Python take nothing more by then."""
+    images = shutil.copytree(root, tmp_path / "images")
+    Image.new("RGB", (50, 40)).save(images / "a" / "0.jpg", "PNG")
+    done = run(images, AFTER_MAIN)
+    assert (done.stdout, done.stderr, done.returncode) == ("80 39\n", "", 0)
+
+
+AT_REST = """
+import atexit, sys, threading, time
+
+def names(frame):
+    return [frame.f_code.co_name, *names(frame.f_back)] if frame else []
+
+def wait_for_rest():
+    begun, resting = time.monotonic(), 0
+    while resting < 2 and time.monotonic() < begun + 60:
+        time.sleep(0.01)
+        resting = sum("rest_at_exit" in names(frame) for frame in sys._current_frames().values())
+    print(resting)
+
+atexit.register(wait_for_rest)  # before all others, so that it is called after them
+"""
+DAEMONS = """
+seen = [0, 0]
+def work(number, loader):
+    while True:
+        for batch in loader:
+            seen[number] += 1
+loaders = make(), ValidationLoader(ROOT, 4, 16, on_error="skip")
+for one in enumerate(loaders):
+    threading.Thread(target=work, args=one, daemon=True).start()
+while min(seen) < 5:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.slow
+def test_daemon_threads_rest_when_the_program_ends(root: Path) -> None:
+    """Each printed an error of concurrent.futures or of a closed pool."""
+    command = script_of(root, DAEMONS)
+    command[-1] = AT_REST + command[-1]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr, done.returncode) == ("2\n", "", 0)
+
+
+@pytest.mark.filterwarnings("ignore:CropLoader. skipped")
+def test_a_loader_that_is_closed_while_it_is_used(root: Path) -> None:
+    """No batch has pixels that no thread has written."""
+    for make in (make_loader, lambda root: ValidationLoader(root, 4, 64, threads=2, on_error="skip")):
+        expected = [batch.images for batch in make(root)]
+        loader = make(root)
+        batches = iter(loader)
+        found = [next(batches).images]
+        loader.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            found += [batch.images for batch in batches]
+        assert len(found) < len(expected)
+        for images, wanted in zip(found, expected):
+            assert torch.equal(images, wanted)
 
 
 FORK = """
