@@ -286,7 +286,8 @@ def _checked_crops(name: str, boxes: npt.ArrayLike, flips: npt.ArrayLike) -> tup
         refuse(name, "boxes", f"{boxes.dtype} {boxes.shape}", "integers (m, 4)")
     if flips.shape != boxes.shape[:1]:
         refuse(name, "flips", flips.shape, boxes.shape[:1])
-    if flips.dtype != bool and flips.size and not (flips.dtype.kind in "iu" and np.isin(flips, (0, 1)).all()):
+    bits = flips.dtype == bool or (flips.dtype.kind in "iuf" and np.isin(flips, (0, 1)).all())
+    if not bits and flips.size:
         refuse(name, "flips", f"{flips.dtype} {flips[:4].tolist()}", "bool, or 0 and 1")
     if boxes.size and (boxes.min() < -(2**31) or boxes.max() >= 2**31):
         refuse(name, "boxes", f"{boxes.min()} .. {boxes.max()}", "32-bit integers")

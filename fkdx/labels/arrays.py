@@ -126,7 +126,8 @@ class GivenArrays:
 
 def _bools(name: str, array: ArrayLike) -> np.ndarray:
     array = np.asarray(array)
-    if array.dtype != bool and array.size and not (array.dtype.kind in "iu" and np.isin(array, (0, 1)).all()):
+    bits = array.dtype == bool or (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all())
+    if not bits and array.size:
         raise ValueError(f"{name}, got {array.dtype} {array.ravel()[:4].tolist()}, expected bool, or 0 and 1")
     return array.astype(bool, copy=False)
 
