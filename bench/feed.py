@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -93,6 +92,7 @@ def one_run(args: argparse.Namespace, folder: str, name: str, threads: str, rate
     import loader
     import loader_systems
     import torch
+    from processes import cpu_seconds, resident
 
     from fkdx.stores import ImageFolder
 
@@ -126,32 +126,6 @@ def take(batches: Iterator, interval: float, seconds: float) -> tuple[float, int
         got = time.perf_counter()
         waited, count, free = waited + got - asked, count + 1, max(free, got) + interval
     return waited, count
-
-
-def family() -> list[int]:
-    """This process and its children: the workers of a DataLoader."""
-    ids = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [os.getpid(), *map(int, ids)]
-
-
-def cpu_seconds() -> float:
-    """Of this process and its children, those that ended included."""
-    ticks = 0
-    for process in family()[1:]:
-        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-        ticks += int(fields[11]) + int(fields[12])
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK") + ended.ru_utime + ended.ru_stime
-
-
-def resident() -> int:
-    """Bytes, without counting twice what processes share."""
-    total = 0
-    for process in family():
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) << 10
-    return total
 
 
 def print_row(name: str, rate: int, cores: str, found: dict) -> None:

@@ -166,7 +166,7 @@ def measure_table(args: argparse.Namespace) -> dict:
 
 def one_turn(batches: Iterator, batch: int, seconds: float, clock: str) -> float:
     """Crops a second. Closing the generator ends its workers."""
-    from feed import cpu_seconds
+    from processes import cpu_seconds
 
     now = time.perf_counter if clock == "wall" else cpu_seconds
     for _ in range(2):
