@@ -117,9 +117,6 @@ uint8_t log8_code(double probability) {
   return static_cast<uint8_t>(std::clamp(std::nearbyint(code), 1.0, 255.0));
 }
 
-// The first probability with rest = 1: what the others, and the code of the rest, leave.
-float first_left(double others) { return static_cast<float>(std::max(0.0, 1 - others)); }
-
 void encode_log8(const RecordFields& fields, const float* values, uint32_t kept, RecordWriter* record) {
   double left = 1;
   for (uint32_t k = 0; k < kept; ++k) left -= values[k];
@@ -143,7 +140,7 @@ void encode_log8(const RecordFields& fields, const float* values, uint32_t kept,
 
 void decode_log8(const RecordFields& fields, const Record& record, uint32_t kept, float* values) {
   record.each(fields.values, [values](uint32_t k, uint32_t raw) { values[k] = kLog8.level[raw]; });
-  if (record.get(fields.rest)) put_first_left(values, kept);
+  put_first(values, kept, record.get(fields.rest));
 }
 
 // ---- int8: embeddings ------------------------------------------------------------------------------------
@@ -337,12 +334,6 @@ void decode_crop(const Layout& layout, const RecordFields& fields, const uint8_t
 }
 
 const float* log8_levels() { return kLog8.level.data(); }
-
-void put_first_left(float* values, uint32_t kept) {
-  double others = 0;
-  for (uint32_t k = 0; k < kept; ++k) others += values[k];
-  values[0] = first_left(others);
-}
 
 bool is_log8_level(float value) {
   return float_to_half(kLog8.level[log8_code(value)]) == float_to_half(value);

@@ -46,8 +46,16 @@ void decode_crop(const Layout& layout, const RecordFields& fields, const uint8_t
 // The probability of each of the 256 codes of log8.
 const float* log8_levels();
 
-// Sets the first of a row's probabilities to what the others, and the code in its own place, leave.
-void put_first_left(float* values, uint32_t kept);
+// The first probability of a row with rest = 1: what the others, and the code in its own place, leave.
+inline float first_left(double others) { return static_cast<float>(others < 1 ? 1 - others : 0); }
+
+// Replaces the first of a row's probabilities if rest is 1; without a branch, which nobody could predict.
+inline void put_first(float* values, uint32_t kept, uint32_t rest) {
+  double others = 0;
+  for (uint32_t k = 0; k < kept; ++k) others += values[k];
+  const float choices[] = {values[0], first_left(others)};
+  values[0] = choices[rest];
+}
 
 // Whether a probability is that of a log8 code, in the precision of float16.
 bool is_log8_level(float value);

@@ -269,7 +269,8 @@ Block LabelFile::find_crops(uint64_t image, const int64_t* crops, size_t count,
                              block.entry.crops, ", ", path());
     const uint64_t begin = block.fields.stride * static_cast<uint64_t>(crops[i]);
     __builtin_prefetch(block.data + begin / 8);
-    __builtin_prefetch(block.data + (begin + block.fields.stride - 1) / 8);
+    const uint64_t end = begin + block.fields.stride - 1, read = begin + block.fields.values.at;
+    __builtin_prefetch(block.data + std::max(end / 8, read / 8 + kSpare - 1));
   }
   __builtin_prefetch(block.data + block.size.flips);
   return block;

@@ -151,6 +151,7 @@ FKDX_WITH_AVX2 bool TopkRecords::read_avx2(const TopkRecords& records, const Cal
   const __m256i last = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 0, 0, 0, 0),
                                         _mm256_set1_epi32(static_cast<int>(kept) - 4));
   const __m256i last_class = _mm256_set1_epi32(static_cast<int>(records.classes_) - 1);
+  const float* levels = log8_levels();
   __m256i wrong = _mm256_setzero_si256();
   for (size_t i = 0; i < call.count; ++i) {
     const auto crop = static_cast<uint64_t>(call.crops[i]);
@@ -165,9 +166,9 @@ FKDX_WITH_AVX2 bool TopkRecords::read_avx2(const TopkRecords& records, const Cal
     const __m256i raw = items(records.values_, call.block, record + fields.values.at);
     float* values = call.out.values + kept * i;
     if (records.log8_) {  // any code is in range
-      store(_mm256_castps_si256(_mm256_i32gather_ps(log8_levels(), raw, 4)), last, kept, values);
+      store(_mm256_castps_si256(_mm256_i32gather_ps(levels, raw, 4)), last, kept, values);
       const uint64_t rest = record + fields.rest.at;
-      if (call.block[rest / 8] >> (rest & 7) & 1) put_first_left(values, kept);
+      put_first(values, kept, call.block[rest / 8] >> (rest & 7) & 1);
     } else {
       const __m256 found = floats_of_halves(raw);
       store(_mm256_castps_si256(found), last, kept, values);
