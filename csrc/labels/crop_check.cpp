@@ -48,6 +48,16 @@ bool values_ok(const Layout& layout, const float* values) {
   return right;
 }
 
+// What exp of the classes that are not kept adds up to, as a logarithm: that of nothing where all are kept.
+bool tail_ok(const Layout& layout, float tail) {
+  return layout.kept == layout.classes ? std::isinf(tail) && tail < 0 : std::isfinite(tail);
+}
+
+std::string tail_fault(const Layout& layout, float tail) {
+  return message("tail, got ", tail, ", expected ",
+                 layout.kept == layout.classes ? "-inf where all classes are kept" : "a finite number");
+}
+
 std::string id_fault(const Layout& layout, int32_t id) {
   return message("class id, got ", id, ", expected 0 to ", layout.classes - 1);
 }
@@ -105,9 +115,9 @@ class RowCheck {
   std::string run(const CropArrays& crop) {
     wrong_.clear();
     std::string fault = check_ids(crop);
+    for (uint32_t k : wrong_) blank(crop, k);  // they take no part in the sum
     if (fault.empty() && layout_.value_count()) fault = check_values(crop);
     if (!fault.empty()) return fault;
-    for (uint32_t k : wrong_) blank(crop, k);
     if (layout_.id_count()) sort_row(crop);
     return "";
   }
@@ -214,8 +224,7 @@ bool in_range(const Layout& layout, const CropBounds& bounds, const CropArrays& 
     right &= static_cast<uint32_t>(crop.ids[k]) < layout.classes;
   }
   if (crop.values) right &= values_ok(layout, crop.values);
-  const bool all = layout.kept == layout.classes;  // then the tail is the logarithm of nothing
-  if (crop.tails && !all) right &= std::isfinite(*crop.tails);
+  if (crop.tails) right &= tail_ok(layout, *crop.tails);
   return right && (!crop.partners || mix_fault(layout, bounds, crop).empty());
 }
 
@@ -234,8 +243,7 @@ std::string range_fault(const Layout& layout, const CropBounds& bounds, const Cr
   for (uint32_t k = 0; crop.values && k < layout.value_count(); ++k) {
     if (!value_ok(layout.probabilities(), crop.values[k])) return value_fault(layout, crop.values[k]);
   }
-  if (crop.tails && !std::isfinite(*crop.tails))
-    return message("tail, got ", *crop.tails, ", expected finite");
+  if (crop.tails && !tail_ok(layout, *crop.tails)) return tail_fault(layout, *crop.tails);
   return mix_fault(layout, bounds, crop);
 }
 

@@ -1,14 +1,41 @@
 """What users give LabelWriter as arrays, checked and converted to those that the codec takes."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fkdx.errors import refuse
 from fkdx.labels import layout
+from fkdx.labels.dataset import check_key
 from fkdx.labels.file import Mixes
 
 Arrays = dict[str, np.ndarray]
+
+
+def partner_numbers(images: Sequence[str] | None, mix_size: int, path: str | os.PathLike) -> dict[str, int]:
+    """The number in the file of every image that crops may be mixed with, by key; empty where none are.
+
+    Raises ValueError, naming the file's `path`, where its writer was given one of both alone, or a key that
+    no file can hold or that is there twice.
+    """
+    if (images is None) != (mix_size == 0):
+        raise ValueError(f"LabelWriter: mixed crops need both `images` and `mix_size`; give both, {path}")
+    if not 0 <= mix_size <= layout.MAX_SIDE:
+        refuse("LabelWriter", "mix_size", mix_size, f"1 to {layout.MAX_SIDE} pixels", path)
+    try:
+        names = sorted(check_key(key) for key in images or ())
+    except ValueError as error:
+        raise ValueError(f"LabelWriter: images: {error}, {path}") from None
+    numbers = {name.decode(): number for number, name in enumerate(names)}
+    if len(numbers) < len(names):
+        repeated = next(one for one, other in pairwise(names) if one == other).decode()
+        refuse("LabelWriter", "images", f"'{repeated}' twice", "each once", path)
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -60,19 +87,24 @@ class GivenArrays:
     def image_size(self, image_size: tuple[int, int] | None) -> tuple[int, int]:
         if self.ratios:
             return (0, 0)
-        if image_size is None or not all(1 <= size <= 65_535 for size in image_size):
+        sides = () if image_size is None else tuple(image_size)
+        whole = all(isinstance(side, Integral) and 1 <= side <= layout.MAX_SIDE for side in sides)
+        if len(sides) != 2 or not whole:
             raise ValueError(f"image_size, got {image_size}, expected (height, width) of 1 to 65535 pixels")
-        height, width = image_size
-        return int(height), int(width)
+        return int(sides[0]), int(sides[1])
 
     def image_sizes(self, count: int, image_sizes: ArrayLike | None) -> np.ndarray:
         """(N, 2) uint16 heights and widths; zeros with ratios."""
         if self.ratios:
             return np.zeros((count, 2), np.uint16)
         sizes = np.asarray(image_sizes)
-        if sizes.shape != (count, 2) or sizes.min(initial=1) < 1 or sizes.max(initial=1) > 65_535:
+        if (
+            sizes.shape != (count, 2)
+            or sizes.dtype.kind not in "iu"
+            or not 1 <= sizes.min(initial=1) <= sizes.max(initial=1) <= layout.MAX_SIDE
+        ):
             raise ValueError(
-                f"image_sizes, got shape {sizes.shape}, expected ({count}, 2) of 1 to 65535 pixels"
+                f"image_sizes, got shape {sizes.shape}, expected ({count}, 2) of 1 to 65535 whole pixels"
             )
         return np.ascontiguousarray(sizes, np.uint16)
 
@@ -113,7 +145,14 @@ class GivenArrays:
             partners = [0 if key is None else self.partners[key] for key in mixes.partners]
         except KeyError as error:
             raise ValueError(f"partner, got {error}, expected one of `images`") from None
-        operations = _integers("operations", mixes.operations, (count,)).astype(np.uint8)
+        operations = _integers("operations", mixes.operations, (count,))
+        if operations.size and not 0 <= operations.min() <= operations.max() <= layout.MIXED:
+            raise ValueError(f"operations, got {operations.max()}, expected 0 to {layout.MIXED}")
+        pairs = zip(mixes.partners, operations.tolist())
+        alone = [crop for crop, (key, operation) in enumerate(pairs) if key is None and operation]
+        if alone:
+            raise ValueError(f"partner, got none of crop {alone[0]}, which is mixed, expected a key")
+        operations = operations.astype(np.uint8)
         operations |= _bools("flips", mixes.flips) * np.uint8(layout.PARTNER_FLIPPED)
         return {
             "partners": np.array(partners, np.uint32).reshape(count),

@@ -19,6 +19,7 @@ MAGIC = b"\x89FKDX\r\n\x1a"
 END_MAGIC = b"DXKF"
 VERSION = (1, 0)
 MAX_CROPS = 65_535
+MAX_SIDE = 65_535  # pixels
 MAX_HEADER = 64 << 20
 MAX_KEY_BYTES = 2**32 - 1  # where each begins is a u32
 MAX_EMBEDDING = 8192  # values

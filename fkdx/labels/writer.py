@@ -14,7 +14,7 @@ from fkdx._version import __version__
 from fkdx.errors import refuse
 from fkdx.files import AtomicFile
 from fkdx.labels import layout
-from fkdx.labels.arrays import GivenArrays
+from fkdx.labels.arrays import GivenArrays, partner_numbers
 from fkdx.labels.dataset import check_key
 from fkdx.labels.file import ImageLabels, LabelFile, Mixes
 from fkdx.labels.layout import align64
@@ -111,9 +111,7 @@ class LabelWriter:
                 refuse("LabelWriter", name, repr(value)[:80], "a dict, which becomes a JSON object", path)
         if crops is not None and not 1 <= crops <= layout.MAX_CROPS:
             raise ValueError(f"LabelWriter: crops, got {crops}, expected 1 to {layout.MAX_CROPS}, {path}")
-        if (images is None) != (mix_size == 0):
-            raise ValueError(f"LabelWriter: mixed crops need both `images` and `mix_size`; give both, {path}")
-        self._partners = {key: i for i, key in enumerate(sorted(images, key=str.encode))} if images else {}
+        self._partners = partner_numbers(images, mix_size, path)
         required = layout.RATIO_BOXES * ratios + layout.TWO_VIEWS * (images is not None)
         required += layout.EXTRA_OPERATIONS * (extra is not None)
         if value_type is None:
@@ -184,7 +182,8 @@ class LabelWriter:
             values: (M, K), or (M, C) for dense kinds: probabilities or logits; none for hard labels; the
                 embeddings of a crop one behind the other.
             image_size: (H, W) of the decoded image in pixels; not needed with `ratios`.
-            tails: (M,) for `topk_logits`: the log of the sum of exp over the classes that are not kept.
+            tails: (M,) for `topk_logits`: the log of the sum of exp over the classes that are not kept; minus
+                infinity where all are.
             mixes: what the crops were mixed with, if the writer was given `images`.
             extra: parameters of further operations, if the writer was given `extra`.
 
@@ -300,7 +299,7 @@ class LabelWriter:
         """Adds what another file counted while it was written: repairs, and if all its images were `copied`
         with `copy_image`, the moments of its embeddings."""
         for fault, count in labels.header.get("repairs", {}).items():
-            self.repairs[fault] += count
+            self.repairs[fault] = self.repairs.get(fault, 0) + count  # a later version may mend more
         if self._sizes and copied:
             self._count(list(labels.moments.values()))
 

@@ -81,6 +81,23 @@ def test_mended_entries_lose_their_probability(tmp_path: Path) -> None:
     assert LabelFile(tmp_path / "x.fkdl")["bad"].values.tolist() == [[0.25, 0]]
 
 
+@pytest.mark.parametrize("ids", [[[3, 3]], [[3, 10]]])
+def test_mended_entries_take_no_part_in_the_sum(tmp_path: Path, ids: list) -> None:
+    with writer(tmp_path / "x.fkdl", repair=True) as labels:
+        labels.add("bad", **CROP | {"ids": ids, "values": [[0.75, 0.5]]})
+    labels = LabelFile(tmp_path / "x.fkdl")
+    assert (labels["bad"].ids.tolist(), labels["bad"].values.tolist()) == ([[3, 0]], [[0.75, 0]])
+    assert labels.header["repairs"]["sums"] == 0
+
+
+def test_what_a_later_version_mended_is_counted_on(tmp_path: Path) -> None:
+    with writer(tmp_path / "x.fkdl") as labels:
+        labels._header["repairs"] = {"flips": 3}
+    with writer(tmp_path / "y.fkdl") as labels:
+        labels.add_counts(LabelFile(tmp_path / "x.fkdl"))
+    assert LabelFile(tmp_path / "y.fkdl").header["repairs"]["flips"] == 3
+
+
 @pytest.mark.parametrize(
     "key", ["", "/a", "a/", "a//b", "../a", "a/..", ".", "a/./b", "a\\b", "a\0", "a\nb", "C:/a"]
 )
@@ -119,6 +136,8 @@ def test_other_keys(tmp_path: Path) -> None:
         ({"image_size": None}, "image_size"),
         ({"image_size": (0, 5)}, "image_size"),
         ({"image_size": (4, 65_536)}, "image_size"),
+        ({"image_size": (4.5, 5)}, "image_size"),
+        ({"image_size": (4, 5, 3)}, "image_size"),
         ({"extra": b"x"}, "extra"),
         ({"mixes": Mixes([], [], [], [], [], [])}, "mixes"),
     ],
@@ -153,6 +172,9 @@ def test_wrong_arguments_of_add(tmp_path: Path, change: dict, text: str) -> None
         ({"provenance": {"accuracy": float("nan")}}, "header, Out of range float"),
         ({"images": ["a"]}, "mix_size"),
         ({"mix_size": 3}, "images"),
+        ({"images": ["a"], "mix_size": 65_536}, "mix_size, got 65536, expected 1 to 65535"),
+        ({"images": ["b", "a", "b"], "mix_size": 3}, "images, got 'b' twice"),
+        ({"images": ["a", "../b"], "mix_size": 3}, r"images: key: path, got '\.\./b'"),
     ],
 )
 def test_wrong_arguments_of_the_writer(tmp_path: Path, options: dict, text: str) -> None:
@@ -167,6 +189,8 @@ def test_wrong_arguments_of_the_writer(tmp_path: Path, options: dict, text: str)
         ({"partners": ["c"]}, "partner"),
         ({"lambdas": [1.5]}, "lambda"),
         ({"operations": [8]}, "operation"),
+        ({"operations": [257]}, "operations, got 257"),
+        ({"partners": [None]}, "partner, got none of crop 0"),
         ({"mix_boxes": [[0, 0, 33, 1]]}, "mix box"),
         ({"boxes": [[0, 0, 0, 1]]}, "partner box"),
     ],
@@ -201,6 +225,15 @@ def test_logits(tmp_path: Path) -> None:
         ]:
             with pytest.raises(ValueError, match=text):
                 labels.add("b", **crop | change)
+
+
+@pytest.mark.parametrize("tail", [np.nan, np.inf, 0.5])
+def test_where_all_classes_are_kept_nothing_is_left_for_a_tail(tmp_path: Path, tail: float) -> None:
+    crop = CROP | {"ids": [[0, 1]], "values": [[2.0, 1.0]]}
+    with writer(tmp_path / "x", kind="topk_logits", num_classes=2, k=2) as labels:
+        labels.add("a", **crop, tails=[-np.inf])
+        with pytest.raises(ValueError, match=r"tail, got .* expected -inf where all classes are kept"):
+            labels.add("b", **crop, tails=[tail])
 
 
 def test_nothing_is_left_behind_after_an_exception(tmp_path: Path) -> None:
