@@ -381,7 +381,8 @@ void bind_labels(py::module_& m) {
       .def("gather_mixes", &gather_mixes, py::arg("images"), py::arg("crops"))
       .def(
           "verify", [](const LabelSet& set, size_t file) { set.files().at(file)->verify(); }, py::arg("file"),
-          py::call_guard<Unlocked>());
+          py::call_guard<Unlocked>())
+      .def("check_images", &LabelSet::check_images, py::call_guard<Unlocked>());
   py::class_<LabelCodec>(m, "LabelCodec")
       .def(py::init<int, int, int, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t>(), py::arg("kind"),
            py::arg("encoding"), py::arg("value_type"), py::arg("num_classes"), py::arg("k"),

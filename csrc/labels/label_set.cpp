@@ -33,8 +33,8 @@ LabelSet::LabelSet(const std::vector<std::string>& paths, Io io) : starts_{0} {
   if (files_.size() > 1 && first().layout().two_views()) number_images();
 }
 
-// For every image of every file, where the set counts it: one walk through all keys in their order.
-std::vector<std::vector<LabelSet::Entry>> LabelSet::owners() const {
+template <typename Visit>
+void LabelSet::each_image(Visit visit) const {
   const auto key = [this](Entry entry) { return files_[entry.file]->key(entry.image); };
   const auto later = [&key](Entry a, Entry b) {
     const int order = key(a).compare(key(b));
@@ -45,7 +45,6 @@ std::vector<std::vector<LabelSet::Entry>> LabelSet::owners() const {
     files_[file]->check_keys();
     if (files_[file]->images() > 0) next.push({file, 0});
   }
-  std::vector<std::vector<Entry>> owners(files_.size());
   std::vector<Entry> same;
   while (!next.empty()) {
     const Entry entry = next.top();
@@ -53,11 +52,25 @@ std::vector<std::vector<LabelSet::Entry>> LabelSet::owners() const {
     same.push_back(entry);
     if (entry.image + 1 < files_[entry.file]->images()) next.push({entry.file, entry.image + 1});
     if (!next.empty() && key(next.top()) == key(entry)) continue;
-    const Entry owner = this->owner(same);
-    for (const Entry& one : same) owners[one.file].push_back(owner);
+    visit(same);
     same.clear();
   }
+}
+
+// For every image of every file, where the set counts it.
+std::vector<std::vector<LabelSet::Entry>> LabelSet::owners() const {
+  std::vector<std::vector<Entry>> owners(files_.size());
+  each_image([&](const std::vector<Entry>& same) {
+    const Entry owner = this->owner(same);
+    for (const Entry& one : same) owners[one.file].push_back(owner);
+  });
   return owners;
+}
+
+void LabelSet::check_images() const {
+  if (files_.size() > 1 && shares_.empty()) {
+    each_image([this](const std::vector<Entry>& same) { owner(same); });
+  }
 }
 
 // Of the entries of one image, the one with crops, or else the first.

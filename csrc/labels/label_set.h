@@ -38,6 +38,8 @@ class LabelSet {
   }
   // The image's number, or -1.
   int64_t find(std::string_view key) const;
+  // Throws FormatError where an image has crops in two files. Sets of mixed crops are checked when opened.
+  void check_images() const;
   // Reads crops [images, each] of images [count].
   void gather(const int64_t* images, size_t count, const int64_t* crops, size_t each,
               const CropArrays& out) const;
@@ -52,6 +54,9 @@ class LabelSet {
   struct Entry {
     uint32_t file, image;
   };
+  // Hands the entries of every image to `visit`, those of all files together, in the order of keys.
+  template <typename Visit>
+  void each_image(Visit visit) const;
   std::vector<std::vector<Entry>> owners() const;
   const Entry& owner(const std::vector<Entry>& same) const;
   void number_images();

@@ -156,7 +156,7 @@ class LabelFile(Sequence[ImageLabels]):
         self.num_classes = 0 if self.kind == "embedding" else self._classes
         self.embeddings = self._embeddings()
         self.crops: int | None = facts["crops"] or None
-        self.classes: list[str] | None = self.header.get("classes")
+        self.classes = self._class_names()
         self.ratios = bool(facts["required"] & layout.RATIO_BOXES)
         self.mix_size: int = facts["mix_size"]
         self.extra_operations: list[str] = self.header.get("extra", {}).get("operations", [])
@@ -173,6 +173,13 @@ class LabelFile(Sequence[ImageLabels]):
             got = f"got {named}, expected sizes {sizes}"
             raise _C.FormatError(f"LabelFile: embeddings in the header, {got}, {self.path}")
         return dict(named)
+
+    def _class_names(self) -> list[str] | None:
+        names = self.header.get("classes")
+        if names is not None and self.num_classes and len(names) != self.num_classes:
+            got = f"got {len(names)} names, expected {self.num_classes}"
+            raise _C.FormatError(f"LabelFile: classes in the header, {got}, {self.path}")
+        return names
 
     @property
     def moments(self) -> dict[str, Moments]:
@@ -356,6 +363,7 @@ class LabelFile(Sequence[ImageLabels]):
             self._native.verify(number)
             if _digest(file["path"], file["bytes"] - layout.FOOTER_SIZE, advance) != file["digest"]:
                 raise _C.FormatError(f"LabelFile: wrong digest; the file is damaged, {file['path']}")
+        self._native.check_images()
 
     def _index(self) -> np.ndarray:
         parts = [self._native.index_bytes(i).view(layout.INDEX) for i in range(len(self._native.files()))]

@@ -256,6 +256,7 @@ def test_forged_keys(tmp_path: Path, key: str) -> None:
     [
         ("classes", 5, "classes in the header, got 5, expected a list of names"),
         ("classes", ["ant", 1], "expected a list of names"),
+        ("classes", ["ant"], "classes in the header, got 1 names, expected 2"),
         ("dataset", [1], r"dataset in the header, got \[1\], expected an object"),
         ("extra", 3, "extra in the header"),
         ("provenance", "resnet50", "provenance in the header"),
@@ -376,6 +377,14 @@ def test_shards_are_one_set(tmp_path: Path) -> None:
     one = LabelFile(shard_path(tmp_path, 5))
     np.testing.assert_array_equal(labels[40].values, one[0].values)
     assert labels[40].key == one.keys[0] == "5/0.jpg"
+
+
+def test_an_image_in_two_shards_is_found(tmp_path: Path) -> None:
+    write_shards(tmp_path, 0)
+    shard_path(tmp_path, 5).write_bytes(shard_path(tmp_path, 1).read_bytes())
+    write_manifest(tmp_path, [shard_path(tmp_path, number) for number in range(6)])
+    with pytest.raises(FormatError, match=r"image '1/0\.jpg', got crops of it in two shards.*00005\.fkdl"):
+        LabelFile(tmp_path).verify()
 
 
 def test_broken_sets_are_refused(tmp_path: Path) -> None:
