@@ -143,7 +143,8 @@ class DataIndex:
     def _read_about(self) -> dict[str, Any]:
         try:
             about = json.loads(self.section("about").tobytes())
-            texts = [about["store"], about.get("root"), about.get("part", ""), *about["classes"]]
+            texts = [about["store"], about.get("root"), *about["classes"]]
+            texts += [about.get(name, "") for name in ("part", "complaint")]
             for file in about["files"]:
                 texts.append(file["path"])
                 _ = file["bytes"] + file["mtime_ns"]

@@ -1,6 +1,7 @@
 """Stores that are not scanned, because an index beside them says what is in them."""
 
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import takewhile
@@ -21,6 +22,7 @@ from fkdx.stores.shards import Shards
 from fkdx.stores.store import Place, Store, changed, stamp_of
 
 SUFFIX = ".fkdi"
+_LARGEST = 2**32 - 1  # bytes of an image, a u32
 
 
 class IndexedImages(Store):
@@ -37,7 +39,7 @@ class IndexedImages(Store):
         self.offsets, self._lengths = index.column("offset"), index.column("length")
         one = np.zeros(len(self.keys), np.uint32)  # where all images are in one file
         self.shard_of = index.column("shard") if "shard" in index else one
-        self.numbered = bool(index.about.get("numbered"))
+        self.numbered, self.complaint = bool(index.about.get("numbered")), index.about.get("complaint", "")
         self.class_names, self.class_of = list(index.about["classes"]), index.column("class")
         if "aliases" in index:
             self.aliases = index.keys("aliases"), index.column("alias of").astype(np.int64)
@@ -130,7 +132,8 @@ class IndexedRows(IndexedImages):
 def index_path(paths: Sequence[str]) -> str:
     """Where the index of a folder, a file or several files lies, unless somebody names another place."""
     if len(paths) == 1:
-        return paths[0].rstrip("/") + SUFFIX
+        path = re.sub(r"(/\.?)+$", "", paths[0])
+        return (os.path.realpath(path) if os.path.basename(path) in (".", "..") else path) + SUFFIX
     names = [os.path.basename(path) for path in paths]
     pairs = takewhile(lambda pair: pair[0] == pair[1], zip(min(names), max(names)))
     shared = "".join(one for one, _ in pairs).rstrip("-_.0123456789")
@@ -164,7 +167,7 @@ def indexed(
     store = scan()
     try:
         write_store_index(store, path, part, pixels=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         warnings.warn(f"index: cannot be written ({error}), {path}", stacklevel=2)
     return store
 
@@ -191,7 +194,7 @@ def listed(path: str, classes: list[str] | None) -> FileList:
 
 
 def _files(index: DataIndex, path: str, classes: list[str] | None) -> FileList:
-    files = FileList(os.path.dirname(path), index.keys(), classes)
+    files = FileList(os.path.dirname(path) or ".", index.keys(), classes)
     files.listed, files.index = path, index
     return files
 
@@ -235,10 +238,12 @@ def misfit(index: DataIndex, paths: Sequence[str], part: str = "") -> str | None
     files = index.about["files"]
     root = _root(index)
     named = [os.path.join(root, file["path"]) for file in files]
-    if index.about["store"] != "folder":
-        expected = {os.path.realpath(path) for path in named}
-        if not _covers(expected, paths):
-            return "it is of other files"
+    if index.about["store"] == "folder":
+        own = os.path.realpath(named[0]) == os.path.realpath(paths[0])
+    else:
+        own = _covers({os.path.realpath(path) for path in named}, paths)
+    if not own:
+        return "it is of other files"
     for path, file in zip(named, files):
         try:
             facts = os.stat(path)
@@ -263,18 +268,15 @@ def write_store_index(
         pixels: read every image's header for its height and width.
         entries: what `make_entry_points` gave.
 
-    Raises ValueError for a store that has none.
+    Raises ValueError for a store that has none, and for a place among the images; RuntimeError where these
+    have changed since the store was opened.
     """
     kind, files = _kind_of(store)
-    columns = {"length": store.sizes()}
-    if kind in ("shards", "parquet"):
-        columns |= {"offset": store.offsets, "shard": store.shard_of}
-    columns["class"] = store.class_of
-    if pixels:
-        columns["pixels"] = read_pixels(len(store), store.image_size, store.reading_order)
-    if store.aliases:
-        columns["alias of"] = store.aliases[1]
     home = os.path.dirname(os.path.abspath(path))
+    if kind == "folder" and os.path.realpath(home) in map(os.path.realpath, files):
+        expected = "one outside: a new file in a folder changes the folder"
+        refuse("index", "place", "a folder of the images", expected, path)
+    columns = _columns(store, kind, pixels)
     beside = os.path.commonpath([home, *map(os.path.abspath, files)]) == home
     root = home if beside else os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
     about = {
@@ -285,8 +287,39 @@ def write_store_index(
         "classes": store.class_names,
         "files": [_facts(file, root) for file in files],
     }
+    if store.complaint:
+        about["complaint"] = store.complaint
+    _check_unchanged(store)
     aliases = store.aliases[0] if store.aliases else None
     write_index(path, about, store.keys, columns, aliases, entries)
+
+
+def _columns(store: Store, kind: str, pixels: bool) -> dict[str, np.ndarray]:
+    """What the index says of every image."""
+    sizes = store.sizes()
+    largest = int(sizes.argmax())
+    if sizes[largest] > _LARGEST:
+        refuse("index", f"bytes of {store.keys[largest]}", sizes[largest], f"at most {_LARGEST}", store.path)
+    columns = {"length": sizes}
+    if kind in ("shards", "parquet"):
+        columns |= {"offset": store.offsets, "shard": store.shard_of}
+    columns["class"] = store.class_of
+    if pixels:
+        columns["pixels"] = read_pixels(len(store), store.image_size, store.reading_order)
+    if store.aliases:
+        columns["alias of"] = store.aliases[1]
+    return columns
+
+
+def _check_unchanged(store: Store) -> None:
+    """After sizes and times of its files were taken: RuntimeError where they are not those of the files that
+    were read to open the store, which may be hours ago."""
+    if not isinstance(store, FileList):
+        store.check_unchanged()
+        return
+    now = FileList.read(store.listed).keys if store.listed else list_folder(store.path)
+    if now != store.keys:
+        raise changed(store.listed or store.path)
 
 
 def _kind_of(store: Store) -> tuple[str, list[str]]:

@@ -114,8 +114,9 @@ def stamp_of(path: str) -> Stamp:
 
 
 def changed(path: str) -> RuntimeError:
-    """What to raise where a file changed under a store."""
-    return RuntimeError(f"the file has changed since it was opened; open it again, {path}")
+    """What to raise where a file, or a folder, changed under a store."""
+    what = "folder" if os.path.isdir(path) else "file"
+    return RuntimeError(f"the {what} has changed since it was opened; open it again, {path}")
 
 
 def check_random_access(store: Store) -> None:

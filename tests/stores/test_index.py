@@ -1,7 +1,10 @@
 """The data index: what it says, when it is used, and what happens to a damaged or stale one."""
 
 import json
+import shutil
+import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +162,90 @@ def test_index_of_a_list(folder: Path) -> None:
         assert list(open_store(path).keys) == sorted(names[:3])
     with pytest.raises(ValueError, match=r"list.txt has changed; run `fkdx index` again"):
         open_store(f"{path}.fkdi")
+
+
+def test_index_of_a_list_in_the_working_directory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    Path("list.txt").write_text("a/1.jpg\nb/1.jpg\n")
+    plain = contents(open_store("list.txt"))
+    assert main(["index", "list.txt"]) == 0
+    assert open_store("list.txt").index is not None
+    assert contents(open_store("list.txt")) == plain
+
+
+@pytest.mark.parametrize("name", [".", "./", "../train/.", "a/.."])
+def test_index_of_the_working_directory(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """It lies beside the folder, not in it: there it would change the folder."""
+    monkeypatch.chdir(folder)
+    assert main(["index", name]) == 0
+    assert (folder.parent / "train.fkdi").is_file()
+    monkeypatch.setattr("fkdx.stores.indexed.list_folder", None)
+    with warnings.catch_warnings(action="error"):
+        assert len(open_store(name).keys) == len(open_store(folder).keys) == 90
+
+
+def test_an_index_among_the_images_is_refused(folder: Path) -> None:
+    for place in (folder, folder / "a"):
+        with pytest.raises(ValueError, match=r"place, got a folder of the images, expected one outside"):
+            write_store_index(open_store(folder), str(place / "x.fkdi"))
+
+
+def test_the_index_of_another_folder_is_not_taken(folder: Path, tmp_path: Path) -> None:
+    main(["index", str(folder)])
+    shutil.copytree(folder, tmp_path / "more")
+    shutil.copy(tmp_path / "train.fkdi", tmp_path / "more.fkdi")
+    (tmp_path / "more/a/new.jpg").write_bytes((folder / "a/1.jpg").read_bytes())
+    with pytest.warns(UserWarning, match=r"it is of other files; the folder is listed again"):
+        assert "a/new.jpg" in open_store(tmp_path / "more").keys
+
+
+def grow_folder(folder: Path) -> Path:
+    shutil.copy(folder / "a/1.jpg", folder / "a/new.jpg")
+    return folder
+
+
+def grow_list(folder: Path) -> Path:
+    with (folder / "list.txt").open("a") as lines:
+        lines.write("a/2.jpg\n")
+    return folder / "list.txt"
+
+
+def exchange(folder: Path) -> Path:
+    """As many images under the same names, at other places."""
+    images = [(folder / f"a/{i}.jpg").read_bytes() for i in (1, 2)]
+    write_tar(folder / "x.tar", {"a/1.jpg": images[1] + b"longer", "a/2.jpg": images[0]})
+    touch(folder / "x.tar")
+    return folder / "x.tar"
+
+
+@pytest.mark.parametrize("change", [grow_folder, grow_list, exchange])
+def test_images_that_change_while_they_are_indexed(folder: Path, change: Callable, tmp_path: Path) -> None:
+    (folder / "list.txt").write_text("a/1.jpg\n")
+    write_tar(folder / "x.tar", {f"a/{i}.jpg": (folder / f"a/{i}.jpg").read_bytes() for i in (1, 2)})
+    path = {grow_folder: folder, grow_list: folder / "list.txt", exchange: folder / "x.tar"}[change]
+    store = ImageFolder(folder) if path == folder else open_store(path)
+    assert len(store.keys)
+    change(folder)
+    with pytest.raises(RuntimeError, match=rf"has changed since it was opened; open it again, {path}"):
+        write_store_index(store, str(tmp_path / "x.fkdi"))
+    assert not (tmp_path / "x.fkdi").exists()
+
+
+def test_a_file_that_is_too_large_for_an_image(folder: Path, tmp_path: Path) -> None:
+    with (folder / "a/huge.jpg").open("wb") as file:
+        file.truncate(2**32)  # takes no place on the disk
+    with pytest.raises(ValueError, match=r"bytes of a/huge.jpg, got 4294967296, expected at most 4294967295"):
+        write_store_index(open_store(folder), str(tmp_path / "x.fkdi"))
+
+
+def test_a_warning_about_images_is_kept(folder: Path, tmp_path: Path) -> None:
+    image = (folder / "a/1.jpg").read_bytes()
+    write_tar(tmp_path / "x.tar", {"1.jpg": image, "1.json": b'{"label": "a cat on a mat"}'})
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"1 of 1 images have no class: .*'a cat on a mat' of 1.jpg"):
+            store = open_store(tmp_path / "x.tar")
+        write_store_index(store, index_path([str(tmp_path / "x.tar")]))
+    assert isinstance(store, IndexedImages)
 
 
 def test_stores_without_an_index(folder: Path, tmp_path: Path) -> None:
