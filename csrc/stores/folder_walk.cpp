@@ -40,8 +40,10 @@ unsigned char type_of(const Folder& folder, const dirent& entry, const std::stri
   if (entry.d_type != DT_UNKNOWN && entry.d_type != DT_LNK) return entry.d_type;
   struct stat facts;
   if (fstatat(dirfd(folder.get()), entry.d_name, &facts, 0) != 0) {
+    const bool to_nothing = errno == ENOENT;
+    check_os(to_nothing || !is_image(entry.d_name), "images: cannot stat ", path);
     check<std::invalid_argument>(
-        errno != ENOENT || !is_image(entry.d_name),
+        !is_image(entry.d_name),
         "images: got a link to nothing, expected an image file; restore its target, or remove it, ", path);
     return DT_UNKNOWN;
   }

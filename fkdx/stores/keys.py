@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from fkdx import _C
+from fkdx.errors import refuse
 from fkdx.labels import LabelFile
+
+_MOST_TEXT = 2**32 - 1  # bytes: where each key begins is a u32
 
 
 class Keys(Sequence[str]):
@@ -74,11 +77,15 @@ def _keys_of(starts: np.ndarray, text: np.ndarray) -> Keys:
 def keys_of_labels(labels: LabelFile) -> tuple[Keys, np.ndarray | None]:
     """The keys of a label file in order, over its map, and the number of each image's labels (N,).
 
-    The numbers are None where they are 0, 1, 2, ...: everywhere but in sets whose shards overlap.
+    The numbers are None where they are 0, 1, 2, ...: everywhere but in sets whose shards overlap. Raises
+    ValueError for sets whose keys have more than 4 GiB.
     """
     parts = labels.key_arrays()
     if len(parts) == 1:
         return _keys_of(*parts[0]), None
+    if (total := sum(len(text) for _, text in parts)) > _MOST_TEXT:
+        expected = f"at most {_MOST_TEXT}; train on groups of shards, as docs/scale.md says"
+        refuse("labels", "bytes of all keys", total, expected, labels.path)
     tables = [_keys_of(*part) for part in parts]
     ends = [(keys[0].encode(), keys[-1].encode()) for keys in tables if len(keys)]
     if all(before[1] < after[0] for before, after in pairwise(ends)):

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Sequence
 
+from fkdx.errors import refuse
 from fkdx.stores.classes import class_folders, read_classes
 from fkdx.stores.folder import ImageFolder
 from fkdx.stores.indexed import SUFFIX, indexed, keys_of_folder, listed, open_index
@@ -50,10 +51,12 @@ def open_store(
 
     Raises:
         FileNotFoundError: nothing there, or no images in it.
-        ValueError: tar files beside class folders, a class that is not among `classes`; whatever the store
-            refuses.
+        ValueError: tar files beside class folders, a class that is not among `classes`, classes for a store
+            that is open; whatever the store refuses.
     """
     if isinstance(root, Store):
+        if classes is not None:
+            refuse("open_store", "classes", "names for a store", "them where that was opened", root.path)
         return root
     if isinstance(classes, str | os.PathLike):
         classes = read_classes(classes)

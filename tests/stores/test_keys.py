@@ -153,3 +153,15 @@ def test_keys_of_sharded_labels(tmp_path: Path, rng: np.random.Generator, overla
     assert (order is not None) == overlapping
     numbers = range(20) if order is None else order
     assert [labels.keys[int(i)] for i in numbers] == keys
+
+
+def test_a_set_with_more_keys_than_one_table_holds() -> None:
+    class Labels:
+        path = "labels"
+
+        def key_arrays(self) -> list[tuple[np.ndarray, np.ndarray]]:
+            text = np.broadcast_to(np.uint8(97), 2**31)  # takes no memory
+            return [(np.array([0, 2**31], np.uint32), text)] * 2
+
+    with pytest.raises(ValueError, match="bytes of all keys, got 4294967296, expected at most 4294967295"):
+        keys_of_labels(Labels())

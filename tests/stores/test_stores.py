@@ -83,6 +83,15 @@ def test_nothing_there(tmp_path: Path) -> None:
         len(open_store(tmp_path))
 
 
+def test_classes_for_a_store_that_is_open(folder: Path) -> None:
+    store = open_store(folder)
+    assert open_store(store) is store
+    with pytest.raises(
+        ValueError, match="classes, got names for a store, expected them where that was opened"
+    ):
+        open_store(store, ["b", "a"])
+
+
 def test_links_and_dots_in_names(folder: Path) -> None:
     os.symlink(folder / "a", folder / "linked")
     (folder / "a.b").mkdir()
@@ -109,6 +118,10 @@ def test_what_no_label_file_can_hold(folder: Path) -> None:
 def test_what_is_no_file(folder: Path) -> None:
     os.symlink("nowhere.jpg", folder / "a/link.jpg")
     with pytest.raises(ValueError, match=r"a link to nothing, .*restore.*a/link.jpg"):
+        ImageFolder(folder).keys  # noqa: B018
+    (folder / "a/link.jpg").unlink()
+    os.symlink("link.jpg", folder / "a/link.jpg")
+    with pytest.raises(OSError, match=r"cannot stat .*a/link.jpg: Too many levels of symbolic links"):
         ImageFolder(folder).keys  # noqa: B018
     (folder / "a/link.jpg").unlink()
     os.mkfifo(folder / "b/pipe.jpg")
