@@ -4,8 +4,10 @@ A new format is a subclass of `ForeignLabels` in a new file, and a line in `FORM
 """
 
 import os
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from fkdx._C import FormatError
 from fkdx.errors import refuse
@@ -47,11 +49,18 @@ def open_foreign(path: str | Path, settings: Settings, format: str = "auto") -> 
     if not path.exists():
         raise FileNotFoundError(f"open_foreign: no such folder of labels, {path}")
     labels = _reader(path, format)(path, settings)
+    labels.origin = _origin(path, settings)
     if labels.classes and not settings.classes and not _are_sure(labels):
         some = ", ".join(labels.classes[:3])
         note = f"classes are left without names: these labels need not count as the images do ({some}, ...)"
         labels.classes, labels.notes = None, [*labels.notes, f"{note}; name them with --classes FILE"]
     return labels
+
+
+def _origin(path: Path, settings: Settings) -> list[tuple[str, Any]]:
+    images = settings.images and str(settings.images.root.resolve())
+    said = [(one.name, getattr(settings, one.name)) for one in fields(settings) if one.name != "images"]
+    return [("folder", str(path.resolve())), ("images", images), *said]
 
 
 def _are_sure(labels: ForeignLabels) -> bool:
@@ -80,6 +89,8 @@ def _what_it_is(path: Path) -> str:
     """In words, of what is in no known format."""
     if path.is_file():
         return "a label file, which is packed already" if path.suffix == ".fkdl" else "a file"
+    if not path.is_dir():
+        return "a device or a pipe"
     found = [name for _, _, names in islice(os.walk(path), 100) for name in names]
     if not found:
         return "an empty folder"

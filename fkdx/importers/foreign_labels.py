@@ -78,6 +78,7 @@ class ForeignLabels:
     classes: Sequence[str] | None = None
     provenance: dict[str, Any]
     notes: Sequence[str] = ()  # what the user should know before using the labels
+    origin: Sequence[tuple[str, Any]] = ()  # where they lie and how they are read, in JSON's values
 
     @classmethod
     def matches(cls, path: Path) -> bool:

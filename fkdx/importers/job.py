@@ -63,6 +63,7 @@ class Job:
             "layout": asdict(self.source.layout),
             "images_a_part": self.images_a_part,
             "keys": blake2b("\n".join(self.source.keys).encode(), digest_size=16).hexdigest(),
+            **{f"source's {name}": value for name, value in self.source.origin},
         }
         return Parts.begin(Path(f"{self.target}.parts"), json.loads(json.dumps(plan)), "pack")
 

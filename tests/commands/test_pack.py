@@ -1,6 +1,7 @@
 """`fkdx pack`: the same bytes however it is run, and nothing under the final name when something is wrong."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,6 +154,23 @@ def test_unreadable_labels_are_listed_and_nothing_is_written(folder: Path, tmp_p
     assert not Path(f"{target}.unreadable.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [({}, "source's folder was .*, is now "), ({"seed": 7}, "source's seed was 42, is now 7")],
+)
+def test_parts_of_other_labels_are_not_taken(folder: Path, tmp_path: Path, settings: dict, text: str) -> None:
+    """Files of another teacher have the same names and sizes."""
+    if not settings:
+        shutil.copytree(folder, tmp_path / "other")
+    spoilt = min(folder.rglob("*.tar"))
+    spoilt.write_bytes(bytes(spoilt.stat().st_size))
+    with pytest.raises(TooManyUnreadable):
+        pack(opened(folder), tmp_path / "out.fkdl", images_a_part=8)
+    source = open_foreign(folder if settings else tmp_path / "other", Settings(CLASSES, **settings))
+    with pytest.raises(ValueError, match=rf"unfinished work for other settings \({text}"):
+        pack(source, tmp_path / "out.fkdl", images_a_part=8)
+
+
 def test_a_worker_that_dies_is_told(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -230,6 +248,8 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "exists" in capsys.readouterr().err
     assert cli.run("pack", ["absent", "-o", str(tmp_path / "x")]) == 1
     assert "absent" in capsys.readouterr().err
+    assert cli.run("pack", ["/dev/null", "-o", str(tmp_path / "x")]) == 1
+    assert "format, got a device or a pipe, expected a folder" in capsys.readouterr().err
     assert cli.run("pack", [str(target), "-o", str(tmp_path / "x")]) == 1
     assert (
         "got a label file, which is packed already, expected a folder of one of fkd, sre2l, "
