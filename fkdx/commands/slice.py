@@ -10,6 +10,7 @@ import numpy as np
 from fkdx.commands.options import add_encoding, at_least, encoding_changes, make_parser, progress, say_summary
 from fkdx.errors import refuse
 from fkdx.facts import Facts
+from fkdx.image.steps import FORM, PAIRED, decode, encode
 from fkdx.labels import ImageLabels, LabelFile
 from fkdx.labels.rewrite import copy_images, writer_like
 
@@ -60,7 +61,8 @@ def slice_labels(
             image = labels[key]
             if cut:
                 image = _most_probable(image, changes["k"], labels.kind == "dense_logits")
-            copy_images([_part(image, crops, changes["k"])], writer)
+            part = _part(image, crops, changes["k"])
+            copy_images([_with_own_steps(part, labels)], writer)
 
 
 def _most_probable(image: ImageLabels, k: int, logits: bool) -> ImageLabels:
@@ -86,6 +88,18 @@ def _part(image: ImageLabels, crops: int | None, k: int) -> ImageLabels:
     if image.mixes is not None:
         part["mixes"] = image.mixes[kept]
     return replace(image, **part)
+
+
+def _with_own_steps(image: ImageLabels, labels: LabelFile) -> ImageLabels:
+    """The same with the augmentation of those crops alone that it has."""
+    if labels.extra_form not in (FORM, PAIRED):
+        return image
+    try:
+        steps = decode(image.extra) if image.extra else []
+    except ValueError as error:
+        raise ValueError(f"slice: steps of {image.key}: {error}, {labels.path}") from None
+    crops = len(image.flips)
+    return replace(image, extra=encode(steps[:crops])) if len(steps) > crops else image
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from fkdx.commands.info import sureness
 from fkdx.commands.merge import merge
 from fkdx.commands.slice import slice_labels
 from fkdx.commands.verify import Agreement, teacher_text, verify_teacher
+from fkdx.image.steps import decode, encode
 from fkdx.labels import KINDS, LabelFile, LabelWriter, fingerprint
 from fkdx.labels.rewrite import copy_images, writer_like
 
@@ -77,6 +78,18 @@ def test_slice(tmp_path: Path, rng, kind: str) -> None:
         slice_labels(whole, tmp_path / "c", crops=whole.crops + 1)
     with pytest.raises(ValueError, match="no image lies in n9"):
         slice_labels(whole, tmp_path / "c", folders=["n9"])
+
+
+def test_slice_takes_the_steps_of_the_crops_that_stay(tmp_path: Path) -> None:
+    steps = [[["erase", 0.0, 0.0, 0.1 * crop, 0.5]] for crop in range(4)]
+    extra = {"operations": ["erase"], "form": "steps"}
+    with LabelWriter(tmp_path / "a", num_classes=C, k=1, crops=4, extra=extra) as writer:
+        crops = [[0, 0, 9, 9]] * 4, [False] * 4, [[0]] * 4, [[0.5]] * 4, (9, 9)
+        writer.add("n0/1.jpg", *crops, extra=encode(steps))
+    slice_labels(LabelFile(tmp_path / "a"), tmp_path / "b", crops=3)
+    assert decode(LabelFile(tmp_path / "b")[0].extra) == steps[:3]
+    slice_labels(LabelFile(tmp_path / "a"), tmp_path / "c", crops=4)
+    assert LabelFile(tmp_path / "c")[0].extra == encode(steps)
 
 
 @pytest.mark.parametrize(("kind", "cut"), [("dense", "topk"), ("dense_logits", "topk_logits")])
