@@ -53,7 +53,7 @@ def repack(store: Store, folder: str | os.PathLike, shard_bytes: int) -> int:
     """Writes the shards that are not there yet, then the index. Returns how many images were gzip files.
 
     Raises ValueError where the folder holds shards of other images or of another size, or would be a class
-    folder of the images.
+    folder of the images; RuntimeError where the images' own shards have changed meanwhile.
     """
     folder = Path(folder)
     if os.path.isdir(store.path) and Path(store.path).resolve() in folder.resolve().parents:
@@ -112,6 +112,7 @@ def _write_shard(store: Store, images: np.ndarray, path: Path, note: Path) -> No
                 _add(tar, name, data)
                 if store.numbered and store.class_of[image] >= 0:
                     _add(tar, os.path.splitext(name)[0] + ".cls", str(store.class_of[image]).encode())
+        store.check_unchanged()
         _write_json(note, {"gzip": unpacked})
         target.commit()
     except BaseException:

@@ -9,7 +9,7 @@ import pytest
 from images import draw_black
 from loading import rows
 from store_writers import PACKED, draw_synsets
-from storing import contents, names, write_tar
+from storing import contents, names, touch, write_tar
 
 from fkdx import CropLoader
 from fkdx.cli import main
@@ -75,6 +75,16 @@ def test_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, monkeypatch:
     assert contents(open_store(out)) == contents(store)
     with pytest.raises(ValueError, match=r"repack: folder, begun with, got .*choose another folder"):
         repack(store, out, 20_000)
+
+
+def test_shards_that_change_meanwhile(folder: Path, tmp_path: Path) -> None:
+    first, second = ((folder / f"a/{i}.jpg").read_bytes() for i in (1, 2))
+    store = open_store(write_tar(tmp_path / "x.tar", {"a/1.jpg": first, "a/2.jpg": second}))
+    write_tar(tmp_path / "x.tar", {"a/1.jpg": second + b"longer", "a/2.jpg": first})
+    touch(tmp_path / "x.tar")
+    with pytest.raises(RuntimeError, match=r"the file has changed since it was opened; .*x\.tar"):
+        repack(store, tmp_path / "out", 10**9)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["repack.json"]
 
 
 def test_ctrl_c_says_how_to_go_on(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
