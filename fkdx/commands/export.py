@@ -11,11 +11,12 @@ import argparse
 from pathlib import Path
 
 from fkdx.commands.options import TAIL_HELP, progress, purpose
+from fkdx.errors import refuse
 from fkdx.facts import Facts, add_json
 from fkdx.importers.fiftyone_export import export_fiftyone
 from fkdx.importers.fkd_export import export_fkd
 from fkdx.importers.parquet_export import export_parquet
-from fkdx.importers.pred_probs import export_pred_probs
+from fkdx.importers.pred_probs import export_pred_probs, keys_path
 from fkdx.labels import LabelFile
 from fkdx.labels.comparable import check_class_labels
 from fkdx.labels.distributions import TAILS, Tail
@@ -32,8 +33,12 @@ def main(argv: list[str] | None = None) -> int:
         raise ValueError(f"export: --tail, got {args.tail} with --to {args.to}, expected it with {expected}")
     if args.to == "fkd":
         _check_folder(labels, output)
-    elif output.exists() and not args.overwrite:
-        raise FileExistsError(f"export: {output} exists; remove it, or ask to overwrite it (--overwrite)")
+    elif not args.overwrite:
+        for path in (output, *([keys_path(output)] if args.to == "pred-probs" else [])):
+            if path.exists():
+                raise FileExistsError(
+                    f"export: {path} exists; remove it, or ask to overwrite it (--overwrite)"
+                )
     text, count = export(labels, output, args.to, args.tail or TAILS[0])
     with Facts(args.json) as facts:
         facts.say(f"{output}: {text}", path=str(output), form=args.to, **count)
@@ -62,6 +67,8 @@ def _check_folder(labels: LabelFile, folder: Path) -> None:
         raise ValueError(
             f"export: FKD's files can hold plain crops only; these were mixed or changed, {labels.path}"
         )
+    if folder.exists() and not folder.is_dir():
+        refuse("export", "--output", "a file", "a folder, or another --to", folder)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"export: the folder is not empty; remove it or choose another, {folder}")
 
@@ -77,6 +84,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--to", choices=FORMS, default=FORMS[0], help="form (default: %(default)s)")
     tail_help = TAIL_HELP.replace("%(default)s", TAILS[0])
     parser.add_argument("--tail", choices=TAILS, help=f"for {' and '.join(WITH_TAIL)}: {tail_help}")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
     add_json(parser)
     return parser

@@ -42,8 +42,13 @@ def export_pred_probs(
 
     write_whole(path, write)
     names = "".join(f"{key}\n" for key in labels.keys)
-    write_whole(Path(path).with_suffix(".keys.txt"), names.encode())
+    write_whole(keys_path(path), names.encode())
     return len(labels)
+
+
+def keys_path(path: str | Path) -> Path:
+    """Where the keys of the rows are listed, beside the matrix at `path`."""
+    return Path(path).with_suffix(".keys.txt")
 
 
 def mean_probabilities(labels: LabelFile, image: ImageLabels, tail: Tail = "smoothing") -> np.ndarray:

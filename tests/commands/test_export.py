@@ -192,6 +192,22 @@ def test_what_exists_stays(rng, tmp_path: Path, capsys) -> None:
     assert export(tmp_path / "a.fkdl", tmp_path / "p.npy", "pred-probs", "--overwrite") == 0
 
 
+def test_keys_that_exist_stay(rng, tmp_path: Path, capsys) -> None:
+    write_labels(tmp_path / "a.fkdl", rng)
+    (tmp_path / "p.keys.txt").write_text("mine")
+    assert export(tmp_path / "a.fkdl", tmp_path / "p.npy", "pred-probs") == 1
+    assert "p.keys.txt exists; remove it, or ask to overwrite it" in capsys.readouterr().err
+    assert ((tmp_path / "p.keys.txt").read_text(), (tmp_path / "p.npy").exists()) == ("mine", False)
+    assert export(tmp_path / "a.fkdl", tmp_path / "p.npy", "pred-probs", "--overwrite") == 0
+    assert (tmp_path / "p.keys.txt").read_text().splitlines() == list(LabelFile(tmp_path / "a.fkdl").keys)
+
+
+def test_a_file_where_a_folder_is_to_be_written(rng, tmp_path: Path, capsys) -> None:
+    write_labels(tmp_path / "a.fkdl", rng)
+    assert export(tmp_path / "a.fkdl", tmp_path / "a.fkdl", "fkd", "--overwrite") == 1
+    assert "--output, got a file, expected a folder, or another --to" in capsys.readouterr().err
+
+
 def test_tail_is_for_probabilities(rng, tmp_path: Path, capsys) -> None:
     write_labels(tmp_path / "a.fkdl", rng)
     assert export(tmp_path / "a.fkdl", tmp_path / "f", "fkd", "--tail", "renorm") > 0
