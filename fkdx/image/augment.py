@@ -100,7 +100,7 @@ class ColorJitter:
 
     def __post_init__(self) -> None:
         strengths = self._factors()
-        in_range = 0 <= min(strengths.values()) <= max(strengths.values()) <= 1
+        in_range = all(0 <= strength <= 1 for strength in strengths.values())  # not for NaN
         _expect(in_range, "color_jitter", strengths, "0 ... 1")
         _expect(0 <= self.hue <= 0.5, "color_jitter's hue", self.hue, "0 ... 0.5")
 

@@ -26,6 +26,7 @@ EVERY = ["--augment", *AUGMENTS]
         ("rand_augment=2.5", "operations, got 2.5, expected 1 ... 14"),
         ("rand_augment=2,31", "magnitude, got 31.0, expected 0 ... 30"),
         ("color_jitter=-1", "expected 0 ... 1"),
+        ("color_jitter=0.4,nan", "expected 0 ... 1"),
         ("color_jitter=0,0,0,0.6", "hue, got 0.6, expected 0 ... 0.5"),
     ],
 )
