@@ -50,8 +50,8 @@ def test_the_bundled_library_shows_no_symbols() -> None:
 
 @bundled
 @sources
-def test_the_bundled_library_is_the_pinned_one() -> None:
-    assert f"set(FKDX_LIBJPEG_VERSION {INFO['jpeg']})" in (CMAKE / "libjpeg_source.cmake").read_text()
+def test_the_bundled_library_is_a_pinned_one() -> None:
+    assert f"set(libjpeg_sums_{INFO['jpeg']}\n" in (CMAKE / "libjpeg_source.cmake").read_text()
     assert INFO["jpeg_huffman"]  # its internals are known
 
 
@@ -122,7 +122,7 @@ def test_no_nasm_says_what_to_install(tmp_path: Path) -> None:
         ("bundled", "could not be downloaded; give its path as FKDX_LIBJPEG_SOURCE, from https://github.com"),
         (
             "auto",
-            "tar.gz could not be downloaded (FKDX_LIBJPEG_SOURCE=PATH gives it), and the headers of the",
+            "tar.gz, could not be downloaded (FKDX_LIBJPEG_SOURCE=PATH gives it), and the headers of the",
         ),
         (
             "system",
@@ -134,6 +134,13 @@ def test_no_network_and_no_library_say_what_to_do(tmp_path: Path, option: str, e
     status, said = configure(tmp_path, False, f"-DFKDX_LIBJPEG={option}")
     assert status != 0
     assert expected in said
+
+
+@sources
+def test_another_word_for_the_library_is_refused(tmp_path: Path) -> None:
+    status, said = configure(tmp_path, False, "-DFKDX_LIBJPEG=bundle")
+    assert status != 0
+    assert "FKDX_LIBJPEG: got bundle, expected auto, bundled or system" in said
 
 
 @sources
