@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <tuple>
 
 #include "base/check.h"
 #include "base/crc32c.h"
@@ -305,7 +306,9 @@ void LabelFile::verify() const {
   check_keys();
   std::vector<uint64_t> order(images());
   std::iota(order.begin(), order.end(), 0);
-  const auto place = [index](uint64_t image) { return std::pair(index[image].offset, index[image].crops); };
+  const auto place = [index](uint64_t image) {  // empty blocks come first where several begin
+    return std::tuple(index[image].offset, index[image].crops, index[image].extra);
+  };
   std::sort(order.begin(), order.end(), [&](uint64_t a, uint64_t b) { return place(a) < place(b); });
   uint64_t end = sizeof(Preamble);
   std::vector<uint8_t> scratch;

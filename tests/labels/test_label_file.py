@@ -195,6 +195,15 @@ def test_rows_are_sorted_and_bytes_do_not_depend_on_the_run(tmp_path: Path) -> N
     np.testing.assert_allclose(got.values, [[0.5, 0.25, 0.1]], rtol=1e-3)
 
 
+def test_images_without_crops_lie_anywhere(tmp_path: Path) -> None:
+    none = np.empty((0, 4), int), [], np.empty((0, 1), int), np.empty((0, 1)), (9, 9)
+    extra = {"operations": ["swirl"], "form": "json"}
+    with LabelWriter(tmp_path / "x", num_classes=3, k=1, extra=extra) as writer:
+        writer.add("b", *none)
+        writer.add("a", *none, extra=b"{}")
+    LabelFile(tmp_path / "x").verify()
+
+
 def test_boxes_from_ratios_round_as_pillow_does(rng) -> None:
     height, width = (int(size) for size in rng.integers(1, 6000, 2))
     ratios = (rng.random((200, 4)) / 2).astype(np.float32)
