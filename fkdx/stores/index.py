@@ -88,6 +88,10 @@ class DataIndex:
     def __contains__(self, name: str) -> bool:
         return name in self._sections
 
+    def __reduce__(self) -> tuple:
+        """Opened again, for a worker process that is not a fork."""
+        return DataIndex, (self.path,)
+
     def section(self, name: str, check: bool = True) -> np.ndarray:
         """The bytes of a section (uint8), its CRC checked on first use."""
         self._expect(name in self._sections, f"section '{name}', expected one")

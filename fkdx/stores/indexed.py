@@ -4,6 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -151,25 +152,39 @@ def indexed(
 ) -> Shards | IndexedImages:
     """The shards behind `paths`: from their index where it fits, else scanned.
 
-    An index that does not fit any more is written anew, with a line.
+    An index that does not fit any more is written anew, with a line; one that fits other images, such as more
+    shards or another part of an archive, is left alone.
     """
     path = index_path(paths)
     if not os.path.exists(path):
         return scan()
+    of_others = False
     try:
         index = DataIndex(path)
         fault = misfit(index, paths, part)
         if fault is None:
             return _opened(index, _common_path(paths), classes)
+        of_others = _fits_others(index, paths, part)
     except FormatError as error:
         fault = str(error)
     warnings.warn(f"index: {fault}; the files are read again, {path}", stacklevel=2)
     store = scan()
+    if of_others:
+        return store
     try:
         write_store_index(store, path, part, pixels=False)
     except (OSError, ValueError, RuntimeError) as error:
         warnings.warn(f"index: cannot be written ({error}), {path}", stacklevel=2)
     return store
+
+
+def _fits_others(index: DataIndex, paths: Sequence[str], part: str) -> bool:
+    """Whether an index still fits its own files, which are not all among `paths`, or its own part."""
+    if os.path.isdir(paths[0]):
+        return False
+    files, own_part = _shards(index), index.about.get("part", "")
+    left_out = set(map(os.path.realpath, files)) - set(map(os.path.realpath, paths))
+    return (own_part != part or bool(left_out)) and misfit(index, files, own_part) is None
 
 
 def _opened(index: DataIndex, path: str, classes: list[str] | None) -> IndexedImages:
@@ -223,12 +238,16 @@ def open_index(path: str, classes: list[str] | None) -> Store:
     if fault is not None:
         raise ValueError(f"index: {fault}; run `fkdx index` again, {path}")
     if kind == "folder":
-        folder = ImageFolder(files[0], classes, lambda folder: index.keys())
+        folder = ImageFolder(files[0], classes, partial(_keys_in, index))
         folder.index = index
         return folder
     return (
         _files(index, files[0], classes) if kind == "list" else _opened(index, _common_path(files), classes)
     )
+
+
+def _keys_in(index: DataIndex, folder: str) -> Keys:
+    return index.keys()
 
 
 def misfit(index: DataIndex, paths: Sequence[str], part: str = "") -> str | None:

@@ -1,6 +1,7 @@
 """The data index: what it says, when it is used, and what happens to a damaged or stale one."""
 
 import json
+import pickle
 import shutil
 import warnings
 import zipfile
@@ -148,6 +149,19 @@ def test_index_of_a_part(folder: Path, tmp_path: Path) -> None:
     assert isinstance(open_store(f"{tmp_path / 'x.zip'}::data/train"), IndexedImages)
     with pytest.warns(UserWarning, match="it is of the part 'data/train', not of 'data/val'"):
         assert len(open_store(f"{tmp_path / 'x.zip'}::data/val")) == 2
+    assert isinstance(open_store(f"{tmp_path / 'x.zip'}::data/train"), IndexedImages)
+
+
+def test_an_index_of_more_shards_is_left_alone(shards: Path) -> None:
+    """Its entry points took a while."""
+    write_tar(shards / "train-0002.tar", {"c/more.jpg": b"x", "c/more.cls": b"2"})
+    assert main(["index", str(shards), "--entry-points"]) == 0
+    some = [shards / "train-0000.tar", shards / "train-0001.tar"]
+    for files in (3, 2):  # once it fits nothing any more, it is written anew
+        with pytest.warns(UserWarning, match="it is of other files; the files are read again"):
+            assert len(open_store(some)) == 90
+        assert len(DataIndex(shards / "train.fkdi").about["files"]) == files
+        touch(shards / "train-0002.tar")
 
 
 def test_index_of_a_list(folder: Path) -> None:
@@ -162,6 +176,16 @@ def test_index_of_a_list(folder: Path) -> None:
         assert list(open_store(path).keys) == sorted(names[:3])
     with pytest.raises(ValueError, match=r"list.txt has changed; run `fkdx index` again"):
         open_store(f"{path}.fkdi")
+
+
+def test_stores_go_to_other_processes_with_their_index(shards: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "list.txt").write_text("a/1.jpg\nb/1.jpg\n")
+    (tmp_path / "names.txt").write_text("\n".join(f"x/{i}.jpg" for i in range(90)))
+    for data in (shards, folder / "list.txt", folder):
+        assert main(["index", str(data)]) == 0
+    for data in (shards, f"{folder}.fkdi", folder / "list.txt", f"{shards}@{tmp_path / 'names.txt'}"):
+        store = open_store(data)
+        assert same(pickle.loads(pickle.dumps(store)), store)
 
 
 def test_index_of_a_list_in_the_working_directory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
