@@ -7,7 +7,7 @@ import numpy as np
 
 from fkdx.commands.options import progress
 from fkdx.labels import LabelFile, differing_sizes, fingerprint, same_fingerprint
-from fkdx.stores import Keys, Store, find_images, keys_of_labels, open_store
+from fkdx.stores import Keys, Store, composed_otherwise, find_images, keys_of_labels, open_store
 
 _NAMED = 100  # images that differ, at most
 
@@ -87,6 +87,9 @@ def faults_text(faults: ImageFaults) -> str:
     for name in ("missing", "extra", "unreadable"):
         keys = getattr(faults, name)
         lines.append(f"{name:<12} {len(keys)}{', for example ' + keys[0] if keys else ''}")
+    accented = next((key for key in faults.missing if not key.isascii()), "")
+    if said := composed_otherwise(accented, faults.extra):
+        lines.append(f"{'names':<12} {said}")
     differing = faults.differing
     lines.append(f"{'differs':<12} {len(differing):,} of {faults.of:,}")
     lines += [f"             {key}" for key in differing[:_NAMED]]

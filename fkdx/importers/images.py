@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
 from fkdx import _C
 from fkdx._C import FormatError, ImageError
 from fkdx.errors import refuse
-from fkdx.stores import Store, open_store
+from fkdx.stores import Store, composed_otherwise, open_store
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # those of ImageFolder
 
@@ -57,6 +58,18 @@ class Images:
     def _by_canonical(self) -> dict[str, list[str]]:
         return _group(self.keys, lambda key: self._canonical(self._number_of[key], key))
 
+    @cached_property
+    def _by_composed(self) -> dict[str, str]:
+        stems = (key.rpartition(".")[0] for key in self.keys if not key.isascii())
+        return {normalize("NFC", stem): stem for stem in stems}
+
+    def _alike(self, key: str) -> str:
+        """What to say of an image whose name only looks the same."""
+        stem = key.rpartition(".")[0]
+        other = self._by_composed.get(normalize("NFC", stem))
+        said = composed_otherwise(stem, [] if other is None else [other])
+        return f" ({said})" if said else ""
+
     def find(self, stems: list[str], label_file: str) -> str | None:
         """Key of the image to which a label file belongs, None if there is none.
 
@@ -98,7 +111,7 @@ class Images:
         """(height, width) from the image's header, without decoding it. OSError where there is none."""
         image = self._number_of.get(key, -1)
         if image < 0:
-            raise FileNotFoundError(f"No such file, {self.root}/{key}")
+            raise FileNotFoundError(f"No such file{self._alike(key)}, {self.root}/{key}")
         try:
             return self.store.image_size(image)
         except ImageError as error:

@@ -34,7 +34,7 @@ class Tally:
             centres. All zeros where the size of the images is unknown.
         coverage: (k,) sums of the 1, 2, ... k largest probabilities.
         likeliest, named: (C,) crops whose likeliest class is c, and crops with c in their top K.
-        agreed, of_class: (C,) crops of images of class c, and those of them whose likeliest class is c.
+        of_class, agreed: (C,) crops of images of class c, and those of them whose likeliest class is c.
         confused: crops by (true class, another likeliest class).
         duplicates, tiny, flat: crops that repeat another one of their image, with a side below TINY pixels,
             and with an entropy above FLAT.

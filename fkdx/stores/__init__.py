@@ -21,6 +21,7 @@ from fkdx.stores.indexed import IndexedImages, index_path, own_index_path, write
 from fkdx.stores.keys import Keys, keys_of_labels
 from fkdx.stores.match import (
     LabelledImages,
+    composed_otherwise,
     find_images,
     images_of_labels,
     match_labels,
@@ -52,6 +53,7 @@ __all__ = [
     "check_unique",
     "class_folders",
     "class_numbers",
+    "composed_otherwise",
     "entry_table",
     "find_images",
     "folder_of",

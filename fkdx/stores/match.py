@@ -138,7 +138,7 @@ def _names_files(store: ImageFolder, keys: Keys, order: np.ndarray | None, label
         raise ValueError(
             f"CropLoader: images and labels do not match: of {len(probed)} labels that were looked at, "
             f"{len(absent)} have no image (such as {absent[0]}) in {store.path}, {labels.path}; "
-            f"{_composed_otherwise(absent[0], there)}{_GIVE_THEM}{_OR_IGNORE}"
+            f"{_or(composed_otherwise(absent[0], there))}{_GIVE_THEM}{_OR_IGNORE}"
         )
     return len(absent) == 0
 
@@ -188,19 +188,25 @@ def _check_match(
     raise ValueError(
         f"CropLoader: images and labels do not match: {len(unknown)} of {len(store)} images have no label "
         f"(such as {example}), {len(absent)} of {int(wanted.sum())} labels have no image (such as {lost}), "
-        f"{store.path}, {labels.path}; {_composed_otherwise(lost or '', store.keys)}{remedy}{_advice(store)}"
+        f"{store.path}, {labels.path}; {_or(composed_otherwise(lost or '', store.keys))}{remedy}"
+        f"{_advice(store)}"
     )
 
 
-def _composed_otherwise(name: str, others: Iterable[str]) -> str:
-    """What to say where another name has other code points for letters such as \u00fc, and looks the same."""
+def _or(remedy: str) -> str:
+    return f"{remedy}, or " if remedy else ""
+
+
+def composed_otherwise(name: str, others: Iterable[str]) -> str:
+    """What to say where another name has other code points for letters such as \u00fc, and looks the same;
+    else nothing."""
     composed = normalize("NFC", name)
     alike = (other for other in others if other != name and normalize("NFC", other) == composed)
     if name.isascii() or (other := next(alike, None)) is None:
         return ""
     return (
         f"{name!a} and {other!a} look the same but are two names: one has composed letters, the other "
-        "letters and accents apart, as macOS writes them; rename the files (convmv --nfc or --nfd), or "
+        "letters and accents apart, as macOS writes them; rename the files (convmv --nfc or --nfd)"
     )
 
 

@@ -14,7 +14,7 @@ from fkdx import cli, reference
 from fkdx.commands.compare import compare
 from fkdx.commands.concat import concat
 from fkdx.commands.convert import convert
-from fkdx.commands.image_faults import match_images
+from fkdx.commands.image_faults import ImageFaults, faults_text, match_images
 from fkdx.commands.info import sureness
 from fkdx.commands.merge import merge
 from fkdx.commands.slice import slice_labels
@@ -375,6 +375,13 @@ def test_match_images(labelled_images) -> None:
     assert faults.differing == ["n0/2.png: got (51, 80), expected (50, 80)"]
     assert [text.split(":")[0] for text in faults.unreadable] == ["n0/4.png"]
     assert faults.fingerprint is False
+
+
+def test_names_that_only_look_the_same_are_told() -> None:
+    faults = ImageFaults(2, missing=["n/1.jpg", "n/\u00fc.jpg"], extra=["n/2.jpg", "n/u\u0308.jpg"])
+    assert r"'n/\xfc.jpg' and 'n/u\u0308.jpg' look the same but are two names" in faults_text(faults)
+    faults.missing.pop()
+    assert "look the same" not in faults_text(faults)
 
 
 def test_verify_command(labelled_images, capsys) -> None:

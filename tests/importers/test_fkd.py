@@ -314,6 +314,19 @@ def test_no_image_for_a_label(rng: np.random.Generator, tmp_path: Path, images: 
     check(LabelFile(tmp_path / "labels.fkdl"), expected, "topk")
 
 
+def test_an_image_whose_name_only_looks_the_same(tmp_path: Path, images: Images) -> None:
+    """macOS writes letters and accents apart; labels name them in one."""
+    labels = one_file(tmp_path / "one", *GOOD) / "n/a.tar"
+    (tmp_path / "set/n01").mkdir(parents=True)
+    for name in ("a", "\u00fc"):
+        (tmp_path / f"set/n01/{name}.tar").write_bytes(labels.read_bytes())
+    (images.root / "n01/b.JPEG").rename(images.root / "n01/u\u0308.JPEG")
+    source = open_foreign(tmp_path / "set", Settings(CLASSES, images=Images(images.root)))
+    found = list(source.read(range(2)))
+    assert isinstance(found[1], Unreadable)
+    assert r"No such file ('n01/\xfc' and 'n01/u\u0308' look the same but are two names" in found[1].reason
+
+
 def test_differing_files_are_told(rng: np.random.Generator, tmp_path: Path) -> None:
     folder = one_file(tmp_path, *GOOD)
     torch.save([GOOD[0][:1], GOOD[1][:1], GOOD[2][:1]], folder / "n" / "b.tar")
