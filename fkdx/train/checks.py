@@ -35,6 +35,8 @@ def check_data(stages: list[Data], world: World) -> Outputs:
     outputs = {data.stage.labels: check_stage(data, world) for data in stages if not data.embeds}
     if len(set(outputs.values())) > 1:
         raise ValueError(f"train: classes, got {outputs} in the stages, expected the same number in all")
+    if stages[0].stage.evaluate and not outputs:
+        raise ValueError("train: evaluate, got embeddings, expected classes; `fkdx evaluate` measures features")
     embedding_stages = [data for data in stages if data.embeds]
     for data in embedding_stages:
         check_stage(data, world)
@@ -76,7 +78,7 @@ def check_stage(data: Data, world: World) -> int:
     outputs = labels.num_classes if labels else len(classes)
     if data.embeds:
         return 0
-    unjudged = not stage.val or data.by_knn
+    unjudged = not stage.evaluate and (not stage.val or data.by_knn)
     if outputs != len(classes) and not (data.bare and unjudged and not needs_classes(stage)):
         raise ValueError(
             f"train: classes, got {len(classes)} in {stage.data}, expected the {outputs} of {stage.labels}"

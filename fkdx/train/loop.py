@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fkdx.loader import Batch, CropLoader, ValidationLoader
+from fkdx.models.embed import EmbeddingStudent
 from fkdx.models.weights import trained_facts
 from fkdx.train.augmented import AugmentedLoader
 from fkdx.train.checks import check_batches, check_data, check_fingerprint
@@ -88,9 +89,9 @@ def train(recipe: Recipe, world: World) -> int:
     if recipe.sync_bn and world.size > 1:
         student = convert_sync_batchnorm(student)
     student.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.contiguous_format)
-    if recipe.evaluate:
-        return examine(student, data[0], recipe, world)
     data = [replace(stage_data, stage=stage) for stage_data, stage in zip(data, recipe.in_stages())]
+    if recipe.evaluate:
+        return examine(student, data, recipe, world)
     check_batches(data, world)
     if world.main and (idle := without_effect(recipe)):
         named = ", ".join(f"{name} (needs {needs})" for name, needs in idle.items())
@@ -113,16 +114,21 @@ def train(recipe: Recipe, world: World) -> int:
             save(run)
             name = signal.Signals(stop.signal).name
             run.journal.write("event", position.total, text=f"stopped by {name}")
-            if world.main:
-                print(f"fkdx train: stopped by {name}; the same command goes on from here", file=sys.stderr)
-            world.wait()
-            return 128 + stop.signal
+            return say_stopped(stop, "; the same command goes on from here")
     run.watch.check_end()
     if world.main:
         export(run, "last.safetensors", len(data) - 1)
     run.journal.close()
     world.wait()
     return 0
+
+
+def say_stopped(stop: Stop, then: str = "") -> int:
+    """The exit status of a run that a signal has ended, once every process is here."""
+    if stop.world.main:
+        print(f"fkdx train: stopped by {signal.Signals(stop.signal).name}{then}", file=sys.stderr)
+    stop.world.wait()
+    return 128 + stop.signal
 
 
 # ---- stage, pass, step ------------------------------------------------------------------------------------
@@ -304,13 +310,20 @@ def score(run: Run, data: Data, this_pass: Pass, loader: ValidationLoader) -> bo
     return better
 
 
-def examine(student: nn.Module, data: Data, recipe: Recipe, world: World) -> int:
-    """`--evaluate`: print the accuracy of given weights and do nothing else."""
-    if not (recipe.val and (recipe.init or recipe.pretrained)):
+def examine(student: nn.Module, stages: list[Data], recipe: Recipe, world: World) -> int:
+    """`--evaluate`: print the accuracy of given weights and do nothing else; of the last stage with classes,
+    which such weights come from."""
+    data = [data for data in stages if not data.embeds][-1]
+    if not (data.stage.val and (recipe.init or recipe.pretrained)):
         raise ValueError("train: nothing to evaluate, expected --val DIR and --init FILE or --pretrained")
+    if isinstance(student, EmbeddingStudent):
+        student.embeds = False
     with Stop(world) as stop:
-        loader = validation_loader(replace(data, stage=recipe), world, next(student.parameters()).device)
-        result = evaluate(student, loader, recipe, world, stop).totals
+        loader = validation_loader(data, world, next(student.parameters()).device)
+        try:
+            result = evaluate(student, loader, data.stage, world, stop).totals
+        except Interrupted:
+            return say_stopped(stop)
     if world.main and recipe.init and trained_facts(recipe.init).get("classes"):
         names = ", ".join(data.classes[:4]) + (", ..." if len(data.classes) > 4 else "")
         print(f"fkdx train: classes as the weights name them: {names}", file=sys.stderr)

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from label_draws import write_labels
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from toy import CROPS, EMBEDDINGS, HEIGHT, WIDTH, log_of, same_end, steps_of, torchrun
 
 from fkdx import CropLoader, cli
@@ -56,6 +56,31 @@ def test_knn_then_classes(options: list[str], tmp_path: Path, capsys: pytest.Cap
     assert evaluations[-1]["top1"] > 60
     model = timm.create_model("test_resnet", num_classes=4)
     model.load_state_dict(load_file(tmp_path / "last.safetensors"))  # timm's names, with the classifier
+
+
+def test_a_run_is_evaluated_by_its_own_recipe(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The classifier of its last stage, at that stage's size, and not the projections of the first."""
+    stages = "[{epochs: 2}, {hard: true, epochs: 4, lr: 0.05, size: 48}]"
+    assert main([*options, "--stages", stages, "--output", str(tmp_path)]) == 0
+    last = [line for line in log_of(tmp_path) if line["kind"] == "evaluation"][-1]
+    own = ["--config", str(tmp_path / "args.yaml"), "--init", str(tmp_path / "last.safetensors")]
+    capsys.readouterr()
+    assert main([*own, "--evaluate"]) == 0
+    assert json.loads(capsys.readouterr().out) == {name: last[name] for name in ("top1", "top5", "images")}
+
+
+def test_only_classes_are_evaluated(
+    options: list[str], toy: Path, logits: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Neither embeddings nor a head's bare outputs are guesses of classes."""
+    save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), tmp_path / "a.safetensors")
+    given = ["--evaluate", "--init", str(tmp_path / "a.safetensors"), "--knn", "5"]
+    assert main([*options, *given]) == 1
+    assert "evaluate, got embeddings, expected classes; `fkdx evaluate` measures" in capsys.readouterr().err
+    assert main([*options, *given, "--labels", str(logits)]) == 1
+    assert "classes, got 4 in" in capsys.readouterr().err
 
 
 def test_bare_outputs_are_evaluated_by_knn(

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,6 +137,20 @@ def test_real_labels_count_a_guess_among_them(toy, score, tmp_path):
     assert found == {"top1": 100.0, "top5": 100.0, "images": 1}
     wrong = [[(classes[0] + 1) % 4] for classes in TRUTH]
     assert score(*numbers, *real_labels(tmp_path, wrong))["top1"] <= 100 - score()["top1"]
+
+
+def test_a_signal_ends_an_evaluation_in_one_line(toy, capsys, monkeypatch):
+    evaluate = import_module("fkdx.train.evaluate")
+    guesses = evaluate.guesses
+
+    def interrupted(logits):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return guesses(logits)
+
+    monkeypatch.setattr(evaluate, "guesses", interrupted)
+    capsys.readouterr()
+    assert main(arguments(toy)) == 128 + signal.SIGTERM
+    assert capsys.readouterr() == ("", "fkdx train: stopped by SIGTERM\n")
 
 
 @pytest.mark.slow
