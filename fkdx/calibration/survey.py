@@ -37,11 +37,7 @@ def calibrated(
     are unknown, or if the files differ in images, numbers of crops or classes.
     """
     first = files[0]
-    for labels in files:
-        check_fit(labels, first)
-    names, truth = ["all"], np.zeros(len(first), np.int64)
-    if rule.needs_classes:
-        names, truth = true_classes(first)
+    names, truth = find_truth(files, rule)
     counts = first.crop_counts.astype(np.int64)
     kept = Kept(np.zeros_like(counts), np.zeros((len(counts), (max(counts, default=0) + 7) // 8), np.uint8))
     statistics = [Statistics.empty(names) for _ in files]
@@ -60,6 +56,16 @@ def calibrated(
     return [
         CalibratedLabels(labels, rule, kept, truth, counted) for labels, counted in zip(files, statistics)
     ]
+
+
+def find_truth(files: Sequence[LabelFile], rule: Calibration) -> tuple[list[str], np.ndarray]:
+    """Class names in order, and the class (N,) of every image; ["all"] and zeros if the rule needs none.
+
+    Raises ValueError, before anything is read, if the files cannot be calibrated.
+    """
+    for labels in files:
+        check_fit(labels, files[0])
+    return true_classes(files[0]) if rule.needs_classes else (["all"], np.zeros(len(files[0]), np.int64))
 
 
 def blocks(counts: np.ndarray, k: int) -> Iterator[np.ndarray]:

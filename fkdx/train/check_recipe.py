@@ -1,6 +1,6 @@
 """What every value of a recipe must be, before anything is opened."""
 
-from fkdx.train.recipe import KEYS, Recipe
+from fkdx.train.recipe import DEFAULTS, KEYS, Recipe
 from fkdx.train.temperature import TEMPERATURES, read_temperature
 
 
@@ -9,7 +9,8 @@ def check_recipe(recipe: Recipe) -> None:
     recipe.each_teacher()
     for stage in recipe.in_stages():
         for name, about in KEYS.items():
-            about.check(name, getattr(stage, name))
+            if getattr(stage, name) != DEFAULTS[name]:
+                about.check(name, getattr(stage, name))
         for name in TEMPERATURES:
             read_temperature(name, getattr(stage, name))
         if stage.warmup_epochs > stage.epochs:

@@ -1,17 +1,19 @@
 """What must hold between a recipe and its data before the first step: nothing may fail days later."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
 
+from fkdx.calibration.survey import find_truth
 from fkdx.labels import LabelFile, differing_sizes, fingerprint, same_fingerprint
 from fkdx.stores import FileList, LabelledImages, Store, class_numbers, numbers_among
 from fkdx.train.data import Data, rule_of, training_loader, validation_loader
 from fkdx.train.distributed import World
 from fkdx.train.evaluate import read_real
-from fkdx.train.objective import check_objective, class_share, needs_classes
+from fkdx.train.frozen import check_neighbours
+from fkdx.train.objective import check_objective, check_recovery, class_share, needs_classes
 from fkdx.train.recipe import Recipe
 from fkdx.train.schedule import passes
 
@@ -36,7 +38,9 @@ def check_data(stages: list[Data], world: World) -> Outputs:
     if len(set(outputs.values())) > 1:
         raise ValueError(f"train: classes, got {outputs} in the stages, expected the same number in all")
     if stages[0].stage.evaluate and not outputs:
-        raise ValueError("train: evaluate, got embeddings, expected classes; `fkdx evaluate` measures features")
+        raise ValueError(
+            "train: evaluate, got embeddings, expected classes; `fkdx evaluate` measures features"
+        )
     embedding_stages = [data for data in stages if data.embeds]
     for data in embedding_stages:
         check_stage(data, world)
@@ -50,7 +54,7 @@ def check_data(stages: list[Data], world: World) -> Outputs:
 def check_stage(data: Data, world: World) -> int:
     """The number of outputs that the data of one stage asks for."""
     stage, labels, classes = data.stage, data.labels, data.classes
-    rule_of(stage)
+    rule = rule_of(stage)
     if stage.ensemble and not stage.labels:
         raise ValueError("train: ensemble needs `labels` to be set, the label file of the first teacher")
     m, parts = stage.crops_per_image, stage.accumulate
@@ -74,7 +78,12 @@ def check_stage(data: Data, world: World) -> int:
             f"train: crops_per_image, got {m}, expected at most the {labels.crops} in {stage.labels}"
         )
     check_objective(stage, labels)
-    check_loader(stage, labels)
+    for file in data.files or ():
+        if not stage.teacher:
+            check_recovery(stage, file)
+    if data.files and rule:
+        find_truth(data.files, rule)
+    check_loader(stage, labels, world)
     outputs = labels.num_classes if labels else len(classes)
     if data.embeds:
         return 0
@@ -107,15 +116,20 @@ def check_validation(data: Data) -> None:
 
 
 def check_batches(stages: list[Data], world: World) -> None:
-    """ValueError if the images of a stage, of a later one too, do not fill one batch of its every pass, or if
-    its validation images are none, or not of its classes; with `check_images`, if one cannot be read."""
+    """ValueError if the images of a stage, of a later one too, do not fill one batch of its every pass or
+    have too few crops for it, or if its validation images are none, or not of its classes; with
+    `check_images`, if one cannot be read."""
     for data in stages:
         stage = data.stage
-        fewest = min(this_pass.crops for this_pass in passes(stage))
-        loader = training_loader(data, data.files, fewest, world, threads=1)
+        crops = [this_pass.crops for this_pass in passes(stage)]
+        loader = training_loader(data, data.files, min(crops), world, threads=1)
         if not len(loader):  # CropLoader raises this itself
             size, there = stage.batch_size, len(data.images)
             raise ValueError(f"train: a batch needs {size} images, but there are only {there}, {stage.data}")
+        if data.files:
+            replace(loader.sampler, crops_per_image=max(crops))  # raises where an image has fewer
+        if data.by_knn:
+            check_neighbours(stage.knn, len(data.images))
         check_classes(data, loader.pool.store if stage.loader == "crops" else data.images)
         if data.evaluates:
             if not len(validation_loader(data, world, threads=1).pool.store):
@@ -151,7 +165,7 @@ def check_images(data: Data, world: World) -> None:
         )
 
 
-def check_loader(stage: Recipe, labels: LabelFile | None) -> None:
+def check_loader(stage: Recipe, labels: LabelFile | None, world: World) -> None:
     """ValueError if a recipe asks a loader for what only the other one has."""
     if stage.loader == "crops":
         for name in ("auto_augment", "color_jitter", "random_erasing"):
@@ -167,9 +181,10 @@ def check_loader(stage: Recipe, labels: LabelFile | None) -> None:
             "train: loader timm, got labels, crops_per_image > 1 or on_error skip,"
             " expected a teacher or --hard, and one crop an image"
         )
-    elif stage.batch_size % 2:
+    elif stage.batch_size // world.size % 2:
+        share = f" for each of {world.size} processes" if world.size > 1 else ""
         raise ValueError(
-            f"train: batch_size, got {stage.batch_size}, expected an even number for loader timm"
+            f"train: batch_size, got {stage.batch_size}, expected an even number for loader timm{share}"
         )
 
 

@@ -253,7 +253,7 @@ def validation_loader(
         stage.eval_size or stage.size,
         stage.crop_ratio,
         classes=data.classes,
-        threads=threads or stage.threads,
+        threads=threads or stage.threads or None,  # 0 is for workers of loader timm
         rank=world.rank,
         world_size=world.size,
         device=device,

@@ -75,7 +75,7 @@ def knn(
     Caron et al., ICCV 2021). Raises ValueError unless there are k known images and the temperature is
     positive.
     """
-    expect("k-NN", 1 <= k <= len(known.rows), "k", k, f"1 to the {len(known.rows)} training images")
+    check_neighbours(k, len(known.rows))
     expect("k-NN", temperature > 0, "temperature", temperature, "a positive number")
     wall = functional.normalize(known.rows, dim=1).T
     found = []
@@ -86,6 +86,11 @@ def knn(
         votes.scatter_add_(1, known.classes[nearest], weights)
         found.append(guesses(votes))
     return torch.cat(found)
+
+
+def check_neighbours(k: int, images: int) -> None:
+    """ValueError if there are not k training images."""
+    expect("k-NN", 1 <= k <= images, "k", k, f"1 to the {images} training images")
 
 
 def probe(known: Features, asked: Features, num_classes: int) -> Tensor:

@@ -21,7 +21,7 @@ class Key:
         heading: begins a group of keys in `--help`.
         choices: the words it may be; none: any.
         at_least, at_most: the range of a number, ends included; above: a lower end that is excluded.
-        length: how many numbers a list has if it is not empty.
+        length: how many numbers a list has that is not the default.
         of: who may set it: each "stage", only the whole "run", or each online "teacher" of a run.
         movable: it may change when a run is resumed, as it does not change what is learned.
         needs: "KEY" or "KEY VALUE ...": other keys, one of which must be set (to one of the values) for this
@@ -43,7 +43,7 @@ class Key:
         """ValueError unless the value is one of the choices, in the range and of the length."""
         if self.choices and value not in self.choices:
             raise ValueError(f"recipe: {name}, got {value!r}, expected one of {', '.join(self.choices)}")
-        if self.length and value and len(value) != self.length:
+        if self.length and len(value) != self.length:
             raise ValueError(f"recipe: {name}, got {value}, expected {self.length} numbers")
         low = self.above if self.at_least is None else self.at_least
         if low is None or value is None or isinstance(value, dict):  # a dict is a schedule of numbers

@@ -74,23 +74,21 @@ def check_objective(stage: Recipe, labels: LabelFile | None) -> None:
             f"train: class_loss, got {stage.class_loss} with {labels.kind.replace('_', ' ')}, whose outputs"
             f" are no classes, expected class_weight 0, {stage.labels}"
         )
-    if labels is not None and not stage.teacher:
-        check_recovery(stage, labels)
 
 
 def check_recovery(stage: Recipe, labels: LabelFile) -> None:
-    """ValueError if the labels do not hold enough for the targets that a recipe asks for."""
+    """ValueError if a teacher's labels do not hold enough for the targets that a recipe asks for."""
     tempered = labels.kind.endswith("logits") or (labels.embeddings and stage.embedding_loss == "ce")
     if stage.teacher_temperature != 1 and not tempered:
         raise ValueError(
             f"train: teacher_temperature, got {stage.teacher_temperature} with labels of kind {labels.kind},"
-            f" expected 1: only logits can be divided by another one, not probabilities, {stage.labels}"
+            f" expected 1: only logits can be divided by another one, not probabilities, {labels.path}"
         )
     expected = RECOVERED.get(labels.kind, (stage.label_kind,))
     if stage.label_kind not in expected:
         raise ValueError(
             f"train: label_kind, got {stage.label_kind} with labels of kind {labels.kind},"
-            f" expected {' or '.join(expected)}, {stage.labels}"
+            f" expected {' or '.join(expected)}, {labels.path}"
         )
 
 

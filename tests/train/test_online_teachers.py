@@ -280,6 +280,13 @@ def test_plain_crops_come_with_their_classes(toy):
         torch.testing.assert_close(batch.target, functional.one_hot(classes, 4) * 0.8 + 0.2 / 4)
 
 
+def test_without_workers_a_run_is_still_evaluated(soft, tmp_path):
+    """The threads that decode validation images are another number."""
+    more = ["--labels", "", "--hard", "--loader", "timm", "--crops-per-image", "1", "--threads", "0"]
+    assert main([*soft, *more, "--max-steps", "1"]) == 0
+    assert log_of(tmp_path / "run")[-1]["images"] == 20
+
+
 def test_mixed_targets_follow_the_pixels(toy):
     """CutMix of the same crops: the share of pixels that changed is the share of the partner's class."""
     shares = []

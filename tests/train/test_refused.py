@@ -4,16 +4,20 @@ import re
 import shutil
 import sys
 from argparse import Namespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from generating import make_teacher
-from toy import CLASSES, draw_images, write_labels
+from toy import CLASSES, draw_images, write_embeddings, write_labels
 
 from fkdx.generate import main as generate
-from fkdx.labels import fingerprint, size_marks
+from fkdx.labels import LabelFile, fingerprint, size_marks
+from fkdx.labels.rewrite import writer_like
+from fkdx.train.checks import check_loader
 from fkdx.train.loop import main
+from fkdx.train.recipe import Recipe
 
 TIMM = ["--labels", "", "--hard", "--loader", "timm", "--crops-per-image", "1", "--interpolation", "random"]
 
@@ -50,6 +54,7 @@ def refused(arguments: list[str], capsys) -> str:
         (["--crop-per-image", "2"], "did you mean 'crops_per_image'"),
         (["--lr", "fast"], "lr, got 'fast', expected float"),
         (["--epochs", "0"], "epochs, got 0, expected at least 1"),
+        (["--scale", "[]"], "scale, got [], expected 2 numbers"),
         (["--config", "fkd_resnet_50"], "fkd_resnet50"),
         (["--freeze", "[nothing.*]"], "no parameter matches"),
         (["--init", "/nowhere.pt"], "/nowhere.pt"),
@@ -169,6 +174,45 @@ def test_numbers_of_classes_that_differ_are_refused(soft, toy, tmp_path, capsys,
     monkeypatch.syspath_prepend(tmp_path)
     line = refused([*soft, "--student", "models:three"], capsys)
     assert "models:three gives (1, 3), expected (1, 4): one value a class" in line
+
+
+def test_what_only_a_later_pass_or_stage_would_meet_is_refused_at_once(soft, toy, tmp_path, capsys, rng):
+    """An image with a single crop, labels that cannot be calibrated, more neighbours than images."""
+    labels = LabelFile(toy / "labels.fkdl")
+    with writer_like(labels, tmp_path / "few.fkdl", crops=None) as writer:
+        for place, own in enumerate(labels):
+            some = slice(6 if place else 1)
+            boxes, flips, ids, values = own.boxes[some], own.flips[some], own.ids[some], own.values[some]
+            writer.add(own.key, boxes, flips, ids, values, own.image_size)
+    write_labels(tmp_path / "hard.fkdl", toy / "data" / "train", rng, "hard")
+    write_embeddings(tmp_path / "embeddings.fkdl", toy / "data" / "train")
+    hard = f"{{labels: {tmp_path / 'hard.fkdl'}, label_kind: hard, calibrate: [0.1, 0.2, 0.9]}}"
+    for more, words in (
+        (["--labels", str(tmp_path / "few.fkdl"), "--warmup-epochs", "1"], "1 of 48 images have fewer"),
+        (["--stages", f"[{{}}, {hard}]"], "labels, got hard ones, expected probabilities"),
+        (["--labels", str(tmp_path / "embeddings.fkdl"), "--knn", "49"], "k, got 49, expected 1 to the 48"),
+    ):
+        assert words in refused([*soft, *more], capsys)
+        assert not (tmp_path / "run").exists()
+
+
+def test_labels_of_every_teacher_must_give_the_targets(soft, toy, tmp_path, capsys):
+    """Where only the largest probability is kept, renormalising it would make a hard label of it."""
+    labels = LabelFile(toy / "labels.fkdl")
+    with writer_like(labels, tmp_path / "one.fkdl", kind="smoothing", k=1) as writer:
+        for own in labels:
+            writer.add(own.key, own.boxes, own.flips, own.ids[:, :1], own.values[:, :1], own.image_size)
+    more = ["--ensemble", f"[{tmp_path / 'one.fkdl'}]", "--label-kind", "marginal_renorm"]
+    line = refused([*soft, *more], capsys)
+    assert "label_kind, got marginal_renorm with labels of kind smoothing" in line
+    assert line.endswith("one.fkdl")
+
+
+def test_every_process_needs_an_even_number_of_crops_for_timm():
+    stage = Recipe(loader="timm", hard=True, crops_per_image=1, batch_size=6)
+    check_loader(stage, None, SimpleNamespace(size=1))
+    with pytest.raises(ValueError, match="got 6, expected an even number for loader timm for each of 2 proc"):
+        check_loader(stage, None, SimpleNamespace(size=2))
 
 
 @pytest.mark.parametrize(
