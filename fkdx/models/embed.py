@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fkdx.labels.layout import MAX_EMBEDDING
-from fkdx.models.heads import Projected
+from fkdx.models.heads import Projected, never_decayed
 from fkdx.models.teacher import Teacher
 
 # What of a backbone: what it gives without its classifier, its class token, the mean of its patches, or both
@@ -102,6 +102,9 @@ class EmbeddingStudent(nn.Module):
         if projection == "mlp":
             hidden = max(inside, outputs)
             self.projection = nn.Sequential(nn.Linear(inside, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+
+    def no_weight_decay(self) -> set[str]:
+        return never_decayed(self.backbone)
 
     def features(self, images: Tensor) -> Tensor:
         """(B, D_student): what the backbone's classifier would see."""

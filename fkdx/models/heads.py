@@ -27,12 +27,21 @@ def add_head(
     return Projected(model, projection), weights
 
 
+def never_decayed(backbone: nn.Module) -> set[str]:
+    """What timm's optimisers leave out of weight decay, as they ask a model that wears a `backbone`."""
+    own = getattr(backbone, "no_weight_decay", set)()
+    return {f"backbone.{name}" for name in own}
+
+
 class Projected(nn.Module):
     """features = backbone(images); outputs = head(features)."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
+
+    def no_weight_decay(self) -> set[str]:
+        return never_decayed(self.backbone)
 
     def features(self, images: Tensor) -> Tensor:
         return self.backbone(images)

@@ -1,17 +1,23 @@
 """Teachers of every origin say the same as the models that they are."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from generating import make_teacher
 from safetensors.torch import save_file
 from torch import nn
 
 from fkdx.models.build import load_teacher
+from fkdx.models.embed import EmbeddingStudent
+from fkdx.models.heads import Projected
 from fkdx.models.teacher import combined
 from fkdx.train.checkpoint import save_weights
+from fkdx.train.recipe import Recipe
+from fkdx.train.student import create_optimizer
 
 CROPS = torch.arange(4 * 32 * 32 * 3, dtype=torch.int64).remainder(251).to(torch.uint8).view(4, 32, 32, 3)
 SMALL = {"size": 32}
@@ -172,6 +178,27 @@ def test_maps_are_pooled_inside_the_boxes(tmp_path: Path) -> None:
     assert upper > 0.9 > 0.6 > left == right > 0.4 > 0.1 > lower
     upper, lower, left, right = told[1, :, 1]
     assert right > 0.9 > 0.6 > upper == lower > 0.4 > 0.1 > left
+
+
+@pytest.mark.parametrize("images", [torch.bfloat16, torch.float16])
+def test_a_teacher_in_float32_takes_images_of_16_bits(tmp_path: Path, images: torch.dtype) -> None:
+    """A student's, in a stage with another precision."""
+    make_teacher(tmp_path / "a.safetensors", classes=4)
+    teacher = load_teacher("test_resnet", str(tmp_path / "a.safetensors"), overrides={"size": 32})
+    seen = torch.rand(2, 3, 32, 32).to(images)
+    assert torch.equal(teacher(seen), teacher(seen.float()))
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda vit: EmbeddingStudent(vit, 64, 8), lambda vit: Projected(vit, nn.ReLU())]
+)
+def test_tokens_and_positions_of_a_wrapped_backbone_do_not_decay(wrap: Callable) -> None:
+    model = wrap(timm.create_model("test_vit", img_size=32, num_classes=4))
+    optimizer = create_optimizer(Recipe(decay_all=False, optimizer="adamw"), model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    plain = [group["params"] for group in optimizer.param_groups if group["weight_decay"] == 0]
+    kept = {names[id(parameter)] for group in plain for parameter in group}
+    assert {"backbone.cls_token", "backbone.pos_embed"} <= kept
 
 
 def test_maps_need_a_convolutional_teacher(tmp_path: Path) -> None:
