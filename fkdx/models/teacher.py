@@ -100,6 +100,8 @@ class Teacher:
     def _encode(self, images: Tensor) -> Tensor:
         raw = images.dtype == torch.uint8
         pixels = prepare(images, self.preprocess.mean, self.preprocess.std) if raw else images
+        if self.precision == "float32":
+            pixels = pixels.float()  # a student's images may have 16 bits
         with torch.autocast(self.device.type, PRECISIONS[self.precision], self.precision != "float32"):
             return self._features(pixels).float()
 
