@@ -30,6 +30,7 @@ from fkdx.models.weights import (
     load_weights,
     read_weights,
     trained_facts,
+    without_projection,
 )
 
 EXPORTED = {".pt2", ".pt", ".ts"}
@@ -186,7 +187,7 @@ def _timm(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
         )
     _need_weights(wanted)
     config = timm.get_pretrained_cfg(name)
-    weights = read_weights(wanted.checkpoint) if wanted.checkpoint else None
+    weights = without_projection(read_weights(wanted.checkpoint)) if wanted.checkpoint else None
     options = dict(wanted.arguments)
     if wanted.embeds:
         options["num_classes"] = 0
@@ -247,7 +248,7 @@ def _torchvision(wanted: Wanted) -> tuple[nn.Module, Preprocess]:
         with building("teacher", wanted.name):
             model = models.get_model(name, weights=recommended).eval()
         return without_classifier(model) if wanted.embeds else model, preprocess
-    weights = read_weights(wanted.checkpoint)
+    weights = without_projection(read_weights(wanted.checkpoint))
     with torch.device("meta"):
         last = [key for key in models.get_model(name).state_dict() if key.endswith(".weight")][-1]
     num_classes = len(weights[last]) if last in weights else wanted.num_classes

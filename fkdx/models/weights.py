@@ -36,8 +36,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(
             f"weights: cannot read weights ({_reason(error)}), expected .safetensors, .pt or .pth.tar, {path}"
         ) from error
-    if "projection.weight" in weights or "projection.0.weight" in weights:  # of a run on embeddings
-        weights = backbone_weights(weights)
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         names = ", ".join(map(str, list(weights)[:4]))
         raise ValueError(f"weights: no tensors by name, got {names or 'nothing'}, {path}")
@@ -59,11 +57,14 @@ def load_weights(
     another shape, and stay as they are.
 
     With `new_head` a classifier that is only in one of the two, the weights or the model, is passed over too.
-    Other projects' names of timm's models are translated, and counters of batches that old checkpoints lack
-    start at their first value. ValueError if the weights are still those of another model.
+    Where the weights are those of a run on embeddings, and the model has no projection, the backbone's are
+    taken. Other projects' names of timm's models are translated, and counters of batches that old
+    checkpoints lack start at their first value. ValueError if the weights are still those of another model.
     """
-    weights = _renamed(model, weights)
     expected = model.state_dict()
+    if not any(n.startswith("projection.") for n in expected):
+        weights = without_projection(weights)
+    weights = _renamed(model, weights)
     weights = {n: v for n, v in expected.items() if n.endswith(COUNTER)} | weights
     missing, unknown = expected.keys() - weights.keys(), weights.keys() - expected.keys()
     unlike = {n for n in expected.keys() & weights.keys() if expected[n].shape != weights[n].shape}
@@ -96,6 +97,12 @@ def backbone_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Those of the backbone, of a model that is a backbone and a head; all weights of another one."""
     own = {n.removeprefix("backbone."): v for n, v in weights.items() if n.startswith("backbone.")}
     return own or weights
+
+
+def without_projection(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the backbone, of a run on embeddings; all weights of another one."""
+    projected = "projection.weight" in weights or "projection.0.weight" in weights
+    return backbone_weights(weights) if projected else weights
 
 
 def differing(weights: dict[str, Tensor], model: nn.Module) -> list[str]:

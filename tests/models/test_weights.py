@@ -64,6 +64,23 @@ def test_norms_of_old_checkpoints_have_no_counters():
     assert same(student.state_dict(), weights)
 
 
+class Projecting(nn.Module):
+    """A student of one's own whose parts happen to be called as those of a run on embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.projection = model(0), nn.Linear(8, 4)
+
+
+def test_a_projection_is_left_behind_unless_the_model_has_one(tmp_path):
+    weights = read_weights(saved({"state_dict": Projecting().state_dict()}, tmp_path / "a.pt"))
+    own, backbone = Projecting(), model(0)
+    load_weights(own, weights, "own", "a.pt")
+    load_weights(backbone, weights, "test_resnet", "a.pt")
+    assert same(own.state_dict(), weights)
+    assert same(backbone.state_dict(), own.backbone.state_dict())
+
+
 def test_a_head_of_another_size_stays_if_asked():
     weights, student = model(7).state_dict(), model()
     head = student.state_dict()["fc.weight"].clone()
