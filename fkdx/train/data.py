@@ -1,5 +1,6 @@
 """What a stage learns from and is evaluated on: labels, images, classes, all opened once; and its loaders."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -56,10 +57,14 @@ class Data:
         """One label file a teacher; None if there are none."""
         return None if self.labels is None else [self.labels, *self.others]
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """What distinguishes label files, wherever they lie: the digests of their contents."""
-        return "classes" if self.labels is None else " ".join(file.digest for file in self.files)
+        """What distinguishes what is learned from, wherever it lies: the digests of label files, or of the
+        images' names."""
+        if self.files:
+            return " ".join(file.digest for file in self.files)
+        names = "\0".join(self.images.keys)
+        return f"images {hashlib.sha256(names.encode()).hexdigest()}"
 
     @property
     def class_names(self) -> list[str]:

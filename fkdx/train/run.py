@@ -168,10 +168,12 @@ def resume(
             f"resume: the checkpoint is of another recipe, {'; '.join(changed)}; "
             "choose another --output, or --resume never to start over"
         )
-    if state["labels"] != labels:
-        raise ValueError(
-            f"resume: the checkpoint is of other labels, expected those it began with, {recipe.labels}"
-        )
+    for stage, old, new in zip(recipe.in_stages(), state["labels"], labels, strict=True):
+        if old not in (new, "classes"):  # the latter is all that older checkpoints say of images
+            what, where = ("images", stage.data) if new.startswith("images") else ("labels", stage.labels)
+            raise ValueError(
+                f"resume: the checkpoint is of other {what}, expected those it began with, {where}"
+            )
     if names := differing(state["state_dict"], student):
         raise ValueError(
             f"resume: the checkpoint is of another model, {len(names)} weights differ, first {names[0]}"

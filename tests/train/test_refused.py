@@ -276,6 +276,21 @@ def test_resuming_another_recipe_or_model_names_what_differs(soft, tmp_path, cap
     assert "another model, 1 weights differ, first head.fc.weight" in refused(soft, capsys)
 
 
+def test_resuming_with_other_images_is_refused(soft, toy, tmp_path, capsys):
+    """Without labels, which know their images, by the images' names; where they lie does not matter."""
+    hard = [*soft, "--labels", "", "--hard"]
+    assert main([*hard, "--max-steps", "1"]) == 0
+    moved = shutil.copytree(toy / "data", tmp_path / "moved")
+    assert main([*hard, "--data", str(moved), "--max-steps", "2"]) == 0
+    (moved / "train" / "red" / "3.jpg").unlink()
+    line = refused([*hard, "--data", str(moved)], capsys)
+    assert "resume: the checkpoint is of other images, expected those it began with" in line
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    state["labels"] = ["classes"]  # as written by older versions
+    torch.save(state, tmp_path / "run" / "last.pt")
+    assert main([*hard, "--max-steps", "2"]) == 0
+
+
 def test_a_damaged_checkpoint_is_refused(soft, tmp_path, capsys):
     assert main([*soft, "--max-steps", "1"]) == 0
     path = tmp_path / "run" / "last.pt"
