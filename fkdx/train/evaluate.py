@@ -43,7 +43,7 @@ def evaluate(
     of_class = torch.zeros(len(loader.classes), 2, dtype=torch.int64, device=device)
     model.eval()
     for batch in loader:
-        images = prepare(batch.images, recipe.mean, recipe.std, dtype)
+        images = laid_out(prepare(batch.images, recipe.mean, recipe.std, dtype), recipe)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             found = guesses(model(images))
         classes = batch.classes.to(device)
@@ -62,6 +62,11 @@ def evaluate(
     if real is not None:
         return Accuracy(found, None)
     return Accuracy(found, np.array(world.sum(of_class.flatten().tolist()), np.int64).reshape(-1, 2))
+
+
+def laid_out(images: Tensor, recipe: Recipe) -> Tensor:
+    """Images (B, 3, S, S) in the memory that the student's weights have; `prepare` makes them NHWC."""
+    return images if recipe.channels_last else images.contiguous()
 
 
 def read_real(path: str) -> list[list[int]]:

@@ -14,7 +14,7 @@ from fkdx.loader import ValidationLoader
 from fkdx.models.accuracy import as_percentages, count_right, guesses
 from fkdx.models.embed import features_of
 from fkdx.train.distributed import Stop, World
-from fkdx.train.evaluate import Accuracy
+from fkdx.train.evaluate import Accuracy, laid_out
 from fkdx.train.recipe import Recipe
 
 TEMPERATURE = 0.07  # of a neighbour's vote, exp(cosine / temperature): DINO's
@@ -162,7 +162,7 @@ def evaluate_knn(
     student.eval()
 
     def embed(crops: Tensor) -> Tensor:
-        images = prepare(crops, recipe.mean, recipe.std, dtype)
+        images = laid_out(prepare(crops, recipe.mean, recipe.std, dtype), recipe)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             return features_of(student, images)
 

@@ -15,6 +15,7 @@ from fkdx.models.machine import AMP
 from fkdx.models.online import OnlineTeachers
 from fkdx.models.teacher import Preprocess
 from fkdx.train.embedding import Embeddings
+from fkdx.train.evaluate import laid_out
 from fkdx.train.objective import STORED, Target, needs_classes
 from fkdx.train.recipe import Recipe
 from fkdx.train.schedule import Pass, Settings
@@ -79,6 +80,7 @@ def make_lesson(
     if embeddings:
         batch = replace(batch, target=embeddings.target(batch.target))
     images, taught = batch.prepared(stage.mean, stage.std, stage.dtype, mix, teacher_temperature=None)
+    images = laid_out(images, stage)
     said = taught
     if teachers:
         temperature = now.teacher_temperature if stage.teacher_loss in STORED else now.temperature

@@ -190,6 +190,22 @@ def test_a_frozen_norm_keeps_its_statistics(soft, tmp_path):
     assert state["layer1.0.bn1.num_batches_tracked"] == 12
 
 
+def test_a_student_may_ask_for_planes_one_behind_the_other(soft, tmp_path, monkeypatch):
+    """In training and evaluation: `view` works in no other memory."""
+    (tmp_path / "viewing.py").write_text(
+        "from torch import nn\n\nclass Viewing(nn.Module):\n    def __init__(self, classes):\n"
+        "        super().__init__()\n        self.conv = nn.Conv2d(3, 4, 8, 8)\n"
+        "        self.fc = nn.Linear(64, classes)\n\n    def forward(self, images):\n"
+        "        return self.fc(self.conv(images).view(len(images), -1))\n\n"
+        "def model(num_classes):\n    return Viewing(num_classes)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own = [*soft, "--student", "viewing:model", "--channels-last", "false", "--max-steps", "1"]
+    assert main(own) == 0
+    more = ["--labels", "", "--hard", "--loader", "timm", "--crops-per-image", "1", "--threads", "0"]
+    assert main([*own, *more, "--output", str(tmp_path / "timm")]) == 0
+
+
 def test_boards_get_the_numbers_of_the_log(soft, tmp_path, monkeypatch):
     seen = {"wandb": [], "tensorboard": []}
     run = SimpleNamespace(log=lambda numbers, step: seen["wandb"].extend((step, *n) for n in numbers.items()))
