@@ -155,7 +155,7 @@ def trained_facts(path: str | Path) -> dict[str, Any]:
                 facts = json.loads((file.metadata() or {}).get("inputs", "{}"))
         else:
             state = torch.load(path, "cpu", weights_only=True, mmap=True)
-            facts = {**state["recipe"], "classes": state.get("classes")}
+            facts = state.get("inputs") or {**state["recipe"], "classes": state.get("classes")}
     except Exception:  # `read_weights` reports files that are no checkpoints
         return {}
     found = {name: facts.get(name) for name in ("size", "mean", "std", "classes")}

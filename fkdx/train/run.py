@@ -118,7 +118,7 @@ def save(run: Run, better: bool = False) -> None:
         "recipe": asdict(run.recipe),
         "position": asdict(run.position),
         "labels": [stage.identity for stage in run.data],
-        "classes": run.data[run.position.stage].class_names,
+        "inputs": inputs_of(run, run.position.stage),
         "state_dict": run.student.state_dict(),
         "state_dict_ema": run.ema.module.state_dict() if run.ema else None,
         "optimizer": run.optimizer.state_dict(),
@@ -138,10 +138,14 @@ def save(run: Run, better: bool = False) -> None:
 
 def export(run: Run, name: str, number: int) -> None:
     """Write what was learned by the end of a stage, with the images and classes that it learned from."""
-    stage, classes = run.recipe.in_stages()[number], run.data[number].class_names
-    facts = {"size": stage.size, "mean": list(stage.mean), "std": list(stage.std), "classes": classes}
     model = run.learned.backbone if isinstance(run.learned, EmbeddingStudent) else run.learned
-    checkpoint.save_weights(Path(run.recipe.output) / name, model, facts)
+    checkpoint.save_weights(Path(run.recipe.output) / name, model, inputs_of(run, number))
+
+
+def inputs_of(run: Run, number: int) -> dict[str, Any]:
+    """The images of a stage and the names of its classes, which weights keep for `trained_facts`."""
+    stage, classes = run.data[number].stage, run.data[number].class_names
+    return {"size": stage.size, "mean": list(stage.mean), "std": list(stage.std), "classes": classes}
 
 
 def find_checkpoint(recipe: Recipe) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from fkdx.models.build import build_student, building, check_student
 from fkdx.models.embed import EmbeddingStudent, classifier_prefixes, features_of
-from fkdx.models.weights import load_weights, read_weights
+from fkdx.models.weights import load_weights, read_weights, trained_facts
 from fkdx.train.checks import Outputs
 from fkdx.train.recipe import Recipe
 
@@ -23,10 +23,12 @@ def create_student(recipe: Recipe, outputs: Outputs, fresh: bool = True) -> tupl
     arguments = (recipe.pretrained and fresh, recipe.student_args)
     model = backbone = build_student(recipe.student, outputs.classes, *arguments)
     expects = resolve_model_data_config(model)
-    size = recipe.size or expects["input_size"][-1]
+    expects["size"] = expects["input_size"][-1]
+    if recipe.evaluate and recipe.init:
+        expects |= trained_facts(recipe.init)
     recipe = replace(
         recipe,
-        size=size,
+        size=recipe.size or expects["size"],
         mean=recipe.mean or list(expects["mean"]),
         std=recipe.std or list(expects["std"]),
     )

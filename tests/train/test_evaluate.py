@@ -212,6 +212,32 @@ def test_weights_bring_their_class_names(toy, score, tmp_path, capsys):
     assert trained_facts(toy / "run" / "last.pt")["classes"] == tuple(CLASSES)
 
 
+def test_weights_bring_the_images_of_their_stage(toy, tmp_path, capsys):
+    """Size, mean and std, unless others are given; the same in every file of weights."""
+    stages = "[{epochs: 1, size: 48}, {epochs: 1, size: 40, mean: [0.4, 0.5, 0.6], std: [0.2, 0.3, 0.4]}]"
+    data = ["--data", str(toy / "data"), "--labels", str(toy / "labels.fkdl"), "--stages", stages]
+    assert main([*COMMON, *data, "--output", str(tmp_path)]) == 0
+    last = log_of(tmp_path)[-1]
+    alone = [
+        "--student",
+        "test_convnext",
+        "--evaluate",
+        "--val",
+        str(toy / "data" / "val"),
+        "--device",
+        "cpu",
+    ]
+    for name in ("last.safetensors", "last.pt"):
+        assert trained_facts(tmp_path / name)["size"] == 40
+        assert trained_facts(tmp_path / name)["std"] == (0.2, 0.3, 0.4)
+        capsys.readouterr()
+        assert main([*alone, "--init", str(tmp_path / name)]) == 0
+        assert json.loads(capsys.readouterr().out) == {key: last[key] for key in ("top1", "top5", "images")}
+    with patch("fkdx.train.data.ValidationLoader", wraps=ValidationLoader) as made:
+        assert main([*alone, "--init", str(tmp_path / name), "--size", "32"]) == 0
+    assert made.call_args.args[2] == 32
+
+
 @pytest.fixture
 def spoilt(toy, tmp_path) -> Path:
     """The validation images with one that cannot be read and one outside of the class folders."""
