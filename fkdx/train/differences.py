@@ -1,6 +1,6 @@
 """In what a recipe differs from that of a checkpoint, and which of its keys change nothing."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from fkdx.train.recipe import DEFAULTS, KEYS, MOVED, Recipe
@@ -26,8 +26,9 @@ def _unmovable(keys: dict[str, Any]) -> dict[str, Any]:
 def without_effect(recipe: Recipe) -> dict[str, str]:
     """Keys that are set but change nothing in any stage; what each of them would need."""
     idle = {}
+    stages = [replace(stage, labels="") if stage.hard else stage for stage in recipe.in_stages()]
     for name, about in KEYS.items():
-        using = [stage for stage in recipe.in_stages() if getattr(stage, name) != DEFAULTS[name]]
+        using = [stage for stage in stages if getattr(stage, name) != DEFAULTS[name]]
         if using and not any(about.has_effect(stage) for stage in using):
             idle[name] = about.says_needs()
     return idle

@@ -22,6 +22,7 @@ from fkdx.train.keys import Key, find_folders, key, override
 MOVED = {f"fkdx.train.student:{name}": f"fkdx.models.heads:{name}" for name in ("with_moco_v2", "with_swav")}
 CURRICULUM = f"choice {' '.join(CURRICULA)}"
 MIXING = "mixup", "cutmix", "selfmix"
+TAUGHT = "labels", "teacher"
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,14 @@ class Recipe:
     )
     labels: str = key("", "label file (.fkdl)", movable=True)
     ensemble: list[str] = key(
-        [], "label files of further teachers for the same crops; the student learns the mean", movable=True
+        [], "label files of more teachers of these crops; their mean is learned", movable=True, needs="labels"
     )
     calibrate: list[float] = key(
         [],
         "[low, middle, top] of FerKD's calibration: crops that score below low or above top are dropped, "
         "crops below middle learn the image's class",
         length=3,
+        needs="labels",
     )
     epsilon: float = key(
         0.1,
@@ -57,11 +59,7 @@ class Recipe:
         choices=SCORES,
         needs=("calibrate", CURRICULUM),
     )
-    val: str = key(
-        "",
-        "validation images (default: data/val if it exists, else no evaluation)",
-        movable=True,
-    )
+    val: str = key("", "validation images (default: data/val if it exists, else no evaluation)", movable=True)
     classes: str = key(
         "",
         "names of classes that are numbers: a file, one a line in order, or labels: those of the label file",
@@ -80,6 +78,7 @@ class Recipe:
         "divisor of the student's logits in the loss: a number, or a schedule such as "
         "{schedule: cosine, first: 20, last: 2}",
         above=0,
+        needs=TAUGHT,
     )
     interpolation: str = key(
         "bilinear",
@@ -116,10 +115,7 @@ class Recipe:
         "what to do with an unreadable image: raise an error, or skip and count it",
         choices=("raise", "skip"),
     )
-    allow_warnings: bool = key(
-        False,
-        "accept JPEG files that libjpeg finds damaged but decodes in some way",
-    )
+    allow_warnings: bool = key(False, "accept JPEG files that libjpeg finds damaged but decodes in some way")
     check_images: bool = key(
         False,
         "before the first step, read every validation image and look for every labelled image",
@@ -196,7 +192,7 @@ class Recipe:
         needs="teacher",
     )
     teacher_temperature: float | dict = key(
-        1.0, "divisor of the teacher's logits, online or stored: a number or a schedule", above=0
+        1.0, "divisor of the teacher's logits, online or stored: number or schedule", above=0, needs=TAUGHT
     )
     teacher_compile: bool = key(
         False, "compile the teachers with torch.compile", of="run", movable=True, needs="teacher"
@@ -211,6 +207,7 @@ class Recipe:
         "the logits of all classes, stored or online, kl, bkl, dkd, dist, mse_gt",
         heading="loss: class_weight x class_loss + (1 - class_weight) x teacher_loss",
         choices=("ce", "plain_kl", *LOSSES),
+        needs=TAUGHT,
     )
     teacher_loss_args: dict = key(
         {}, "weights in teacher_loss, as YAML: alpha, beta (dkd), beta, gamma (dist) or gamma (mse_gt)"
@@ -222,7 +219,11 @@ class Recipe:
         needs=("class_weight", "hard"),
     )
     class_weight: float = key(
-        0.0, "share of class_loss in the loss; always 1 with --hard and no teacher", at_least=0, at_most=1
+        0.0,
+        "share of class_loss in the loss; always 1 with --hard and no teacher",
+        at_least=0,
+        at_most=1,
+        needs=TAUGHT,
     )
     smoothing: float = key(
         0.0,
@@ -258,6 +259,7 @@ class Recipe:
         "neighbours of the k-NN evaluation of features on val, where embeddings or dense logits are learned",
         at_least=0,
         movable=True,
+        needs="labels",
     )
 
     batch_size: int = key(1024, "crops in a step, over all processes", heading="batches", at_least=1)

@@ -287,6 +287,14 @@ def test_keys_without_effect_are_named():
         "epsilon": "calibrate",
         "label_kind": "labels",
     }
+    taught = {"temperature": 4.0, "teacher_loss": "kl", "class_weight": 0.5}
+    needs = dict.fromkeys(taught, "labels or teacher")
+    assert without_effect(Recipe(hard=True, **taught)) == needs
+    assert without_effect(Recipe(hard=True, labels="l.fkdl", **taught)) == needs  # which it does not open
+    assert without_effect(Recipe(hard=True, teacher="resnet50", **taught)) == {}
+    assert without_effect(Recipe(hard=True, labels="l.fkdl", calibrate=[0.1, 0.2, 0.9])).keys() == {
+        "calibrate"
+    }
     one = Recipe(decay_epochs=[3], stages=[{"schedule": "step"}, {}])
     assert without_effect(one) == {}  # one of its stages uses them
     assert "min_lr" not in without_effect(Recipe(min_lr=0.1, schedule="linear"))
