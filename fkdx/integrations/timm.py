@@ -32,8 +32,22 @@ class StoredLabelTask(ClassificationTask):
         super().__init__(model, partial(soft_cross_entropy, temperature=temperature), **timm_arguments)
 
 
+class _Passes:
+    """The epochs of a CropLoader as timm counts them: one a pass, however many crops it shows of an image."""
+
+    def __init__(self, loader: CropLoader) -> None:
+        self._loader = loader
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the next pass; passes count from 0."""
+        self._loader.set_epoch(epoch * self._loader.crops_per_image)
+
+
 class TimmLoader:
     """A CropLoader as timm's loop wants its loaders: pairs (images, target), see `Batch.prepared`.
+
+    An epoch of timm's is a pass, in which every image is shown `crops_per_image` times:
+    `loader.sampler.set_epoch(n)` chooses pass n.
 
     mean, std, dtype: of the images; teacher_temperature: divides stored logits of kind dense_logits; for
     topk_logits it is an argument of the CropLoader.
@@ -49,7 +63,7 @@ class TimmLoader:
     ) -> None:
         check_class_labels("TimmLoader", *getattr(loader, "teachers", ()))
         self.loader, self._inputs = loader, (mean, std, dtype, None, teacher_temperature)
-        self.sampler = loader  # timm calls loader.sampler.set_epoch
+        self.sampler = _Passes(loader)  # timm calls loader.sampler.set_epoch
 
     def __len__(self) -> int:
         return len(self.loader)

@@ -52,8 +52,8 @@ def test_a_timm_task_learns_from_stored_labels(toy):
     first = next(iter(crops))
     expected = soft_cross_entropy(model(prepare(first.images)), first.target, 2.0)
     losses = []
-    for epoch in range(0, 32, 4):
-        loader.sampler.set_epoch(epoch)
+    for number in range(8):
+        loader.sampler.set_epoch(number)
         assert len(loader) == 4
         for images, target in loader:
             result = task(images, target)
@@ -65,3 +65,13 @@ def test_a_timm_task_learns_from_stored_labels(toy):
     assert losses[0] == pytest.approx(expected.item(), rel=1e-5)
     assert np.mean(losses[-8:]) < np.mean(losses[:8])
     assert "state_dict" in task.get_checkpoint_state()
+
+
+def test_timm_counts_passes(toy):
+    """As its loop does where several processes train: three passes with two crops show each of six once."""
+    crops = CropLoader(toy / "train", toy / "labels.fkdl", 16, 2, 32, choice="cycle")
+    loader, shown = TimmLoader(crops), []
+    for number in (0, 1, 2):
+        loader.sampler.set_epoch(number)
+        shown += [pair for batch in loader.loader for pair in zip(batch.keys, batch.crops.tolist())]
+    assert len(set(shown)) == len(shown) == 16 * 6
