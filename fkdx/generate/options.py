@@ -192,7 +192,8 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="T",
-        help="temperature that divides the logits before the softmax (default: %(default)s)",
+        help="temperature that divides the logits before the softmax, of kinds that store probabilities "
+        "(default: %(default)s)",
     )
     add(
         "--encoding",

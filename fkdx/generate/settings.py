@@ -106,6 +106,10 @@ class Settings:
             "dense_logits or topk_logits",
         )
         _expect(
+            not self.head or not self.evaluate,
+            "--head: its outputs are no classes, got --evaluate with it",
+        )
+        _expect(
             not self.maps or not (self.evaluate or self.dry_run),
             "--maps: teachers of maps only label, got --evaluate or --dry-run with it",
         )
@@ -131,9 +135,10 @@ class Settings:
             small or self.value_type != "log8",
             "--value-type log8: for compact topk and smoothing labels only",
         )
+        bare = {"embedding": "embeddings", "dense_logits": "logits", "topk_logits": "logits"}.get(self.kind)
         _expect(
-            not embeds or self.temperature == 1,
-            f"--temperature: embeddings have none, got {self.temperature}; give it to the training",
+            not bare or self.temperature == 1,
+            f"--temperature: {bare} have none, got {self.temperature}; give it to the training",
         )
         _expect(
             not embeds or not (self.maps or self.evaluate or self.classes),

@@ -311,6 +311,11 @@ def test_crops_that_make_no_sense(options: list[str], ranges: list[str], capsys)
         (["--crops", "0"], "--crops: got 0"),
         (["--checkpoint", "two"], "--checkpoint: got 2"),
         (["--head", "swav"], "--head: its outputs are stored before the softmax"),
+        (
+            ["--head", "swav", "--kind", "dense_logits", "--evaluate", "a"],
+            "--head: its outputs are no classes, got --evaluate",
+        ),
+        (["--kind", "topk_logits", "--temperature", "4"], "--temperature: logits have none, got 4.0"),
         (["--policy", "a", "--crops-from", "b"], "exclude each other"),
     ],
 )
