@@ -117,7 +117,7 @@ def train(recipe: Recipe, world: World) -> int:
             return say_stopped(stop, "; the same command goes on from here")
     run.watch.check_end()
     if world.main:
-        export(run, "last.safetensors", len(data) - 1)
+        export(run, "last.safetensors", min(position.stage, len(data) - 1))  # `max_steps` may end it early
     run.journal.close()
     world.wait()
     return 0

@@ -218,15 +218,12 @@ def test_weights_bring_the_images_of_their_stage(toy, tmp_path, capsys):
     data = ["--data", str(toy / "data"), "--labels", str(toy / "labels.fkdl"), "--stages", stages]
     assert main([*COMMON, *data, "--output", str(tmp_path)]) == 0
     last = log_of(tmp_path)[-1]
-    alone = [
-        "--student",
-        "test_convnext",
-        "--evaluate",
-        "--val",
-        str(toy / "data" / "val"),
-        "--device",
-        "cpu",
-    ]
+    short = [*COMMON, *data, "--output", str(tmp_path / "short"), "--max-steps", "1"]
+    assert main(short) == 0  # in the first stage
+    for name in ("last.safetensors", "last.pt", "best.safetensors"):
+        assert trained_facts(tmp_path / "short" / name)["size"] == 48
+    alone = ["--evaluate", "--student", "test_convnext", "--val", str(toy / "data" / "val")]
+    alone += ["--device", "cpu"]
     for name in ("last.safetensors", "last.pt"):
         assert trained_facts(tmp_path / name)["size"] == 40
         assert trained_facts(tmp_path / name)["std"] == (0.2, 0.3, 0.4)
