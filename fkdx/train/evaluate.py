@@ -54,14 +54,19 @@ def evaluate(
         if stop.signal:
             break
     stop.agree(int(world.max([stop.signal])[0]))
-    *counts, skipped, warned = world.sum([*totals.tolist(), len(loader.skipped), len(loader.warned)])
+    counts = world.sum(totals.tolist())
     if not counts[-1]:
         raise ValueError(f"evaluate: no image to count, expected some with labels, {recipe.val}")
-    more = {"skipped": int(skipped), "warned": int(warned)}
-    found = as_percentages(counts) | {name: count for name, count in more.items() if count}
+    found = as_percentages(counts) | odd_images(loader, world)
     if real is not None:
         return Accuracy(found, None)
     return Accuracy(found, np.array(world.sum(of_class.flatten().tolist()), np.int64).reshape(-1, 2))
+
+
+def odd_images(loader: ValidationLoader, world: World) -> dict[str, int]:
+    """How many images all processes have "skipped" and "warned" of, if any."""
+    counts = zip(("skipped", "warned"), world.sum([len(loader.skipped), len(loader.warned)]))
+    return {name: int(count) for name, count in counts if count}
 
 
 def laid_out(images: Tensor, recipe: Recipe) -> Tensor:

@@ -14,7 +14,7 @@ from fkdx.loader import ValidationLoader
 from fkdx.models.accuracy import as_percentages, count_right, guesses
 from fkdx.models.embed import features_of
 from fkdx.train.distributed import Stop, World
-from fkdx.train.evaluate import Accuracy, laid_out
+from fkdx.train.evaluate import Accuracy, laid_out, odd_images
 from fkdx.train.recipe import Recipe
 
 TEMPERATURE = 0.07  # of a neighbour's vote, exp(cosine / temperature): DINO's
@@ -168,4 +168,4 @@ def evaluate_knn(
 
     near, far = extract(embed, known, world, stop), extract(embed, asked, world, stop)
     found = knn(near, share(far, world), recipe.knn, len(asked.classes))
-    return Accuracy(counted(found, far, world), None)
+    return Accuracy(counted(found, far, world) | odd_images(asked, world), None)

@@ -99,6 +99,15 @@ def test_bare_outputs_are_evaluated_by_knn(
     assert json.loads(capsys.readouterr().out)["knn"]["top1"] == pytest.approx(last["top1"], abs=10)
 
 
+def test_neighbours_of_images_that_can_be_read(options: list[str], toy: Path, tmp_path: Path) -> None:
+    val = shutil.copytree(toy / "data" / "val", tmp_path / "val")
+    (val / "red" / "0.jpg").write_bytes(b"no image")
+    more = ["--val", str(val), "--on-error", "skip", "--knn", "5", "--max-steps", "1"]
+    assert main([*options, *more, "--output", str(tmp_path / "run")]) == 0
+    last = log_of(tmp_path / "run")[-1]
+    assert (last["images"], last["skipped"]) == (19, 1)
+
+
 def test_a_second_run_starts_from_the_backbone(options: list[str], tmp_path: Path) -> None:
     assert main([*options, "--output", str(tmp_path / "a")]) == 0
     for weights in ("last.safetensors", "last.pt"):
