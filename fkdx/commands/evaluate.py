@@ -15,7 +15,7 @@ from fkdx.models.embed import FEATURES, EmbeddingTeacher
 from fkdx.models.machine import PRECISIONS, pick_device
 from fkdx.stores import class_numbers, open_store
 from fkdx.train.distributed import World
-from fkdx.train.frozen import Features, counted, extract, knn, probe, share
+from fkdx.train.frozen import Features, check_neighbours, counted, extract, knn, probe, share
 
 _EXAMPLES = """
 examples:
@@ -40,6 +40,7 @@ def evaluate(args: argparse.Namespace, world: World, facts: Facts) -> None:
     for folder in filter(None, (args.knn, args.probe)):  # before a model is loaded
         there = all((Path(folder) / name).exists() for name in ("train", "val"))
         expect("evaluate", there, "data", "a folder without them", "train/ and val/ in it", folder)
+    expect("evaluate", args.temperature > 0, "--temperature", args.temperature, "a positive number")
     model = load_teacher(
         args.model,
         args.checkpoint,
@@ -83,6 +84,8 @@ def measure(
     stores = [open_store(Path(folder) / part) for part in ("train", "val")]
     classes, _ = class_numbers(stores[0], None)
     expect("evaluate", len(classes) > 0, "data", "no class folders", "train/CLASS/NAME", folder)
+    if folder == args.knn:
+        check_neighbours(args.k, len(stores[0]))
     found = []
     for store in stores:
         wants = model.preprocess

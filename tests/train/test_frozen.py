@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -125,7 +126,10 @@ def test_refused(options: list[str], toy: Path, tmp_path: Path, capsys: pytest.C
 
     model = options[: options.index("--knn")]
     assert "nothing to measure" in refusal(model)
-    assert "k, got 100, expected 1 to the 48" in refusal([*model, "--knn", str(toy / "data"), "-k", "100"])
+    with patch("fkdx.commands.evaluate.extract") as extracted:  # before the features of all images are made
+        assert "k, got 100, expected 1 to the 48" in refusal([*options, "-k", "100"])
+        assert "--temperature, got 0.0, expected a pos" in refusal([*options, "--temperature", "0"])
+    assert not extracted.called
     assert "--model-args, got 7, expected YAML such as" in refusal([*options, "--model-args", "7"])
     assert "with {'depth': 2}" in refusal([*options, "--model-args", "{depth: 2}"])
     assert "expected train/ and val/ in it" in refusal([*model, "--probe", str(tmp_path)])
