@@ -8,6 +8,7 @@
 namespace fkdx {
 
 constexpr int kMaxEntries = 64;
+constexpr int kHalves = kMaxEntries / 32;  // entries of a lane
 constexpr int kMaxSources = 8;
 constexpr float kLog2E = 1.44269504f;
 constexpr float kLn2 = 0.693147181f;
@@ -83,6 +84,16 @@ struct GradientScale {
 // A product that is 0 where the first factor is: 0 * log 0 = 0.
 __device__ __forceinline__ float product(float y, float t) { return y == 0.f ? 0.f : y * t; }
 
+// Calls visit(half, e) for a thread's share of `count` entries: e = rank, and e = rank + 32 with half = 1.
+// The compiler knows each half, so what visit keeps in an array with a place for each stays in registers.
+template <typename Visit>
+__device__ __forceinline__ void each_entry(int count, int rank, Visit visit) {
+#pragma unroll
+  for (int half = 0; half < kHalves; ++half) {
+    if (rank + 32 * half < count) visit(half, rank + 32 * half);
+  }
+}
+
 struct Entries {
   int ids[kMaxEntries];
   float deltas[kMaxEntries];
@@ -103,34 +114,25 @@ struct Entries {
         wrong = true;
         continue;
       }
-      Raw raw_ids[2] = {}, raw_values[2] = {};
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int k = lane + 32 * half;
-        if (k >= source.k) continue;
+      Raw raw_ids[kHalves] = {}, raw_values[kHalves] = {};
+      each_entry(source.k, lane, [&](int half, int k) {
         raw_ids[half] = load_raw(source.ids, source.ids_type, from * source.ids_stride + k);
-        if (!source.values) continue;
+        if (!source.values) return;
         raw_values[half] = load_raw(source.values, source.values_type, from * source.values_stride + k);
-      }
+      });
       const float weight = source.weights ? source.weight * source.weights[row] : source.weight;
-      float values[2] = {0, 0};
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int k = lane + 32 * half;
-        if (k >= source.k) continue;
+      float values[kHalves] = {};
+      each_entry(source.k, lane, [&](int half, int k) {
         const int id = id_of(raw_ids[half], source.ids_type);
         const bool exists = id >= 0 && id < args.classes;
         wrong |= !exists;
         ids[n + k] = exists ? id : 0;
         values[half] = source.values ? value_of(raw_values[half], source.values_type) : 1.f;
-      }
+      });
       const Recovery<float> r =
           recover<float>(source.tail, warp_sum(values[0] + values[1]), source.k, args.classes);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int k = lane + 32 * half;
-        if (k < source.k) deltas[n + k] = weight * (r.gain * values[half] - r.base);
-      }
+      each_entry(source.k, lane,
+                 [&](int half, int k) { deltas[n + k] = weight * (r.gain * values[half] - r.base); });
       all_base += weight * r.base;
       all_mass += weight * r.mass;
       n += source.k;
@@ -158,6 +160,12 @@ struct Entries {
     return delta;
   }
 };
+
+// Adds exp2(t) of one element to a row's sums, apart where t = 0, at the maximum.
+__device__ __forceinline__ void add_exp(float t, Sums* sums) {
+  sums->ties += t == 0.f ? 1.f : 0.f;
+  sums->others += t == 0.f ? 0.f : exp2_fast(t);
+}
 
 // Loss of a row from its sums over t = (z - max) * log2(e) / temperature; linear = sum(y * t).
 __device__ __forceinline__ float softmax_loss(const Entries& target, const Sums& s) {

@@ -13,10 +13,12 @@ struct NoDense {
   static constexpr int kPerQuad = 0;
 };
 
-// A row of logits z and, of type D, its dense target y. D has as many bytes as T, or more.
-template <typename T, typename D>
+// A row of logits z and, of type D, its dense target y, shared by the kThreads threads of a block. D has as
+// many bytes as T, or more.
+template <typename T, typename D, int kThreads>
 struct Pieces {
   static constexpr int kPer = T::kPerQuad;
+  static constexpr int kAhead = 2;  // pieces that are loaded before the first of them is used
   static constexpr bool kDense = D::kPerQuad > 0;
   struct Raw {
     Quad z, y[kDense ? kPer / D::kPerQuad : 1];
@@ -26,11 +28,42 @@ struct Pieces {
   const typename D::Stored* y;
   int classes;
 
-  // Calls visit(c, n, x, y) for this thread's share, as floats: n = kPer elements from c on, which is at a
-  // 16-byte boundary of z; or, where a row begins or ends in between and everywhere unless `whole`, n = 1.
-  // kAhead pieces are loaded before the first of them is used.
-  template <int kThreads, int kAhead, typename Visit>
+  // Calls visit(z, y) for every element of this thread's share, as floats; y is 0 where the target is sparse.
+  // whole: read quads where the row has them, not single elements.
+  template <typename Visit>
   __device__ __forceinline__ void each(bool whole, Visit visit) const {
+    each_piece(whole, [&](int, int n, const float* x, const float* target) {
+#pragma unroll
+      for (int j = 0; j < kPer; ++j) {
+        if (j < n) visit(x[j], kDense ? target[j] : 0.f);
+      }
+    });
+  }
+
+  // The same, and writes what visit returns in the element's place in `to`, if `wanted`. Where it is written
+  // whole, `to` lies at the same place within 16 bytes as z.
+  template <typename Visit>
+  __device__ __forceinline__ void write_if(bool wanted, bool whole, typename T::Stored* to,
+                                           Visit visit) const {
+    each_piece(whole, [&](int c, int n, float* x, const float* target) {
+#pragma unroll
+      for (int j = 0; j < kPer; ++j) {
+        if (j < n) x[j] = visit(x[j], kDense ? target[j] : 0.f);
+      }
+      if (wanted) store(to + c, n, x);
+    });
+  }
+
+  template <typename Visit>
+  __device__ __forceinline__ void write(bool whole, typename T::Stored* to, Visit visit) const {
+    write_if(true, whole, to, visit);
+  }
+
+ private:
+  // Calls visit(c, n, x, y) for this thread's share: n = kPer elements from c on, which is at a 16-byte
+  // boundary of z; or, where a row begins or ends in between and everywhere unless `whole`, n = 1.
+  template <typename Visit>
+  __device__ __forceinline__ void each_piece(bool whole, Visit visit) const {
     RowSplit<T> split(z, classes);
     if (!whole) split.head = classes, split.quads = split.tail = 0;
     const int rank = threadIdx.x;
@@ -50,7 +83,6 @@ struct Pieces {
     for (int c = split.quad(split.quads) + rank; c < classes; c += kThreads) single(c, visit);
   }
 
- private:
   __device__ __forceinline__ void load(int c, Raw* raw) const {
     raw->z = load16(z + c);
     if constexpr (kDense) {
@@ -77,16 +109,14 @@ struct Pieces {
     if constexpr (kDense) target[0] = D::widen(y[c]);
     visit(c, 1, x, target);
   }
-};
 
-// Writes what visit made of n elements, in place of logits that lie at the same place within 16 bytes.
-template <typename T>
-__device__ __forceinline__ void store_piece(typename T::Stored* to, int n, const float* x) {
-  if (n == T::kPerQuad) {
-    store16(to, T::pack(x));
-  } else {
-    *to = T::narrow(x[0]);
+  static __device__ __forceinline__ void store(typename T::Stored* to, int n, const float* x) {
+    if (n == kPer) {
+      store16(to, T::pack(x));
+    } else {
+      *to = T::narrow(x[0]);
+    }
   }
-}
+};
 
 }  // namespace fkdx

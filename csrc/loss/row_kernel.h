@@ -25,29 +25,26 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
   const Stored* z = static_cast<const Stored*>(args.logits) + row * args.logits_stride;
   const RowSplit<T> split(z, args.classes);
 
+  // Calls visit(i, c) for this thread's quads: the i-th of them begins at element c of the row.
+  const auto each_quad = [&](auto visit) {
+#pragma unroll
+    for (int i = 0; i < kQuads; ++i) {
+      if (rank + i * kThreads < split.quads) visit(i, split.quad(rank + i * kThreads));
+    }
+  };
+
   // All loads are under way before the first is used, or converted.
   Quad quads[kQuads];
-#pragma unroll
-  for (int i = 0; i < kQuads; ++i) {
-    if (rank + i * kThreads < split.quads) quads[i] = load16(z + split.quad(rank + i * kThreads));
-  }
+  each_quad([&](int i, int c) { quads[i] = load16(z + c); });
   const int edge = split.edge(rank);
   const Stored raw_edge = edge >= 0 ? z[edge] : Stored{};
   const int count =
       rank < 32 ? target.read(args, row, rank) : 0;  // other warps may not read target.count yet
-  Stored raw_entries[2] = {};
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (rank + 32 * half < count) {
-      raw_entries[half] = z[target.ids[rank + 32 * half]];
-    }
-  }
+  Stored raw_entries[kHalves] = {};
+  each_entry(count, rank, [&](int half, int e) { raw_entries[half] = z[target.ids[e]]; });
 
   QuadMax<T> quad_max;
-#pragma unroll
-  for (int i = 0; i < kQuads; ++i) {
-    if (rank + i * kThreads < split.quads) quad_max.add(quads[i]);
-  }
+  each_quad([&](int i, int) { quad_max.add(quads[i]); });
   float edge_x = edge >= 0 ? T::widen(raw_edge) : -INFINITY;
   const float max = Row::max(fmaxf(edge_x, quad_max.value()), rank, scratches[team]);
 
@@ -61,22 +58,18 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
     sums.others += t == 0.f ? 0.f : at;
     sums.linear += t;
   };
-#pragma unroll
-  for (int i = 0; i < kQuads; ++i) {
-    if (rank + i * kThreads >= split.quads) continue;
+  each_quad([&](int i, int) {
     T::unpack(quads[i], x[i]);
 #pragma unroll
     for (int j = 0; j < kPer; ++j) add(x[i][j]);
-  }
+  });
   if (edge >= 0) add(edge_x);
   sums.linear = product(target.base, sums.linear);
-  float entry_t[2] = {0, 0};
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (rank + 32 * half >= count) continue;
+  float entry_t[kHalves] = {};
+  each_entry(count, rank, [&](int half, int e) {
     entry_t[half] = (T::widen(raw_entries[half]) - max) * per_z;
-    sums.linear += product(target.deltas[rank + 32 * half], entry_t[half]);
-  }
+    sums.linear += product(target.deltas[e], entry_t[half]);
+  });
   sums = Row::sum(sums, rank, scratches[team]);
   if (rank == kThreads - 1) scratches[team].total = sums;  // for the loss; until then registers are short
 
@@ -84,22 +77,17 @@ __global__ void __launch_bounds__(kThreads == 32 ? 128 : kThreads, kMinBlocks)
   if (args.grad) {
     const float slope = target.scale * target.mass / (sums.ties + sums.others);
     const float floor = target.scale * target.base;
-#pragma unroll
-    for (int i = 0; i < kQuads; ++i) {
-      if (rank + i * kThreads >= split.quads) continue;
+    each_quad([&](int i, int c) {
 #pragma unroll
       for (int j = 0; j < kPer; ++j) x[i][j] = fmaf(x[i][j], slope, -floor);
-      store16(grad + split.quad(rank + i * kThreads), T::pack(x[i]));
-    }
+      store16(grad + c, T::pack(x[i]));
+    });
     if (edge >= 0) grad[edge] = T::narrow(fmaf(edge_x, slope, -floor));
   }
   Row::sync();  // the named classes are written again, by other threads
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (args.grad && rank + 32 * half < count) {
-      put_entry<T>(target, sums, rank + 32 * half, entry_t[half], grad);
-    }
-  }
+  each_entry(count, rank, [&](int half, int e) {
+    if (args.grad) put_entry<T>(target, sums, e, entry_t[half], grad);
+  });
   // At the end and beside the threads of the named classes, because logarithms take long.
   if (args.loss && rank == kThreads - 1) args.loss[row] = softmax_loss(target, scratches[team].total);
 }

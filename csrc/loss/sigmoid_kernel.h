@@ -27,14 +27,14 @@ template <typename T, typename D>
 __global__ void __launch_bounds__(kSigmoidThreads, 4) sigmoid_kernel(const __grid_constant__ LossArgs args) {
   using Stored = typename T::Stored;
   using Row = Team<kSigmoidThreads>;
-  constexpr int kPer = T::kPerQuad, kAhead = 2;
   __shared__ Entries target;
   __shared__ typename Row::Scratch scratch;
   const int rank = threadIdx.x;
   const int64_t row = blockIdx.x;
-  const Stored* z = static_cast<const Stored*>(args.logits) + row * args.logits_stride;
-  const Pieces<T, D> pieces{
-      z, static_cast<const typename D::Stored*>(args.dense.values) + row * args.dense.stride, args.classes};
+  const Stored* logits = static_cast<const Stored*>(args.logits) + row * args.logits_stride;
+  const Pieces<T, D, kSigmoidThreads> pieces{
+      logits, static_cast<const typename D::Stored*>(args.dense.values) + row * args.dense.stride,
+      args.classes};
   Stored* grad = args.grad ? static_cast<Stored*>(args.grad) + row * args.grad_stride : nullptr;
   if (rank < 32) target.read(args, row, rank);
   __syncthreads();
@@ -42,18 +42,13 @@ __global__ void __launch_bounds__(kSigmoidThreads, 4) sigmoid_kernel(const __gri
 
   Sums sums{0, 0, 0};
   const bool whole = (!pieces.kDense || args.dense_phase) && (!grad || args.same_phase);
-  pieces.template each<kSigmoidThreads, kAhead>(whole, [&](int c, int n, float* x, const float* dense) {
-#pragma unroll
-    for (int j = 0; j < kPer; ++j) {
-      if (j >= n) continue;
-      const float y = pieces.kDense ? dense[j] : target.base;
-      const float logit = x[j] * args.inv_temperature, e = exp2_fast(-fabsf(logit) * kLog2E);
-      sums.others += product(logit < 0.f ? y : 1.f - y, fabsf(logit)) + log1p_unit(e);
-      x[j] = scale * (sigmoid(logit, e) - y);
-    }
-    if (grad) store_piece<T>(grad + c, n, x);
+  pieces.write_if(grad != nullptr, whole, grad, [&](float z, float dense) {
+    const float y = pieces.kDense ? dense : target.base;
+    const float logit = z * args.inv_temperature, e = exp2_fast(-fabsf(logit) * kLog2E);
+    sums.others += product(logit < 0.f ? y : 1.f - y, fabsf(logit)) + log1p_unit(e);
+    return scale * (sigmoid(logit, e) - y);
   });
-  const float logit = rank < target.count ? T::widen(z[target.ids[rank]]) * args.inv_temperature : 0.f;
+  const float logit = rank < target.count ? T::widen(logits[target.ids[rank]]) * args.inv_temperature : 0.f;
   if (rank < target.count) sums.linear = product(target.deltas[rank], logit);
   sums = Row::sum(sums, rank, scratch);  // also a barrier: the named classes are written again
   if (args.loss && rank == 0) args.loss[row] = (sums.others - sums.linear) / args.classes;
