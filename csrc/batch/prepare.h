@@ -16,7 +16,7 @@ enum class PixelType : int { kF32 = 0, kBf16 = 1, kF16 = 2 };
 struct PrepareCall {
   const uint8_t* images;    // (rows, height, width, 3)
   const uint8_t* others;    // (other_rows, height, width, 3), what partners are taken from; may be `images`
-  void* out;                // as many elements
+  void* out;                // as many elements; on a GPU it begins at a multiple of 16 bytes
   const int64_t* partners;  // (rows,), or null: nothing is mixed
   const int32_t* boxes;     // (rows, 4) top, left, height, width
   const float* blend;       // (rows,)

@@ -40,6 +40,8 @@ void topk_cuda(const TopkCall& call, int device, uintptr_t stream) {
       call.k <= kMaxTopk && call.k <= call.classes && call.classes <= kMaxTopkClasses,
       "topk: k and classes, got ", call.k, " of ", call.classes, ", expected at most ", kMaxTopk, " of ",
       kMaxTopkClasses);
+  check<std::invalid_argument>(call.rows <= INT32_MAX, "topk: rows, got ", call.rows,
+                               ", expected fewer than 2^31");
   if (call.rows == 0) return;
   const Launch chosen = choose(call);
   const auto blocks = static_cast<unsigned>((call.rows + chosen.rows_per_block - 1) / chosen.rows_per_block);

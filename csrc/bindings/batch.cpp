@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pointers and sizes from fkdx/batch.py and fkdx/teacher_topk.py, which have checked them.
+// Pointers and sizes from fkdx/batch/prepare.py and fkdx/batch/topk.py, which have checked them.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/check.h"
 #include "batch/prepare.h"
 #include "batch/topk.h"
 #include "bindings/rooms.h"
@@ -22,6 +23,8 @@ T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
+constexpr int64_t kLongestSide = int64_t{1} << 29;  // three bytes a pixel are still counted in int
+
 using Factors = std::array<float, 3>;
 using Others = std::optional<std::pair<uintptr_t, int64_t>>;
 
@@ -29,6 +32,9 @@ using Others = std::optional<std::pair<uintptr_t, int64_t>>;
 PrepareCall prepare_call(uintptr_t images, uintptr_t out, const std::array<uintptr_t, 3>& mix,
                          const std::array<int64_t, 3>& shape, const Factors& scale, const Factors& bias,
                          int type, const Others& others) {
+  check<std::invalid_argument>(shape[1] <= kLongestSide && shape[2] <= kLongestSide, "prepare: images, got ",
+                               shape[0], " of ", shape[1], " x ", shape[2],
+                               ", expected at most 2^29 pixels on a side");
   PrepareCall call{};
   call.images = pointer<const uint8_t>(images);
   call.others = pointer<const uint8_t>(others ? others->first : images);

@@ -141,6 +141,18 @@ def test_refusals(rng):
             call()
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 2**30), (1, 1, 2**32 + 4), (1, 2**32 + 4, 1)], ids=str)
+def test_images_whose_bytes_are_more_than_an_int_counts(shape):
+    with pytest.raises(ValueError, match=r"prepare: images, got 1 of .*, expected at most 2\^29 pixels"):
+        _C.prepare_cpu(0, 0, (0, 0, 0), shape, [1.0] * 3, [0.0] * 3, 0, 1)  # refused before it is read
+
+
+@pytest.mark.skipif(not hasattr(_C, "topk_cuda"), reason="built without CUDA")
+def test_more_rows_than_a_grid_has_blocks():
+    with pytest.raises(ValueError, match="topk: rows, got 2147483648"):
+        _C.topk_cuda(0, 0, 2**31, 5, 5, 1, 1.0, 0, 0, False, 0, 0)  # refused before a GPU is asked for
+
+
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
 def test_topk_probabilities(rng, dtype):
     logits = torch.from_numpy(rng.normal(scale=3, size=(5, 100))).to(dtype)
