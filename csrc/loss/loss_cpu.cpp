@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "base/cpu.h"
 #include "base/parallel.h"
 #include "loss/loss.h"

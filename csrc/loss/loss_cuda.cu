@@ -19,7 +19,8 @@ struct Launch {
   int rows_per_block;
 };
 
-constexpr int64_t kWarpRows = 2048;  // from so many rows on, warps alone keep the GPU busy
+constexpr int64_t kMostClasses = int64_t{1} << 30;  // an int counts past a row's end by a block's threads
+constexpr int64_t kWarpRows = 2048;                 // from so many rows on, warps alone keep the GPU busy
 
 template <typename T, int kThreads, int kQuads, int kMinBlocks>
 Launch row_launch() {
@@ -75,8 +76,9 @@ LossArgs args_of(const LossCall& call) {
   }
   check<std::invalid_argument>(entries <= kMaxEntries, "loss_cuda: classes a row, got ", entries,
                                ", expected at most ", kMaxEntries);
-  check<std::invalid_argument>(call.classes <= INT32_MAX && call.rows <= INT32_MAX, "loss_cuda: shape, got (",
-                               call.rows, ", ", call.classes, "), expected less than 2^31 of each");
+  check<std::invalid_argument>(call.rows <= INT32_MAX && call.classes <= kMostClasses,
+                               "loss_cuda: shape, got (", call.rows, ", ", call.classes,
+                               "), expected fewer than 2^31 rows of at most 2^30 classes");
   args.logits = call.logits;
   args.loss = static_cast<float*>(call.loss);
   args.grad = call.grad;

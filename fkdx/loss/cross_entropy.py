@@ -23,6 +23,7 @@ Reduction = Literal["mean", "sum", "none"]
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 # A target travels through the operators as a list of tensors, one layout and one constant a source.
 _IDS, _VALUES, _ROWS, _WEIGHTS, _TAIL, _DENSE = 1, 2, 4, 8, 16, 32
+_LEAST_INVERSE = 2.0**-126  # of a teacher's temperature, in float32: 0 would mean that there is none
 _FUSED_ENTRIES, _FUSED_SOURCES = 64, 8  # more on CUDA: the target is made dense first; the answer is the same
 
 
@@ -223,7 +224,7 @@ def _native(
     dense: Any = None
     sources: Sequence[_C.LossSource] = ()
     if isinstance(target, Tensor):
-        inverse = 1.0 / teacher_temperature if teacher_temperature else 0.0
+        inverse = max(1.0 / teacher_temperature, _LEAST_INVERSE) if teacher_temperature else 0.0
         dense = _C.LossDense(target.data_ptr(), FLOATS[target.dtype], target.stride()[0], inverse)
     else:
         sources = [source.native() for source in target]

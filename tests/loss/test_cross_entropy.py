@@ -156,6 +156,15 @@ def test_teacher_logits_with_a_temperature(rng, cpu):
     assert_gradient(grad, expected_grad / 6, 10 / 6)
 
 
+@pytest.mark.parametrize("temperature", [1e46, float("inf")])
+def test_an_endless_temperature_of_the_teacher_makes_its_classes_equal(rng, cpu, temperature):
+    logits, teacher = random_logits(rng, 6, 128), random_logits(rng, 6, 128)
+    loss, grad = loss_and_grad(logits, teacher, teacher_temperature=temperature)
+    even_loss, even_grad = loss_and_grad(logits, torch.full((6, 128), 1 / 128))
+    torch.testing.assert_close(loss, even_loss)
+    torch.testing.assert_close(grad, even_grad)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("classes", [1, 7, 1000])
 def test_binary_cross_entropy(rng, cpu, classes, dtype):
@@ -332,6 +341,15 @@ def test_a_permutation_that_leaves_the_batch_is_an_error(rng):
     target = SparseTarget.from_topk(*random_labels(rng, 4, 10, 3), 10).mix(np.array([0, 1, 2, 4]), 0.5)
     with pytest.raises(IndexError, match="partner of row 3, got 4"):
         soft_cross_entropy(random_logits(rng, 4, 10), target)
+
+
+@pytest.mark.skipif(not hasattr(_C, "loss_cuda"), reason="built without CUDA")
+@pytest.mark.parametrize("shape", [(1, 2**30 + 1), (1, 2**31 - 1), (2**31, 1)], ids=str)
+def test_more_rows_or_classes_than_an_int_counts_on_cuda(shape):
+    rows, classes = shape
+    with pytest.raises(ValueError, match=r"loss_cuda: shape, got \(\d+, \d+\), expected fewer than 2\^31"):
+        # Refused before a GPU is asked for.
+        _C.loss_cuda(0, 0, rows, classes, classes, [], None, 0, 1.0, 1.0, 0, 0, 0, 0, classes, 0, 0, 0)
 
 
 def test_refusals(rng):
