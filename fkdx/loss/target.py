@@ -148,6 +148,7 @@ class SparseTarget:
             (tuple(ids.shape), tuple(values.shape)),
             "ids and values (B, K)",
         )
+        _expect(values.dtype in FLOATS, "values", values.dtype, "floats of 16, 32 or 64 bits")
         _expect(ids.device == values.device, "devices", (ids.device, values.device), "one device")
         if kind in ("smoothing", "hard"):
             _expect(ids.shape[1] >= 1, "K", 0, f"at least 1 for kind '{kind}'")
@@ -356,7 +357,9 @@ def _integers(x: Tensor | np.ndarray) -> Tensor:
         x.dtype,
         "integers",
     )
-    return x if x.dtype in (torch.int16, torch.int32, torch.int64) else x.to(torch.int32)
+    if x.dtype in _INTS:
+        return x
+    return x.to(torch.int32 if x.element_size() <= 2 else torch.int64)  # no large id becomes another
 
 
 def _floats(x: Tensor | np.ndarray) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from draw_tensors import random_labels
 
-from fkdx import SparseTarget, reference
+from fkdx import SparseTarget, reference, soft_cross_entropy
 from fkdx.loss.target import KINDS
 
 
@@ -20,12 +20,21 @@ def test_kinds_equal_the_reference(rng, kind, classes, k):
     np.testing.assert_allclose(target.to_dense(torch.float64), expected, atol=1e-15)
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.int32, np.int64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
 def test_numpy_and_torch_ids_of_any_integer_type(rng, dtype):
     ids, values = random_labels(rng, 4, 100, 5)
     target = SparseTarget.from_topk(ids.astype(dtype), torch.from_numpy(values).half(), 100)
     expected = reference.loss.dense_target(ids, values.astype(np.float16), 100, KINDS[0])
     np.testing.assert_allclose(target.to_dense(torch.float64), expected, atol=1e-12)
+
+
+def test_ids_and_partners_of_more_than_32_bits_are_no_others():
+    target = SparseTarget.from_topk(np.array([[2**32 + 1]], np.uint64), np.ones((1, 1)), 3)
+    with pytest.raises(IndexError, match="class id in row 0, got 4294967297"):
+        soft_cross_entropy(torch.zeros(1, 3), target)
+    target = SparseTarget.from_classes(torch.tensor([1]), 3).mix(np.array([2**32], np.uint64), 0.5)
+    with pytest.raises(IndexError, match="partner of row 0, got 4294967296"):
+        soft_cross_entropy(torch.zeros(1, 3), target)
 
 
 def test_no_stored_class_is_a_uniform_target():
@@ -88,6 +97,7 @@ def test_ids_and_values_of_a_plain_target(rng):
     [
         ((np.zeros((2, 3)), np.zeros((2, 3)), 5), "integers"),
         ((np.zeros((2, 3), int), np.zeros((2, 3), int), 5), "floating"),
+        ((np.zeros((2, 3), int), torch.zeros(2, 3, dtype=torch.float8_e5m2), 5), "values, got .*float8"),
         ((np.zeros((2, 3), int), np.zeros((2, 4)), 5), "shapes"),
         ((np.zeros(3, int), np.zeros(3), 5), "shapes"),
         ((np.zeros((2, 3), int), np.zeros((2, 3)), 0), "num_classes"),
