@@ -209,7 +209,10 @@ class CropLoader:
         return self.sampler.steps
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass. Passes over the images with m crops each count as m epochs."""
+        """Choose the epoch of the next pass. Passes over the images with m crops each count as m epochs.
+
+        By itself the epoch moves on with the last batch of a pass; a pass that is broken off begins again.
+        """
         epoch = whole("set_epoch", "epoch", epoch)
         if epoch != self._epoch:
             self._epoch, self._start = epoch, 0
@@ -249,9 +252,10 @@ class CropLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The batches from the current step to the end of the epoch; then the next epoch is set."""
         self.pool.store.check_unchanged()
-        epoch, self._step, self._start = self._epoch, self._start, 0
+        epoch, done, self._start = self._epoch, self._start, 0
+        self._reach(epoch, done)
         order = self.sampler.order(epoch)
-        steps = iter(range(self._step, len(self)))
+        steps = iter(range(done, len(self)))
         begun: deque[Future[_Part]] = deque()  # after the one that is handed out
         planner = ThreadPoolExecutor(1, _PLANNER)  # so that the caller need not wait for the plans
         this_thread, name = threading.current_thread, _PLANNER  # modules may be gone when a pass ends at exit
@@ -273,7 +277,8 @@ class CropLoader:
                 batch = self._deliver(part)
                 del part  # the slot belongs to the caller from now on
                 next_is_whole = bool(begun) and self._copy_if_whole(begun[0])
-                self._step += 1
+                done += 1
+                self._reach(epoch, done)
                 # Only now, after all that lets go of the interpreter, which the planner would keep from us.
                 begin(self.prefetch, _HEAD_START if next_is_whole else 0.0)
                 yield batch
@@ -283,8 +288,14 @@ class CropLoader:
                 future.cancel()
             # The garbage collector may end a forgotten pass in any thread, even this one.
             planner.shutdown(wait=not this_thread().name.startswith(name))
-        self._epoch, self._step = epoch + self.crops_per_image, 0
         self.pool.warn_of_misfits()
+
+    def _reach(self, epoch: int, done: int) -> None:
+        """Note that this many batches of a pass are handed out. The last one ends it, even if the caller, who
+        has counted them, does not ask for another."""
+        self._step = done % len(self)
+        if done == len(self) and self._epoch == epoch:  # else set_epoch has chosen another meanwhile
+            self._epoch += self.crops_per_image
 
     def _copy_if_whole(self, planned: "Future[_Part]") -> bool:
         """Begins the copy of the next batch, if it is whole, before the caller asks for it; returns that."""

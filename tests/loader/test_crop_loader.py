@@ -143,6 +143,30 @@ def test_early_end_and_set_epoch(data: Data) -> None:
     assert list(rows(next(iter(loader)))) == first
 
 
+def test_a_pass_is_over_with_its_last_batch(data: Data) -> None:
+    """Whoever counts the batches, as Lightning does, never asks for one more."""
+
+    def counted(loader: CropLoader) -> list[list[tuple]]:
+        batches = iter(loader)
+        return [list(rows(next(batches))) for _ in range(len(loader))]
+
+    loader = CropLoader(data.root, data.labels, 8, 2, size=8)
+    passes = [list(rows(batch)) for _ in range(2) for batch in loader]
+    loader.set_epoch(0)
+    assert [*counted(loader), *counted(loader)] == passes
+    state = loader.state_dict()
+    assert (state["epoch"], state["step"]) == (4, 0)
+    loader.set_epoch(0)
+    assert counted(loader) == passes[: len(loader)]
+
+
+def test_an_epoch_chosen_during_a_pass_is_that_of_the_next(data: Data) -> None:
+    loader = CropLoader(data.root, data.labels, 8, 2, size=8)
+    for _ in loader:
+        loader.set_epoch(20)
+    assert loader.state_dict()["epoch"] == 20
+
+
 def test_the_planner_may_collect_a_forgotten_pass(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     loader = CropLoader(data.root, data.labels, 8, 4, size=16)
     forgotten, collected, faults = threading.Event(), threading.Event(), []
@@ -345,6 +369,7 @@ def test_cache_keeps_encoded_images(data: Data, tmp_path: Path) -> None:
     assert loader.pool.stages()["cached_bytes"] == total
     assert 0 < small.pool.stages()["cached_bytes"] <= total // 2
     shutil.rmtree(tmp_path / "x")
+    loader.set_epoch(0)
     assert list(rows(next(iter(loader)))) == first
     with pytest.raises(FileNotFoundError):
         next(iter(small))
