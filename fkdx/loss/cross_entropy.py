@@ -403,6 +403,8 @@ def _objection(logits, target, temperature, teacher_temperature) -> tuple[str, o
         return "logits' device", device, "cpu or cuda"
     if not temperature > 0:
         return "temperature", temperature, "a positive number"
+    if isinstance(temperature, Tensor) and temperature.requires_grad:
+        return "temperature", "one that requires a gradient", "a number; to learn it, divide the logits"
     if isinstance(target, SparseTarget):
         if teacher_temperature is not None:
             return "teacher_temperature", teacher_temperature, "None: a SparseTarget holds probabilities"

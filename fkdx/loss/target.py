@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fkdx import _C
-from fkdx.errors import expect
+from fkdx.errors import expect, refuse
 
 _expect = partial(expect, "SparseTarget")
 
@@ -203,7 +203,7 @@ class SparseTarget:
     @classmethod
     def ensemble(cls, targets: Sequence[SparseTarget]) -> SparseTarget:
         """The mean of several teachers' targets of the same crops (FerKD, section 3.4)."""
-        return cls.weighted_sum(targets, [1.0 / len(targets)] * len(targets))
+        return cls.weighted_sum(targets, [1.0 / max(len(targets), 1)] * len(targets))
 
     def mix(self, partners: Tensor | np.ndarray, lam: float | Tensor | np.ndarray) -> SparseTarget:
         """``lam * self + (1 - lam) * self[partners]``: Mixup, CutMix and SelfMix of targets.
@@ -236,8 +236,10 @@ class SparseTarget:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice) -> SparseTarget:
-        """The targets of some rows."""
+    def __getitem__(self, rows: slice | Tensor | np.ndarray | list[int]) -> SparseTarget:
+        """The targets of some rows. TypeError for one row alone, and so for a loop over rows."""
+        if not isinstance(rows, (slice, Tensor, np.ndarray, list)) or getattr(rows, "ndim", 1) != 1:
+            refuse("SparseTarget", "rows", repr(rows), "a slice, or numbers of rows (n,)", error=TypeError)
         sources = []
         for source in self.sources:
             weight = source.weight

@@ -360,6 +360,7 @@ def test_refusals(rng):
         (lambda: soft_cross_entropy(logits[0], target), "shape"),
         (lambda: soft_cross_entropy(logits[:3], target), "shapes"),
         (lambda: soft_cross_entropy(logits, target, temperature=0.0), "temperature"),
+        (lambda: soft_cross_entropy(logits, target, torch.ones((), requires_grad=True)), "divide the logits"),
         (lambda: soft_cross_entropy(logits, target, reduction="median"), "reduction"),
         (lambda: soft_cross_entropy(logits, target, teacher_temperature=1.0), "teacher_temperature"),
         (lambda: soft_cross_entropy(logits, torch.zeros(4, dtype=torch.int64)), "from_classes"),

@@ -137,3 +137,18 @@ def test_composing_refuses_what_does_not_fit(rng):
         target.blend_hard(np.arange(3), 0.5)
     with pytest.raises(ValueError, match="at least 1"):
         SparseTarget.weighted_sum([], [])
+    with pytest.raises(ValueError, match="at least 1"):
+        SparseTarget.ensemble([])
+
+
+def test_rows_are_taken_by_slices_and_numbers_but_not_one_by_one(rng):
+    """A loop over rows would otherwise be one over none, without a word."""
+    target = SparseTarget.from_topk(*random_labels(rng, 4, 9, 3), 9)
+    dense = target.to_dense()
+    for rows in (slice(1, 3), [2, 0], np.array([3]), torch.tensor([True, False, False, True])):
+        assert torch.equal(target[rows].to_dense(), dense[rows])
+    for row in (0, np.int64(1), torch.tensor(1), None, (slice(None), slice(2))):
+        with pytest.raises(TypeError, match=r"SparseTarget: rows, got .*, expected a slice, or numbers"):
+            target[row]
+    with pytest.raises(TypeError, match="rows, got 0, expected a slice"):
+        list(zip(dense, target, strict=True))
