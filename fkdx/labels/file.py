@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -97,6 +98,10 @@ class Keys(Sequence[str]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} keys>"
+
+    def __reduce__(self) -> tuple:
+        """As a list: the file need not be there any more."""
+        return list, (self[:],)
 
 
 class LabelFile(Sequence[ImageLabels]):
@@ -227,10 +232,7 @@ class LabelFile(Sequence[ImageLabels]):
 
     def __getitem__(self, image: int | str) -> ImageLabels:  # type: ignore[override]  # keys, but no slices
         """KeyError or IndexError if there is no such image."""
-        if isinstance(image, str):
-            image = self.find(image)
-        elif image < 0:
-            image += len(self)
+        image = self.find(image) if isinstance(image, str) else self._number(image)
         data, crops, height, width, flips, extra, extra_bytes = self._native.block(image)
         size = None if self.ratios else (height, width)
         if self.encoding == "plain" and self.value_type != "int8":
@@ -271,6 +273,16 @@ class LabelFile(Sequence[ImageLabels]):
             lambdas=lambdas,
             mix_boxes=mix_boxes,
         )
+
+    def _number(self, image: int) -> int:
+        """Counted from the end where it is negative. IndexError, TypeError."""
+        try:
+            number = operator.index(image)
+        except TypeError:
+            refuse("LabelFile", "image", repr(image), "its number or its key", self.path, error=TypeError)
+        if not -len(self) <= number < len(self):
+            refuse("LabelFile", "image", number, f"0 to {len(self) - 1}", self.path, error=IndexError)
+        return number % len(self)
 
     def __iter__(self) -> Iterator[ImageLabels]:
         return (self[i] for i in range(len(self)))

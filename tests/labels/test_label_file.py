@@ -174,8 +174,12 @@ def test_facts_and_sequence(tmp_path: Path, rng) -> None:
     with pytest.raises(KeyError, match="nothing"):
         labels.find("nothing")
     for image in (-6, 5):
-        with pytest.raises(IndexError, match="image, got"):
+        with pytest.raises(IndexError, match=rf"LabelFile: image, got {image}, expected 0 to 4, "):
             labels[image]
+    for image in (slice(0, 2), None, 1.5, [0, 1]):
+        with pytest.raises(TypeError, match=r"LabelFile: image, got .*, expected its number or its key, "):
+            labels[image]
+    assert pickle.loads(pickle.dumps(labels.keys)) == list(labels.keys)
     with pytest.raises(IndexError, match="crop of image"):
         labels.gather([0], [[counts[0]]])
     with pytest.raises(ValueError, match=r"\(n, m\)"):
