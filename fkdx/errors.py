@@ -1,5 +1,6 @@
 """How fkdx words an error: "function: what, got X, expected Y, path"."""
 
+import operator
 from os import PathLike
 from typing import NoReturn
 
@@ -31,6 +32,14 @@ def expect(
     """Raises ValueError as `refuse` words it, unless `ok`."""
     if not ok:
         refuse(where, what, got, expected, path)
+
+
+def whole(where: str, what: str, number: int) -> int:
+    """The number as Python's own, which has any size. Raises ValueError as `refuse` words it for others."""
+    try:
+        return operator.index(number)
+    except TypeError:
+        refuse(where, what, repr(number), "a whole number")
 
 
 def error_text(error: BaseException, verb: str) -> str:

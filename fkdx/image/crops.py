@@ -26,7 +26,7 @@ import PIL
 from PIL import Image, UnidentifiedImageError
 
 from fkdx import _C
-from fkdx.errors import refuse
+from fkdx.errors import refuse, whole
 
 Interpolation = Literal["bilinear", "bicubic"]
 INTERPOLATIONS = get_args(Interpolation)
@@ -295,7 +295,7 @@ def _checked_crops(name: str, boxes: npt.ArrayLike, flips: npt.ArrayLike) -> tup
 
 
 def _checked_options(name: str, size: int, interpolation: str, resample: str) -> tuple[bool, bool]:
-    if not 1 <= size <= 16384:
+    if not 1 <= whole(name, "size", size) <= 16384:
         refuse(name, "size", size, "1 .. 16384")
     if interpolation not in INTERPOLATIONS:
         refuse(name, "interpolation", repr(interpolation), " or ".join(INTERPOLATIONS))

@@ -1,18 +1,18 @@
 """What every loader yields, and how a global batch is divided among processes."""
 
-import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import torch
 
 from fkdx.batch import IMAGENET_MEAN, IMAGENET_STD, prepare
 from fkdx.batch.mix import Mix
-from fkdx.errors import refuse
+from fkdx.errors import refuse, whole
 from fkdx.loss.target import SparseTarget
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Batch:
     """What one step trains or evaluates on: B rows.
 
@@ -36,6 +36,20 @@ class Batch:
     crops: torch.Tensor
     mix: Mix | None = None
     bare: bool = False
+
+    def __repr__(self) -> str:
+        target = tuple(self.target.shape) if isinstance(self.target, torch.Tensor) else self.target
+        images = f"{tuple(self.images.shape)} {self.images.dtype} of {len(set(self.keys))} images"
+        return f"Batch({images}{', mixed' if self.mix is not None else ''}, target {target})"
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device."""
+
+        def moved(part):
+            return part if part is None else part.to(device, non_blocking=non_blocking)
+
+        parts = {name: moved(getattr(self, name)) for name in ("images", "target", "classes", "mix")}
+        return replace(self, **parts)
 
     def prepared(
         self,
@@ -77,20 +91,21 @@ class Batch:
         return images, target if mix is None else mix.of(target)
 
 
+def refuse_copy(loader: object) -> NoReturn:
+    """Raises TypeError, which `pickle` and `copy` pass on."""
+    name = type(loader).__name__
+    raise TypeError(f"{name}: a loader has threads and cannot be pickled or copied; make one in each process")
+
+
 def check_word(where: str, name: str, word: str, expected: tuple[str, ...]) -> None:
     if word not in expected:
         refuse(where, name, f"'{word}'", f"one of {', '.join(expected)}")
 
 
-def whole(where: str, name: str, number: int) -> int:
-    """The number as Python's own, which has any size."""
-    try:
-        return operator.index(number)
-    except TypeError:
-        refuse(where, name, repr(number), "a whole number")
-
-
 def check_shares(batch_size: int, crops_per_image: int, rank: int, world_size: int) -> None:
+    given = {"batch_size": batch_size, "crops_per_image": crops_per_image, "rank": rank}
+    for name, number in (given | {"world_size": world_size}).items():
+        whole("loader", name, number)
     if not 0 <= rank < world_size:
         raise ValueError(f"loader: rank, got {rank} of world_size {world_size}, expected 0..{world_size - 1}")
     if crops_per_image < 1 or batch_size < 1 or batch_size % (crops_per_image * world_size):

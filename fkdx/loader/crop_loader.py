@@ -14,20 +14,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 import torch
 
 from fkdx import _C
 from fkdx.calibration import CalibratedLabels, Calibration
-from fkdx.errors import refuse
+from fkdx.errors import refuse, whole
 from fkdx.image.augment import augment_rows
 from fkdx.image.crops import Interpolation, Resample
 from fkdx.image.random_boxes import RATIO, SCALE
 from fkdx.labels import LabelFile
 from fkdx.labels.distributions import SCORES, Score
-from fkdx.loader.batches import Batch, check_shares, check_word, whole
+from fkdx.loader.batches import Batch, check_shares, check_word, refuse_copy
 from fkdx.loader.drawn_crops import DrawnCrops
 from fkdx.loader.labelled_crops import LabelledCrops, Labels
 from fkdx.loader.partners import Partners
@@ -151,8 +151,8 @@ class CropLoader:
         check_word("CropLoader", "on_missing", on_missing, ("raise", "ignore"))
         check_word("CropLoader", "label_kind", label_kind, KINDS)
         check_word("CropLoader", "score", score, SCORES)
-        seed = whole("CropLoader", "seed", seed)
-        if prefetch < 1:
+        seed, size = whole("CropLoader", "seed", seed), whole("CropLoader", "size", size)
+        if whole("CropLoader", "prefetch", prefetch) < 1:
             refuse("CropLoader", "prefetch", prefetch, "at least 1")
         store = open_store(root)
         check_random_access(store)
@@ -203,6 +203,13 @@ class CropLoader:
         self.skipped: dict[str, str] = {}  # key of an image that could not be read: the reason
         self.warned: set[str] = set()
         self._epoch = self._step = self._start = 0
+
+    def __repr__(self) -> str:
+        pool, crops = self.pool, f"{self._rows} crops of {self._rows // self.crops_per_image} images"
+        return f"CropLoader({pool.store.path!r}: {len(self)} batches of {crops}, {pool.view.size} pixels)"
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy(self)
 
     def __len__(self) -> int:
         """Steps of an epoch, the same on every rank."""

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from fkdx import _C
-from fkdx.errors import refuse
+from fkdx.errors import refuse, whole
 from fkdx.image import decode_crops, image_size, validation_crop
 from fkdx.image.crops import Interpolation, Resample
 from fkdx.labels import boxes_from_ratios
@@ -70,8 +70,8 @@ class View:
         resize = math.floor(self.size / self.crop_ratio)
         return _C.View(
             self.size,
-            self.interpolation,
-            self.resample,
+            str(self.interpolation),
+            str(self.resample),
             self.allow_warnings,
             self.boxes,
             resize,
@@ -111,7 +111,8 @@ class ImagePool:
         self._native_view = view.native()
         self._entries = entry_table(store)
         self._warned = False
-        self._pool = _C.Pool(default_threads() if threads is None else threads, cache_bytes)
+        threads = default_threads() if threads is None else whole("loader", "threads", threads)
+        self._pool = _C.Pool(threads, whole("loader", "cache_bytes", cache_bytes))
         self.foreign = 0  # images that are not JPEG, decoded by Pillow
         self.close = weakref.finalize(self, self._pool.close)
 

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 import torch
 
+from fkdx.errors import whole
 from fkdx.image.crops import Interpolation, Resample
-from fkdx.loader.batches import Batch, check_shares, check_word
+from fkdx.loader.batches import Batch, check_shares, check_word, refuse_copy
 from fkdx.loader.pool import ImagePool, Pending, View, Work, run_ahead
 from fkdx.loader.slots import Device, make_slots, send
 from fkdx.stores import Store, class_numbers, open_store
@@ -72,6 +73,7 @@ class ValidationLoader:
     ) -> None:
         check_shares(batch_size * world_size, 1, rank, world_size)
         check_word("ValidationLoader", "on_error", on_error, ("raise", "skip"))
+        size = whole("ValidationLoader", "size", size)
         store = open_store(root)
         self.batch_size, self.prefetch, self._device = batch_size, prefetch, device
         self.on_error = on_error
@@ -92,6 +94,13 @@ class ValidationLoader:
         view = View(size, interpolation, resample, allow_warnings, "centre", crop_ratio)
         self.pool = ImagePool(store, view, threads, cache_bytes)
         self._slots = make_slots((batch_size, size, size, 3), device, prefetch + 2)
+
+    def __repr__(self) -> str:
+        pool, images = self.pool, f"{len(self._files)} images in batches of {self.batch_size}"
+        return f"ValidationLoader({pool.store.path!r}: {images}, {pool.view.size} pixels)"
+
+    def __reduce__(self) -> NoReturn:
+        refuse_copy(self)
 
     def __len__(self) -> int:
         """Number of batches of this rank."""

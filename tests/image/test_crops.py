@@ -327,6 +327,7 @@ def test_two_components_are_refused(rng: np.random.Generator) -> None:
         ({"flips": ["False"]}, "flips, got <U5"),
         ({"size": 0}, "size"),
         ({"size": 10**6}, "size"),
+        ({"size": (8, 8)}, r"size, got \(8, 8\), expected a whole number"),
         ({"interpolation": "nearest"}, "interpolation"),
         ({"resample": "pillow14"}, "resample"),
     ],

@@ -1,11 +1,13 @@
 """Exact pixels, and the same batches for all threads and ranks."""
 
 import gc
+import pickle
 import shutil
 import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from copy import copy, deepcopy
 from itertools import islice
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from images import OWN_RULE
 from loading import CLASSES, CROPS, KEPT, Data, draw_image, expected_crop, rows, write_labels
 from PIL import Image
 
-from fkdx import CropLoader, LabelFile, LabelWriter, reference
+from fkdx import CropLoader, LabelFile, LabelWriter, ValidationLoader, reference
 from fkdx.image.random_boxes import random_boxes
 
 
@@ -165,6 +167,27 @@ def test_an_epoch_chosen_during_a_pass_is_that_of_the_next(data: Data) -> None:
     for _ in loader:
         loader.set_epoch(20)
     assert loader.state_dict()["epoch"] == 20
+
+
+def test_a_batch_moves_as_a_whole_and_says_what_it_is(data: Data) -> None:
+    """`to` is what Lightning and accelerate ask of a batch."""
+    loader = CropLoader(data.root, data.labels, 8, 2, size=16)
+    batch = next(iter(loader))
+    moved = batch.to("meta")
+    assert {moved.images.device, moved.target.device, moved.classes.device} == {torch.device("meta")}
+    assert (moved.keys, moved.mix) == (batch.keys, None)
+    text = "Batch((8, 16, 16, 3) torch.uint8 of 4 images, target SparseTarget(kind='marginal_smoothing', "
+    assert repr(batch).startswith(text)
+    words = f"CropLoader({str(data.root)!r}: {len(loader)} batches of 8 crops of 4 images, 16 pixels)"
+    assert repr(loader) == words
+
+
+def test_a_loader_is_not_copied(data: Data) -> None:
+    loaders = CropLoader(data.root, data.labels, 8, 2, size=16), ValidationLoader(data.root, 2, 16)
+    for loader in loaders:
+        for copied in (pickle.dumps, copy, deepcopy):
+            with pytest.raises(TypeError, match=f"{type(loader).__name__}: a loader has threads and cannot"):
+                copied(loader)
 
 
 def test_the_planner_may_collect_a_forgotten_pass(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,6 +362,13 @@ def test_missing_labels_and_images(data: Data, tmp_path: Path, rng: np.random.Ge
         ({"resample": "pillow11"}, "resample"),
         ({"label_kind": "best"}, "kind"),
         ({"choice": "best"}, "choice"),
+        ({"size": (16, 16)}, r"CropLoader: size, got \(16, 16\), expected a whole number"),
+        ({"batch_size": 8.0}, "loader: batch_size, got 8.0, expected a whole number"),
+        ({"crops_per_image": "2"}, "crops_per_image, got '2', expected a whole number"),
+        ({"prefetch": 1.5}, "prefetch, got 1.5, expected a whole number"),
+        ({"threads": "2"}, "threads, got '2', expected a whole number"),
+        ({"cache_bytes": 1e6}, "cache_bytes, got 1000000.0, expected a whole number"),
+        ({"interpolation": None}, "interpolation, got 'None', expected one of"),
     ],
 )
 def test_bad_arguments(data: Data, options: dict, text: str) -> None:
@@ -380,8 +410,8 @@ def test_batches_are_the_callers(data: Data) -> None:
     loader = CropLoader(data.root, data.labels, 2, 2, size=16, prefetch=1)
     held = list(loader)
     copies = [batch.images.clone() for batch in held]
-    for batch, copy in zip(held, copies):
-        assert torch.equal(batch.images, copy)
+    for batch, before in zip(held, copies):
+        assert torch.equal(batch.images, before)
     part = held[3].images.numpy()[1:, 2:]
     expected = part.copy()
     del held, batch

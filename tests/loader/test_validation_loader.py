@@ -69,6 +69,9 @@ def test_unreadable_images_are_left_out_and_counted(tmp_path):
         assert loader.skipped.keys() == {"a/1.jpg", "a/4.jpg"}
     with pytest.raises(ValueError, match="on_error, got 'ignore', expected one of raise, skip"):
         ValidationLoader(tmp_path, 2, 16, on_error="ignore")
+    with pytest.raises(ValueError, match=r"ValidationLoader: size, got \(16, 16\), expected a whole number"):
+        ValidationLoader(tmp_path, 2, (16, 16), on_error="skip")
+    assert repr(loader) == f"ValidationLoader({str(tmp_path)!r}: 5 images in batches of 2, 16 pixels)"
     whole = ValidationLoader(tmp_path, 2, 16, on_error="skip")
     kept = next(iter(whole)).images
     assert kept.shape == (1, 16, 16, 3)
