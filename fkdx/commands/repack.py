@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,13 @@ def repack(store: Store, folder: str | os.PathLike, shard_bytes: int) -> int:
     if finished is not None:
         return finished
     names = [f"images-{number:05}.tar" for number in range(plan.shards)]
-    unpacked = 0
+    unpacked, bare = 0, _have_own_stems(store)
     with tqdm(total=len(plan.order), unit="image", disable=None) as bar:
         for number, name in enumerate(names):
             images = plan.order[plan.starts[number] : plan.starts[number + 1]]
             note = folder / f"{name}.json"
             if not (folder / name).exists():
-                _write_shard(store, images, folder / name, note)
+                _write_shard(store, images, folder / name, note, bare)
             unpacked += json.loads(note.read_text())["gzip"]
             bar.update(len(images))
     made = open_store(str(folder), store.class_names or None)  # those without an image count, too
@@ -94,11 +95,34 @@ def member_name(store: Store, image: int) -> str:
     return _C.canonical_key(key, name) + os.path.splitext(key)[1]
 
 
+def _members(store: Store, image: int, data: bytes, bare: bool) -> Iterator[tuple[str, bytes]]:
+    """An image, and what a reader of the shard has to know of it.
+
+    A `bare` key, whose class this store alone knows, stays the name: labels made on the store have no other.
+    The `.json` beside it has the name with the class, by which labels made elsewhere find the image.
+    """
+    key, name, number = store.keys[image], member_name(store, image), int(store.class_of[image])
+    label = {"label": number} if store.numbered and number >= 0 else {}
+    if bare and "/" in name and "/" not in _C.canonical_key(key):
+        yield key, data
+        yield os.path.splitext(key)[0] + ".json", json.dumps({"filename": name, **label}).encode()
+        return
+    yield name, data
+    if label:
+        yield os.path.splitext(name)[0] + ".cls", str(number).encode()
+
+
+def _have_own_stems(store: Store) -> bool:
+    """Whether a `.json` that is called like an image would be of one image alone."""
+    stems = [os.path.splitext(key)[0] for key in store.keys]
+    return len(set(stems)) == len(stems)
+
+
 def _is_number_name(store: Store, number: int) -> bool:
     return store.class_names[number] == str(number)
 
 
-def _write_shard(store: Store, images: np.ndarray, path: Path, note: Path) -> None:
+def _write_shard(store: Store, images: np.ndarray, path: Path, note: Path, bare: bool) -> None:
     """One tar file, whole or not at all; `note` says how many images were unpacked for it."""
     target, unpacked = AtomicFile(path, overwrite=False), 0
     try:
@@ -108,10 +132,8 @@ def _write_shard(store: Store, images: np.ndarray, path: Path, note: Path) -> No
                 if data[:2] == _GZIP:
                     where = f"{store.keys[image]} in {store.path}"
                     data, unpacked = unpack(data, "gz", None, where), unpacked + 1
-                name = member_name(store, image)
-                _add(tar, name, data)
-                if store.numbered and store.class_of[image] >= 0:
-                    _add(tar, os.path.splitext(name)[0] + ".cls", str(store.class_of[image]).encode())
+                for name, content in _members(store, image, data, bare):
+                    _add(tar, name, content)
         store.check_unchanged()
         _write_json(note, {"gzip": unpacked})
         target.commit()

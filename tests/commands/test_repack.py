@@ -1,13 +1,15 @@
 """`fkdx repack`: the same bytes in shards, whatever they come from, however often it is stopped."""
 
 import gzip
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from images import draw_black
-from loading import rows
+from loading import rows, write_labels
 from store_writers import PACKED, draw_synsets
 from storing import contents, names, touch, write_tar
 
@@ -175,3 +177,43 @@ def test_the_index_is_found(folder: Path, tmp_path: Path, size: str) -> None:
     """Of several shards, and of one."""
     assert main(["repack", str(folder), "-o", str(tmp_path / "out"), "--shard-size", size]) == 0
     assert isinstance(open_store(tmp_path / "out"), IndexedImages)
+
+
+def test_labels_of_images_without_folders_fit_the_shards(tmp_path: Path, rng: np.random.Generator) -> None:
+    """A table has their classes. Labels that were made on class folders fit as well."""
+    keys = sorted(f"{c}/{c[0]}.{i}.jpg" for c in ("an ant", "bee") for i in range(6))
+    root, flat, names = tmp_path / "train", tmp_path / "flat", [key.partition("/")[2] for key in keys]
+    draw_black(root, keys, rng)
+    draw_black(flat, names, rng)
+    for key, name in zip(keys, names):
+        shutil.copy(root / key, flat / name)
+    table = "".join(f"{name},{key.partition('/')[0]}\n" for name, key in zip(names, keys))
+    (tmp_path / "classes.csv").write_text(table)
+    told = f"{flat}@{tmp_path}/classes.csv"
+    repack(open_store(told), tmp_path / "out", 10**9)
+    assert [*open_store(tmp_path / "out").keys] == keys
+    classes = ["an ant", "bee", *"cdefghij"]
+    for place, folder, own in ((told, flat, names), (root, root, keys)):
+        labels = write_labels(tmp_path / f"{folder.name}.fkdl", folder, own, rng, classes=classes)
+        shown = []
+        for images in (place, tmp_path / "out"):
+            loader = CropLoader(images, labels, 8, 2, 16)
+            shown.append([row for batch in loader for row in rows(batch)])
+            loader.close()
+        assert shown[0] == shown[1]
+
+
+def test_images_of_one_stem_keep_their_classes(tmp_path: Path, rng: np.random.Generator) -> None:
+    """What is said of `1` would be said of both `1.jpg` and `1.png`."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    files = ["1.jpg", "1.png", "2.jpg"]
+    draw_black(tmp_path, files, rng)
+    images = [{"bytes": (tmp_path / name).read_bytes(), "path": name} for name in files]
+    about = {"info": {"features": {"label": {"names": ["ant", "bee"], "_type": "ClassLabel"}}}}
+    table = parquet.core.pa.table({"image": images, "label": [0, 1, 1]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    repack(open_store(tmp_path / "x.parquet"), tmp_path / "out", 10**9)
+    made = open_store(tmp_path / "out")
+    assert [*made.keys] == ["ant/1.jpg", "bee/1.png", "bee/2.jpg"]
+    assert (made.class_of.tolist(), made.class_names) == ([0, 1, 1], ["ant", "bee"])
