@@ -21,6 +21,7 @@ TEMPERATURE = 0.07  # of a neighbour's vote, exp(cosine / temperature): DINO's
 DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # weight decays that a probe tries
 HELD_OUT = 5  # every fifth training image chooses among them
 CHUNK = 4096  # rows at a time
+COSINES = 1 << 28  # values at a time, of rows by all known images: 1 GB
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def knn(
     check_neighbours(k, len(known.rows))
     expect("k-NN", temperature > 0, "temperature", temperature, "a positive number")
     wall = functional.normalize(known.rows, dim=1).T
-    found = []
-    for rows in functional.normalize(asked.rows, dim=1).split(CHUNK):
+    found, some = [], max(1, min(CHUNK, COSINES // len(known.rows)))
+    for rows in functional.normalize(asked.rows, dim=1).split(some):
         cosines, nearest = (rows @ wall).topk(k, dim=1)
         votes = torch.zeros(len(rows), num_classes, device=rows.device)
         weights = ((cosines - cosines[:, :1]) / temperature).exp()  # the nearest one's is 1: no underflow
@@ -106,11 +107,10 @@ def probe(known: Features, asked: Features, num_classes: int) -> Tensor:
     known, asked = (Features((each.rows - mean) / std, each.classes) for each in (known, asked))
     chooses = torch.arange(len(known.rows), device=known.rows.device) % HELD_OUT == 0
     learn, judge = known[~chooses], known[chooses]
-    right = [
-        int((_scores(fit(learn, num_classes, w), judge).argmax(1) == judge.classes).sum()) for w in DECAYS
-    ]
+    firsts = [_guessed(fit(learn, num_classes, decay), judge)[:, 0] for decay in DECAYS]
+    right = [int((first == judge.classes).sum()) for first in firsts]
     best = max(zip(right, DECAYS))[1]  # the largest of those that are equally good
-    return guesses(_scores(fit(known, num_classes, best), asked))
+    return _guessed(fit(known, num_classes, best), asked)
 
 
 def fit(known: Features, num_classes: int, decay: float, steps: int = 100) -> Tensor:
@@ -134,8 +134,10 @@ def fit(known: Features, num_classes: int, decay: float, steps: int = 100) -> Te
     return weights.detach()
 
 
-def _scores(weights: Tensor, features: Features) -> Tensor:
-    return torch.addmm(weights[-1], features.rows, weights[:-1])
+def _guessed(weights: Tensor, features: Features) -> Tensor:
+    """The likeliest classes of each row, (n, at most 5)."""
+    parts = features.rows.split(CHUNK)
+    return torch.cat([guesses(torch.addmm(weights[-1], part, weights[:-1])) for part in parts])
 
 
 def counted(found: Tensor, asked: Features, world: World) -> dict[str, float]:

@@ -9,11 +9,15 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from toy import torchrun
 
 from fkdx import cli, reference
 from fkdx.loader import ValidationLoader
+from fkdx.train import frozen
 from fkdx.train.distributed import World
 from fkdx.train.frozen import Features, counted, extract, fit, knn, probe
 
@@ -62,6 +66,34 @@ def test_votes_do_not_underflow(rng) -> None:
     found = knn(known, far, 5, 3, 1e-8)[:, :1]
     nearest = torch.where(known.classes == found, cosines, -1).amax(dim=1)
     assert torch.equal(nearest, cosines.amax(dim=1))  # of two that are equally near, either class
+
+
+class Largest(TorchDispatchMode):
+    """The most values that an operation gave."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.most = max([self.most, *(part.numel() for part in tree_leaves(out) if isinstance(part, Tensor))])
+        return out
+
+
+def test_memory_does_not_grow_with_the_images_that_are_asked(rng, monkeypatch) -> None:
+    """Neither by all known images, of which there may be millions, nor by all classes."""
+    known, asked = draw(rng, 300), draw(rng, 200)
+    knn_found, probe_found = knn(known, asked, 7, 3), probe(known, asked, 3)
+    monkeypatch.setattr(frozen, "COSINES", 300 * 20)
+    with Largest() as largest:
+        again = knn(known, asked, 7, 3)
+    assert largest.most <= 300 * 20
+    assert (again[:, 0] == knn_found[:, 0]).float().mean() > 0.98  # rounding depends on the part's size
+    monkeypatch.setattr(frozen, "CHUNK", 32)
+    with Largest() as largest:
+        again = frozen._guessed(torch.ones(7, 1000), asked)
+    assert largest.most <= 32 * 1000
+    assert again.shape == (200, 5)
+    assert (probe(known, asked, 3)[:, 0] == probe_found[:, 0]).float().mean() > 0.98
 
 
 def test_knn_and_probe_refuse(rng) -> None:
