@@ -20,7 +20,8 @@ from fkdx.labels.int8 import Change, together
 from fkdx.labels.parts import Parts, clear_removed, write_json
 from fkdx.stores import class_numbers, open_store
 
-WAIT_SECONDS = 600  # that processes wait for the one of rank 0
+WAIT_SECONDS = 600  # that processes wait for the one of rank 0 ...
+EVALUATION_SECONDS = 86_400  # ... and as long as this while it evaluates the teachers
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,7 +70,8 @@ def label(plan: Plan, facts: Facts) -> None:
             text, found = forecast(plan.teachers, feed, outputs, len(plan.shards))
             facts.say(text, forecast=found)
             return
-        job = find_job(outputs, plan.facts(), {"command": settings.command, "decoder": decoder()})
+        wait = WAIT_SECONDS + (EVALUATION_SECONDS if settings.evaluate else 0)
+        job = find_job(outputs, plan.facts(), {"command": settings.command, "decoder": decoder()}, wait)
         if job is None:
             state, files = "finished already", [str(output.path) for output in outputs]
             facts.say(f"{outputs[0].path}: {state}", state=state, files=files)
@@ -102,8 +104,8 @@ def finish_shards(labelling: Labelling, shards: list[Shard]) -> None:
         time.sleep(0.5)  # others hold what is left; should they die, it is ours
 
 
-def find_job(outputs: list[Output], facts: dict, notes: dict) -> Parts | None:
-    """The job, begun by rank 0, for which the others wait; None if its outputs are there already.
+def find_job(outputs: list[Output], facts: dict, notes: dict, seconds: int) -> Parts | None:
+    """The job, begun by rank 0, for which the others wait that long; None if its outputs are there already.
 
     `notes` are kept beside it; a job goes on with those that it was begun with.
     """
@@ -113,14 +115,14 @@ def find_job(outputs: list[Output], facts: dict, notes: dict) -> Parts | None:
         if not folder.exists() and already_made(outputs, facts):
             return None
         return Parts.begin(folder, facts, "generate", notes, len(outputs))
-    for _ in range(10 * WAIT_SECONDS):
+    for _ in range(10 * seconds):
         try:
             return Parts(folder, facts, "generate")
         except FileNotFoundError:
             if already_made(outputs, facts):
                 return None
             time.sleep(0.1)
-    raise TimeoutError(f"generate: no job was begun by rank 0 within {WAIT_SECONDS} s, {folder}")
+    raise TimeoutError(f"generate: no job was begun by rank 0 within {seconds} s, {folder}")
 
 
 def conclude(job: Parts, shards: list[Shard], outputs: list[Output], sizes: str, facts: Facts) -> None:

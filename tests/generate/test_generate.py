@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from fkdx import cli, reference
 from fkdx.commands import verify
+from fkdx.generate import program
 from fkdx.labels import LabelFile
 from fkdx.models.teacher import Teacher
 
@@ -323,6 +324,15 @@ def test_options_that_do_not_fit(options: list[str], wrong: list[str], said: str
     with pytest.raises(SystemExit):
         cli.run("generate", [*options, *wrong])
     assert said in capsys.readouterr().err
+
+
+def test_others_wait_longer_while_rank_0_evaluates(options: list[str], capsys, monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(program, "time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr(program, "EVALUATION_SECONDS", 100)
+    data = options[options.index("--data") + 1]
+    for more, seconds in (([], 600), (["--evaluate", data], 700)):
+        assert f"no job was begun by rank 0 within {seconds} s" in refusal([*more, *options], capsys)
 
 
 def test_shards_instead_of_one_file(options: list[str], tmp_path: Path) -> None:
