@@ -49,7 +49,7 @@ def load(path: str | Path) -> dict[str, Any]:
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # it asks for code, as timm's own checkpoints do
+    except (pickle.UnpicklingError, RuntimeError):  # it asks for code, as timm's, or is another archive
         state = None
     if not isinstance(state, dict) or "position" not in state:
         raise ValueError(f"checkpoint: no position in it, expected a checkpoint of fkdx train, {path}")

@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+import zipfile
 from argparse import Namespace
 from types import SimpleNamespace
 
@@ -301,6 +302,9 @@ def test_a_damaged_checkpoint_is_refused(soft, tmp_path, capsys):
     path.write_bytes(whole[:1000])
     assert "damaged" in refused(soft, capsys)
     torch.save({"position": {}, "args": Namespace(model="resnet50")}, path)
+    assert "expected a checkpoint of fkdx train" in refused(soft, capsys)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("photo.jpg", b"none")
     assert "expected a checkpoint of fkdx train" in refused(soft, capsys)
 
 
