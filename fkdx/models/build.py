@@ -159,7 +159,7 @@ def building(
 def check_student(model: nn.Module, name: str, size: int, num_classes: int) -> None:
     """Show a student one black crop: ValueError unless it takes the size and answers for every class."""
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # tensors of inference mode that a model keeps could not be trained with
             shape = tuple(model.eval()(torch.zeros(1, 3, size, size)).shape)
     except (RuntimeError, ValueError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -50,7 +50,7 @@ def project(backbone: nn.Module, recipe: Recipe, outputs: Outputs) -> EmbeddingS
     if outputs.classes and not classifier_prefixes(backbone):
         got = f"got {recipe.student} for stages of embeddings and of classes"
         raise ValueError(f"student: {got}, expected a timm model, whose classifier has a name")
-    with torch.inference_mode():
+    with torch.no_grad():
         shape = tuple(features_of(backbone.eval(), torch.zeros(1, 3, recipe.size, recipe.size)).shape)
     if len(shape) != 2:
         raise ValueError(f"student: {recipe.student} has features of shape {shape}, expected (1, D)")

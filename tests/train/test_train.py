@@ -206,6 +206,22 @@ def test_a_student_may_ask_for_planes_one_behind_the_other(soft, tmp_path, monke
     assert main([*own, *more, "--output", str(tmp_path / "timm")]) == 0
 
 
+def test_a_student_may_keep_what_its_first_crop_made(soft, tmp_path, monkeypatch):
+    """The crop that is shown to it before the run begins."""
+    (tmp_path / "keeping.py").write_text(
+        "import timm, torch\n\nclass Keeping(torch.nn.Module):\n    def __init__(self, classes):\n"
+        "        super().__init__()\n        self.net, self.grid = timm.create_model('test_resnet'), None\n"
+        "        self.net.reset_classifier(classes)\n"
+        "        self.scale = torch.nn.Parameter(torch.ones(()))\n\n"
+        "    def forward(self, images):\n        if self.grid is None:\n"
+        "            self.grid = torch.linspace(0.5, 1, images.shape[-1])\n"
+        "        return self.net(images * (self.scale * self.grid))\n\n"
+        "def model(num_classes):\n    return Keeping(num_classes)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main([*soft, "--student", "keeping:model", "--max-steps", "1"]) == 0
+
+
 def test_boards_get_the_numbers_of_the_log(soft, tmp_path, monkeypatch):
     seen = {"wandb": [], "tensorboard": []}
     run = SimpleNamespace(log=lambda numbers, step: seen["wandb"].extend((step, *n) for n in numbers.items()))
