@@ -93,6 +93,7 @@ def make_plan(settings: Settings, source: Store, teachers: list[Teacher], classe
     augment = pick_augment(settings, draw)
     outputs = plan_outputs(settings, teachers, classes, draw)
     say_what_is_cut(settings, teachers[0].num_outputs)
+    say_what_is_idle(settings, draw.crops)
     for output in outputs:
         output.options["mix_size"] = pairs.size if pairs else 0
         output.options["extra"] = augment.extra() if augment else None
@@ -161,6 +162,19 @@ def say_what_is_cut(settings: Settings, outputs: int) -> None:
     if settings.topk is not None and outputs < settings.topk:
         print(
             f"fkdx generate: --topk {settings.topk}: the teacher has {outputs} outputs, and all are kept",
+            file=sys.stderr,
+        )
+
+
+def say_what_is_idle(settings: Settings, crops: int) -> None:
+    """A line about options of random crops where a file says which crops there are, `crops` of each image."""
+    file = settings.crops_from or settings.policy
+    names = ["crops"] if settings.mixed else ["crops", "scale", "ratio", "flip"]  # which partners have, too
+    given = [name for name in names if getattr(settings, name) not in (getattr(Settings, name), crops)]
+    if file and given:
+        options = ", ".join(f"--{name}" for name in given)
+        print(
+            f"fkdx generate: {options} without effect: {crops} crops of each image are those of {file}",
             file=sys.stderr,
         )
 

@@ -344,9 +344,15 @@ def test_shards_instead_of_one_file(options: list[str], tmp_path: Path) -> None:
         np.testing.assert_array_equal(image.values, other.values)
 
 
-def test_crops_of_another_file(options: list[str], tmp_path: Path) -> None:
+def test_crops_of_another_file(options: list[str], tmp_path: Path, capsys) -> None:
     old = labels_of(["--seed", "5", *options])
+    capsys.readouterr()
     new = labels_of(["--crops-from", options[-1], *changed(options, output=tmp_path / "new.fkdl")])
+    assert "without effect" not in capsys.readouterr().err
+    other = changed(options, output=tmp_path / "other.fkdl", crops=3)
+    labels_of(["--crops-from", options[-1], "--scale", "0.2", "1", *other])
+    said = f"--crops, --scale without effect: {CROPS} crops of each image are those of {options[-1]}"
+    assert said in capsys.readouterr().err
     assert new.header["provenance"]["crops_digest"] == old.digest
     for image, other in zip(old, new, strict=True):
         np.testing.assert_array_equal(image.boxes, other.boxes)
