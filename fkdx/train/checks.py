@@ -220,11 +220,10 @@ def _check_part(labels: LabelFile, images: LabelledImages, expected: dict, unrea
     known = len(labels) == expected["images"] and images.label_of is not None and not unread
     differing = differing_sizes(expected, images.sizes(), images.label_of) if known else None
     checked = "" if differing is not None else ", so their fingerprint cannot be checked"
-    warnings.warn(
-        f"{len(images):,} of the {expected['images']:,} images that were labelled are here{checked}, "
-        f"{labels.path}",
-        stacklevel=3,
-    )
+    said = f"{len(images):,} of the {len(labels):,} images that were labelled are here"
+    if len(images) == len(labels):
+        said = f"{len(labels):,} of the data set's {expected['images']:,} images have labels"
+    warnings.warn(f"{said}{checked}, {labels.path}", stacklevel=3)
     if differing is None:
         return
     if len(differing) > FEW * len(images):

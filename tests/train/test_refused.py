@@ -113,6 +113,12 @@ def test_some_of_the_images_are_checked_one_by_one(soft, toy, tmp_path, capsys, 
     more = ["--labels", str(tmp_path / "l.fkdl"), "--data", str(moved), "--on-missing", "ignore"]
     with pytest.warns(UserWarning, match=rf"{len(paths) - 1} of the {len(paths)} images .* are here, "):
         assert main([*soft, *more, "--max-steps", "1"]) == 0
+    dataset = fingerprint([*files, ("ant/unreadable.jpg", 7)])
+    write_labels(tmp_path / "most.fkdl", moved / "train", rng, dataset=dataset)
+    most = ["--labels", str(tmp_path / "most.fkdl"), "--output", str(tmp_path / "most")]
+    some = rf"{len(paths) - 1} of the data set's {len(paths) + 1} images have labels, so their fingerprint"
+    with pytest.warns(UserWarning, match=some):
+        assert main([*soft, *more, *most, "--max-steps", "1"]) == 0
     for path in paths[5:]:
         with path.open("ab") as image:
             image.write(b"more")
