@@ -54,7 +54,7 @@ def show(text: str) -> int:
 def run(verb: str, argv: list[str]) -> int:
     """Run a verb; an error that the user can fix becomes one line on stderr and exit status 1."""
     open_closed_streams()
-    warnings.formatwarning = lambda message, *_, **__: f"fkdx {verb}: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"fkdx {verb}: {error_text(message, verb)}\n"
     let_idle_threads_sleep()
     try:
         check_names(argv)

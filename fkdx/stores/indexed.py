@@ -204,7 +204,9 @@ def listed(path: str, classes: list[str] | None) -> FileList:
             return _files(index, path, classes)
     except FormatError as error:
         fault = str(error)
-    warnings.warn(f"index: {fault}; the list is read again, {beside}", stacklevel=2)
+    warnings.warn(
+        f"index: {fault}; the list is read again (`fkdx index` renews its index), {beside}", stacklevel=2
+    )
     return FileList.read(path, classes)
 
 
@@ -226,7 +228,9 @@ def keys_of_folder(folder: str) -> Keys:
             return index.keys()
     except FormatError as error:
         fault = str(error)
-    warnings.warn(f"index: {fault}; the folder is listed again, {path}", stacklevel=2)
+    warnings.warn(
+        f"index: {fault}; the folder is listed again (`fkdx index` renews its index), {path}", stacklevel=2
+    )
     return list_folder(folder)
 
 

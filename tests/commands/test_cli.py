@@ -163,7 +163,7 @@ def test_a_reader_that_leaves_ends_a_verb_quietly(words: str, tmp_path: Path) ->
 
 def test_warnings_are_one_line() -> None:
     code = "import warnings; from fkdx import cli; from fkdx.commands import doctor; "
-    code += "doctor.main = lambda _: warnings.warn('a skip'); "
+    code += "doctor.main = lambda _: warnings.warn('doctor: a skip'); "
     code += "cli.main(['doctor'])"
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert shown.stderr == "fkdx doctor: a skip\n"
