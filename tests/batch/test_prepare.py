@@ -148,9 +148,18 @@ def test_images_whose_bytes_are_more_than_an_int_counts(shape):
 
 
 @pytest.mark.skipif(not hasattr(_C, "topk_cuda"), reason="built without CUDA")
-def test_more_rows_than_a_grid_has_blocks():
-    with pytest.raises(ValueError, match="topk: rows, got 2147483648"):
-        _C.topk_cuda(0, 0, 2**31, 5, 5, 1, 1.0, 0, 0, False, 0, 0)  # refused before a GPU is asked for
+def test_what_the_kernels_cannot_do_is_refused_before_a_gpu_is_asked_for():
+    for shape in ((2**31, 1, 1), (1, 2**14, 2**16)):
+        with pytest.raises(ValueError, match=r"prepare: images, got .*, expected fewer or smaller ones"):
+            _C.prepare_cuda(0, 0, (0, 0, 0), shape, [1.0] * 3, [0.0] * 3, 0, 0, 0)
+    for rows, classes, k, words in (
+        (2**31, 5, 1, "rows, got 2147483648"),
+        (1, 5, 6, "k and classes, got 6 of 5"),
+        (1, 100, 17, "expected at most 16 of 22528"),
+        (1, 22529, 1, "k and classes, got 1 of 22529"),
+    ):
+        with pytest.raises(ValueError, match=f"topk: .*{words}"):
+            _C.topk_cuda(0, 0, rows, classes, classes, k, 1.0, 0, 0, False, 0, 0)
 
 
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)

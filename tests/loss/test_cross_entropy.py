@@ -7,7 +7,7 @@ from draw_tensors import CLASSES, random_labels, random_logits
 
 from fkdx import _C, SparseTarget, loss_and_grad, reference, soft_cross_entropy
 from fkdx.loss import binary_cross_entropy
-from fkdx.loss.target import KINDS
+from fkdx.loss.target import FLOATS, KINDS
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -343,13 +343,29 @@ def test_a_permutation_that_leaves_the_batch_is_an_error(rng):
         soft_cross_entropy(random_logits(rng, 4, 10), target)
 
 
+def table(k: int = 1) -> _C.LossSource:
+    return _C.LossSource(0, 0, k, 0, 0, k, 1, k, 0, 0, 1.0, True)
+
+
 @pytest.mark.skipif(not hasattr(_C, "loss_cuda"), reason="built without CUDA")
-@pytest.mark.parametrize("shape", [(1, 2**30 + 1), (1, 2**31 - 1), (2**31, 1)], ids=str)
-def test_more_rows_or_classes_than_an_int_counts_on_cuda(shape):
-    rows, classes = shape
-    with pytest.raises(ValueError, match=r"loss_cuda: shape, got \(\d+, \d+\), expected fewer than 2\^31"):
-        # Refused before a GPU is asked for.
-        _C.loss_cuda(0, 0, rows, classes, classes, [], None, 0, 1.0, 1.0, 0, 0, 0, 0, classes, 0, 0, 0)
+@pytest.mark.parametrize(
+    ("dtype", "rows", "classes", "sources", "dense", "words"),
+    [
+        (torch.float32, 1, 2**31 - 1, [], None, r"shape, .*, expected fewer than 2\^31 rows"),
+        (torch.float32, 2**31, 1, [], None, r"shape, .* of at most 2\^30 classes"),
+        (torch.float32, 1, 10, [table()] * 9, None, "sources, got 9, expected at most 8"),
+        (torch.float32, 1, 100, [table(64), table()], None, "classes a row, got 65, expected at most 64"),
+        (torch.float64, 1, 10, [table()], None, "logits, got float64, expected 16 or 32 bits"),
+        (torch.float16, 1, 10, [], torch.bfloat16, "dense target, expected float32 or the logits' type"),
+    ],
+)
+def test_what_the_kernels_cannot_do_is_refused_before_a_gpu_is_asked_for(
+    dtype, rows, classes, sources, dense, words
+):
+    dense = dense and _C.LossDense(16, FLOATS[dense], classes, 0.0)
+    arguments = (16, FLOATS[dtype], rows, classes, classes, sources, dense)
+    with pytest.raises(ValueError, match=f"loss_cuda: {words}"):
+        _C.loss_cuda(*arguments, 0, 1.0, 1.0, 0, 0, 0, 0, classes, 0, 0, 0)
 
 
 def test_refusals(rng):
