@@ -25,11 +25,17 @@ TRIALS = 3  # batches timed for a forecast
 Told = tuple[str, dict[str, Any]]  # facts in words, and by name
 
 
-def evaluate(teacher: Teacher, store: Store, classes: list[str] | None, batch_size: int) -> Told:
-    """Top-1 and top-5 of a teacher on validation images, with the centre crops of its configuration."""
+def evaluate(
+    teacher: Teacher, store: Store, classes: list[str] | None, batch_size: int, **options: Any
+) -> Told:
+    """Top-1 and top-5 of a teacher on validation images, with the centre crops of its configuration.
+
+    options: of a ValidationLoader.
+    """
     wants = teacher.preprocess
+    crops = (wants.size, wants.crop_ratio)
     loader = ValidationLoader(
-        store, batch_size, wants.size, wants.crop_ratio, classes, interpolation=wants.interpolation
+        store, batch_size, *crops, classes, interpolation=wants.interpolation, **options
     )
     found = [(guesses(teacher(batch.images)).cpu(), batch.classes.cpu()[:, None]) for batch in loader]
     score = as_percentages(sum(count_right(ids == classes) for ids, classes in found).tolist())

@@ -51,8 +51,9 @@ def run(settings: Settings, facts: Facts) -> None:
     if settings.evaluate and rank() == 0:
         validation = open_store(settings.evaluate, settings.classes)
         scores: list[dict] = []
+        options = {"threads": settings.threads, "allow_warnings": settings.allow_warnings}
         for teacher in teachers:
-            text, score = evaluate(teacher, validation, classes, settings.batch_size)
+            text, score = evaluate(teacher, validation, classes, settings.batch_size, **options)
             scores.append(score)
             facts.say(text, evaluation=scores)
     if settings.output:

@@ -1,5 +1,6 @@
 """Labels are what the teacher says of the stored crops; what is wrong is said; nothing half done is left."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import timm
 import torch
 from generating import CROPS, SIZE, TEACHER, changed, make_data, make_teacher, of_kind, run_options
+from images import cut_short
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -333,6 +335,21 @@ def test_others_wait_longer_while_rank_0_evaluates(options: list[str], capsys, m
     data = options[options.index("--data") + 1]
     for more, seconds in (([], 600), (["--evaluate", data], 700)):
         assert f"no job was begun by rank 0 within {seconds} s" in refusal([*more, *options], capsys)
+
+
+def test_damaged_validation_images_are_allowed_as_training_images_are(
+    options: list[str], tmp_path: Path, capsys
+) -> None:
+    data = Path(options[options.index("--data") + 1])
+    name = sorted(path.name for path in data.iterdir())[0]
+    (tmp_path / "val" / name).mkdir(parents=True)
+    image = io.BytesIO()
+    Image.effect_noise((60, 60), 80).convert("RGB").save(image, "jpeg")
+    (tmp_path / "val" / name / "0.jpg").write_bytes(cut_short(image.getvalue()))
+    evaluation = ["--evaluate", str(tmp_path / "val"), *options]
+    assert "0.jpg" in refusal(evaluation, capsys)
+    labels_of(["--allow-warnings", *evaluation])
+    assert "of 1 images" in capsys.readouterr().out
 
 
 def test_shards_instead_of_one_file(options: list[str], tmp_path: Path) -> None:
