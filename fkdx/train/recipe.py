@@ -50,7 +50,7 @@ class Recipe:
         0.1,
         "share that all other classes get where calibration replaces a label by the class",
         at_least=0,
-        at_most=1,
+        at_most=0.5,
         needs="calibrate",
     )
     score: str = key(
@@ -157,7 +157,7 @@ class Recipe:
         of="run",
     )
     student_args: dict = key({}, "further arguments of the student, as YAML", of="run")
-    pretrained: bool = key(False, "start from timm's pretrained weights", of="run")
+    pretrained: bool = key(False, "start from timm's pretrained weights, if there is no init", of="run")
     init: str = key(
         "", "file of first weights (.safetensors or .pt); a head of another size starts anew", of="run"
     )

@@ -20,7 +20,7 @@ def create_student(recipe: Recipe, outputs: Outputs, fresh: bool = True) -> tupl
 
     Raises ValueError if it cannot be built, cannot take such crops, or gives another number of classes.
     """
-    arguments = (recipe.pretrained and fresh, recipe.student_args)
+    arguments = (recipe.pretrained and fresh and not recipe.init, recipe.student_args)
     model = backbone = build_student(recipe.student, outputs.classes, *arguments)
     expects = resolve_model_data_config(model)
     expects["size"] = expects["input_size"][-1]

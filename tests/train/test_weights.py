@@ -3,6 +3,7 @@
 import runpy
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import timm
@@ -32,6 +33,14 @@ def test_weights_load_into_timm(weights):
     learned = load_file(weights)
     assert model.state_dict().keys() == learned.keys()
     assert all(tensor.equal(learned[name]) for name, tensor in model.state_dict().items())
+
+
+def test_first_weights_of_a_file_take_the_place_of_pretrained_ones(tmp_path, soft):
+    """Which are not downloaded, as there may be no way to."""
+    torch.save(timm.create_model("test_convnext", num_classes=4).state_dict(), tmp_path / "a.pt")
+    with patch("timm.create_model", wraps=timm.create_model) as made:
+        assert main([*soft, "--pretrained", "--init", str(tmp_path / "a.pt"), "--max-steps", "1"]) == 0
+    assert [call.kwargs["pretrained"] for call in made.call_args_list] == [False]
 
 
 def test_weights_tell_a_teachers_inputs(weights):
