@@ -1,6 +1,7 @@
 """What a step learns: images as the student sees them, mixed, the teacher's answers, the images' classes."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from fkdx.models.online import OnlineTeachers
 from fkdx.models.teacher import Preprocess
 from fkdx.train.embedding import Embeddings
 from fkdx.train.evaluate import laid_out
+from fkdx.train.keys import cast
 from fkdx.train.objective import STORED, Target, needs_classes
 from fkdx.train.recipe import Recipe
 from fkdx.train.schedule import Pass, Settings
@@ -100,10 +102,13 @@ def open_teachers(recipe: Recipe, outputs: int, device: torch.device) -> OnlineT
 
     ValueError if they cannot be loaded, or have another number of outputs than the student.
     """
-    known = {field.name for field in fields(Preprocess)}
+    known = get_type_hints(Preprocess)
     for each in recipe.each_teacher():
-        if each.teacher_input.keys() - known:
+        if each.teacher_input.keys() - known.keys():
             raise ValueError(f"teacher_input: got {each.teacher_input}, expected keys among {sorted(known)}")
+        for name, value in each.teacher_input.items():
+            kind = known[name] if get_origin(known[name]) is None else list[float]  # mean and std
+            cast(f"teacher_input.{name}", value, kind, each.teacher)
     teachers = OnlineTeachers(
         load_teacher(
             each.teacher,
