@@ -31,4 +31,7 @@ def without_effect(recipe: Recipe) -> dict[str, str]:
         using = [stage for stage in stages if getattr(stage, name) != DEFAULTS[name]]
         if using and not any(about.has_effect(stage) for stage in using):
             idle[name] = about.says_needs()
+    divided = [stage for stage in stages if stage.temperature != 1]
+    if divided and all(stage.teacher_loss == "mse_gt" for stage in divided):
+        idle["temperature"] = "another teacher_loss than mse_gt"
     return idle

@@ -295,6 +295,9 @@ def test_keys_without_effect_are_named():
     assert without_effect(Recipe(hard=True, labels="l.fkdl", calibrate=[0.1, 0.2, 0.9])).keys() == {
         "calibrate"
     }
+    bare = Recipe(labels="l.fkdl", teacher_loss="mse_gt", temperature=20.0)
+    assert without_effect(bare) == {"temperature": "another teacher_loss than mse_gt"}
+    assert without_effect(replace(bare, stages=[{}, {"teacher_loss": "kl"}])) == {}
     one = Recipe(decay_epochs=[3], stages=[{"schedule": "step"}, {}])
     assert without_effect(one) == {}  # one of its stages uses them
     assert "min_lr" not in without_effect(Recipe(min_lr=0.1, schedule="linear"))
