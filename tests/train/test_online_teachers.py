@@ -375,10 +375,7 @@ def test_binary_cross_entropy_of_bare_logits_is_refused(toy, tmp_path, rng, caps
         (["--teacher-checkpoint", "5.safetensors"], "teacher: outputs, got 5, expected the student's 4"),
         (["--teacher-input", "{sise: 32}"], "teacher_input: got {'sise': 32}, expected keys among"),
         (["--teacher-input", "{size: big}"], "teacher_input.size, got 'big', expected int, test_resnet"),
-        (
-            ["--teacher-input", "{mean: 0.5}"],
-            "teacher_input.mean, got 0.5, expected list[float], test_resnet",
-        ),
+        (["--teacher-input", "{mean: 0.5}"], "teacher_input.mean, got 0.5, expected list, test_resnet"),
         (["--teacher-loss", "dkd", "--teacher-loss-args", "{gamma: 1}"], "expected ['alpha', 'beta']"),
         (["--loader", "timm"], "one crop an image"),
         (["--loader", "timm", "--crops-per-image", "1", "--batch-size", "5"], "expected an even number"),
