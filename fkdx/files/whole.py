@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,8 @@ class AtomicFile:
             raise FileNotFoundError(f"write: no such folder, {self.path.parent}")
         self.temporary = self.path.with_name(self.path.name + ".tmp")
         self._file, self._lock = self._open_locked()
+        owned = self._file, self._lock, self.temporary, os.getpid()
+        self._forgotten = weakref.finalize(self, _drop, *owned)  # a writer that nobody has closed
         os.ftruncate(self._file, 0)
 
     def _open_locked(self) -> tuple[int, Lock]:
@@ -84,9 +87,17 @@ class AtomicFile:
             self._close()
 
     def _close(self) -> None:
+        self._forgotten.detach()
         self._lock.release()
         os.close(self._file)
         self._file = -1
+
+
+def _drop(file: int, lock: Lock, temporary: Path, pid: int) -> None:
+    if os.getpid() == pid:  # a forked child leaves its parent's file alone
+        temporary.unlink(missing_ok=True)
+    lock.release()
+    os.close(file)
 
 
 def check_replaceable(path: str | os.PathLike, beginning: bytes, what: str) -> None:

@@ -46,10 +46,14 @@ def holder(path: Path, file_system: str | None) -> subprocess.Popen:
         [sys.executable, "-W", "ignore", "-c", program, str(path), str(file_system)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=with_paths(),
     )
     assert process.stdout.readline() == "held\n"
     return process
+
+
+def with_paths() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def test_only_one_process_holds_it_until_it_dies(tmp_path: Path, file_system: str | None) -> None:
@@ -212,3 +216,26 @@ def test_one_writer_at_a_time(tmp_path: Path, file_system: str | None) -> None:
     second.abort()
     assert path.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_nobody_finishes_is_given_up(tmp_path: Path, file_system: str | None) -> None:
+    path = tmp_path / "file"
+    first = AtomicFile(path)
+    first.write(b"one")
+    del first
+    assert list(tmp_path.iterdir()) == []
+    AtomicFile(path).commit()
+    code = "import sys\nfrom fkdx.files import AtomicFile\nfile = AtomicFile(sys.argv[1], overwrite=True)"
+    subprocess.run([sys.executable, "-c", code, path], check=True, env=with_paths())
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_forked_child_leaves_the_file_alone(tmp_path: Path) -> None:
+    file = AtomicFile(tmp_path / "file")
+    if (child := os.fork()) == 0:
+        del file
+        os._exit(0)
+    os.waitpid(child, 0)
+    file.write(b"whole")
+    file.commit()
+    assert (tmp_path / "file").read_bytes() == b"whole"
