@@ -1,7 +1,6 @@
 """LabelFile: a label file, or a folder of shards, as a sequence of images."""
 
 import hashlib
-import json
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +13,12 @@ from numpy.typing import ArrayLike
 from fkdx import _C
 from fkdx.errors import refuse
 from fkdx.labels import layout
+from fkdx.labels.header import check_same_labels, read_header
 from fkdx.labels.moments import Moments
 from fkdx.labels.shards import open_set
 from fkdx.labels.standard import Standard
 
 Io = Literal["mmap", "pread", "preload"]
-# Of a header.
-_OBJECTS = ("dataset", "embeddings", "extra", "moments", "provenance", "repairs", "standardised")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +148,7 @@ class LabelFile(Sequence[ImageLabels]):
         paths, sizes = open_set(self.path)
         self._native = _C.LabelSet(paths, io)
         facts = self._native.facts()
-        self.header: dict[str, Any] = _header(self._native.files()[0])
+        self.header: dict[str, Any] = read_header(self._native.files()[0])
         if sizes and isinstance(self.header.get("dataset"), dict):
             self.header["dataset"]["sizes"] = sizes
         self.kind = layout.KINDS[facts["kind"]]
@@ -189,7 +187,7 @@ class LabelFile(Sequence[ImageLabels]):
     @property
     def moments(self) -> dict[str, Moments]:
         """Mean and spread of each embedding over all crops, and how many are zero vectors."""
-        parts = [_header(file).get("moments", {}) for file in self._native.files()]
+        parts = [read_header(file).get("moments", {}) for file in self._native.files()]
         none = {name: Moments.none(size) for name, size in self.embeddings.items()}
         try:
             return {
@@ -212,7 +210,7 @@ class LabelFile(Sequence[ImageLabels]):
     @property
     def standard(self) -> Standard:
         """How the embeddings were standardised before they were stored, see `Standard.teachers`."""
-        entries = [_header(file).get("standardised", {}) for file in self._native.files()]
+        entries = [read_header(file).get("standardised", {}) for file in self._native.files()]
         try:
             if any(entry != entries[0] for entry in entries):
                 raise ValueError("others in other shards")
@@ -371,6 +369,7 @@ class LabelFile(Sequence[ImageLabels]):
 
         Raises FormatError for the first fault.
         """
+        check_same_labels(self._native.files())
         for number, file in enumerate(self._native.files()):
             self._native.verify(number)
             if _digest(file["path"], file["bytes"] - layout.FOOTER_SIZE, advance) != file["digest"]:
@@ -410,21 +409,3 @@ def _digest(path: str, size: int, advance: Callable[[int], object]) -> bytes:
             size -= len(data)
             advance(len(data))
     return digest.digest()
-
-
-def _header(file: dict[str, Any]) -> dict[str, Any]:
-    try:
-        header = json.loads(file["header"])
-    except (ValueError, RecursionError) as error:
-        raise _C.FormatError(f"LabelFile: header, expected JSON ({error}), {file['path']}") from None
-    if not isinstance(header, dict):
-        raise _C.FormatError(f"LabelFile: header, expected a JSON object, {file['path']}")
-    for name in _OBJECTS:
-        if not isinstance(header.get(name, {}), dict):
-            got = f"got {header[name]!r:.80}, expected an object"
-            raise _C.FormatError(f"LabelFile: {name} in the header, {got}, {file['path']}")
-    classes = header.get("classes") or []
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        got = f"got {classes!r:.80}, expected a list of names"
-        raise _C.FormatError(f"LabelFile: classes in the header, {got}, {file['path']}")
-    return header

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fkdx import _C
 from fkdx.files import write_whole
+from fkdx.labels.header import check_same_labels
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "fkdl-shards", 1
@@ -31,6 +32,7 @@ def write_manifest(folder: str | os.PathLike, shards: Sequence[str | os.PathLike
         if path.parent != folder:
             raise ValueError(f"write_manifest: shard, got {path}, expected a file in {folder}")
     files = _C.LabelSet([str(path) for path in paths], "mmap").files()
+    check_same_labels(files)
     digests = [file["digest"] for file in files]
     manifest = {
         "format": FORMAT,

@@ -126,9 +126,9 @@ def test_the_header_must_name_the_sizes(tmp_path: Path, rng, monkeypatch) -> Non
     assert labels.embeddings == {"cls": 5, "patches": 3}
     assert (labels.num_classes, labels.k) == (0, 8)
     assert write(tmp_path / "b.fkdl", np.ones((1, 2)), encoding="compact").value_type == "int8"
-    monkeypatch.setattr("fkdx.labels.file._header", lambda _: {"embeddings": {"cls": 4, "patches": 4}})
+    monkeypatch.setattr("fkdx.labels.file.read_header", lambda _: {"embeddings": {"cls": 4, "patches": 4}})
     with pytest.raises(FormatError, match="embeddings in the header"):
         LabelFile(path)
-    monkeypatch.setattr("fkdx.labels.file._header", lambda _: {"embeddings": {"cls": 5, "patches": 3}})
+    monkeypatch.setattr("fkdx.labels.file.read_header", lambda _: {"embeddings": {"cls": 5, "patches": 3}})
     with pytest.raises(FormatError, match="moments in the header"):
         _ = LabelFile(path).moments

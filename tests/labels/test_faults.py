@@ -379,6 +379,21 @@ def test_shards_are_one_set(tmp_path: Path) -> None:
     assert labels[40].key == one.keys[0] == "5/0.jpg"
 
 
+def test_shards_of_other_classes_are_refused(tmp_path: Path) -> None:
+    for number, classes in enumerate((["ant", "bee"], ["bee", "ant"])):
+        with LabelWriter(shard_path(tmp_path, number), "hard", num_classes=2, classes=classes) as writer:
+            writer.add(f"{number}.jpg", [[0, 0, 1, 1]], [False], [1], image_size=(1, 1))
+    shards = [shard_path(tmp_path, number) for number in range(2)]
+    text = r"classes in the header, got others than in .*00000\.fkdl, expected the same, .*00001\.fkdl"
+    with pytest.raises(FormatError, match=text):
+        write_manifest(tmp_path, shards)
+    with pytest.MonkeyPatch.context() as patch:  # a set of an earlier version
+        patch.setattr("fkdx.labels.shards.check_same_labels", lambda files: None)
+        write_manifest(tmp_path, shards)
+    with pytest.raises(FormatError, match=text):
+        LabelFile(tmp_path).verify()
+
+
 def test_an_image_in_two_shards_is_found(tmp_path: Path) -> None:
     write_shards(tmp_path, 0)
     shard_path(tmp_path, 5).write_bytes(shard_path(tmp_path, 1).read_bytes())

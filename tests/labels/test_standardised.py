@@ -174,7 +174,7 @@ def test_a_wrong_header_is_refused(tmp_path: Path, rng, entry) -> None:
         _ = labels.standard
 
 
-def test_shards_that_were_standardised_otherwise_are_refused(tmp_path: Path, rng) -> None:
+def test_shards_that_were_standardised_otherwise_are_refused(tmp_path: Path, rng, monkeypatch) -> None:
     labels = write(tmp_path / "a", rng, draw_embeddings(rng, 6, "alike"))
     convert(labels, shard_path(tmp_path, 0), standardise=True)
     other = json.loads(json.dumps(LabelFile(shard_path(tmp_path, 0)).header["standardised"]))
@@ -182,7 +182,11 @@ def test_shards_that_were_standardised_otherwise_are_refused(tmp_path: Path, rng
     with LabelWriter(shard_path(tmp_path, 1), "embedding", embeddings={"cls": 6}, crops=CROPS,
                      value_type="float32", standardised=other):  # fmt: skip
         pass
-    shards = LabelFile(write_manifest(tmp_path, [shard_path(tmp_path, 0), shard_path(tmp_path, 1)]))
+    paths = [shard_path(tmp_path, 0), shard_path(tmp_path, 1)]
+    with pytest.raises(FormatError, match="standardised in the header, got others than in"):
+        write_manifest(tmp_path, paths)
+    monkeypatch.setattr("fkdx.labels.shards.check_same_labels", lambda files: None)  # an earlier version
+    shards = LabelFile(write_manifest(tmp_path, paths))
     with pytest.raises(FormatError, match="others in other shards"):
         _ = shards.standard
 
