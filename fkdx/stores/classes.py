@@ -183,7 +183,7 @@ def read_lines(path: str | os.PathLike) -> list[str]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"text file: no such file, {path}")
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")  # names may have other ends of lines
     except UnicodeDecodeError as error:
         raise ValueError(f"text file: got {error.reason}, expected UTF-8, {path}") from None
     return [line.strip() for line in lines if line.strip()]

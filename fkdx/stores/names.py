@@ -18,8 +18,11 @@ from fkdx.stores.imagenet import SYNSET
 from fkdx.stores.keys import Keys
 from fkdx.stores.selection import Selection
 from fkdx.stores.shards import number_labels
-from fkdx.stores.store import Store, is_image
+from fkdx.stores.store import SUFFIXES, Store, is_image
 
+_IMAGE_PAIR = re.compile(  # a name with its suffix may have spaces in it
+    rf"(.+?(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[\s,]+(\S.*)", re.IGNORECASE
+)
 _PAIR = re.compile(r"([^\s,]+)[\s,]+(\S.*)")
 _TRUTH, _META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"  # of ImageNet's development kit
 _NAME_COLUMNS = ("file_name", "filename", "image", "path", "key")
@@ -82,7 +85,8 @@ def _pairs(lines: list[str], path: str) -> list[tuple[str, str]]:
         return [_of_row(dict(zip(rows[0], row)), path) for row in rows[1:]]
     if rows and all(len(row) == 2 for row in rows):
         return [(name, value) for name, value in rows]
-    return [found.groups() for line in lines if (found := _PAIR.fullmatch(line))]
+    pairs = (_IMAGE_PAIR.fullmatch(line) or _PAIR.fullmatch(line) for line in lines)
+    return [found.groups() for found in pairs if found]
 
 
 def _json_row(line: str, path: str) -> dict[str, Any]:

@@ -50,8 +50,8 @@ class TarShards(Shards):
         if unread:
             image, text = unread[0], self._texts[unread[0]]
             self.complaint = (
-                f"{len(unread)} of {len(self)} images have no class: the label in .json is a text, which "
-                f"may be a caption, and not a number, such as {text!r} of {self.keys[image]}; give their "
+                f"{len(unread)} of {len(self)} images have no class: the label in .json is no number, and a "
+                f"text may be a caption, such as {text!r} of {self.keys[image]}; give their "
                 f"classes in a file, DATA@FILE, {self.path}"
             )
 
@@ -224,12 +224,14 @@ def _json_note(text: bytes, name: str, shard: str) -> Note:
     if not isinstance(said, dict):
         return Note()
     key, label = said.get("filename", said.get("file_name")), said.get("label")
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
     plain = isinstance(label, int) and not isinstance(label, bool)
     named = isinstance(key, str) and is_image(key)
     return Note(
         key.removeprefix("./") if named else None,
         label if plain else None,
-        label[:40] if isinstance(label, str) else None,
+        None if plain or label is None else str(label)[:40],
     )
 
 

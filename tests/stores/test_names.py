@@ -57,6 +57,23 @@ def test_classes_of_a_flat_archive(flat: Path, tmp_path: Path, text: str) -> Non
         loader.close()
 
 
+@pytest.mark.parametrize("between", [" ", "\t", ", "])
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG"])
+def test_names_with_spaces(tmp_path: Path, suffix: str, between: str) -> None:
+    write_tar(tmp_path / "x.tar", {f"my {name} 1.{suffix}": b"x" for name in ("cat", "dog")})
+    lines = [f"my {name} 1.{suffix}{between}{{}}" for name in ("dog", "cat")]
+    (tmp_path / "classes.txt").write_text("\n".join(lines).format("dog", "tom cat"))
+    store = open_store(f"{tmp_path}/x.tar@{tmp_path}/classes.txt")
+    assert dict(zip(store.keys, classes(store))) == {
+        f"my cat 1.{suffix}": "tom cat",
+        f"my dog 1.{suffix}": "dog",
+    }
+    (tmp_path / "keys.txt").write_text("\n".join(lines).format("dog/my 2.jpg", "cat/1.jpg"))
+    store = open_store(f"{tmp_path}/x.tar@{tmp_path}/keys.txt")
+    assert list(store.keys) == ["cat/1.jpg", "dog/my 2.jpg"]
+    assert store.place(0)[1] < store.place(1)[1]
+
+
 @pytest.mark.parametrize("before", ["val/", "./", "/data/imagenet/val/"])
 def test_names_with_folders_of_a_flat_archive(flat: Path, tmp_path: Path, before: str) -> None:
     """`find /data/imagenet/val` writes such; a line is no class of its own then."""

@@ -61,6 +61,14 @@ def test_tar_classes_come_from_cls_members(tmp_path: Path) -> None:
     assert names(store) == ["17", "3"]
 
 
+@pytest.mark.parametrize(("label", "found"), [("1", 1), ("1.0", 1), ("1.5", -1), ("[1]", -1), ("true", -1)])
+def test_class_numbers_in_json(tmp_path: Path, label: str, found: int) -> None:
+    members = {"x.jpg": b"x", "x.json": f'{{"label": {label}}}'.encode()}
+    store = TarShards([write_tar(tmp_path / "x.tar", members)])
+    assert store.class_of.tolist() == [found]
+    assert ("1 of 1 images have no class: the label in .json is no number" in store.complaint) == (found < 0)
+
+
 def test_tar_errors(tmp_path: Path) -> None:
     one = write_tar(tmp_path / "0.tar", {"a.jpg": b"x"})
     two = write_tar(tmp_path / "1.tar", {"a.jpg": b"x"})
@@ -81,6 +89,15 @@ def test_nothing_there(tmp_path: Path) -> None:
             open_store(root)
     with pytest.raises(FileNotFoundError, match="no images"):
         len(open_store(tmp_path))
+
+
+def test_a_list_of_names_with_unusual_letters(folder: Path) -> None:
+    """For Python these end a line."""
+    keys = ["a/\u2028.jpg", "a/x\u0085y.jpg"]
+    for key in keys:
+        (folder / key).write_bytes(b"x")
+    (folder / "list.txt").write_text("\r\n".join(keys))
+    assert sorted(open_store(folder / "list.txt").keys) == sorted(keys)
 
 
 def test_classes_for_a_store_that_is_open(folder: Path) -> None:
