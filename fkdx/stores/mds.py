@@ -59,6 +59,13 @@ class MdsShards(Shards):
             self._first[path] = number
             number += shard["samples"]
         super().__init__(folder, list(self._shards), self._scan, part, classes)
+        kinds = {
+            encoding
+            for shard in self._shards.values()
+            for name, encoding in zip(shard["column_names"], shard["column_encodings"])
+            if name in _CLASS_COLUMNS
+        }
+        self._say_what_labels_are(", ".join(sorted(kinds - {*_NUMBERS, "str"})))
 
     def __getstate__(self) -> dict:
         """For a worker process that is not a fork: what was unpacked stays here."""

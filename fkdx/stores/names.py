@@ -65,7 +65,7 @@ class NamedImages(Selection):
 
 def _values(path: str, keys: Keys) -> list[Names]:
     """What the file says of every image, in the order of the store's keys."""
-    if path.endswith((".tar.gz", ".tgz")) or os.path.basename(path) == _TRUTH:
+    if path.lower().endswith((".tar.gz", ".tgz")) or os.path.basename(path) == _TRUTH:
         values: list[Names] = read_ground_truth(path)
     else:
         lines = read_lines(path)
@@ -78,9 +78,9 @@ def _values(path: str, keys: Keys) -> list[Names]:
 def _pairs(lines: list[str], path: str) -> list[tuple[str, str]]:
     """(name, value) of every line that has two. Tables with a heading, and JSON lines, name their columns:
     Hugging Face's `metadata.csv` and `metadata.jsonl`."""
-    if path.endswith(".jsonl"):
+    if path.lower().endswith(".jsonl"):
         return [_of_row(_json_row(line, path), path) for line in lines]
-    rows = list(csv.reader(lines, skipinitialspace=True)) if path.endswith(".csv") else []
+    rows = list(csv.reader(lines, skipinitialspace=True)) if path.lower().endswith(".csv") else []
     if rows and len(rows[0]) > 2:
         return [_of_row(dict(zip(rows[0], row)), path) for row in rows[1:]]
     if rows and all(len(row) == 2 for row in rows):

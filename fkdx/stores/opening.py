@@ -97,7 +97,7 @@ def _open_data(data: str, classes: list[str] | None) -> Store:
         return _open_folder(path, part, classes)
     if path.endswith(SUFFIX):
         return open_index(path, classes)
-    if path.endswith(".txt"):
+    if path.lower().endswith(".txt"):
         return listed(path, classes)
     paths = [path] if os.path.exists(path) else _matching(path)
     if not paths:
@@ -156,8 +156,10 @@ def _open_folder(path: str, part: str, classes: list[str] | None) -> Store:
 
 
 def _files_in(folder: str, suffix: str) -> list[str]:
-    found = glob.glob(os.path.join(glob.escape(folder), f"*{suffix}"))
-    return sorted(path for path in found if not os.path.isdir(path))
+    """Files with this suffix in a folder, in whatever case; not hidden ones."""
+    with os.scandir(folder) as entries:
+        shown = [entry for entry in entries if not (entry.name.startswith(".") or entry.is_dir())]
+    return sorted(entry.path for entry in shown if entry.name.lower().endswith(suffix))
 
 
 def _others(path: str, folders: list[str]) -> str:

@@ -16,6 +16,7 @@ from fkdx.stores.row_groups import (
     image_columns,
     label_column,
     no_bytes,
+    odd_label_type,
     open_parquet,
 )
 from fkdx.stores.shards import Entry, Shards, shard_files
@@ -39,7 +40,9 @@ class ParquetFiles(Shards):
         files = list(shard_files(paths))
         self._groups, self._before = RowGroups(), 0
         path = files[0] if len(files) == 1 else os.path.dirname(files[0]) or "."
-        super().__init__(path, files, self._scan, part, classes, class_names(open_parquet(files[0])))
+        first = open_parquet(files[0])
+        super().__init__(path, files, self._scan, part, classes, class_names(first))
+        self._say_what_labels_are(odd_label_type(first))
 
     def _scan(self, path: str) -> Iterator[Entry]:
         file = open_parquet(path)
@@ -139,4 +142,4 @@ def _parquet_files(folder: str) -> Iterator[str]:
 
 def _is_parquet(name: str) -> bool:
     """Not of the facts that Hugging Face's image folders have beside the images."""
-    return name.endswith(".parquet") and name != "metadata.parquet" and not is_apple_double(name)
+    return name.lower().endswith(".parquet") and name != "metadata.parquet" and not is_apple_double(name)

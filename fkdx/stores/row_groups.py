@@ -117,12 +117,19 @@ def label_column(file: Any) -> str | None:
     """The column of class numbers or class names."""
     import pyarrow
 
+    field = _label_field(file)
+    return field.name if field and (pyarrow.types.is_integer(field.type) or _is_text(field.type)) else None
+
+
+def odd_label_type(file: Any) -> str | None:
+    """The type of labels that are neither numbers nor names of classes; None where there are none."""
+    field = _label_field(file)
+    return str(field.type) if field and label_column(file) is None else None
+
+
+def _label_field(file: Any) -> Any:
     schema = file.schema_arrow
-    for name in _LABEL_NAMES:
-        if name in schema.names:
-            kind = schema.field(name).type
-            return name if pyarrow.types.is_integer(kind) or _is_text(kind) else None
-    return None
+    return next((schema.field(name) for name in _LABEL_NAMES if name in schema.names), None)
 
 
 def count_without_bytes(file: Any, group: int, leaf: str) -> int:

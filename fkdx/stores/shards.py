@@ -92,6 +92,15 @@ class Shards(Store):
     def _keep(self, entries: list[Entry]) -> None:
         """For a store that needs more of its entries, in the order of keys, than where they lie."""
 
+    def _say_what_labels_are(self, kind: str | None) -> None:
+        """A warning where images have no class, and labels are of a kind that none can be read from."""
+        bare = int((self.class_of < 0).sum())
+        if kind and bare:
+            self.complaint = (
+                f"{bare} of {len(self)} images have no class: the labels are {kind}, expected whole numbers "
+                f"or text; write them again, or give the classes in a file, DATA@FILE, {self.path}"
+            )
+
     def _sorted(self, keys: list[str], shard_of: np.ndarray) -> tuple[Keys, np.ndarray]:
         """The keys in order. ValueError, naming both shards, where one is there twice."""
         if len(set(keys)) < len(keys):

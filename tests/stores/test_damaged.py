@@ -125,6 +125,18 @@ def test_mds_columns_that_hold_no_image_file(encoding: str, tmp_path: Path) -> N
         open_store(tmp_path)
 
 
+def test_mds_labels_that_are_no_classes(tmp_path: Path) -> None:
+    index = json.loads(json.dumps(containers.MDS_INDEX))
+    names, encodings = (index["shards"][0][f"column_{what}"] for what in ("names", "encodings"))
+    encodings[names.index("label")] = "float64"
+    (tmp_path / "shard.00000.mds").write_bytes(containers.mds_shard())
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    with pytest.warns(
+        UserWarning, match=r"images have no class: the labels are float64, expected whole numbers"
+    ):
+        assert (open_store(tmp_path).class_of == -1).all()
+
+
 def test_mds_shards_that_are_cut(tmp_path: Path) -> None:
     index, whole = json.loads(json.dumps(containers.MDS_INDEX)), containers.mds_shard()
     (tmp_path / "index.json").write_text(json.dumps(index))

@@ -41,6 +41,22 @@ def test_rows(data: Data, tmp_path: Path) -> None:
     check_store(open_store(parquet(data, tmp_path)), data)
 
 
+@pytest.mark.parametrize("label", [0.5, [1], True], ids=str)
+def test_labels_that_are_no_classes(tmp_path: Path, label: object) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = {
+        "image": [{"bytes": b"x", "path": None}, {"bytes": b"y", "path": "ant/1.jpg"}],
+        "label": [label] * 2,
+    }
+    parquet.write_table(pyarrow.table(rows), tmp_path / "X.PARQUET")
+    with pytest.warns(
+        UserWarning, match=r"1 of 2 images have no class: the labels are (double|list.*|bool), exp"
+    ):
+        assert open_store(tmp_path).class_of.tolist() == [-1, 0]
+
+
 def test_index(data: Data, tmp_path: Path) -> None:
     folder = parquet(data, tmp_path)
     write_store_index(open_store(folder), f"{folder / ROWS}.fkdi")

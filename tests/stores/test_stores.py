@@ -3,6 +3,7 @@ path."""
 
 import os
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,19 @@ def test_a_list_of_names_with_unusual_letters(folder: Path) -> None:
         (folder / key).write_bytes(b"x")
     (folder / "list.txt").write_text("\r\n".join(keys))
     assert sorted(open_store(folder / "list.txt").keys) == sorted(keys)
+
+
+def test_suffixes_in_capitals(folder: Path, tmp_path: Path) -> None:
+    write_tar(tmp_path / "tars/A.TAR", {"c/1.jpg": b"x"})
+    assert list(open_store(tmp_path / "tars").keys) == ["c/1.jpg"]
+    (tmp_path / "zips").mkdir()
+    with zipfile.ZipFile(tmp_path / "zips/A.ZIP", "w") as archive:
+        archive.writestr("c/1.jpg", b"x")
+    assert list(open_store(tmp_path / "zips").keys) == ["c/1.jpg"]
+    (folder / "LIST.TXT").write_text("a/1.jpg")
+    assert list(open_store(folder / "LIST.TXT").keys) == ["a/1.jpg"]
+    (folder / "CLASSES.CSV").write_text("image,synset,more\na/1.jpg,ant,x\n")
+    assert names(open_store(f"{folder}/LIST.TXT@{folder}/CLASSES.CSV")) == ["ant"]
 
 
 def test_classes_for_a_store_that_is_open(folder: Path) -> None:
