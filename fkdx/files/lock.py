@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import socket
+import time
 import warnings
 import weakref
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from fkdx.files.owner import OwnerFile
 
 WITHOUT_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # the last two differ on macOS
+_MOMENT = 0.01  # seconds
 _said = False
 
 
@@ -67,7 +69,7 @@ def _lock(file: int, path: Path, named: bool) -> OwnerFile | None:
     owner's name."""
     me = f"process {os.getpid()} on {socket.gethostname()}"
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(file)
     except BlockingIOError:
         owner = (os.pread(file, 1000, 0).decode(errors="replace") if named else "") or "another process"
         raise BlockingIOError(f"held by {owner}, {path}") from None
@@ -82,6 +84,15 @@ def _lock(file: int, path: Path, named: bool) -> OwnerFile | None:
         os.ftruncate(file, 0)
         os.pwrite(file, me.encode(), 0)
     return None
+
+
+def _flock(file: int) -> None:
+    """Once more where it is held: `is_held` holds what it looks at for a moment."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(_MOMENT)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _release(file: int | None, owner: OwnerFile | None, pid: int) -> None:

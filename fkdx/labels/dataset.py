@@ -16,6 +16,8 @@ def check_key(key: str) -> bytes:
     Raises ValueError if the key is empty, longer than 4,096 bytes, absolute or not valid Unicode, or if it
     has a part that is empty, `.` or `..`, a backslash, a control character or a drive letter.
     """
+    if not isinstance(key, str):
+        raise ValueError(f"key: got {key!r}, expected a text")
     try:
         data = key.encode()
     except UnicodeEncodeError as error:

@@ -74,6 +74,13 @@ def test_only_one_process_holds_it_until_it_dies(tmp_path: Path, file_system: st
     assert [file.name for file in tmp_path.iterdir()] == ["job.lock"]
 
 
+def test_who_looks_for_a_moment_is_not_in_the_way(tmp_path: Path, monkeypatch) -> None:
+    with (tmp_path / "x").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda _: fcntl.flock(file, fcntl.LOCK_UN))
+        Lock(tmp_path / "x").release()
+
+
 def test_a_dead_process_is_told_from_one_with_its_number(tmp_path: Path, monkeypatch) -> None:
     without_flock(monkeypatch)
     path = tmp_path / "x"

@@ -113,6 +113,8 @@ def test_other_keys(tmp_path: Path) -> None:
         check_key("\ud800")
     with pytest.raises(ValueError, match="4097 bytes"):
         check_key("a" * 4097)
+    with pytest.raises(ValueError, match=r"key: got .*Path\('a/1.jpg'\), expected a text"):
+        check_key(Path("a/1.jpg"))
     for key in ("..a", "a..", "...", "ü/ß", "a" * 4096, "a b", "C"):
         assert check_key(key) == key.encode()
     with writer(tmp_path / "x") as labels:
