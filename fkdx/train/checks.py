@@ -116,9 +116,10 @@ def check_validation(data: Data) -> None:
 
 
 def check_batches(stages: list[Data], world: World) -> None:
-    """ValueError if the images of a stage, of a later one too, do not fill one batch of its every pass or
-    have too few crops for it, or if its validation images are none, or not of its classes; with
-    `check_images`, if one cannot be read."""
+    """ValueError if the images of a stage, of a later one too, do not fill one batch of its every pass, have
+    too few crops for it or are not those that were labelled, or if its validation images are none, or not of
+    its classes; with `check_images`, if one cannot be read."""
+    known = set()  # labels and images that belong together
     for data in stages:
         stage = data.stage
         crops = [this_pass.crops for this_pass in passes(stage)]
@@ -128,6 +129,9 @@ def check_batches(stages: list[Data], world: World) -> None:
             raise ValueError(f"train: a batch needs {size} images, but there are only {there}, {stage.data}")
         if data.files:
             replace(loader.sampler, crops_per_image=max(crops))  # raises where an image has fewer
+            if world.main and (stage.labels, stage.data) not in known:
+                check_fingerprint(data.labels, loader.pool.store, stage.check_images)
+            known.add((stage.labels, stage.data))
         if data.by_knn:
             check_neighbours(stage.knn, len(data.images))
         check_classes(data, loader.pool.store if stage.loader == "crops" else data.images)

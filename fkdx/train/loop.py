@@ -28,7 +28,7 @@ from fkdx.loader import Batch, CropLoader, ValidationLoader
 from fkdx.models.embed import EmbeddingStudent
 from fkdx.models.weights import trained_facts
 from fkdx.train.augmented import AugmentedLoader
-from fkdx.train.checks import check_batches, check_data, check_fingerprint
+from fkdx.train.checks import check_batches, check_data
 from fkdx.train.data import (
     Data,
     calibrated_files,
@@ -154,10 +154,7 @@ def train_stage(run: Run, data: Data, state: dict[str, Any] | None) -> bool:
     while position.number < len(plan):
         this_pass = plan[position.number]
         if loader is None or loader.crops_per_image != this_pass.crops:
-            begun = loader is not None
             loader = training_loader(data, files, this_pass.crops, world, run.device)
-            if data.labels and world.main and not begun:
-                check_fingerprint(data.labels, loader.pool.store, stage.check_images)
             world.wait()
         train_pass(run, stage, this_pass, model, loader)
         note_warned(run, loader)

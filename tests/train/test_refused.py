@@ -100,6 +100,13 @@ def test_other_images_under_the_same_names_are_refused(soft, toy, tmp_path, caps
         image.write(b"more")
     more = ["--labels", str(tmp_path / "right.fkdl"), "--data", str(moved)]
     assert "not those that were labelled" in refused([*soft, *more], capsys)
+    log = (tmp_path / "run" / "log.jsonl").read_bytes()
+    assert "not those that were labelled" in refused([*soft, *more, "--resume", "never"], capsys)
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == log  # nothing was begun
+    later = f"[{{}}, {{labels: {tmp_path / 'wrong.fkdl'}}}]"
+    line = refused([*soft, "--stages", later, "--output", str(tmp_path / "later")], capsys)
+    assert "not those that were labelled" in line
+    assert not (tmp_path / "later").exists()
 
 
 def test_some_of_the_images_are_checked_one_by_one(soft, toy, tmp_path, capsys, rng):
