@@ -91,6 +91,8 @@ def begin(
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     labels = [stage.identity for stage in data]
     position = resume(state, recipe, labels, student, ema, scaler) if state else Position()
+    if not (Path(recipe.output) / "best.pt").exists():
+        position.best = -1.0  # it was reached in another folder, which has the weights
     if world.max([position.total, -position.total]) != [position.total, -position.total]:
         raise ValueError(
             "resume: processes see different checkpoints; --output must be one folder for all of them"

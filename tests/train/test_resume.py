@@ -113,6 +113,17 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(arguments, whole, tmp_path, 
     assert same_end(run, whole)
 
 
+def test_a_run_that_goes_on_in_another_folder_has_its_best_there(arguments, whole, tmp_path):
+    state = torch.load(whole / "last.pt", weights_only=True)
+    state["position"] |= {"number": 2, "best": 100.0}  # before the last pass
+    torch.save(state, tmp_path / "from.pt")
+    run = [*arguments, "--output", str(tmp_path / "run"), "--resume", str(tmp_path / "from.pt")]
+    assert main(run) == 0
+    assert (tmp_path / "run" / "best.safetensors").exists()
+    last = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert last["position"]["best"] == log_of(tmp_path / "run")[-1]["top1"]
+
+
 def test_other_labels_under_the_same_name_are_refused(arguments, tmp_path, capsys, rng):
     labels = Path(arguments[arguments.index("--labels") + 1])
     images = labels.parent / "data" / "train"
