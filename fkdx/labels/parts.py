@@ -181,7 +181,7 @@ def _moments_of_all(files: Sequence[LabelFile]) -> dict[str, Moments]:
 
 
 def _removed(folder: Path) -> Path:
-    return folder.with_suffix(".done")
+    return folder.with_name(folder.name + ".done")  # X.fkdl.done may be a mark of somebody else's
 
 
 def _short(value: object) -> str:

@@ -154,6 +154,14 @@ def test_unreadable_labels_are_listed_and_nothing_is_written(folder: Path, tmp_p
     assert not Path(f"{target}.unreadable.txt").exists()
 
 
+def test_a_mark_of_somebody_else_stays(folder: Path, tmp_path: Path) -> None:
+    """Workflows leave files such as X.done beside their outputs."""
+    (tmp_path / "out.fkdl.done").write_text("mine")
+    pack(opened(folder), tmp_path / "out.fkdl")
+    assert (tmp_path / "out.fkdl.done").read_text() == "mine"
+    assert not (tmp_path / "out.fkdl.parts").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [({}, "source's folder was .*, is now "), ({"seed": 7}, "source's seed was 42, is now 7")],
