@@ -20,6 +20,7 @@ from fkdx.stores.selection import Selection
 from fkdx.stores.shards import number_labels
 from fkdx.stores.store import SUFFIXES, Store, is_image
 
+_WHOLE = re.compile(r"(\d+)(?:\.0+)?")  # pandas writes 1.0 in a column with gaps
 _IMAGE_PAIR = re.compile(  # a name with its suffix may have spaces in it
     rf"(.+?(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))}))[\s,]+(\S.*)", re.IGNORECASE
 )
@@ -146,8 +147,8 @@ def _without_suffix(name: str) -> str:
 
 def _value(text: str) -> Names:
     text = text.strip()
-    if text.isdecimal():
-        return int(text)
+    if whole := _WHOLE.fullmatch(text):
+        return int(whole[1])
     found = SYNSET.match(text)
     return found.group() if found and not is_image(text) else text
 
