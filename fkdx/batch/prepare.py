@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,7 +60,7 @@ def prepare(
     )
     _expect(images.device.type in ("cpu", "cuda"), "images' device", images.device, "cpu or cuda")
     _expect(
-        len(mean) == 3 and len(std) == 3 and all(map(math.isfinite, (*mean, *std))) and min(std) > 0,
+        np.shape(mean) == np.shape(std) == (3,) and all(map(math.isfinite, (*mean, *std))) and min(std) > 0,
         "mean and std",
         (mean, std),
         "3 finite numbers each, std positive",
@@ -115,6 +116,14 @@ def _check_mix(mix: Mix, images: Tensor) -> None:
         got = (tuple(mix.others.shape[1:]), *_memory(mix.others))
         expected = (tuple(images.shape[1:]), torch.uint8, images.device, True)
         _expect(got == expected, "mix.others", got, expected)
+    if images.is_cpu:  # a look at those of a GPU would wait for it
+        room = torch.tensor(images.shape[1:3])
+        outside = ((mix.boxes < 0).any(1) | (mix.boxes[:, :2] + mix.boxes[:, 2:] > room).any(1)).nonzero()
+        if len(outside):
+            row, (height, width) = int(outside[0]), room.tolist()
+            got = mix.boxes[row].tolist()
+            expected = f"one inside {height} x {width} pixels, the size that Mixer.draw is given"
+            _expect(False, f"mix.boxes of row {row}", got, expected)
 
 
 def _memory(tensor: Tensor) -> tuple:

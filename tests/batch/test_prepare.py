@@ -119,6 +119,8 @@ def test_a_mixer_repeats_itself_and_takes_each_kind():
 def test_refusals(rng):
     images = random_images(rng)
     mix = MIXERS[1].draw(5, 37, 21, rng)
+    larger, before = Mixer(mixup=1.0).draw(6, 38, 21, rng), Mixer(mixup=1.0).draw(6, 37, 21, rng)
+    before.boxes[2, 0] = -1
     cases = [
         (lambda: prepare(images.float()), "uint8"),
         (lambda: prepare(images[..., :2]), "uint8"),
@@ -128,7 +130,13 @@ def test_refusals(rng):
         (lambda: prepare(images, mean=(0.5, float("inf"), 0.5)), "finite"),
         (lambda: prepare(images.to("meta")), "device, got meta, expected cpu or cuda"),
         (lambda: prepare(images, dtype=torch.float64), "dtype"),
+        (lambda: prepare(images, mean=0.5, std=0.5), r"mean and std, got \(0.5, 0.5\), expected 3"),
         (lambda: prepare(images, mix=mix), "mix"),
+        (lambda: prepare(images, mix=larger), r"mix.boxes of row 0, got \[0, 0, 38, 21\], .* 37 x 21 pixels"),
+        (
+            lambda: prepare(images, mix=before),
+            r"mix.boxes of row 2, got \[-1, 0, 37, 21\], expected one inside",
+        ),
         (lambda: mix.of(torch.zeros(5, dtype=torch.int64)), "Mix.of: target, .*int64"),
         (lambda: mix.of(torch.zeros(4, 3)), r"expected a SparseTarget .* \(5, C\)"),
         (lambda: Mixer(mixup=-1.0), "Mixer"),
