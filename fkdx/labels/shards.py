@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,13 +25,13 @@ def write_manifest(folder: str | os.PathLike, shards: Sequence[str | os.PathLike
 
     `sizes` are those of all images, as `size_marks` gives them: by these the images that differ are named.
 
-    Raises FormatError if the shards do not belong together, ValueError if one lies elsewhere.
+    Raises FormatError if the shards do not belong together, ValueError if one lies elsewhere or comes twice.
     """
     folder = Path(folder)
     paths = [Path(shard) for shard in shards]
-    for path in paths:
-        if path.parent != folder:
-            raise ValueError(f"write_manifest: shard, got {path}, expected a file in {folder}")
+    strange = [path for path, times in Counter(paths).items() if times > 1 or path.parent != folder]
+    if strange:
+        raise ValueError(f"write_manifest: shard, got {strange[0]}, expected a file in {folder}, each once")
     files = _C.LabelSet([str(path) for path in paths], "mmap").files()
     check_same_labels(files)
     digests = [file["digest"] for file in files]

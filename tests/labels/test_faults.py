@@ -429,6 +429,8 @@ def test_broken_sets_are_refused(tmp_path: Path) -> None:
     write_shards(tmp_path, 1)  # fills the gap with other labels
     with pytest.raises(ValueError, match="expected a file in"):
         write_manifest(tmp_path / "x", [shard_path(tmp_path, 0)])
+    with pytest.raises(ValueError, match=r"00000\.fkdl, expected a file in .*, each once"):
+        write_manifest(tmp_path, [shard_path(tmp_path, number) for number in (0, 1, 0)])
 
 
 def test_shards_of_other_kinds_are_refused(tmp_path: Path, rng) -> None:

@@ -92,7 +92,7 @@ def test_names_of_other_images(flat: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["", ".0"])  # pandas writes 1.0 in a column with gaps
 def test_class_numbers(flat: Path, tmp_path: Path, end: str) -> None:
-    """As Caffe's val.txt has them."""
+    """Caffe's val.txt: numbers, which mean nothing until somebody says what."""
     (tmp_path / "val.txt").write_text(
         "\n".join(f"{name}.JPEG {SYNSETS.index(c)}{end}" for name, c in zip(VAL, TRUTH))
     )
