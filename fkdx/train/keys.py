@@ -115,10 +115,15 @@ def cast(name: str, value: Any, kind: Any, where: str) -> Any:
     raise ValueError(f"recipe: {name}, got {value!r}, expected {expected}, {where}")
 
 
-def find_folders(recipe: R) -> R:
-    """A data folder that holds train/ and val/ stands for both."""
+def find_folders(recipe: R, before: R, keys: Collection[str]) -> R:
+    """A data folder that holds train/ and val/ stands for both, unless other validation images are named.
+
+    Those of `before`, which `keys` have changed, belong to its own data, and go with it.
+    """
     data = Path(recipe.data)
     if not recipe.data or not (data / "train").is_dir():
         return recipe
-    val = recipe.val or (str(data / "val") if (data / "val").is_dir() else "")
+    found = str(data / "val") if (data / "val").is_dir() else ""
+    moved = before.data and "data" in keys and "val" not in keys
+    val = (found or recipe.val) if moved else (recipe.val or found)
     return replace(recipe, data=str(data / "train"), val=val)

@@ -29,8 +29,8 @@ def read_recipe(argv: list[str] | None = None) -> Recipe:
     given = vars(args)
     config = given.pop("config", None)
     recipe = override(Recipe(), load_yaml(config), config) if config else Recipe()
-    recipe = override(recipe, {k: parse(k, v) for k, v in given.items()}, "command line")
-    recipe = find_folders(recipe)
+    flags = {k: parse(k, v) for k, v in given.items()}
+    recipe = find_folders(override(recipe, flags, "command line"), recipe, flags)
     check_recipe(recipe)
     return recipe
 

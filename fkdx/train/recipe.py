@@ -21,8 +21,7 @@ from fkdx.train.keys import Key, find_folders, key, override
 # Functions that moved; recipes and checkpoints may name their old place.
 MOVED = {f"fkdx.train.student:{name}": f"fkdx.models.heads:{name}" for name in ("with_moco_v2", "with_swav")}
 CURRICULUM = f"choice {' '.join(CURRICULA)}"
-MIXING = "mixup", "cutmix", "selfmix"
-TAUGHT = "labels", "teacher"
+MIXING, TAUGHT = ("mixup", "cutmix", "selfmix"), ("labels", "teacher")
 
 
 @dataclass(frozen=True)
@@ -431,7 +430,8 @@ class Recipe:
         alone = replace(self, stages=[])
         allowed = {name for name, about in KEYS.items() if about.of == "stage"}
         return [
-            find_folders(override(alone, keys, f"stages[{i}]", allowed)) for i, keys in enumerate(self.stages)
+            find_folders(override(alone, own, f"stages[{i}]", allowed), alone, own)
+            for i, own in enumerate(self.stages)
         ]
 
     def each_teacher(self) -> list["Recipe"]:

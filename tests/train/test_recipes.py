@@ -196,9 +196,28 @@ def test_what_is_no_text_is_refused_with_its_path(tmp_path):
 def test_a_stage_finds_its_folders(tmp_path):
     for folder in ("one/train", "one/val", "two/train", "two/val"):
         (tmp_path / folder).mkdir(parents=True)
-    stages = f"[{{}}, {{data: {tmp_path}/two, val: {tmp_path}/two/val}}]"
+    stages = f"[{{}}, {{data: {tmp_path}/two}}, {{data: {tmp_path}/two, val: {tmp_path}/one/val}}]"
     recipe = read_recipe(["--data", f"{tmp_path}/one", "--stages", stages])
-    assert [stage.data for stage in recipe.in_stages()] == [f"{tmp_path}/{n}/train" for n in ("one", "two")]
+    places = [(stage.data, stage.val) for stage in recipe.in_stages()]
+    one, two = ((f"{tmp_path}/{name}/train", f"{tmp_path}/{name}/val") for name in ("one", "two"))
+    assert places == [one, two, (two[0], one[1])]
+
+
+def test_other_data_bring_their_own_validation_images(tmp_path):
+    """Unless others are named, or a recipe names those of whatever data."""
+    for folder in ("one/train", "one/val", "two/train", "two/val", "three/train"):
+        (tmp_path / folder).mkdir(parents=True)
+    read_recipe(["--data", f"{tmp_path}/one"]).save(tmp_path / "args.yaml")
+    (tmp_path / "val.yaml").write_text(f"val: {tmp_path}/one/val")
+    for config, data, more, val in (
+        ("args", "two", [], "two/val"),
+        ("args", "two", ["--val", f"{tmp_path}/one/val"], "one/val"),
+        ("args", "two/train", [], "one/val"),
+        ("args", "three", [], "one/val"),
+        ("val", "two", [], "one/val"),
+    ):
+        recipe = read_recipe(["--config", f"{tmp_path}/{config}.yaml", "--data", f"{tmp_path}/{data}", *more])
+        assert recipe.val == f"{tmp_path}/{val}"
 
 
 def test_shipped_recipes_name_what_they_train_and_no_place():
