@@ -121,9 +121,8 @@ def _check_mix(mix: Mix, images: Tensor) -> None:
         outside = ((mix.boxes < 0).any(1) | (mix.boxes[:, :2] + mix.boxes[:, 2:] > room).any(1)).nonzero()
         if len(outside):
             row, (height, width) = int(outside[0]), room.tolist()
-            got = mix.boxes[row].tolist()
-            expected = f"one inside {height} x {width} pixels, the size that Mixer.draw is given"
-            _expect(False, f"mix.boxes of row {row}", got, expected)
+            inside = f"one inside {height} x {width} pixels, the size that Mixer.draw is given"
+            _expect(False, f"mix.boxes of row {row}", mix.boxes[row].tolist(), inside)
 
 
 def _memory(tensor: Tensor) -> tuple:
