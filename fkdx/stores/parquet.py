@@ -26,10 +26,12 @@ from fkdx.stores.store import Place, is_apple_double
 class ParquetFiles(Shards):
     """Parquet files with a column `image` of {bytes, path} and, usually, a column `label`.
 
-    The key is the image's path; without one it is the number of the row, such as `00000017.jpg`, in the order
-    of the files. Class names come from the files' own metadata. A page of a column is compressed as a whole,
-    so that single images have no place in the file; `offsets` are rows. They are read in the order of rows to
-    label them, to evaluate on them, to index and to repack them.
+    The key is the image's path, behind the name of its class where images of several classes are called the
+    same: Hugging Face's writer drops the folders of `cat/1.jpg` and `dog/1.jpg`. Without a path it is the
+    number of the row, such as `00000017.jpg`, in the order of the files. Class names come from the files' own
+    metadata. A page of a column is compressed as a whole, so that single images have no place in the file;
+    `offsets` are rows. They are read in the order of rows to label them, to evaluate on them, to index and to
+    repack them.
     """
 
     sequential = True
@@ -65,6 +67,15 @@ class ParquetFiles(Shards):
             for row, (name, said) in enumerate(zip(names, labels), first):
                 yield Entry(name or f"{self._before + row:08}.jpg", row, 0, label=said)
         self._before += file.metadata.num_rows
+
+    def _fill(self, entries: list[Entry], *more: Any) -> None:
+        if len({entry.name for entry in entries}) < len(entries):
+            for entry in entries:
+                named = isinstance(entry.label, int) and 0 <= entry.label < len(self._said or ())
+                folder = self._said[entry.label] if named else entry.label
+                if isinstance(folder, str) and "/" not in entry.name:
+                    entry.name = f"{folder}/{entry.name}"
+        super()._fill(entries, *more)
 
     def place(self, image: int) -> Place:
         """Names the row for messages; no file lies there."""

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from images import draw_black
-from loading import Data
+from loading import Data, write_labels
 from store_writers import SYNSETS, WORDS, arrow_table, parquet, parquet_rows
 from storing import touch
 
 from fkdx import CropLoader, ValidationLoader
+from fkdx.commands.repack import repack
 from fkdx.loader.verify_images import verify_images
 from fkdx.stores import Store, open_store, write_store_index
 
@@ -113,6 +114,26 @@ def test_plain_bytes(tmp_path: Path, rng: np.random.Generator) -> None:
     store = open_store(arrow_table(tmp_path / "y.parquet", {"jpg": columns["jpg"], "label": [1, 0]}))
     assert list(store.keys) == ["00000000.jpg", "00000001.jpg"]
     assert store.class_of.tolist() == [1, 0]
+
+
+def test_names_that_several_classes_share(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As in what Hugging Face's writer makes of class folders."""
+    keys = [f"{c}/{i}.jpg" for c in ("an ant", "bee") for i in range(5)]
+    root = draw_black(tmp_path / "train", keys, rng)
+    labels = write_labels(tmp_path / "l.fkdl", root, keys, rng, classes=["an ant", "bee", *"cdefghij"])
+    images = [{"bytes": (root / key).read_bytes(), "path": key.partition("/")[2]} for key in keys]
+    for number, label in enumerate(([0] * 5 + [1] * 5, ["an ant"] * 5 + ["bee"] * 5)):
+        columns = {"image": images, "label": label}
+        names = ["an ant", "bee"] if number == 0 else None
+        store = open_store(arrow_table(tmp_path / f"{number}.parquet", columns, names))
+        assert (list(store.keys), store.class_names) == (keys, ["an ant", "bee"])
+        repack(store, tmp_path / f"out{number}", 10**9)
+        assert len(list(CropLoader(tmp_path / f"out{number}", labels, 4, 2, 16))) == 5
+    columns["label"] = [1] * 10
+    with pytest.raises(
+        ValueError, match=r"image '.*0\.jpg' is twice in .*x\.parquet, expected each image once"
+    ):
+        open_store(arrow_table(tmp_path / "x.parquet", columns, ["an ant", "bee"]))
 
 
 def test_words_without_synsets(data: Data, tmp_path: Path) -> None:
