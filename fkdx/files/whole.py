@@ -47,7 +47,8 @@ class AtomicFile:
             except BaseException as error:
                 os.close(file)
                 if isinstance(error, BlockingIOError):
-                    raise BlockingIOError(f"write: {self.path} is being written by another process") from None
+                    by = "by another process, or by a writer that is still open"
+                    raise BlockingIOError(f"write: {self.path} is being written {by}") from None
                 raise
             try:
                 # The former owner may have renamed the file between our two calls: then this is its result.

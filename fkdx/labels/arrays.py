@@ -59,7 +59,7 @@ class GivenArrays:
 
     def of_image(self, boxes, flips, ids, values, tails, mixes) -> Arrays:
         """The crops of one image; see `LabelWriter.add`."""
-        self._check_count(np.size(flips))
+        self._check_count(np.asarray(flips).size)  # np.size() of a tensor is no number
         return self._crops(boxes, flips, ids, values, tails, mixes)
 
     def of_images(self, count: int, boxes, flips, ids, values, tails) -> Arrays:

@@ -215,7 +215,7 @@ def test_one_writer_at_a_time(tmp_path: Path, file_system: str | None) -> None:
     path = tmp_path / "file"
     first = AtomicFile(path)
     first.write(b"one")
-    with pytest.raises(BlockingIOError, match="is being written by another process"):
+    with pytest.raises(BlockingIOError, match="is being written by another process, or by a writer that"):
         AtomicFile(path)
     first.commit()
     second = AtomicFile(path, overwrite=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from label_draws import write_labels
 
 import fkdx
@@ -105,6 +106,20 @@ def check_mixes(got, want, seen: dict, keys: list[str]) -> None:
     np.testing.assert_array_equal(seen["lambdas"][:, 0], want.lambdas)
     for partner, name in zip(seen["partners"][:, 0], want.partners):
         assert name is None or keys[partner] == name
+
+
+def test_tensors_are_arrays(tmp_path: Path) -> None:
+    """A teacher's answers, as they are."""
+    boxes, flips = torch.tensor([[0, 0, 9, 9], [1, 2, 5, 5]]), torch.tensor([True, False])
+    ids, values = torch.tensor([[3, 1], [0, 2]]), torch.tensor([[0.5, 0.25], [0.75, 0.125]])
+    with LabelWriter(tmp_path / "x.fkdl", num_classes=4, k=2, crops=2) as writer:
+        writer.add("a/1.jpg", boxes, flips, ids, values, (20, 20))
+        writer.add_many(
+            ["a/2.jpg"], boxes[None], flips[None], ids[None], values[None], torch.tensor([[20, 20]])
+        )
+    for label in LabelFile(tmp_path / "x.fkdl"):
+        for name, given in {"boxes": boxes, "flips": flips, "ids": ids, "values": values}.items():
+            np.testing.assert_array_equal(getattr(label, name), given.numpy())
 
 
 @pytest.mark.parametrize("io", ["mmap", "pread", "preload"])
