@@ -65,6 +65,7 @@ def prepare(
         (mean, std),
         "3 finite numbers each, std positive",
     )
+    _expect(max(mean) <= 1, "mean", mean, "units of [0, 1]: divide one that is meant for bytes by 255")
     _expect(dtype in _DTYPES, "dtype", dtype, "float32, bfloat16 or float16")
     if mix is not None:
         _check_mix(mix, images)

@@ -130,6 +130,10 @@ def test_refusals(rng):
         (lambda: prepare(images, mean=(0.5, float("inf"), 0.5)), "finite"),
         (lambda: prepare(images.to("meta")), "device, got meta, expected cpu or cuda"),
         (lambda: prepare(images, dtype=torch.float64), "dtype"),
+        (
+            lambda: prepare(images, (123.7, 116.3, 103.5), (58.4, 57.1, 57.4)),
+            r"mean, got .* of \[0, 1\]: div",
+        ),
         (lambda: prepare(images, mean=0.5, std=0.5), r"mean and std, got \(0.5, 0.5\), expected 3"),
         (lambda: prepare(images, mix=mix), "mix"),
         (lambda: prepare(images, mix=larger), r"mix.boxes of row 0, got \[0, 0, 38, 21\], .* 37 x 21 pixels"),
