@@ -41,7 +41,7 @@ def evaluate(
     real = read_real(recipe.real_labels) if recipe.real_labels else None
     totals = torch.zeros(3, dtype=torch.int64, device=device)
     of_class = torch.zeros(len(loader.classes), 2, dtype=torch.int64, device=device)
-    model.eval()
+    set_evaluating(model)
     for batch in loader:
         images = laid_out(prepare(batch.images, recipe.mean, recipe.std, dtype), recipe)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
@@ -61,6 +61,13 @@ def evaluate(
     if real is not None:
         return Accuracy(found, None)
     return Accuracy(found, np.array(world.sum(of_class.flatten().tolist()), np.int64).reshape(-1, 2))
+
+
+def set_evaluating(model: nn.Module) -> None:
+    """Evaluation mode. What some models of older versions of timm keep of their weights there, they forget
+    only when they train, as an average of weights never does."""
+    model.train()
+    model.eval()
 
 
 def odd_images(loader: ValidationLoader, world: World) -> dict[str, int]:

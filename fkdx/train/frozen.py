@@ -14,7 +14,7 @@ from fkdx.loader import ValidationLoader
 from fkdx.models.accuracy import as_percentages, count_right, guesses
 from fkdx.models.embed import features_of
 from fkdx.train.distributed import Stop, World
-from fkdx.train.evaluate import Accuracy, laid_out, odd_images
+from fkdx.train.evaluate import Accuracy, laid_out, odd_images, set_evaluating
 from fkdx.train.recipe import Recipe
 
 TEMPERATURE = 0.07  # of a neighbour's vote, exp(cosine / temperature): DINO's
@@ -161,7 +161,7 @@ def evaluate_knn(
 ) -> Accuracy:
     """The accuracy of k-NN on a student's features: `known` are the training images."""
     device, dtype = next(student.parameters()).device, recipe.dtype
-    student.eval()
+    set_evaluating(student)
 
     def embed(crops: Tensor) -> Tensor:
         images = laid_out(prepare(crops, recipe.mean, recipe.std, dtype), recipe)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
+import torch
 from images import cut_short, other_jfif
 from PIL import Image
 from toy import CLASSES, COMMON, log_of, make_toy, torchrun
@@ -18,6 +19,8 @@ from fkdx.loader import ValidationLoader
 from fkdx.models.weights import trained_facts
 from fkdx.train.checkpoint import save_weights
 from fkdx.train.data import told_classes
+from fkdx.train.distributed import Stop, World
+from fkdx.train.evaluate import evaluate
 from fkdx.train.loop import main
 from fkdx.train.recipe import Recipe
 
@@ -137,6 +140,35 @@ def test_real_labels_count_a_guess_among_them(toy, score, tmp_path):
     assert found == {"top1": 100.0, "top5": 100.0, "images": 1}
     wrong = [[(classes[0] + 1) % 4] for classes in TRUTH]
     assert score(*numbers, *real_labels(tmp_path, wrong))["top1"] <= 100 - score()["top1"]
+
+
+class Keeping(torch.nn.Module):
+    """As LeViT and TinyViT of timm 1.0.20 keep their attention's biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias, self.kept = torch.nn.Parameter(torch.zeros(4)), None
+
+    def train(self, mode: bool = True) -> "Keeping":
+        if mode:
+            self.kept = None
+        return super().train(mode)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.kept is None or self.training:
+            self.kept = self.bias.detach() * 2
+        return self.kept.expand(len(images), 4)
+
+
+def test_weights_that_changed_meanwhile_are_those_that_are_evaluated(toy):
+    """Those of an average, which never trains."""
+    loader = ValidationLoader(toy / "data" / "val", 8, 32, threads=1)
+    recipe, world, model = Recipe(mean=[0.5] * 3, std=[0.5] * 3), World(), Keeping()
+    for guess in (1, 3):
+        with torch.no_grad():
+            model.bias.copy_(torch.eye(4)[guess])
+        counts = evaluate(model, loader, recipe, world, Stop(world)).classes
+        assert [int(right) for _, right in counts] == [IMAGES * (number == guess) for number in range(4)]
 
 
 def test_a_signal_ends_an_evaluation_in_one_line(toy, capsys, monkeypatch):
