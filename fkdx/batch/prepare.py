@@ -118,12 +118,13 @@ def _check_mix(mix: Mix, images: Tensor) -> None:
         expected = (tuple(images.shape[1:]), torch.uint8, images.device, True)
         _expect(got == expected, "mix.others", got, expected)
     if images.is_cpu:  # a look at those of a GPU would wait for it
-        room = torch.tensor(images.shape[1:3])
-        outside = ((mix.boxes < 0).any(1) | (mix.boxes[:, :2] + mix.boxes[:, 2:] > room).any(1)).nonzero()
+        boxes, (height, width) = mix.boxes.numpy().astype(np.int64), images.shape[1:3]
+        beyond = boxes[:, :2] + boxes[:, 2:] > (height, width)
+        outside = np.flatnonzero((boxes < 0).any(1) | beyond.any(1))
         if len(outside):
-            row, (height, width) = int(outside[0]), room.tolist()
+            row = outside[0]
             inside = f"one inside {height} x {width} pixels, the size that Mixer.draw is given"
-            _expect(False, f"mix.boxes of row {row}", mix.boxes[row].tolist(), inside)
+            _expect(False, f"mix.boxes of row {row}", boxes[row].tolist(), inside)
 
 
 def _memory(tensor: Tensor) -> tuple:
