@@ -113,6 +113,9 @@ class Parts:
                 return
             if self.is_done(number):  # finished by its holder between the two looks
                 lock.release()
+            elif not (self.folder / "job.json").exists():  # it was the last one, and all were joined
+                lock.release()
+                return
             else:
                 yield number, lock
 
