@@ -10,8 +10,7 @@ import numpy as np
 from fkdx import _C
 from fkdx.errors import refuse
 from fkdx.labels import LabelFile
-
-_MOST_TEXT = 2**32 - 1  # bytes: where each key begins is a u32
+from fkdx.labels.layout import MAX_KEY_BYTES
 
 
 class Keys(Sequence[str]):
@@ -83,8 +82,8 @@ def keys_of_labels(labels: LabelFile) -> tuple[Keys, np.ndarray | None]:
     parts = labels.key_arrays()
     if len(parts) == 1:
         return _keys_of(*parts[0]), None
-    if (total := sum(len(text) for _, text in parts)) > _MOST_TEXT:
-        expected = f"at most {_MOST_TEXT}; train on groups of shards, as docs/scale.md says"
+    if (total := sum(len(text) for _, text in parts)) > MAX_KEY_BYTES:
+        expected = f"at most {MAX_KEY_BYTES}; train on groups of shards, as docs/scale.md says"
         refuse("labels", "bytes of all keys", total, expected, labels.path)
     tables = [_keys_of(*part) for part in parts]
     ends = [(keys[0].encode(), keys[-1].encode()) for keys in tables if len(keys)]
