@@ -39,7 +39,7 @@ SEED ?= $(shell date +%s)
 fuzz-jpeg:             ## a million random JPEG streams (or COUNT) under ASan + UBSan; SEED=1 repeats
 	sh tests/fuzz/jpeg/run.sh address,undefined $(SEED) $(or $(COUNT),1000000)
 
-SANITIZED ?= $(addprefix tests/image/test_,crops.py jpeg.py) $(addprefix tests/loader/test_,pool.py crop_loader.py bad_images.py validation_loader.py entry_points.py mixed.py) $(addprefix tests/stores/test_,stores.py index.py) tests/native/test_threads.py
+SANITIZED ?= $(addprefix tests/image/test_,crops.py jpeg.py) $(addprefix tests/loader/test_,pool.py slots.py crop_loader.py bad_images.py validation_loader.py entry_points.py mixed.py) $(addprefix tests/stores/test_,stores.py index.py) tests/native/test_threads.py
 sanitize: build        ## tests of native code under ASan + UBSan, then TSan: about ten minutes
 	sh tools/sanitize.sh $(VENV) address,undefined $(SANITIZED)
 	sh tools/sanitize.sh $(VENV) thread $(SANITIZED)

@@ -12,7 +12,7 @@ from images import photo, save_image
 from PIL import Image
 from torchvision.transforms import functional as F
 
-from fkdx.loader import Batch
+from fkdx.loader import Batch, CropLoader
 
 CLASSES, CROPS, KEPT = ["ant", "bee", "cat"], 6, 3
 
@@ -51,6 +51,17 @@ def draw_data(root: Path) -> Data:
     classes = [*CLASSES, *"defghij"]
     labels = write_labels(root / "labels.fkdl", root / "images", keys, rng, classes=classes)
     return Data(root / "images", labels, sorted(keys))
+
+
+def make_loader(root: Path, **options: object) -> CropLoader:
+    arguments = {
+        "batch_size": 8,
+        "crops_per_image": 2,
+        "size": 16,
+        "threads": 2,
+        "on_error": "skip",
+    } | options
+    return CropLoader(root, None, **arguments)
 
 
 def evict(files: list[Path]) -> None:

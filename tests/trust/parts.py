@@ -63,7 +63,8 @@ def _is_newer(program: Path, tree: Path) -> bool:
 
 def sanitize_threads(tree: Path, seed: int, first: int, seconds: float) -> Turn:
     """Tests of loader and generation under TSan."""
-    tests = "tests/loader/test_pool.py tests/loader/test_bad_images.py tests/generate/test_batches.py"
+    loader = " ".join(f"tests/loader/test_{name}.py" for name in ("pool", "slots", "bad_images"))
+    tests = f"{loader} tests/generate/test_batches.py"
     venv = tree / ".venv"
     if not venv.exists():
         venv.symlink_to(Path(sys.prefix))
